@@ -1,0 +1,171 @@
+"""The trajectory record: positions of beads over frames, and what is known about them."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from polyvae.errors import InputError
+
+LENGTH_UNITS = ("nm", "angstrom", "sigma")
+_PER_NM = {"nm": 1.0, "angstrom": 10.0}
+
+
+def unit_factor(source: str, target: str) -> float:
+    """Number that turns a length in unit `source` into unit `target`.
+
+    Raises `InputError` between reduced units and physical ones, which nothing here can relate.
+    """
+    for unit in (source, target):
+        if unit not in LENGTH_UNITS:
+            raise InputError(f"length unit must be one of {', '.join(LENGTH_UNITS)}; got {unit!r}")
+    if source == target:
+        return 1.0
+    if "sigma" in (source, target):
+        raise InputError(
+            f"lengths in {source} cannot be turned into {target}: sigma is a reduced unit; "
+            f"state the unit of the numbers in the file (--unit, length_unit=)"
+        )
+    return _PER_NM[target] / _PER_NM[source]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trajectory:
+    """Frames of one set of beads.
+
+    Args:
+        positions: (n_frames, n_beads, n_dims), kept as float32; n_dims is 2 or 3. In `length_unit`.
+        time: (n_frames,) in the engine's time unit (ps for real units, tau for reduced), or None.
+        length_unit: "nm", "angstrom" or "sigma" (reduced units).
+        masses: (n_beads,), ones where not given.
+        names: bead names, or None.
+        bonds: (n_bonds, 2) bead indices from 0, or None where not known.
+        segments: lengths of the pieces that are continuous in time; they add up to n_frames.
+        weights: (n_frames,) statistical weights of the frames, or None.
+
+    Raises:
+        InputError: for arrays of the wrong rank or length, and for NaN or infinite positions
+            (the first bad frame and bead are named).
+    """
+
+    positions: np.ndarray
+    time: np.ndarray | None = None
+    length_unit: str = "sigma"
+    masses: np.ndarray | None = None
+    names: tuple[str, ...] | None = None
+    bonds: np.ndarray | None = None
+    segments: tuple[int, ...] | None = None
+    weights: np.ndarray | None = None
+
+    def __post_init__(self):
+        def put(name, value):
+            object.__setattr__(self, name, value)
+
+        positions = np.asarray(self.positions)
+        if positions.ndim != 3 or positions.shape[2] not in (2, 3):
+            raise InputError(
+                "positions must have shape (n_frames, n_beads, 2 or 3); "
+                f"got {positions.shape}. Reshape a flat array to (n_frames, n_beads, n_dims) first"
+            )
+        n_frames, n_beads, _ = positions.shape
+        if n_frames == 0 or n_beads == 0:
+            raise InputError(
+                f"a trajectory needs at least one frame and one bead; got shape {positions.shape}"
+            )
+        if not np.issubdtype(positions.dtype, np.floating) and not np.issubdtype(positions.dtype, np.integer):
+            raise InputError(f"positions must be real numbers; got dtype {positions.dtype}")
+        positions = np.ascontiguousarray(positions, dtype=np.float32)
+        finite = np.isfinite(positions)
+        if not finite.all():
+            frame, bead, _ = np.argwhere(~finite)[0]
+            raise InputError(
+                f"positions must be finite; frame {frame}, bead {bead} holds {positions[frame, bead].tolist()} "
+                f"({int((~finite).any((1, 2)).sum())} of {n_frames} frames are bad). Remove those frames first"
+            )
+        put("positions", positions)
+        if self.length_unit not in LENGTH_UNITS:
+            raise InputError(
+                f"length_unit must be one of {', '.join(LENGTH_UNITS)}; got {self.length_unit!r}"
+            )
+
+        put("masses", _vector("masses", self.masses, n_beads, "bead", default=1.0))
+        if not (self.masses > 0).all():
+            raise InputError(f"masses must be positive; bead {int(np.argmin(self.masses > 0))} is not")
+        put("time", _vector("time", self.time, n_frames, "frame"))
+        put("weights", _vector("weights", self.weights, n_frames, "frame"))
+        if self.names is not None:
+            put("names", tuple(str(name) for name in self.names))
+            if len(self.names) != n_beads:
+                raise InputError(f"names must hold one name a bead: {n_beads} beads, {len(self.names)} names")
+        if self.bonds is not None:
+            bonds = np.asarray(self.bonds, dtype=np.int64).reshape(-1, 2)
+            if bonds.size and (bonds.min() < 0 or bonds.max() >= n_beads):
+                raise InputError(
+                    f"bonds must join beads 0 to {n_beads - 1}; got {bonds.min()} to {bonds.max()}"
+                )
+            put("bonds", bonds)
+        put("segments", (n_frames,) if self.segments is None else tuple(int(s) for s in self.segments))
+        if sum(self.segments) != n_frames or min(self.segments) < 1:
+            raise InputError(f"segments must add up to {n_frames} frames; got {self.segments}")
+
+    n_frames = property(lambda self: self.positions.shape[0], doc="Number of frames.")
+    n_beads = property(lambda self: self.positions.shape[1], doc="Number of beads.")
+    n_dims = property(lambda self: self.positions.shape[2], doc="2 or 3.")
+
+    def __len__(self):
+        return self.n_frames
+
+    def __getitem__(self, index) -> "Trajectory":
+        """Frames by slice, integer, index array or mask; always a `Trajectory`.
+
+        A segment of the result is a run of frames that came, in order, from one segment.
+        """
+        chosen = np.atleast_1d(np.arange(self.n_frames)[index])
+        if chosen.ndim != 1 or chosen.size == 0:
+            raise InputError(f"index {index!r} selects no frame of {self.n_frames}")
+        piece = np.repeat(np.arange(len(self.segments)), self.segments)[chosen]
+        breaks = np.flatnonzero((np.diff(piece) != 0) | (np.diff(chosen) <= 0)) + 1
+        return dataclasses.replace(
+            self,
+            positions=self.positions[chosen],
+            time=None if self.time is None else self.time[chosen],
+            weights=None if self.weights is None else self.weights[chosen],
+            segments=tuple(np.diff([0, *breaks, chosen.size])),
+        )
+
+    def __repr__(self):
+        parts = [f"{self.n_frames} frames of {self.n_beads} beads in {self.n_dims}-D", self.length_unit]
+        if self.time is not None:
+            parts.append(f"time {self.time[0]:g} to {self.time[-1]:g}")
+        if self.bonds is not None:
+            parts.append(f"{len(self.bonds)} bonds")
+        if len(self.segments) > 1:
+            parts.append(f"{len(self.segments)} segments")
+        if self.weights is not None:
+            parts.append("weighted")
+        return f"<Trajectory: {', '.join(parts)}>"
+
+    def to_unit(self, length_unit: str) -> "Trajectory":
+        """The same trajectory with lengths in another unit."""
+        factor = unit_factor(self.length_unit, length_unit)
+        if factor == 1.0:
+            return self
+        return dataclasses.replace(
+            self, positions=self.positions * np.float32(factor), length_unit=length_unit
+        )
+
+
+def chain_bonds(n_beads: int) -> np.ndarray:
+    """Bonds of a linear chain in bead order, (n_beads - 1, 2)."""
+    return np.stack([np.arange(n_beads - 1), np.arange(1, n_beads)], axis=1)
+
+
+def _vector(name: str, values: Sequence | None, length: int, per: str, default: float | None = None):
+    if values is None:
+        return None if default is None else np.full(length, default)
+    values = np.asarray(values, dtype=np.float64)
+    if values.shape != (length,):
+        raise InputError(f"{name} must hold one number a {per}, shape ({length},); got shape {values.shape}")
+    if not np.isfinite(values).all():
+        raise InputError(f"{name} must be finite; entry {int(np.argmin(np.isfinite(values)))} is not")
+    return values
