@@ -138,8 +138,12 @@ def map_frames(batched: Callable, rows: np.ndarray):
         piece = rows[start : start + _CHUNK]
         padding = [(0, _CHUNK - len(piece))] + [(0, 0)] * (rows.ndim - 1)
         output = batched(np.pad(piece, padding, mode="edge"))
-        outputs.append(jax.tree.map(lambda a, n=len(piece): np.asarray(a)[:n], output))
+        outputs.append(jax.tree.map(functools.partial(_head, n=len(piece)), output))
     return jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
+
+
+def _head(rows, n: int) -> np.ndarray:
+    return np.asarray(rows)[:n]
 
 
 def fit(
@@ -329,7 +333,7 @@ def _pack(cv: LatentCV) -> tuple[dict[str, np.ndarray], str]:
     }
     # One key of sorted JSON: the same model is the same bytes.
     text = json.dumps(header, sort_keys=True, separators=(",", ":"))
-    return {name: np.ascontiguousarray(value) for name, value in tensors.items()}, text
+    return {name: np.asarray(value, order="C") for name, value in tensors.items()}, text
 
 
 def _unpack(tensors: dict[str, np.ndarray], header: dict) -> LatentCV:
@@ -350,9 +354,7 @@ def _unpack(tensors: dict[str, np.ndarray], header: dict) -> LatentCV:
     }
     featurizer = _FEATURIZERS[kind](**header["featurizer"]["options"], **arrays)
     hidden = {
-        name: [
-            len(tensors[f"{name}.{k}.bias"]) for k in range(sum(f"{name}." in t for t in tensors) // 2 - 1)
-        ]
+        name: [len(tensors[f"{name}.{k}.bias"]) for k in range(sum(f"{name}." in t for t in tensors) // 2 - 1)]
         for name in ("encoder", "decoder")
     }
     vae = VAE(

@@ -69,9 +69,7 @@ class Trajectory:
             )
         n_frames, n_beads, _ = positions.shape
         if n_frames == 0 or n_beads == 0:
-            raise InputError(
-                f"a trajectory needs at least one frame and one bead; got shape {positions.shape}"
-            )
+            raise InputError(f"a trajectory needs at least one frame and one bead; got shape {positions.shape}")
         if not np.issubdtype(positions.dtype, np.floating) and not np.issubdtype(positions.dtype, np.integer):
             raise InputError(f"positions must be real numbers; got dtype {positions.dtype}")
         positions = np.ascontiguousarray(positions, dtype=np.float32)
@@ -84,9 +82,7 @@ class Trajectory:
             )
         put("positions", positions)
         if self.length_unit not in LENGTH_UNITS:
-            raise InputError(
-                f"length_unit must be one of {', '.join(LENGTH_UNITS)}; got {self.length_unit!r}"
-            )
+            raise InputError(f"length_unit must be one of {', '.join(LENGTH_UNITS)}; got {self.length_unit!r}")
 
         put("masses", _vector("masses", self.masses, n_beads, "bead", default=1.0))
         if not (self.masses > 0).all():
@@ -100,9 +96,7 @@ class Trajectory:
         if self.bonds is not None:
             bonds = np.asarray(self.bonds, dtype=np.int64).reshape(-1, 2)
             if bonds.size and (bonds.min() < 0 or bonds.max() >= n_beads):
-                raise InputError(
-                    f"bonds must join beads 0 to {n_beads - 1}; got {bonds.min()} to {bonds.max()}"
-                )
+                raise InputError(f"bonds must join beads 0 to {n_beads - 1}; got {bonds.min()} to {bonds.max()}")
             put("bonds", bonds)
         put("segments", (n_frames,) if self.segments is None else tuple(int(s) for s in self.segments))
         if sum(self.segments) != n_frames or min(self.segments) < 1:
@@ -150,9 +144,7 @@ class Trajectory:
         factor = unit_factor(self.length_unit, length_unit)
         if factor == 1.0:
             return self
-        return dataclasses.replace(
-            self, positions=self.positions * np.float32(factor), length_unit=length_unit
-        )
+        return dataclasses.replace(self, positions=self.positions * np.float32(factor), length_unit=length_unit)
 
 
 def chain_bonds(n_beads: int) -> np.ndarray:

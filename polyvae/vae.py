@@ -25,8 +25,7 @@ class Dense(eqx.Module):
     def __init__(self, widths: Sequence[int], *, key):
         keys = jax.random.split(key, len(widths) - 1)
         self.layers = tuple(
-            eqx.nn.Linear(n_in, n_out, key=k)
-            for n_in, n_out, k in zip(widths[:-1], widths[1:], keys, strict=True)
+            eqx.nn.Linear(n_in, n_out, key=k) for n_in, n_out, k in zip(widths[:-1], widths[1:], keys, strict=True)
         )
 
     def __call__(self, x: Float[Array, "inputs"]) -> Float[Array, "outputs"]:
@@ -82,8 +81,6 @@ class VAE(eqx.Module):
         return self.likelihood.log_prob(x, self.decode(z)), jnp.sum(kl_to_standard_normal(mean, std))
 
 
-def kl_to_standard_normal(
-    mean: Float[Array, "latent"], std: Float[Array, "latent"]
-) -> Float[Array, "latent"]:
+def kl_to_standard_normal(mean: Float[Array, "latent"], std: Float[Array, "latent"]) -> Float[Array, "latent"]:
     """KL(N(mean, std^2) || N(0, 1)) per latent, in nats."""
     return 0.5 * (mean**2 + std**2 - 1) - jnp.log(std)
