@@ -3,16 +3,29 @@
 from polyvae.cv import LatentCV, fit, load
 from polyvae.errors import InputError
 from polyvae.featurize import PrincipalAxes
+from polyvae.generate import sample
 from polyvae.geometry import end_to_end, radius_of_gyration
+from polyvae.io.colvar import write_colvar
+from polyvae.io.read import read
+from polyvae.io.write import write
+from polyvae.optimize import Optimum, optimize
+from polyvae.score import score
 from polyvae.trajectory import Trajectory
 
 __all__ = [
     "InputError",
     "LatentCV",
+    "Optimum",
     "PrincipalAxes",
     "Trajectory",
     "end_to_end",
     "fit",
     "load",
+    "optimize",
     "radius_of_gyration",
+    "read",
+    "sample",
+    "score",
+    "write",
+    "write_colvar",
 ]

@@ -55,6 +55,9 @@ class LatentCV:
     # Compiled once for each model, not once for each call.
     _batched = functools.cached_property(lambda self: jax.jit(jax.vmap(self)))
     _batched_posterior = functools.cached_property(lambda self: jax.jit(jax.vmap(self.posterior)))
+    _batched_align = functools.cached_property(
+        lambda self: jax.jit(jax.vmap(lambda x: self.featurizer.inverse(self.featurizer(x), self.n_dims)))
+    )
     _batched_decode = functools.cached_property(lambda self: jax.jit(jax.vmap(self.decode_one)))
 
     latent_dim = property(lambda self: self.vae.latent_dim, doc="Number of latent coordinates.")
@@ -108,6 +111,10 @@ class LatentCV:
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
             raise InputError(f"z must have shape (n, {self.latent_dim}); got {z.shape}")
         return map_frames(self._batched_decode, z)
+
+    def align(self, data: Trajectory | np.ndarray) -> np.ndarray:
+        """Positions (n_frames, n_beads, n_dims) in the featurizer's frame, where decoded ones are too."""
+        return map_frames(self._batched_align, self.frames(data))
 
     def frames(self, data: Trajectory | np.ndarray) -> np.ndarray:
         """Positions (n_frames, n_beads, n_dims) in the model's unit, checked against the model."""
