@@ -109,7 +109,7 @@ def run(
         pv.write(folder / "optimized.pdb", optimum.structure)
 
         _say("scoring and drawing")
-        scores = pv.score(cv, traj, seed=seed)
+        scores = pv.score(cv, traj, generated=generated, seed=seed)
         scores["optimized"] = optimum.summary()
         scores["data"] = {
             "files": [str(file) for file in files],
@@ -254,7 +254,9 @@ def score(
     """
     refuse_overwriting(out, force=force)
     cv = pv.load(model)
-    scores = pv.score(cv, _read(files, top, select, unit, start, stop, step), seed=seed)
+    traj = _read(files, top, select, unit, start, stop, step)
+    generated = pv.sample(cv, min(traj.n_frames, 10_000), seed=seed)
+    scores = pv.score(cv, traj, generated=generated, seed=seed)
     _write_json(out, scores)
     _print_scores(scores)
 
@@ -397,14 +399,12 @@ def main(argv: list[str] | None = None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
     argv = [word for word in argv if word != "--debug"] or ["--help"]
-    notes = logging.StreamHandler(sys.stderr)
-    notes.setFormatter(logging.Formatter("note: %(message)s"))
-    logging.getLogger("polyvae").addHandler(notes)
-    logging.getLogger("polyvae").setLevel(logging.INFO)
     # So that temporary files go when a batch system ends the job.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        sys.exit(app(argv, prog_name="polyvae", standalone_mode=False) or 0)
+        with _notes():
+            code = app(argv, prog_name="polyvae", standalone_mode=False)
+        sys.exit(code or 0)
     except (InputError, OSError) as error:
         if debug:
             raise
@@ -416,6 +416,21 @@ def main(argv: list[str] | None = None) -> None:
         if debug or not hasattr(error, "format_message"):
             raise
         _fail(f"{error.format_message()} (see `polyvae --help`)", error.exit_code)
+
+
+@contextlib.contextmanager
+def _notes() -> Iterator[None]:
+    """Show on stderr what the package tells its log."""
+    logger, handler = logging.getLogger("polyvae"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("note: %(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def _one_line(error: BaseException) -> str:

@@ -53,6 +53,7 @@ class LatentCV:
     record: dict
 
     # Compiled once for each model, not once for each call.
+    _compiled = functools.cached_property(lambda self: jax.jit(lambda x: self.posterior(x)[0]))
     _batched = functools.cached_property(lambda self: jax.jit(jax.vmap(self)))
     _batched_posterior = functools.cached_property(lambda self: jax.jit(jax.vmap(self.posterior)))
     _batched_align = functools.cached_property(
@@ -73,7 +74,7 @@ class LatentCV:
 
     def __call__(self, positions: Float[Array, "beads dims"]) -> Float[Array, "latent"]:
         """Latent coordinates of one frame."""
-        return self.posterior(positions)[0]
+        return self._compiled(jnp.asarray(positions))
 
     def posterior(self, positions: Float[Array, "beads dims"]):
         """Mean and standard deviation of q(z|x) for one frame."""
@@ -216,7 +217,7 @@ def fit(
             f"the {traj.n_frames} frames are all the same conformation; there is nothing to learn from them"
         )
     mean, scale = jnp.asarray(mean, jnp.float32), jnp.asarray(scale, jnp.float32)
-    x = (jnp.asarray(features) - mean) / scale
+    x = (jnp.asarray(features) - mean[None]) / scale
 
     settings = {
         "featurizer": type(featurizer).__name__,
@@ -232,12 +233,13 @@ def fit(
         "seed": int(seed),
     }
     init_key, train_key = jax.random.split(jax.random.key(seed))
-    vae = VAE(
+    likelihood = Gaussian(width if isinstance(width, str) else width / float(scale))
+    initial = eqx.filter_jit(VAE)(  # compiled as one: a dozen small programs take seconds
         x.shape[1],
         latent_dim=latent_dim,
-        encoder=encoder,
-        decoder=decoder,
-        likelihood=Gaussian(width if isinstance(width, str) else width / float(scale)),
+        encoder=tuple(encoder),
+        decoder=tuple(decoder),
+        likelihood=likelihood,
         key=init_key,
     )
     # The VAE sees scaled features; this constant makes its log density one of the features themselves.
@@ -247,7 +249,7 @@ def fit(
         return {k: v + jacobian if k.endswith("reconstruction") else v for k, v in terms.items()}
 
     trained = train(
-        vae,
+        initial,
         x[np.flatnonzero(~held_out)],
         x[np.flatnonzero(held_out)] if held_out.any() else None,
         beta=beta,

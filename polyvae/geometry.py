@@ -34,8 +34,8 @@ def center(
 
     The first bead is taken off first, so that a chain far from the origin loses no digits.
     """
-    local = positions - positions[0]
-    return local - center_of_mass(local, masses)
+    local = positions - positions[:1]
+    return local - center_of_mass(local, masses)[None]
 
 
 def gyration_tensor(
@@ -74,7 +74,7 @@ def chain_moment(positions: Float[Array, "beads dims"]) -> Float[Array, "dims"]:
     """Chain moment sum_i (i - (N-1)/2) r_i: where the second half of the chain lies from the first."""
     n = positions.shape[0]
     order = jnp.arange(n, dtype=positions.dtype) - (n - 1) / 2
-    return order @ (positions - positions[0])
+    return order @ (positions - positions[:1])
 
 
 def principal_frame(

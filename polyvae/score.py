@@ -10,7 +10,6 @@ import numpy as np
 
 from polyvae import geometry
 from polyvae.cv import LatentCV, fingerprint, map_frames
-from polyvae.generate import sample
 from polyvae.train import validation_blocks
 from polyvae.trajectory import Trajectory, chain_bonds
 from polyvae.vae import kl_to_standard_normal
@@ -19,7 +18,9 @@ MAX_PAIRS = 2000
 ACTIVE = 0.01  # variance of the mean above which a latent counts as active (Burda et al., arXiv:1509.00519)
 
 
-def score(cv: LatentCV, data: Trajectory | np.ndarray, *, seed: int = 0) -> dict:
+def score(
+    cv: LatentCV, data: Trajectory | np.ndarray, *, generated: Trajectory | None = None, seed: int = 0
+) -> dict:
     """How well the model holds up on a trajectory.
 
     Returns:
@@ -37,8 +38,8 @@ def score(cv: LatentCV, data: Trajectory | np.ndarray, *, seed: int = 0) -> dict
           than 0.01;
         - correlation_rg, correlation_end_to_end: per latent.
 
-        "generated": Wasserstein-1 distances between as many generated conformations and the data
-        (`ensemble_distances`), and under "noise_floor" those between two random halves of the data.
+        "generated", where generated conformations are given: Wasserstein-1 distances between them and the
+        data (`ensemble_distances`), and under "noise_floor" those between two random halves of the data.
     """
     traj = data if isinstance(data, Trajectory) else Trajectory(np.asarray(data), length_unit=cv.length_unit)
     traj = dataclasses.replace(traj.to_unit(cv.length_unit), positions=cv.frames(traj), length_unit=cv.length_unit)
@@ -75,14 +76,13 @@ def score(cv: LatentCV, data: Trajectory | np.ndarray, *, seed: int = 0) -> dict
             parts |= {"train": ~held_out, "validation": held_out}
     frames = {name: _frame_scores({k: v[mask] for k, v in values.items()}, cv) for name, mask in parts.items()}
 
-    generated = sample(cv, traj.n_frames, seed=seed)
-    order = np.random.default_rng(seed).permutation(traj.n_frames)
-    halves = [traj[np.sort(half)] for half in np.array_split(order, 2)] if traj.n_frames > 1 else [traj, traj]
-    return {
-        "length_unit": cv.length_unit,
-        "frames": frames,
-        "generated": ensemble_distances(generated, traj) | {"noise_floor": ensemble_distances(*halves)},
-    }
+    result = {"length_unit": cv.length_unit, "frames": frames}
+    if generated is not None:
+        order = np.random.default_rng(seed).permutation(traj.n_frames)
+        halves = [traj[np.sort(half)] for half in np.array_split(order, 2)] if traj.n_frames > 1 else [traj, traj]
+        floor = ensemble_distances(*halves)
+        result["generated"] = ensemble_distances(generated, traj) | {"noise_floor": floor}
+    return result
 
 
 def _frame_scores(v: dict[str, np.ndarray], cv: LatentCV) -> dict:

@@ -193,7 +193,8 @@ def _read_topology(path: Path, select: str | None) -> _Atoms:
 
 def _read_npz(path: Path) -> _Frames:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise ValueError("it is a bare .npy array")
             arrays = {name: file[name] for name in file.files}
