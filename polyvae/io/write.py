@@ -91,16 +91,17 @@ def _write_pdb(path: Path, traj: Trajectory) -> None:
     from MDAnalysis.coordinates.memory import MemoryReader
 
     n = traj.n_beads
-    universe = MDAnalysis.Universe.empty(n, n_residues=1, atom_resindex=np.zeros(n, int), trajectory=True)
+    # Each bead is a residue: readers drop a second atom of one name within a residue.
+    universe = MDAnalysis.Universe.empty(n, n_residues=n, atom_resindex=np.arange(n), trajectory=True)
     for name, values in (
         ("names", list(traj.names) if traj.names is not None else ["B"] * n),
-        ("resnames", ["BEA"]),
-        ("resids", [1]),
+        ("resnames", ["BEA"] * n),
+        ("resids", np.arange(1, n + 1)),
         ("segids", ["A"]),
         ("chainIDs", ["A"] * n),
         ("elements", [""] * n),
         ("altLocs", [""] * n),
-        ("icodes", [""]),
+        ("icodes", [""] * n),
         ("occupancies", np.ones(n)),
         ("tempfactors", np.zeros(n)),
         ("record_types", ["ATOM"] * n),
@@ -115,6 +116,9 @@ def _write_pdb(path: Path, traj: Trajectory) -> None:
             universe.atoms.write(str(path), frames="all" if traj.n_frames > 1 else None, bonds="conect")
         except ValueError as error:
             raise InputError(f"PDB cannot hold these coordinates ({error}); write XTC or DCD") from None
+    # MDAnalysis makes up a unit cell of 1 Å where there is none, which other readers stumble over.
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not line.startswith(("CRYST1", "REMARK 285"))))
 
 
 WRITERS = {".npz": _write_npz, ".xtc": _write_xtc, ".dcd": _write_dcd, ".pdb": _write_pdb}
