@@ -1,7 +1,8 @@
 """Claims on the chapter's own polymer data (12 beads, 2-D, 2,048 frames): reconstruction and the latent prior.
 
 The chapter's model, measured as it stands: squared error 3.50 summed over 24 coordinates, decoded encoder mean,
-over the frames it was trained on; its latents miss their prior (std 1.69 and 1.79). Run with `-s` to see the figures.
+over the frames it was trained on; its latents miss their prior (std 1.69 and 1.79).
+Run with `-s` to see the figures.
 """
 
 import numpy as np
