@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 import polyvae as pv
+import polyvae.geometry
 from polyvae.score import ensemble_distances
 
 
@@ -56,6 +57,10 @@ def test_the_optimum_is_beyond_the_data_and_within_their_limits(optimum, traj):
 def test_the_path_starts_at_data_and_goes_down(optimum, cv, traj):
     assert optimum.path.shape == (100, 6)
     assert optimum.z_path.shape == (100, 6, cv.latent_dim)
+    assert optimum.candidate_values.shape == (12,)
+    assert len(optimum.decoded) == 6
+    sound = list(map(optimum.limits.accepts, optimum.candidates.positions))
+    assert optimum.value == optimum.candidate_values[sound].min()
     z = cv.transform(traj)
     assert all((np.abs(z - start).max(axis=1) < 1e-4).any() for start in optimum.z_path[0])
     assert optimum.path[-1].mean() < optimum.path[0].mean()
@@ -80,11 +85,20 @@ def test_maximising_and_other_objectives(cv, traj):
         pv.optimize(cv, start=traj, n_starts=0)
 
 
-def test_an_impossible_objective_says_so(cv, traj):
-    """No refinement at all: the decoder's mean has its bonds wrong, and the result must admit it."""
-    result = pv.optimize(cv, start=traj, n_starts=2, steps=50, refine_steps=1)
-    assert not result.valid
-    assert "no conformation" in result.message
+def test_what_cannot_be_had_is_said(cv, traj):
+    """The data's shortest bond lies below its own 0.1 % quantile, so nothing sound can go beyond it."""
+
+    def first_bond(positions):
+        return pv.geometry.distances(positions, [[0, 1]])[0]
+
+    result = pv.optimize(cv, objective=first_bond, start=traj, n_starts=4, steps=30, refine_steps=500)
+    assert result.valid
+    assert not result.better
+    assert "no conformation was found whose objective is smaller" in result.message
+    # Without refinement the decoder's means have their bonds wrong: nothing sound is found, and it is said.
+    raw = pv.optimize(cv, start=traj[:3], n_starts=2, steps=2, refine_steps=1)
+    assert raw.valid == any(raw.limits.accepts(x) for x in raw.candidates.positions)
+    assert raw.valid == ("; bonds and pairs are within" in raw.message)
 
 
 def test_scores_against_numpy(cv, traj):

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/bench_run.py [--runs 3]
 
-Each run is a process of its own, imports and compilation included. The table gives the median and the range of the
-runs, and how the time compares with reading and projecting alone (a ratio that another machine can be held against).
+Each run is a process of its own, imports and compilation included. The table gives the median and the range of
+the runs, and the ratio to reading and projecting alone, which another machine can be held against.
 """
 
 import argparse
