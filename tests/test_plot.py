@@ -63,6 +63,7 @@ def optimum(traj) -> pv.Optimum:
         z_path=np.zeros((20, 3, 2)),
         decoded=traj[:3],
         candidates=traj[:3],
+        candidate_values=np.array([0.8, 0.71234, 0.9]),
     )
 
 
