@@ -201,6 +201,12 @@ class TestBadModelFiles:
             pv.load(path)
 
 
+def test_a_model_is_as_readable_as_any_file(cv, tmp_path):
+    cv.save(tmp_path / "m.safetensors")
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "m.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_saving_leaves_the_old_file_when_it_fails(cv, tmp_path, monkeypatch):
     path = tmp_path / "m.safetensors"
     path.write_bytes(b"precious")
