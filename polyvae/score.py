@@ -11,6 +11,7 @@ import numpy as np
 from polyvae import geometry
 from polyvae.cv import LatentCV, fingerprint, map_frames
 from polyvae.generate import sample
+from polyvae.sources import as_trajectory
 from polyvae.train import validation_blocks
 from polyvae.trajectory import Trajectory, chain_bonds
 from polyvae.vae import kl_to_standard_normal
@@ -40,7 +41,7 @@ def score(cv: LatentCV, data: Trajectory | np.ndarray, *, seed: int = 0) -> dict
         "generated": Wasserstein-1 distances between as many generated conformations and the data
         (`ensemble_distances`), and under "noise_floor" those between two random halves of the data.
     """
-    traj = data if isinstance(data, Trajectory) else Trajectory(np.asarray(data), length_unit=cv.length_unit)
+    traj = as_trajectory(data, array_unit=cv.length_unit, dims=cv.n_dims)
     traj = dataclasses.replace(traj.to_unit(cv.length_unit), positions=cv.frames(traj), length_unit=cv.length_unit)
     key = jax.random.key(seed)
 

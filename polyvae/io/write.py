@@ -8,7 +8,7 @@ import numpy as np
 
 from polyvae.errors import InputError
 from polyvae.files import replacing
-from polyvae.io.read import AKMA_PS
+from polyvae.io.dcd import AKMA_PS
 from polyvae.trajectory import Trajectory, chain_bonds
 
 # One sigma stands for one nm, hence 10 Å, in formats that know physical units only; DCD, which reduced-unit

@@ -1,0 +1,169 @@
+"""XTC: decoding by mdtraj, and the checks that its reader leaves out.
+
+A frame is a row of big-endian words: magic number, atom count, step, time, box (9 floats), atom count
+again; then bare floats for up to 9 atoms, else precision, 3 smallest and 3 largest integer coordinates, a
+table index, the byte count, and that many bytes padded to whole words. The newer magic number has a byte
+count of two words.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from polyvae.errors import InputError
+from polyvae.io.frames import BLOCK_BYTES, DamagedError, Frames, quiet_c_library
+
+_MAGIC, _WIDE_MAGIC = 1995, 2023
+_HEADER = 24  # words up to the bytes of the longer header
+_MARK = 4096  # every so many frames the place in the file is kept
+
+
+class XtcFile:
+    """An XTC file; see `frames.TrajectoryFile`. Every frame's structure is checked on opening."""
+
+    stated_unit, usual_unit, always_3d, akma_time = None, "nm", True, False
+
+    def __init__(self, path: Path, keep_good: bool = False):
+        self.path, self.extras = path, {}
+        start = np.fromfile(path, ">i4", count=2)
+        if len(start) < 2 or start[0] not in (_MAGIC, _WIDE_MAGIC) or start[1] < 1:
+            raise InputError(f"{path} is not an XTC file (it does not begin with the header of a frame)")
+        self.n_atoms = int(start[1])
+        self._marks, self.n_frames, whole = [], 0, 0
+        for at, words in self._scan(0, None):
+            self._marks.extend((whole + at[-self.n_frames % _MARK :: _MARK]).tolist())
+            self.n_frames += len(at)
+            whole += len(words)
+        self._marks.append(whole)
+        if (4 * whole != path.stat().st_size or not self.n_frames) and not (keep_good and self.n_frames):
+            raise DamagedError(path, self.n_frames)
+        self._file, self._at = None, 0
+
+    def read(self, start: int, stop: int) -> Frames:
+        from mdtraj.formats import XTCTrajectoryFile
+
+        with quiet_c_library():
+            if self._file is None or start < self._at:
+                self.close()
+                self._file, self._at = XTCTrajectoryFile(str(self.path)), 0
+            while self._at < start:
+                self._decode(min(_MARK, start - self._at))
+            positions, time, step, box = self._decode(stop - start)
+        self._check_bounds(positions, start)
+        return Frames(positions, time.astype(np.float64), box, step)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _decode(self, n: int):
+        first, self._at = self._at, self._at + n
+        try:
+            arrays = self._file.read(n_frames=n)
+            if len(arrays[0]) == n:
+                return arrays
+        except RuntimeError:
+            pass
+        # The decoder gives up on all frames of a call: find the bad one, one by one.
+        self.close()
+        raise DamagedError(self.path, self._first_bad(first))
+
+    def _first_bad(self, frame: int) -> int:
+        from mdtraj.formats import XTCTrajectoryFile
+
+        with XTCTrajectoryFile(str(self.path)) as file:
+            try:
+                for skipped in range(0, frame, _MARK):
+                    file.read(n_frames=min(_MARK, frame - skipped))
+                while len(file.read(n_frames=1)[0]):
+                    frame += 1
+            except RuntimeError:
+                pass
+        return frame
+
+    def _scan(self, first_word: int, n_words: int | None):
+        """Block by block, the places of whole frames, in words, and the words that they are places in.
+
+        A block's words reach from its first frame to the end of its last; the scan ends at the first frame
+        that does not begin where the one before it ended.
+        """
+        place = first_word
+        last = None if n_words is None else first_word + n_words
+        size = max(BLOCK_BYTES // 4, 32 * self.n_atoms)
+        while True:
+            count = size if last is None else min(size, last - place)
+            words = np.fromfile(self.path, ">i4", count=count, offset=4 * place).view(np.int32)
+            at, end = self._frames_in(words)
+            if not len(at):
+                return
+            yield at, words[:end]
+            place += int(end)
+
+    def _frames_in(self, words: np.ndarray) -> tuple[np.ndarray, int]:
+        if self.n_atoms <= 9:
+            size = 14 + 3 * self.n_atoms
+            at = np.arange(len(words) // size) * size
+            good = (words[at] == _swapped(_MAGIC)) & (words[at + 1] == _swapped(self.n_atoms))
+            at = at if good.all() else at[: int(np.argmin(good))]
+            return at, len(at) * size
+        inner = words[: max(0, len(words) - _HEADER)]
+        at = np.flatnonzero((inner == _swapped(_MAGIC)) | (inner == _swapped(_WIDE_MAGIC)))
+        at = at[words[at + 1] == _swapped(self.n_atoms)]
+        wide = words[at] == _swapped(_WIDE_MAGIC)
+        n_bytes = words[at + 22 + wide].byteswap().astype(np.int64)  # below 2 GB a frame
+        end = at + 23 + wide + (n_bytes + 3) // 4
+        kept = end <= len(words)
+        at, end = at[kept], end[kept]
+        if len(at) and at[0] == 0 and (end[:-1] == at[1:]).all():
+            return at, end[-1]
+        # Compressed bytes can look like a header: follow the frames from one to the next.
+        follow, place = [], 0
+        while (k := int(np.searchsorted(at, place))) < len(at) and at[k] == place:
+            follow.append(k)
+            place = int(end[k])
+        return at[follow], place
+
+    def _check_bounds(self, positions: np.ndarray, start: int) -> None:
+        """Each frame states its smallest and largest coordinates; damage in its bytes mostly changes them."""
+        if self.n_atoms <= 9:
+            return
+        mark = start // _MARK
+        first, after = self._marks[mark], min(-(-(start + len(positions)) // _MARK), len(self._marks) - 1)
+        skip, done = start - mark * _MARK, 0
+        for at, words in self._scan(first, self._marks[after] - first):
+            at, skip = at[skip:][: len(positions) - done], max(0, skip - len(at))
+            if not len(at):
+                continue
+            header = words[at[:, None] + np.arange(14, 21)].byteswap()
+            precision = header[:, :1].view(np.float32).astype(np.float64)
+            for columns, extreme in ((slice(1, 4), np.minimum), (slice(4, 7), np.maximum)):
+                stated = header[:, columns] / precision
+                found = _over_beads(extreme, positions[done : done + len(at)])
+                # Half a step of the integers, and what single precision adds to it.
+                good = np.abs(found - stated) <= 0.5 / precision + 4e-7 * np.abs(stated)
+                if not good.all():
+                    raise DamagedError(self.path, start + done + int(np.argmin(good.all(axis=1))))
+            done += len(at)
+            if done == len(positions):
+                return
+
+
+def _over_beads(extreme: np.ufunc, positions: np.ndarray) -> np.ndarray:
+    """Smallest or largest coordinates (n, 3) of (n, n_beads, 3), by halves, in blocks that fit the cache."""
+    result = np.empty((len(positions), 3), np.float32)
+    step = max(1, (1 << 15) // positions[0].size)
+    for start in range(0, len(positions), step):
+        rows = positions[start : start + step].reshape(min(step, len(positions) - start), -1)
+        while (n := rows.shape[1] // 3) > 1:
+            half = 3 * (n // 2)
+            upper = extreme(rows[:, :half], rows[:, half : 2 * half])
+            if n % 2:
+                extreme(upper[:, :3], rows[:, 2 * half :], out=upper[:, :3])
+            rows = upper
+        result[start : start + step] = rows
+    return result
+
+
+def _swapped(number: int) -> np.int32:
+    return np.array(number, ">i4").view(np.int32)[()]
