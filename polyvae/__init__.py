@@ -9,6 +9,7 @@ from polyvae.io.colvar import write_colvar
 from polyvae.io.read import read, stream
 from polyvae.io.write import write
 from polyvae.optimize import Optimum, optimize
+from polyvae.project import project
 from polyvae.score import score
 from polyvae.sources import Stream, as_trajectory
 from polyvae.trajectory import Trajectory
@@ -25,6 +26,7 @@ __all__ = [
     "fit",
     "load",
     "optimize",
+    "project",
     "radius_of_gyration",
     "read",
     "sample",

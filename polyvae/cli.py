@@ -30,7 +30,10 @@ OBJECTIVES = {"rg": pv.radius_of_gyration, "end_to_end": pv.end_to_end}
 FEATURIZERS = {"principal": pv.PrincipalAxes}
 _QUICK = {"steps": 1500, "n_starts": 8, "refine_steps": 1000}
 
-Files = Annotated[list[Path], typer.Argument(metavar="TRAJ...", help="Trajectory files: .npz, .xtc, .dcd.")]
+Files = Annotated[
+    list[Path],
+    typer.Argument(metavar="TRAJ...", help="Files or patterns: .npz, .xtc, .dcd, all MDAnalysis reads."),
+]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model.safetensors.")]
 Top = Annotated[Path | None, typer.Option("--top", help="Topology that MDAnalysis reads.")]
 Select = Annotated[str | None, typer.Option("--select", help='Atoms, as in MDAnalysis: "name B".')]
@@ -38,6 +41,14 @@ Unit = Annotated[str | None, typer.Option("--unit", help="Unit of the numbers in
 Start = Annotated[int, typer.Option("--start", min=0, help="First frame of each file.")]
 Stop = Annotated[int | None, typer.Option("--stop", help="Frame to stop before.")]
 Step = Annotated[int, typer.Option("--step", min=1, help="Take every STEP-th frame.")]
+Unwrap = Annotated[
+    bool | None,
+    typer.Option("--unwrap/--no-unwrap", help="Make molecules whole [default: where there is a box]."),
+]
+PerMolecule = Annotated[bool, typer.Option("--per-molecule", help="Each of many like molecules is a frame.")]
+Dims = Annotated[int | None, typer.Option("--dims", min=2, max=3, help="2 or 3 [default: 2 if z never varies].")]
+KeepGood = Annotated[bool, typer.Option("--keep-good", help="Take the whole frames of a damaged file.")]
+IgnoreTimes = Annotated[bool, typer.Option("--ignore-times", help="Leave out times, which must increase else.")]
 Align = Annotated[str, typer.Option("--align", help=f"How frames are aligned: {', '.join(FEATURIZERS)}.")]
 LatentDim = Annotated[int, typer.Option("--latent-dim", min=1, help="Number of collective variables.")]
 Beta = Annotated[float, typer.Option("--beta", min=0.0, help="Weight of the KL term; 1 is the ELBO.")]
@@ -71,6 +82,11 @@ def run(
     start: Start = 0,
     stop: Stop = None,
     step: Step = 1,
+    unwrap: Unwrap = None,
+    per_molecule: PerMolecule = False,
+    dims: Dims = None,
+    keep_good: KeepGood = False,
+    ignore_times: IgnoreTimes = False,
     align: Align = "principal",
     latent_dim: LatentDim = 2,
     beta: Beta = 1.0,
@@ -90,7 +106,7 @@ def run(
     from polyvae.report import write_report
 
     with replacing_folder(out, force=force) as folder:
-        traj = _read(files, top, select, unit, start, stop, step)
+        traj = _read(files, _reading(locals()))
         if quick and epochs is None:
             n_batches = max(1, int(traj.n_frames * (1 - validation)) // batch_size)
             epochs = math.ceil(_QUICK["steps"] / n_batches)
@@ -101,7 +117,8 @@ def run(
         pv.write_colvar(folder / "COLVAR", z, time=traj.time)
         pv.write_colvar(folder / "latent.npz", z, time=traj.time)
         generated = pv.sample(cv, min(traj.n_frames, 10_000), seed=seed)
-        pv.write(folder / f"generated{files[0].suffix.lower()}", generated)
+        suffix = files[0].suffix.lower()
+        pv.write(folder / f"generated{suffix if suffix in WRITERS else '.xtc'}", generated)
 
         _say("optimising Rg in the latent space")
         effort = {k: v for k, v in _QUICK.items() if k != "steps"} if quick else {}
@@ -139,6 +156,11 @@ def fit(
     start: Start = 0,
     stop: Stop = None,
     step: Step = 1,
+    unwrap: Unwrap = None,
+    per_molecule: PerMolecule = False,
+    dims: Dims = None,
+    keep_good: KeepGood = False,
+    ignore_times: IgnoreTimes = False,
     align: Align = "principal",
     latent_dim: LatentDim = 2,
     beta: Beta = 1.0,
@@ -153,7 +175,7 @@ def fit(
     Example: polyvae fit run.xtc --top chain.pdb --latent-dim 2 --out model.safetensors
     """
     refuse_overwriting(out, force=force)
-    traj = _read(files, top, select, unit, start, stop, step)
+    traj = _read(files, _reading(locals()))
     cv = _fit(traj, align, latent_dim, beta, epochs, batch_size, validation, seed)
     cv.save(out)
     print(f"{cv} in {out}; {cv.record['stopped']}, best epoch {cv.record['best_epoch']}")
@@ -164,24 +186,34 @@ def project(
     model: Model,
     files: Files,
     out: Annotated[Path, typer.Option("--out", help="COLVAR, or a name ending in .csv or .npz.")] = Path("COLVAR"),
+    add: Annotated[
+        list[str] | None, typer.Option("--add", help=f"A further column, repeatable: {', '.join(OBJECTIVES)}.")
+    ] = None,
     top: Top = None,
     select: Select = None,
     unit: Unit = None,
     start: Start = 0,
     stop: Stop = None,
     step: Step = 1,
+    unwrap: Unwrap = None,
+    per_molecule: PerMolecule = False,
+    dims: Dims = None,
+    keep_good: KeepGood = False,
+    ignore_times: IgnoreTimes = False,
     force: Force = False,
 ):
-    """Write the collective variables of every frame.
+    """Write the collective variables of every frame, of files of any length.
 
     Example: polyvae project model.safetensors run.xtc --top chain.pdb --out COLVAR
     """
+    for name in add or ():
+        _known("add", name, OBJECTIVES)
     refuse_overwriting(out, force=force)
     cv = pv.load(model)
-    traj = _read(files, top, select, unit, start, stop, step)
-    z = cv.transform(traj)
-    pv.write_colvar(out, z, time=traj.time)
-    print(f"{z.shape[1]} latents of {z.shape[0]} frames in {out}")
+    stream = pv.stream(files, **_reading(locals()) | {"dims": cv.n_dims if dims is None else dims})
+    with _frames("projecting", len(stream)) as count:
+        pv.project(cv, stream, out, columns={name: OBJECTIVES[name] for name in add or ()}, progress=count)
+    print(f"{cv.latent_dim} latents of {len(stream)} frames in {out}")
 
 
 @app.command()
@@ -216,6 +248,11 @@ def optimize(
     start: Start = 0,
     stop: Stop = None,
     step: Step = 1,
+    unwrap: Unwrap = None,
+    per_molecule: PerMolecule = False,
+    dims: Dims = None,
+    keep_good: KeepGood = False,
+    ignore_times: IgnoreTimes = False,
     seed: Seed = 0,
     force: Force = False,
 ):
@@ -226,7 +263,7 @@ def optimize(
     _known("objective", objective, OBJECTIVES)
     refuse_overwriting(out, force=force)
     cv = pv.load(model)
-    traj = _read(files, top, select, unit, start, stop, step)
+    traj = _read(files, _reading(locals()))
     optimum = pv.optimize(
         cv, objective=OBJECTIVES[objective], start=traj, minimize=not maximize, n_starts=n_starts, seed=seed
     )
@@ -245,6 +282,11 @@ def score(
     start: Start = 0,
     stop: Stop = None,
     step: Step = 1,
+    unwrap: Unwrap = None,
+    per_molecule: PerMolecule = False,
+    dims: Dims = None,
+    keep_good: KeepGood = False,
+    ignore_times: IgnoreTimes = False,
     seed: Seed = 0,
     force: Force = False,
 ):
@@ -254,7 +296,8 @@ def score(
     """
     refuse_overwriting(out, force=force)
     cv = pv.load(model)
-    scores = pv.score(cv, _read(files, top, select, unit, start, stop, step), seed=seed)
+    stream = pv.stream(files, **_reading(locals()) | {"dims": cv.n_dims if dims is None else dims})
+    scores = pv.score(cv, stream, seed=seed)
     _write_json(out, scores)
     _print_scores(scores)
 
@@ -276,6 +319,11 @@ def info(
     top: Top = None,
     select: Select = None,
     unit: Unit = None,
+    unwrap: Unwrap = None,
+    per_molecule: PerMolecule = False,
+    dims: Dims = None,
+    keep_good: KeepGood = False,
+    ignore_times: IgnoreTimes = False,
 ):
     """Say what a model or a trajectory file holds.
 
@@ -292,14 +340,23 @@ def info(
         print(f"  best epoch     {cv.record['best_epoch']} ({cv.record['stopped']})")
         print("  made with      " + ", ".join(f"{k} {v}" for k, v in cv.record["versions"].items()))
         return
-    traj = _read([file], top, select, unit, 0, None, 1)
+    traj = _read([file], _reading(locals()))
     rg = np.array([np.sqrt(((x - x.mean(0)) ** 2).sum(1).mean()) for x in traj.positions])
     print(traj)
     print(f"  Rg  mean {rg.mean():.4g}, sd {rg.std():.4g}, {rg.min():.4g} to {rg.max():.4g} {traj.length_unit}")
 
 
-def _read(files, top, select, unit, start, stop, step) -> pv.Trajectory:
-    traj = pv.read(files, topology=top, select=select, length_unit=unit, start=start, stop=stop, step=step)
+def _reading(options: dict) -> dict:
+    """The options of `pv.read` among a command's own."""
+    names = {"top": "topology", "unit": "length_unit"}
+    for name in ("select", "start", "stop", "step", "unwrap", "per_molecule", "dims", "keep_good", "ignore_times"):
+        names[name] = name
+    found = {names[name]: value for name, value in options.items() if name in names}
+    return found | {"unwrap": "auto" if found["unwrap"] is None else found["unwrap"]}
+
+
+def _read(files, options: dict) -> pv.Trajectory:
+    traj = pv.read(files, **options)
     _say(f"read {traj}")
     return traj
 
@@ -338,6 +395,15 @@ def _progress(what: str) -> Iterator:
             bar.update(done - bar.n)
 
         yield update
+
+
+@contextlib.contextmanager
+def _frames(what: str, total: int) -> Iterator:
+    """A callback that takes a number of frames done, for a bar on a terminal and nothing in a pipe."""
+    from tqdm import tqdm
+
+    with tqdm(desc=what, unit="frame", total=total, disable=None, file=sys.stderr, leave=False) as bar:
+        yield bar.update
 
 
 def _say(text: str) -> None:

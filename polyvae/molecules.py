@@ -175,6 +175,7 @@ def box_vectors(lengths: np.ndarray, angles: np.ndarray) -> np.ndarray:
     box = np.zeros((len(a), 3, 3))
     box[:, 0, 0], box[:, 1, 0], box[:, 1, 1] = a, b * gamma, b * sin
     box[:, 2] = np.stack([cx, cy, cz], axis=1)
+    box[~(np.asarray(lengths) != 0).any(axis=1)] = 0  # no box, whatever the angles
     return box.astype(np.float32)
 
 

@@ -63,6 +63,7 @@ class UniverseFile:
                 f"{path}: trajectories are read from npz, XTC, DCD, GRO and all that MDAnalysis reads; "
                 f"this one is not ({short(error)}){hint}"
             ) from None
+        self._only_box = _crystal(path) if path.suffix.lower() in (".pdb", ".ent") else None
         unit = (self._reader.units or {}).get("length")
         self.stated_unit = None
         self.usual_unit = _UNITS.get(str(unit), "angstrom")
@@ -81,8 +82,9 @@ class UniverseFile:
                             f"{self.n_atoms}; write the same atoms in every frame"
                         )
                     positions[k] = ts.positions
-                    if ts.dimensions is not None:
-                        box[k] = ts.dimensions
+                    dimensions = self._only_box if ts.dimensions is None else ts.dimensions
+                    if dimensions is not None:
+                        box[k] = dimensions
                     # A reader makes up a time step of 1 ps where the file holds none.
                     if "time" in ts.data or "dt" in ts.data:
                         time.append(ts.time)
@@ -100,3 +102,20 @@ class UniverseFile:
 
     def close(self) -> None:
         self._reader.close()
+
+
+def _crystal(path: Path) -> list[float] | None:
+    """Box of a PDB, which says it once before the first model, where MDAnalysis takes it for no model's."""
+    with path.open(errors="replace") as file:
+        for line in file:
+            if line.startswith(("MODEL", "ATOM", "HETATM")):
+                break
+            if line.startswith("CRYST1"):
+                try:
+                    box = [
+                        float(line[k : k + n]) for k, n in ((6, 9), (15, 9), (24, 9), (33, 7), (40, 7), (47, 7))
+                    ]
+                except ValueError:
+                    return None
+                return None if box == [1, 1, 1, 90, 90, 90] else box  # what stands for no box
+    return None

@@ -37,15 +37,13 @@ class XtcFile:
         self._marks.append(whole)
         if (4 * whole != path.stat().st_size or not self.n_frames) and not (keep_good and self.n_frames):
             raise DamagedError(path, self.n_frames)
-        self._file, self._at = None, 0
+        self._file, self._at, self._slow = None, 0, False
 
     def read(self, start: int, stop: int) -> Frames:
-        from mdtraj.formats import XTCTrajectoryFile
-
         with quiet_c_library():
             if self._file is None or start < self._at:
                 self.close()
-                self._file, self._at = XTCTrajectoryFile(str(self.path)), 0
+                self._file, self._at = self._open(), 0
             while self._at < start:
                 self._decode(min(_MARK, start - self._at))
             positions, time, step, box = self._decode(stop - start)
@@ -57,30 +55,44 @@ class XtcFile:
             self._file.close()
             self._file = None
 
-    def _decode(self, n: int):
-        first, self._at = self._at, self._at + n
-        try:
-            arrays = self._file.read(n_frames=n)
-            if len(arrays[0]) == n:
-                return arrays
-        except RuntimeError:
-            pass
-        # The decoder gives up on all frames of a call: find the bad one, one by one.
-        self.close()
-        raise DamagedError(self.path, self._first_bad(first))
+    def _open(self):
+        if self._slow:
+            from MDAnalysis.lib.formats.libmdaxdr import XTCFile
 
-    def _first_bad(self, frame: int) -> int:
+            return XTCFile(str(self.path))
         from mdtraj.formats import XTCTrajectoryFile
 
-        with XTCTrajectoryFile(str(self.path)) as file:
+        return XTCTrajectoryFile(str(self.path))
+
+    def _decode(self, n: int):
+        """The next n frames: positions, times, steps, boxes."""
+        if not self._slow:
             try:
-                for skipped in range(0, frame, _MARK):
-                    file.read(n_frames=min(_MARK, frame - skipped))
-                while len(file.read(n_frames=1)[0]):
-                    frame += 1
+                arrays = self._file.read(n_frames=n)
+                if len(arrays[0]) == n:
+                    self._at += n
+                    return arrays
             except RuntimeError:
                 pass
-        return frame
+            # mdtraj gives up on all frames of a call, and on a few frames that others read (coordinates that
+            # coincide): go on with MDAnalysis' decoder, frame by frame.
+            self.close()
+            self._slow = True
+            self._file = self._open()
+            self._file.seek(self._at)
+        frames = []
+        for k in range(n):
+            try:
+                frames.append(self._file.read())
+            except (OSError, RuntimeError, StopIteration, EOFError):
+                raise DamagedError(self.path, self._at + k) from None
+        self._at += n
+        return (
+            np.array([frame.x for frame in frames], np.float32),
+            np.array([frame.time for frame in frames], np.float32),
+            np.array([frame.step for frame in frames]),
+            np.array([frame.box for frame in frames], np.float32),
+        )
 
     def _scan(self, first_word: int, n_words: int | None):
         """Block by block, the places of whole frames, in words, and the words that they are places in.
