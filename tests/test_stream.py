@@ -1,5 +1,7 @@
 """Chunks of bounded size give what the whole trajectory gives; tables and scores grow with it, memory does not."""
 
+import sys
+
 import numpy as np
 import pytest
 from models import untrained
@@ -117,7 +119,7 @@ def test_score_in_chunks(run, cv, monkeypatch):
             assert a == b
 
     close(chunked, whole)
-    monkeypatch.setattr("polyvae.score.MAX_SAMPLED", 100)
+    monkeypatch.setattr(sys.modules["polyvae.score"], "MAX_SAMPLED", 100)
     sampled = pv.score(cv, pv.stream(run[0] / "part*.npz", chunk_bytes=12 * 12 * 90))
     close(sampled["frames"], whole["frames"])
     assert sampled["generated"] != whole["generated"]
