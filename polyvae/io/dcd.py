@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from polyvae.errors import InputError
-from polyvae.io.frames import BLOCK_BYTES, DamagedError, Frames
+from polyvae.io.frames import BLOCK_BYTES, DamagedError, Frames, warn_of_damage
 from polyvae.molecules import box_vectors
 
 AKMA_PS = 0.04888821  # the time unit of CHARMM's DCD header
@@ -29,6 +29,8 @@ class DcdFile:
         short = rest or self.n_frames < stated_frames
         if self.n_frames == 0 or (short and not keep_good):
             raise DamagedError(path, self.n_frames)
+        if short:
+            warn_of_damage(path, self.n_frames)
 
     def _read_header(self) -> int:
         """84-byte block, title block, atom count; gives the frame count that the file states."""

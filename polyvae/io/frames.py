@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
+
+log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 1 << 23  # of a file looked at in one go
 
@@ -66,6 +69,11 @@ class DamagedError(Exception):
             + (", or take those (--keep-good, keep_good=True)" if n_good else "")
         )
         self.n_good = n_good
+
+
+def warn_of_damage(path: Path, n_good: int) -> None:
+    """Say that only the frames before the damage are taken."""
+    log.warning("%s: cut off or damaged in frame %d; the frames before it are taken", path, n_good)
 
 
 def short(error: BaseException) -> str:

@@ -9,6 +9,8 @@ from polyvae.errors import InputError
 from polyvae.io.frames import Frames, short
 from polyvae.molecules import box_vectors
 
+# Suffixes that LAMMPS users give and MDAnalysis does not know.
+_FORMATS = {".lammpstrj": "LAMMPSDUMP", ".dump": "LAMMPSDUMP"}
 _UNITS = {"A": "angstrom", "Angstrom": "angstrom", "angstrom": "angstrom", "nm": "nm", "nanometer": "nm"}
 
 
@@ -55,6 +57,7 @@ class UniverseFile:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about time steps and boxes that the file does not hold
                 known = {} if n_atoms is None else {"n_atoms": n_atoms}
+                known |= {"format": _FORMATS[path.suffix.lower()]} if path.suffix.lower() in _FORMATS else {}
                 self._reader = reader(str(path), convert_units=False, **known)
                 self.n_frames, self.n_atoms = int(self._reader.n_frames), int(self._reader.n_atoms)
         except Exception as error:  # the parsers raise whatever their format calls for

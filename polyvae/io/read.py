@@ -12,7 +12,7 @@ import numpy as np
 from polyvae.assemble import Assembler
 from polyvae.errors import InputError
 from polyvae.io.dcd import AKMA_PS, DcdFile
-from polyvae.io.frames import DamagedError, Frames, TrajectoryFile
+from polyvae.io.frames import DamagedError, Frames, TrajectoryFile, warn_of_damage
 from polyvae.io.npz import NpzFile
 from polyvae.io.other import GroFile, UniverseFile
 from polyvae.io.topology import check_bonds, read_topology
@@ -237,9 +237,7 @@ class _Run:
             except DamagedError as damage:
                 if not self._keep_good or damage.n_good <= self._frames[k][0]:
                     raise InputError(str(damage)) from None
-                log.warning(
-                    "%s: damaged in frame %d; the frames before it are taken", self.paths[k], damage.n_good
-                )
+                warn_of_damage(self.paths[k], damage.n_good)
                 part, frames = part[: len(range(part[0], damage.n_good, part.step))], ()
                 if not len(part):
                     return

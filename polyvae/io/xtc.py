@@ -6,16 +6,31 @@ table index, the byte count, and that many bytes padded to whole words. The newe
 count of two words.
 """
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from polyvae.errors import InputError
-from polyvae.io.frames import BLOCK_BYTES, DamagedError, Frames, quiet_c_library
+from polyvae.io.frames import BLOCK_BYTES, DamagedError, Frames, quiet_c_library, warn_of_damage
 
 _MAGIC, _WIDE_MAGIC = 1995, 2023
 _HEADER = 24  # words up to the bytes of the longer header
+_TABLE = 73  # entries of the decoder's table of sizes
 _MARK = 4096  # every so many frames the place in the file is kept
+
+_CHILD = """
+import sys
+from MDAnalysis.lib.formats.libmdaxdr import XTCFile
+with XTCFile(sys.argv[1]) as file:
+    file.seek(int(sys.argv[2]))
+    for _ in range(int(sys.argv[3])):
+        frame = file.read()
+        for part, kind in ((frame.x, "f4"), (frame.time, "f4"), (frame.step, "i4"), (frame.box, "f4")):
+            sys.stdout.buffer.write(__import__("numpy").asarray(part, kind).tobytes())
+        sys.stdout.flush()
+"""
 
 
 class XtcFile:
@@ -35,11 +50,14 @@ class XtcFile:
             self.n_frames += len(at)
             whole += len(words)
         self._marks.append(whole)
-        if (4 * whole != path.stat().st_size or not self.n_frames) and not (keep_good and self.n_frames):
-            raise DamagedError(path, self.n_frames)
-        self._file, self._at, self._slow = None, 0, False
+        if 4 * whole != path.stat().st_size or not self.n_frames:
+            if not (keep_good and self.n_frames):
+                raise DamagedError(path, self.n_frames)
+            warn_of_damage(path, self.n_frames)
+        self._file, self._at, self._apart = None, 0, False
 
     def read(self, start: int, stop: int) -> Frames:
+        headers = self._headers(start, stop)
         with quiet_c_library():
             if self._file is None or start < self._at:
                 self.close()
@@ -47,7 +65,8 @@ class XtcFile:
             while self._at < start:
                 self._decode(min(_MARK, start - self._at))
             positions, time, step, box = self._decode(stop - start)
-        self._check_bounds(positions, start)
+        if headers is not None:
+            self._check_extremes(positions, headers, start)
         return Frames(positions, time.astype(np.float64), box, step)
 
     def close(self) -> None:
@@ -56,43 +75,40 @@ class XtcFile:
             self._file = None
 
     def _open(self):
-        if self._slow:
-            from MDAnalysis.lib.formats.libmdaxdr import XTCFile
-
-            return XTCFile(str(self.path))
         from mdtraj.formats import XTCTrajectoryFile
 
         return XTCTrajectoryFile(str(self.path))
 
     def _decode(self, n: int):
         """The next n frames: positions, times, steps, boxes."""
-        if not self._slow:
+        self._at += n
+        if not self._apart:
             try:
                 arrays = self._file.read(n_frames=n)
                 if len(arrays[0]) == n:
-                    self._at += n
                     return arrays
             except RuntimeError:
                 pass
-            # mdtraj gives up on all frames of a call, and on a few frames that others read (coordinates that
-            # coincide): go on with MDAnalysis' decoder, frame by frame.
-            self.close()
-            self._slow = True
-            self._file = self._open()
-            self._file.seek(self._at)
-        frames = []
-        for k in range(n):
-            try:
-                frames.append(self._file.read())
-            except (OSError, RuntimeError, StopIteration, EOFError):
-                raise DamagedError(self.path, self._at + k) from None
-        self._at += n
-        return (
-            np.array([frame.x for frame in frames], np.float32),
-            np.array([frame.time for frame in frames], np.float32),
-            np.array([frame.step for frame in frames]),
-            np.array([frame.box for frame in frames], np.float32),
+            self._apart = True
+        return self._decode_apart(self._at - n, n)
+
+    def _decode_apart(self, first: int, n: int):
+        """Frames by MDAnalysis' decoder, in a process of its own.
+
+        mdtraj gives up on all frames of a call where one is damaged, and on a few sound frames (with
+        coordinates that coincide). MDAnalysis' decoder reads those, but crashes on damaged ones.
+        """
+        child = subprocess.run(
+            [sys.executable, "-c", _CHILD, str(self.path), str(first), str(n)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            check=False,
         )
+        record = np.dtype([("x", "f4", (self.n_atoms, 3)), ("time", "f4"), ("step", "i4"), ("box", "f4", (3, 3))])
+        rows = np.frombuffer(child.stdout[: len(child.stdout) // record.itemsize * record.itemsize], record)
+        if len(rows) < n:
+            raise DamagedError(self.path, first + len(rows))
+        return tuple(np.ascontiguousarray(rows[name]) for name in record.names)
 
     def _scan(self, first_word: int, n_words: int | None):
         """Block by block, the places of whole frames, in words, and the words that they are places in.
@@ -136,29 +152,35 @@ class XtcFile:
             place = int(end[k])
         return at[follow], place
 
-    def _check_bounds(self, positions: np.ndarray, start: int) -> None:
-        """Each frame states its smallest and largest coordinates; damage in its bytes mostly changes them."""
+    def _headers(self, start: int, stop: int) -> np.ndarray | None:
+        """Precision, extremes and table index of frames, (n, 8) words; the decoder crashes on absurd ones."""
         if self.n_atoms <= 9:
-            return
-        mark = start // _MARK
-        first, after = self._marks[mark], min(-(-(start + len(positions)) // _MARK), len(self._marks) - 1)
-        skip, done = start - mark * _MARK, 0
-        for at, words in self._scan(first, self._marks[after] - first):
-            at, skip = at[skip:][: len(positions) - done], max(0, skip - len(at))
-            if not len(at):
-                continue
-            header = words[at[:, None] + np.arange(14, 21)].byteswap()
-            precision = header[:, :1].view(np.float32).astype(np.float64)
-            for columns, extreme in ((slice(1, 4), np.minimum), (slice(4, 7), np.maximum)):
-                stated = header[:, columns] / precision
-                found = _over_beads(extreme, positions[done : done + len(at)])
-                # Half a step of the integers, and what single precision adds to it.
-                good = np.abs(found - stated) <= 0.5 / precision + 4e-7 * np.abs(stated)
-                if not good.all():
-                    raise DamagedError(self.path, start + done + int(np.argmin(good.all(axis=1))))
-            done += len(at)
-            if done == len(positions):
-                return
+            return None
+        mark, found, n = start // _MARK, [], 0
+        skip = start - mark * _MARK
+        after = min(-(-stop // _MARK), len(self._marks) - 1)
+        for at, words in self._scan(self._marks[mark], self._marks[after] - self._marks[mark]):
+            at, skip = at[skip:][: stop - start - n], max(0, skip - len(at))
+            found.append(words[at[:, None] + np.arange(14, 22)].byteswap())
+            n += len(at)
+        headers = np.concatenate(found)
+        precision = headers[:, 0].view(np.float32)
+        with np.errstate(invalid="ignore"):
+            good = (precision > 0) & (precision < np.inf) & (headers[:, 7] >= 0) & (headers[:, 7] < _TABLE)
+        good &= (headers[:, 4:7] >= headers[:, 1:4]).all(axis=1)
+        if not good.all():
+            raise DamagedError(self.path, start + int(np.argmin(good)))
+        return headers
+
+    def _check_extremes(self, positions: np.ndarray, headers: np.ndarray, start: int) -> None:
+        """Each frame states its smallest and largest coordinates; damage in its bytes mostly changes them."""
+        precision = headers[:, :1].view(np.float32).astype(np.float64)
+        for columns, extreme in ((slice(1, 4), np.minimum), (slice(4, 7), np.maximum)):
+            stated = headers[:, columns] / precision
+            # Half a step of the integers, and what single precision adds to it.
+            good = np.abs(_over_beads(extreme, positions) - stated) <= 0.5 / precision + 4e-7 * np.abs(stated)
+            if not good.all():
+                raise DamagedError(self.path, start + int(np.argmin(good.all(axis=1))))
 
 
 def _over_beads(extreme: np.ufunc, positions: np.ndarray) -> np.ndarray:
