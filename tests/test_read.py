@@ -234,7 +234,9 @@ def xtc_frame(data, k):
         ("dcd", lambda data: len(data) - 20 * 224 + 56 + 52, b"\x77"),  # and at its end
     ],
 )
-def test_a_damaged_byte_names_the_frame(tmp_path, caplog, suffix, place, patch):
+@pytest.mark.parametrize("kept", [1 << 20, 0])
+def test_a_damaged_byte_names_the_frame(tmp_path, caplog, monkeypatch, suffix, place, patch, kept):
+    monkeypatch.setattr("polyvae.io.xtc._KEPT", kept)
     path, x = damaged(tmp_path, suffix, place, patch)
     with pytest.raises(
         pv.InputError, match=r"damaged in frame 20 \(the 20 frames before it are whole\).*--keep-good"

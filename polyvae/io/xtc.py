@@ -18,6 +18,7 @@ from polyvae.io.frames import BLOCK_BYTES, DamagedError, Frames, quiet_c_library
 _MAGIC, _WIDE_MAGIC = 1995, 2023
 _HEADER = 24  # words up to the bytes of the longer header
 _TABLE = 73  # entries of the decoder's table of sizes
+_KEPT = 1 << 20  # frames whose headers stay in memory
 _MARK = 4096  # every so many frames the place in the file is kept
 
 _CHILD = """
@@ -44,11 +45,15 @@ class XtcFile:
         if len(start) < 2 or start[0] not in (_MAGIC, _WIDE_MAGIC) or start[1] < 1:
             raise InputError(f"{path} is not an XTC file (it does not begin with the header of a frame)")
         self.n_atoms = int(start[1])
-        self._marks, self.n_frames, whole = [], 0, 0
+        self._marks, self.n_frames, whole, headers = [], 0, 0, []
         for at, words in self._scan(0, None):
+            if headers is not None and self.n_atoms > 9:
+                headers.append(_headers_at(words, at))
             self._marks.extend((whole + at[-self.n_frames % _MARK :: _MARK]).tolist())
             self.n_frames += len(at)
             whole += len(words)
+            headers = headers if self.n_frames <= _KEPT else None  # read again where they are needed
+        self._headers = np.concatenate(headers) if headers else None
         self._marks.append(whole)
         if 4 * whole != path.stat().st_size or not self.n_frames:
             if not (keep_good and self.n_frames):
@@ -57,7 +62,7 @@ class XtcFile:
         self._file, self._at, self._apart = None, 0, False
 
     def read(self, start: int, stop: int) -> Frames:
-        headers = self._headers(start, stop)
+        headers = self._sane_headers(start, stop) if self.n_atoms > 9 else None
         with quiet_c_library():
             if self._file is None or start < self._at:
                 self.close()
@@ -152,21 +157,18 @@ class XtcFile:
             place = int(end[k])
         return at[follow], place
 
-    def _headers(self, start: int, stop: int) -> np.ndarray | None:
+    def _sane_headers(self, start: int, stop: int) -> np.ndarray:
         """Precision, extremes and table index of frames, (n, 8) words; the decoder crashes on absurd ones."""
-        if self.n_atoms <= 9:
-            return None
-        mark, found, n = start // _MARK, [], 0
-        skip = start - mark * _MARK
-        after = min(-(-stop // _MARK), len(self._marks) - 1)
-        for at, words in self._scan(self._marks[mark], self._marks[after] - self._marks[mark]):
-            at, skip = at[skip:][: stop - start - n], max(0, skip - len(at))
-            found.append(words[at[:, None] + np.arange(14, 22)].byteswap())
-            n += len(at)
-        headers = np.concatenate(found)
-        precision = headers[:, 0].view(np.float32)
+        if self._headers is not None:
+            headers = self._headers[start:stop]
+        else:
+            mark, after = start // _MARK, min(-(-stop // _MARK), len(self._marks) - 1)
+            blocks = self._scan(self._marks[mark], self._marks[after] - self._marks[mark])
+            headers = np.concatenate([_headers_at(words, at) for at, words in blocks])
+            headers = headers[start - mark * _MARK :][: stop - start]
+        precision, table = headers[:, 0].view(np.float32), headers[:, 7]
         with np.errstate(invalid="ignore"):
-            good = (precision > 0) & (precision < np.inf) & (headers[:, 7] >= 0) & (headers[:, 7] < _TABLE)
+            good = (precision > 0) & (precision < np.inf) & (table >= 0) & (table < _TABLE)
         good &= (headers[:, 4:7] >= headers[:, 1:4]).all(axis=1)
         if not good.all():
             raise DamagedError(self.path, start + int(np.argmin(good)))
@@ -176,17 +178,23 @@ class XtcFile:
         """Each frame states its smallest and largest coordinates; damage in its bytes mostly changes them."""
         precision = headers[:, :1].view(np.float32).astype(np.float64)
         for columns, extreme in ((slice(1, 4), np.minimum), (slice(4, 7), np.maximum)):
-            stated = headers[:, columns] / precision
-            # Half a step of the integers, and what single precision adds to it.
-            good = np.abs(_over_beads(extreme, positions) - stated) <= 0.5 / precision + 4e-7 * np.abs(stated)
+            stated = headers[:, columns]
+            apart = np.abs(_over_beads(extreme, positions) * precision - stated)
+            if apart.max() <= 0.5:
+                continue
+            good = apart <= 0.5 + 4e-7 * np.abs(stated.astype(np.float64))  # of single precision
             if not good.all():
                 raise DamagedError(self.path, start + int(np.argmin(good.all(axis=1))))
+
+
+def _headers_at(words: np.ndarray, at: np.ndarray) -> np.ndarray:
+    return words[at[:, None] + np.arange(14, 22)].byteswap()
 
 
 def _over_beads(extreme: np.ufunc, positions: np.ndarray) -> np.ndarray:
     """Smallest or largest coordinates (n, 3) of (n, n_beads, 3), by halves, in blocks that fit the cache."""
     result = np.empty((len(positions), 3), np.float32)
-    step = max(1, (1 << 15) // positions[0].size)
+    step = max(1, (1 << 17) // positions[0].size)
     for start in range(0, len(positions), step):
         rows = positions[start : start + step].reshape(min(step, len(positions) - start), -1)
         while (n := rows.shape[1] // 3) > 1:
