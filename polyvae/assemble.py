@@ -192,9 +192,12 @@ class Assembler:
 
     def _check_finite(self, positions, frames) -> None:
         with np.errstate(invalid="ignore", over="ignore"):
-            if np.isfinite(positions.sum(dtype=np.float64)):
+            flat = positions.reshape(-1)
+            if np.isfinite(np.dot(flat, flat)):
                 return
         bad = ~np.isfinite(positions)
+        if not bad.any():
+            return
         frame, bead, _ = np.argwhere(bad)[0]
         raise InputError(
             f"{self.where}: positions must be finite; frame {frames[frame]}, bead {bead} holds "

@@ -44,7 +44,8 @@ class XtcFile:
         start = np.fromfile(path, ">i4", count=2)
         if len(start) < 2 or start[0] not in (_MAGIC, _WIDE_MAGIC) or start[1] < 1:
             raise InputError(f"{path} is not an XTC file (it does not begin with the header of a frame)")
-        self.n_atoms = int(start[1])
+        self.n_atoms, self._wide = int(start[1]), bool(start[0] == _WIDE_MAGIC)
+        self._magic = _swapped(int(start[0]))
         self._marks, self.n_frames, whole, headers = [], 0, 0, []
         for at, words in self._scan(0, None):
             if headers is not None and self.n_atoms > 9:
@@ -137,15 +138,14 @@ class XtcFile:
         if self.n_atoms <= 9:
             size = 14 + 3 * self.n_atoms
             at = np.arange(len(words) // size) * size
-            good = (words[at] == _swapped(_MAGIC)) & (words[at + 1] == _swapped(self.n_atoms))
+            good = (words[at] == self._magic) & (words[at + 1] == _swapped(self.n_atoms))
             at = at if good.all() else at[: int(np.argmin(good))]
             return at, len(at) * size
         inner = words[: max(0, len(words) - _HEADER)]
-        at = np.flatnonzero((inner == _swapped(_MAGIC)) | (inner == _swapped(_WIDE_MAGIC)))
+        at = np.flatnonzero(inner == self._magic)
         at = at[words[at + 1] == _swapped(self.n_atoms)]
-        wide = words[at] == _swapped(_WIDE_MAGIC)
-        n_bytes = words[at + 22 + wide].byteswap().astype(np.int64)  # below 2 GB a frame
-        end = at + 23 + wide + (n_bytes + 3) // 4
+        n_bytes = words[at + 22 + self._wide].byteswap().astype(np.int64)  # below 2 GB a frame
+        end = at + 23 + self._wide + (n_bytes + 3) // 4
         kept = end <= len(words)
         at, end = at[kept], end[kept]
         if len(at) and at[0] == 0 and (end[:-1] == at[1:]).all():
@@ -169,7 +169,8 @@ class XtcFile:
         precision, table = headers[:, 0].view(np.float32), headers[:, 7]
         with np.errstate(invalid="ignore"):
             good = (precision > 0) & (precision < np.inf) & (table >= 0) & (table < _TABLE)
-        good &= (headers[:, 4:7] >= headers[:, 1:4]).all(axis=1)
+        if not (headers[:, 4:7] >= headers[:, 1:4]).all():
+            good &= (headers[:, 4:7] >= headers[:, 1:4]).all(axis=1)
         if not good.all():
             raise DamagedError(self.path, start + int(np.argmin(good)))
         return headers
@@ -177,6 +178,7 @@ class XtcFile:
     def _check_extremes(self, positions: np.ndarray, headers: np.ndarray, start: int) -> None:
         """Each frame states its smallest and largest coordinates; damage in its bytes mostly changes them."""
         precision = headers[:, :1].view(np.float32).astype(np.float64)
+        precision = precision[0] if (precision == precision[0]).all() else precision
         for columns, extreme in ((slice(1, 4), np.minimum), (slice(4, 7), np.maximum)):
             stated = headers[:, columns]
             apart = np.abs(_over_beads(extreme, positions) * precision - stated)
