@@ -4,9 +4,10 @@ Not imported by `polyvae` itself: `from polyvae.mdanalysis import LatentAnalysis
 """
 
 import logging
-import warnings
+import multiprocessing
 
 import numpy as np
+from MDAnalysis.analysis.backends import BackendMultiprocessing
 from MDAnalysis.analysis.base import AnalysisBase
 from MDAnalysis.analysis.results import ResultsGroup
 
@@ -19,6 +20,14 @@ from polyvae.sources import atoms_of
 log = logging.getLogger(__name__)
 
 
+class _Spawned(BackendMultiprocessing):
+    """MDAnalysis' backend with fresh processes: a fork of a process in which JAX runs threads can hang."""
+
+    def apply(self, func, computations):
+        with multiprocessing.get_context("spawn").Pool(self.n_workers) as pool:
+            return pool.map(func, computations)
+
+
 class LatentAnalysis(AnalysisBase):
     """Latent coordinates of an atom group over its trajectory.
 
@@ -29,8 +38,9 @@ class LatentAnalysis(AnalysisBase):
     ```
 
     The numbers are those of `cv.transform` under every backend: workers gather coordinates, and the
-    encoding is done once they are together, in the process that called `run` (JAX must not be used in
-    forked workers; reading is what takes the time).
+    encoding is done once they are together, in the process that called `run` (reading is what takes the
+    time). "multiprocessing" starts fresh processes, so a script that uses it needs the usual
+    `if __name__ == "__main__":`.
 
     Args:
         atomgroup: the beads that the model was trained on, in its order; a `Universe` for all atoms. Not
@@ -67,12 +77,9 @@ class LatentAnalysis(AnalysisBase):
                 f"select the beads that the model was trained on"
             )
 
-    def run(self, *args, **kwargs):
-        with warnings.catch_warnings():
-            # JAX warns of any fork; the workers here never call it.
-            warnings.filterwarnings("ignore", message=".*fork.*", category=RuntimeWarning)
-            warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
-            return super().run(*args, **kwargs)
+    def _configure_backend(self, backend, n_workers, unsupported_backend=False):
+        executor = super()._configure_backend(backend, n_workers, unsupported_backend)
+        return _Spawned(n_workers=n_workers) if type(executor) is BackendMultiprocessing else executor
 
     def __getstate__(self):
         state = self.__dict__.copy()
