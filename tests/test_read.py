@@ -250,7 +250,9 @@ def test_a_damaged_byte_names_the_frame(tmp_path, caplog, monkeypatch, suffix, p
     np.testing.assert_allclose(np.concatenate([c.positions for c in chunks]), x[:20:3], atol=6e-4)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.sampled_from(["xtc", "dcd"]), st.floats(0, 1), st.data())
 def test_a_cut_anywhere_names_the_frame(tmp_path, suffix, fraction, data):
     path, x = damaged(tmp_path, suffix, lambda _: 0, b"")
