@@ -1,13 +1,10 @@
 """The command line: one verb a step, and `run` for all of them."""
 
-import contextlib
 import json
-import logging
 import math
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +12,7 @@ import numpy as np
 import typer
 
 import polyvae as pv
+from polyvae.console import frame_bar, notes, print_optimum, print_scores, say, training_bar
 from polyvae.errors import InputError
 from polyvae.files import refuse_overwriting, replacing, replacing_folder
 from polyvae.io.write import WRITERS
@@ -30,7 +28,10 @@ OBJECTIVES = {"rg": pv.radius_of_gyration, "end_to_end": pv.end_to_end}
 FEATURIZERS = {"principal": pv.PrincipalAxes}
 _QUICK = {"steps": 1500, "n_starts": 8, "refine_steps": 1000}
 
-Files = Annotated[list[Path], typer.Argument(metavar="TRAJ...", help="Trajectory files: .npz, .xtc, .dcd.")]
+Files = Annotated[
+    list[Path],
+    typer.Argument(metavar="TRAJ...", help="Files or patterns: .npz, .xtc, .dcd, all MDAnalysis reads."),
+]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model.safetensors.")]
 Top = Annotated[Path | None, typer.Option("--top", help="Topology that MDAnalysis reads.")]
 Select = Annotated[str | None, typer.Option("--select", help='Atoms, as in MDAnalysis: "name B".')]
@@ -38,6 +39,14 @@ Unit = Annotated[str | None, typer.Option("--unit", help="Unit of the numbers in
 Start = Annotated[int, typer.Option("--start", min=0, help="First frame of each file.")]
 Stop = Annotated[int | None, typer.Option("--stop", help="Frame to stop before.")]
 Step = Annotated[int, typer.Option("--step", min=1, help="Take every STEP-th frame.")]
+Unwrap = Annotated[
+    bool | None,
+    typer.Option("--unwrap/--no-unwrap", help="Make molecules whole [default: where there is a box]."),
+]
+PerMolecule = Annotated[bool, typer.Option("--per-molecule", help="Each of many like molecules is a frame.")]
+Dims = Annotated[int | None, typer.Option("--dims", min=2, max=3, help="2 or 3 [default: 2 if z never varies].")]
+KeepGood = Annotated[bool, typer.Option("--keep-good", help="Take the whole frames of a damaged file.")]
+IgnoreTimes = Annotated[bool, typer.Option("--ignore-times", help="Leave out times, which must increase else.")]
 Align = Annotated[str, typer.Option("--align", help=f"How frames are aligned: {', '.join(FEATURIZERS)}.")]
 LatentDim = Annotated[int, typer.Option("--latent-dim", min=1, help="Number of collective variables.")]
 Beta = Annotated[float, typer.Option("--beta", min=0.0, help="Weight of the KL term; 1 is the ELBO.")]
@@ -71,6 +80,11 @@ def run(
     start: Start = 0,
     stop: Stop = None,
     step: Step = 1,
+    unwrap: Unwrap = None,
+    per_molecule: PerMolecule = False,
+    dims: Dims = None,
+    keep_good: KeepGood = False,
+    ignore_times: IgnoreTimes = False,
     align: Align = "principal",
     latent_dim: LatentDim = 2,
     beta: Beta = 1.0,
@@ -90,7 +104,7 @@ def run(
     from polyvae.report import write_report
 
     with replacing_folder(out, force=force) as folder:
-        traj = _read(files, top, select, unit, start, stop, step)
+        traj = _read(files, _reading(locals()))
         if quick and epochs is None:
             n_batches = max(1, int(traj.n_frames * (1 - validation)) // batch_size)
             epochs = math.ceil(_QUICK["steps"] / n_batches)
@@ -101,14 +115,15 @@ def run(
         pv.write_colvar(folder / "COLVAR", z, time=traj.time)
         pv.write_colvar(folder / "latent.npz", z, time=traj.time)
         generated = pv.sample(cv, min(traj.n_frames, 10_000), seed=seed)
-        pv.write(folder / f"generated{files[0].suffix.lower()}", generated)
+        suffix = files[0].suffix.lower()
+        pv.write(folder / f"generated{suffix if suffix in WRITERS else '.xtc'}", generated)
 
-        _say("optimising Rg in the latent space")
+        say("optimising Rg in the latent space")
         effort = {k: v for k, v in _QUICK.items() if k != "steps"} if quick else {}
         optimum = pv.optimize(cv, start=traj, seed=seed, **effort)
         pv.write(folder / "optimized.pdb", optimum.structure)
 
-        _say("scoring and drawing")
+        say("scoring and drawing")
         scores = pv.score(cv, traj, generated=generated, seed=seed)
         scores["optimized"] = optimum.summary()
         scores["data"] = {
@@ -124,8 +139,8 @@ def run(
         (folder / "figures").mkdir()
         save_figures(folder / "figures", cv, traj, z, generated, optimum)
         write_report(folder)
-    _print_scores(scores)
-    _print_optimum(scores["optimized"], "Rg", traj.length_unit)
+    print_scores(scores)
+    print_optimum(scores["optimized"], "Rg", traj.length_unit)
     print(f"\nresults in {out}; open {out / 'report.html'}")
 
 
@@ -139,6 +154,11 @@ def fit(
     start: Start = 0,
     stop: Stop = None,
     step: Step = 1,
+    unwrap: Unwrap = None,
+    per_molecule: PerMolecule = False,
+    dims: Dims = None,
+    keep_good: KeepGood = False,
+    ignore_times: IgnoreTimes = False,
     align: Align = "principal",
     latent_dim: LatentDim = 2,
     beta: Beta = 1.0,
@@ -153,7 +173,7 @@ def fit(
     Example: polyvae fit run.xtc --top chain.pdb --latent-dim 2 --out model.safetensors
     """
     refuse_overwriting(out, force=force)
-    traj = _read(files, top, select, unit, start, stop, step)
+    traj = _read(files, _reading(locals()))
     cv = _fit(traj, align, latent_dim, beta, epochs, batch_size, validation, seed)
     cv.save(out)
     print(f"{cv} in {out}; {cv.record['stopped']}, best epoch {cv.record['best_epoch']}")
@@ -164,24 +184,34 @@ def project(
     model: Model,
     files: Files,
     out: Annotated[Path, typer.Option("--out", help="COLVAR, or a name ending in .csv or .npz.")] = Path("COLVAR"),
+    add: Annotated[
+        list[str] | None, typer.Option("--add", help=f"A further column, repeatable: {', '.join(OBJECTIVES)}.")
+    ] = None,
     top: Top = None,
     select: Select = None,
     unit: Unit = None,
     start: Start = 0,
     stop: Stop = None,
     step: Step = 1,
+    unwrap: Unwrap = None,
+    per_molecule: PerMolecule = False,
+    dims: Dims = None,
+    keep_good: KeepGood = False,
+    ignore_times: IgnoreTimes = False,
     force: Force = False,
 ):
-    """Write the collective variables of every frame.
+    """Write the collective variables of every frame, of files of any length.
 
     Example: polyvae project model.safetensors run.xtc --top chain.pdb --out COLVAR
     """
+    for name in add or ():
+        _known("add", name, OBJECTIVES)
     refuse_overwriting(out, force=force)
     cv = pv.load(model)
-    traj = _read(files, top, select, unit, start, stop, step)
-    z = cv.transform(traj)
-    pv.write_colvar(out, z, time=traj.time)
-    print(f"{z.shape[1]} latents of {z.shape[0]} frames in {out}")
+    stream = pv.stream(files, **_reading(locals()) | {"dims": cv.n_dims if dims is None else dims})
+    with frame_bar("projecting", len(stream)) as count:
+        pv.project(cv, stream, out, columns={name: OBJECTIVES[name] for name in add or ()}, progress=count)
+    print(f"{cv.latent_dim} latents of {len(stream)} frames in {out}")
 
 
 @app.command()
@@ -216,6 +246,11 @@ def optimize(
     start: Start = 0,
     stop: Stop = None,
     step: Step = 1,
+    unwrap: Unwrap = None,
+    per_molecule: PerMolecule = False,
+    dims: Dims = None,
+    keep_good: KeepGood = False,
+    ignore_times: IgnoreTimes = False,
     seed: Seed = 0,
     force: Force = False,
 ):
@@ -226,12 +261,12 @@ def optimize(
     _known("objective", objective, OBJECTIVES)
     refuse_overwriting(out, force=force)
     cv = pv.load(model)
-    traj = _read(files, top, select, unit, start, stop, step)
+    traj = _read(files, _reading(locals()))
     optimum = pv.optimize(
         cv, objective=OBJECTIVES[objective], start=traj, minimize=not maximize, n_starts=n_starts, seed=seed
     )
     pv.write(out, optimum.structure)
-    _print_optimum(optimum.summary(), objective, cv.length_unit)
+    print_optimum(optimum.summary(), objective, cv.length_unit)
 
 
 @app.command()
@@ -245,6 +280,11 @@ def score(
     start: Start = 0,
     stop: Stop = None,
     step: Step = 1,
+    unwrap: Unwrap = None,
+    per_molecule: PerMolecule = False,
+    dims: Dims = None,
+    keep_good: KeepGood = False,
+    ignore_times: IgnoreTimes = False,
     seed: Seed = 0,
     force: Force = False,
 ):
@@ -254,11 +294,11 @@ def score(
     """
     refuse_overwriting(out, force=force)
     cv = pv.load(model)
-    traj = _read(files, top, select, unit, start, stop, step)
-    generated = pv.sample(cv, min(traj.n_frames, 10_000), seed=seed)
-    scores = pv.score(cv, traj, generated=generated, seed=seed)
+    stream = pv.stream(files, **_reading(locals()) | {"dims": cv.n_dims if dims is None else dims})
+    generated = pv.sample(cv, min(len(stream), 10_000), seed=seed)
+    scores = pv.score(cv, stream, generated=generated, seed=seed)
     _write_json(out, scores)
-    _print_scores(scores)
+    print_scores(scores)
 
 
 @app.command()
@@ -278,6 +318,11 @@ def info(
     top: Top = None,
     select: Select = None,
     unit: Unit = None,
+    unwrap: Unwrap = None,
+    per_molecule: PerMolecule = False,
+    dims: Dims = None,
+    keep_good: KeepGood = False,
+    ignore_times: IgnoreTimes = False,
 ):
     """Say what a model or a trajectory file holds.
 
@@ -294,21 +339,30 @@ def info(
         print(f"  best epoch     {cv.record['best_epoch']} ({cv.record['stopped']})")
         print("  made with      " + ", ".join(f"{k} {v}" for k, v in cv.record["versions"].items()))
         return
-    traj = _read([file], top, select, unit, 0, None, 1)
+    traj = _read([file], _reading(locals()))
     rg = np.array([np.sqrt(((x - x.mean(0)) ** 2).sum(1).mean()) for x in traj.positions])
     print(traj)
     print(f"  Rg  mean {rg.mean():.4g}, sd {rg.std():.4g}, {rg.min():.4g} to {rg.max():.4g} {traj.length_unit}")
 
 
-def _read(files, top, select, unit, start, stop, step) -> pv.Trajectory:
-    traj = pv.read(files, topology=top, select=select, length_unit=unit, start=start, stop=stop, step=step)
-    _say(f"read {traj}")
+def _reading(options: dict) -> dict:
+    """The options of `pv.read` among a command's own."""
+    names = {"top": "topology", "unit": "length_unit"}
+    for name in ("select", "start", "stop", "step", "unwrap", "per_molecule", "dims", "keep_good", "ignore_times"):
+        names[name] = name
+    found = {names[name]: value for name, value in options.items() if name in names}
+    return found | {"unwrap": "auto" if found["unwrap"] is None else found["unwrap"]}
+
+
+def _read(files, options: dict) -> pv.Trajectory:
+    traj = pv.read(files, **options)
+    say(f"read {traj}")
     return traj
 
 
 def _fit(traj, align, latent_dim, beta, epochs, batch_size, validation, seed) -> pv.LatentCV:
     _known("align", align, FEATURIZERS)
-    with _progress("training") as progress:
+    with training_bar("training") as progress:
         return pv.fit(
             traj,
             featurizer=FEATURIZERS[align](),
@@ -327,71 +381,9 @@ def _known(option: str, name: str, table: dict) -> None:
         raise typer.BadParameter(f"{name!r} is not one of {', '.join(table)}", param_hint=f"--{option}")
 
 
-@contextlib.contextmanager
-def _progress(what: str) -> Iterator:
-    """A callback for `pv.fit` that draws a bar with both loss terms on a terminal, and nothing in a pipe."""
-    from tqdm import tqdm
-
-    with tqdm(desc=what, unit="epoch", disable=None, file=sys.stderr, leave=False) as bar:
-
-        def update(done: int, total: int, terms: dict[str, float]) -> None:
-            bar.total = total
-            bar.set_postfix_str(f"-log p {terms['reconstruction']:.2f}, KL {terms['kl']:.2f} nats", refresh=False)
-            bar.update(done - bar.n)
-
-        yield update
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
 def _write_json(path: Path, values: dict) -> None:
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
-
-
-def _print_scores(scores: dict) -> None:
-    unit = scores["length_unit"]
-    parts = scores["frames"]
-    print(f"{'':26s}" + "".join(f"{name:>14s}" for name in parts))
-    for label, key in (
-        ("frames", "n_frames"),
-        ("variance explained", "fve"),
-        (f"RMSD ({unit})", "rmsd"),
-        ("ELBO (nats a frame)", "elbo"),
-        ("KL (nats a frame)", "kl"),
-        ("active latents", "active_units"),
-        ("aggregated std", "aggregated_std"),
-        ("correlation with Rg", "correlation_rg"),
-    ):
-        print(f"{label:26s}" + "".join(f"{_number(part[key]):>14s}" for part in parts.values()))
-    floor = scores["generated"]["noise_floor"]
-    print(f"generated against data, Wasserstein-1 in {unit} (two halves of the data):")
-    print("  " + ", ".join(f"{k} {v:.3f} ({floor[k]:.3f})" for k, v in scores["generated"].items() if k in floor))
-
-
-def _number(value) -> str:
-    if isinstance(value, list):
-        return " ".join(_number(v) for v in value)
-    if value is None:
-        return "-"
-    return str(value) if isinstance(value, int) else f"{value:.3f}"
-
-
-def _print_optimum(summary: dict, objective: str, unit: str) -> None:
-    found, extreme, limits = summary["optimized"], summary["data_extreme"], summary["limits"]
-    print(f"\n{f'optimised {objective} ({unit})':26s}{'found':>14s}{'data extreme':>14s}   allowed")
-    for label, key, allowed in (
-        ("objective", "objective", ""),
-        ("Rg", "rg", ""),
-        ("shortest bond", "shortest_bond", f"at least {limits['shortest_bond']:.3f}"),
-        ("mean bond", "mean_bond", f"{limits['shortest_mean_bond']:.3f} to {limits['longest_mean_bond']:.3f}"),
-        ("longest bond", "longest_bond", f"at most {limits['longest_bond']:.3f}"),
-        ("closest pair", "closest_pair", f"at least {limits['closest_pair']:.3f}"),
-    ):
-        print(f"{label:26s}{found[key]:14.3f}{extreme[key]:14.3f}   {allowed}")
-    print(summary["message"])
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -402,7 +394,7 @@ def main(argv: list[str] | None = None) -> None:
     # So that temporary files go when a batch system ends the job.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        with _notes():
+        with notes():
             code = app(argv, prog_name="polyvae", standalone_mode=False)
         sys.exit(code or 0)
     except (InputError, OSError) as error:
@@ -416,21 +408,6 @@ def main(argv: list[str] | None = None) -> None:
         if debug or not hasattr(error, "format_message"):
             raise
         _fail(f"{error.format_message()} (see `polyvae --help`)", error.exit_code)
-
-
-@contextlib.contextmanager
-def _notes() -> Iterator[None]:
-    """Show on stderr what the package tells its log."""
-    logger, handler = logging.getLogger("polyvae"), logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("note: %(message)s"))
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
 
 
 def _one_line(error: BaseException) -> str:

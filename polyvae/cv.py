@@ -19,6 +19,7 @@ from polyvae.errors import InputError
 from polyvae.featurize import PrincipalAxes
 from polyvae.files import replacing
 from polyvae.likelihood import Gaussian
+from polyvae.sources import Stream, as_trajectory
 from polyvae.train import train, validation_blocks
 from polyvae.trajectory import Trajectory
 from polyvae.vae import VAE
@@ -95,11 +96,13 @@ class LatentCV:
         return self.featurizer.inverse(self.vae.decode(z) * self.scale + self.mean, self.n_dims)
 
     def transform(self, data: Trajectory | np.ndarray) -> np.ndarray:
-        """Latent coordinates (n_frames, latent_dim) of a trajectory.
+        """Latent coordinates (n_frames, latent_dim) of a trajectory, or of all that `as_trajectory` takes.
 
-        A `Trajectory` in another physical unit is converted; a plain array (n_frames, n_beads, n_dims)
-        is taken to be in the model's unit. The result for a frame does not depend on the other frames.
+        Data in another physical unit are converted; a plain array (n_frames, n_beads, n_dims) is taken to
+        be in the model's unit. The result for a frame does not depend on the other frames.
         """
+        if isinstance(data, Stream):
+            return np.concatenate([self.transform(chunk) for chunk in data])
         return map_frames(self._batched, self.frames(data))
 
     def transform_posterior(self, data: Trajectory | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -119,8 +122,7 @@ class LatentCV:
 
     def frames(self, data: Trajectory | np.ndarray) -> np.ndarray:
         """Positions (n_frames, n_beads, n_dims) in the model's unit, checked against the model."""
-        if not isinstance(data, Trajectory):
-            data = Trajectory(np.asarray(data), length_unit=self.length_unit)
+        data = as_trajectory(data, array_unit=self.length_unit, dims=self.n_dims)
         if (data.n_beads, data.n_dims) != (self.n_beads, self.n_dims):
             raise InputError(
                 f"the model takes {self.n_beads} beads in {self.n_dims}-D; the data hold {data.n_beads} beads "
@@ -177,7 +179,8 @@ def fit(
     E_q[log p(x|z)] - beta KL(q(z|x) || N(0, I)); beta = 1 is the evidence lower bound.
 
     Args:
-        data: a `Trajectory`, or an array (n_frames, n_beads, n_dims) in reduced units.
+        data: a `Trajectory`, or what `as_trajectory` takes; an array (n_frames, n_beads, n_dims) is in
+            reduced units.
         featurizer: `PrincipalAxes()` by default.
         latent_dim: number of collective variables.
         encoder, decoder: widths of the hidden layers. The encoder is what runs inside an MD engine at
@@ -194,7 +197,7 @@ def fit(
     Raises:
         InputError: unusable settings, constant data, fewer training frames than a batch.
     """
-    traj = data if isinstance(data, Trajectory) else Trajectory(np.asarray(data))
+    traj = as_trajectory(data)
     if not 0 <= beta < float("inf"):
         raise InputError(f"beta must be 0 or a positive number; got {beta}")
     if epochs is not None and epochs < 1:
@@ -273,7 +276,7 @@ def fit(
         "best_epoch": trained.best_epoch,
         "stopped": trained.stopped,
     }
-    template = dataclasses.replace(traj[0], time=None, weights=None)
+    template = dataclasses.replace(traj[0], time=None, weights=None, box=None, origin=None)
     return LatentCV(featurizer, mean, scale, trained.vae, template, record)
 
 

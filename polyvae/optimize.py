@@ -13,6 +13,7 @@ from jax.scipy.stats import gaussian_kde
 from polyvae import geometry
 from polyvae.cv import LatentCV, map_frames
 from polyvae.errors import InputError
+from polyvae.sources import as_trajectory
 from polyvae.trajectory import Trajectory, chain_bonds
 
 _KDE_POINTS = 1000
@@ -136,7 +137,7 @@ def optimize(
     Raises:
         InputError: data that do not fit the model; an objective that gives no single number.
     """
-    traj = start if isinstance(start, Trajectory) else Trajectory(np.asarray(start), length_unit=cv.length_unit)
+    traj = as_trajectory(start, array_unit=cv.length_unit, dims=cv.n_dims)
     traj = dataclasses.replace(traj, positions=cv.frames(traj), length_unit=cv.length_unit)
     if n_starts < 1:
         raise InputError(f"n_starts must be at least 1; got {n_starts}")

@@ -1,6 +1,7 @@
 """Numbers that tell how good a latent CV is, as a plain dictionary that goes into scores.json."""
 
 import dataclasses
+import hashlib
 import itertools
 import math
 
@@ -9,19 +10,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from polyvae import geometry
-from polyvae.cv import LatentCV, fingerprint, map_frames
+from polyvae.cv import LatentCV, map_frames
+from polyvae.sources import Stream, chunks_of, concatenate
 from polyvae.train import validation_blocks
 from polyvae.trajectory import Trajectory, chain_bonds
 from polyvae.vae import kl_to_standard_normal
 
 MAX_PAIRS = 2000
+MAX_SAMPLED = 20_000  # frames of a `Stream` that distances between ensembles are taken on
 ACTIVE = 0.01  # variance of the mean above which a latent counts as active (Burda et al., arXiv:1509.00519)
 
 
-def score(
-    cv: LatentCV, data: Trajectory | np.ndarray, *, generated: Trajectory | None = None, seed: int = 0
-) -> dict:
+def score(cv: LatentCV, data, *, generated: Trajectory | None = None, seed: int = 0) -> dict:
     """How well the model holds up on a trajectory.
+
+    Args:
+        data: a `Trajectory`, what `as_trajectory` takes, or a `Stream` of any length.
+        generated: conformations to compare with the data, in the model's unit.
+        seed: of the draws.
 
     Returns:
         "frames": the numbers below for "all" frames and, where these are the very frames that the model
@@ -40,10 +46,48 @@ def score(
 
         "generated", where generated conformations are given: Wasserstein-1 distances between them and the
         data (`ensemble_distances`), and under "noise_floor" those between two random halves of the data.
+        Of a `Stream` evenly spaced frames stand for all here, at most `MAX_SAMPLED`; memory is constant.
     """
-    traj = data if isinstance(data, Trajectory) else Trajectory(np.asarray(data), length_unit=cv.length_unit)
-    traj = dataclasses.replace(traj.to_unit(cv.length_unit), positions=cv.frames(traj), length_unit=cv.length_unit)
+    values_of = _frame_values(cv, seed)
+    sums = {"all": _Sums(), "train": _Sums(), "validation": _Sums()}
+    held_out = validation_blocks(cv.record["data"]["n_frames"], cv.record["settings"]["validation"])
+    n_frames, digest, kept, every = 0, hashlib.sha256(), [], 1
+    for chunk in chunks_of(data, array_unit=cv.length_unit, dims=cv.n_dims):
+        positions = cv.frames(chunk)
+        values = values_of(positions, n_frames)
+        sums["all"].add(values)
+        here = held_out[n_frames : n_frames + len(chunk)]
+        if len(here) == len(chunk):
+            sums["train"].add({name: v[~here] for name, v in values.items()})
+            sums["validation"].add({name: v[here] for name, v in values.items()})
+        digest.update(positions.tobytes())
+        traj = dataclasses.replace(chunk, positions=positions, length_unit=cv.length_unit, box=None, origin=None)
+        if not isinstance(data, Stream):
+            kept = [traj]
+        elif -n_frames % every < len(traj):
+            kept.append(traj[-n_frames % every :: every])
+            while sum(map(len, kept)) > MAX_SAMPLED:
+                kept, every = [concatenate(kept)[::2]], 2 * every
+        n_frames += len(chunk)
+
+    parts = ["all"]
+    if cv.record["data"]["sha256"] == digest.hexdigest() and held_out.any():
+        parts += ["train", "validation"]
+    result = {"length_unit": cv.length_unit, "frames": {name: sums[name].scores(cv) for name in parts}}
+    if generated is not None:
+        traj = concatenate(kept)
+        order = np.random.default_rng(seed).permutation(traj.n_frames)
+        halves = [traj[np.sort(half)] for half in np.array_split(order, 2)] if traj.n_frames > 1 else [traj, traj]
+        floor = ensemble_distances(*halves)
+        result["generated"] = ensemble_distances(generated, traj) | {"noise_floor": floor}
+    return result
+
+
+def _frame_values(cv: LatentCV, seed: int):
+    """A function of positions and the number of the first frame that gives per-frame quantities as float64."""
     key = jax.random.key(seed)
+    # A key for each frame, so that its noise does not depend on the chunk that it comes in.
+    draw = jax.jit(jax.vmap(lambda number: jax.random.normal(jax.random.fold_in(key, number), (cv.latent_dim,))))
 
     def one(positions, noise):
         x = cv.standardize(positions)
@@ -61,59 +105,73 @@ def score(
             "end_to_end": geometry.end_to_end(positions),
         }
 
-    noise = np.asarray(jax.random.normal(key, (traj.n_frames, cv.latent_dim)))
-    rows = np.concatenate([traj.positions.reshape(traj.n_frames, -1), noise], axis=1)
-    split = cv.n_beads * cv.n_dims
-    values = map_frames(
-        jax.jit(jax.vmap(lambda row: one(row[:split].reshape(cv.n_beads, cv.n_dims), row[split:]))), rows
-    )
-    values = {name: np.asarray(value, np.float64) for name, value in values.items()}
+    shape, split = (cv.n_beads, cv.n_dims), cv.n_beads * cv.n_dims
+    batched = jax.jit(jax.vmap(lambda row: one(row[:split].reshape(shape), row[split:])))
 
-    parts = {"all": np.ones(traj.n_frames, bool)}
-    if cv.record["data"]["sha256"] == fingerprint(traj):
-        held_out = validation_blocks(traj.n_frames, cv.record["settings"]["validation"])
-        if held_out.any():
-            parts |= {"train": ~held_out, "validation": held_out}
-    frames = {name: _frame_scores({k: v[mask] for k, v in values.items()}, cv) for name, mask in parts.items()}
+    def values(positions: np.ndarray, first: int) -> dict[str, np.ndarray]:
+        noise = map_frames(draw, np.arange(first, first + len(positions), dtype=np.uint32))
+        rows = np.concatenate([positions.reshape(len(positions), -1), noise], axis=1)
+        return {name: np.asarray(value, np.float64) for name, value in map_frames(batched, rows).items()}
 
-    result = {"length_unit": cv.length_unit, "frames": frames}
-    if generated is not None:
-        order = np.random.default_rng(seed).permutation(traj.n_frames)
-        halves = [traj[np.sort(half)] for half in np.array_split(order, 2)] if traj.n_frames > 1 else [traj, traj]
-        floor = ensemble_distances(*halves)
-        result["generated"] = ensemble_distances(generated, traj) | {"noise_floor": floor}
-    return result
+    return values
 
 
-def _frame_scores(v: dict[str, np.ndarray], cv: LatentCV) -> dict:
-    n, mean = len(v["mean"]), v["mean"]
-    squared = (v["residual"] ** 2).sum(axis=1).mean()
-    variance = v["x"].var(axis=0).sum()
-    kl = v["kl"].mean(axis=0)
-    reconstruction = -v["log_prob"].mean()
-    return {
-        "n_frames": n,
-        "squared_error": float(squared),
-        "rmsd": float(math.sqrt(squared / cv.n_beads)),
-        "fve": float(1 - squared / variance) if variance > 0 else None,
-        "reconstruction": float(reconstruction),
-        "kl": float(kl.sum()),
-        "elbo": float(-reconstruction - kl.sum()),
-        "kl_per_latent": kl.tolist(),
-        "active_units": int((mean.var(axis=0) > ACTIVE).sum()),
-        "latent_mean": mean.mean(axis=0).tolist(),
-        "latent_std": mean.std(axis=0).tolist(),
-        "aggregated_std": np.sqrt(mean.var(axis=0) + (v["std"] ** 2).mean(axis=0)).tolist(),
-        "correlation_rg": _correlation(mean, v["rg"]),
-        "correlation_end_to_end": _correlation(mean, v["end_to_end"]),
-    }
+class _Sums:
+    """Sums over frames from which all frame scores follow, so that frames may come in chunks."""
+
+    def __init__(self):
+        self._n, self._sums, self._about = 0, {}, {}
+
+    def add(self, v: dict[str, np.ndarray]) -> None:
+        if not len(v["mean"]):
+            return
+        if not self._about:  # moments about a number near the mean lose no digits
+            self._about = {name: v[name].mean(axis=0) for name in ("mean", "x", "rg", "end_to_end")}
+        new = {
+            "squared": (v["residual"] ** 2).sum(),
+            "log_prob": v["log_prob"].sum(),
+            "kl": v["kl"].sum(axis=0),
+            "std2": (v["std"] ** 2).sum(axis=0),
+        }
+        apart = {name: v[name] - about for name, about in self._about.items()}
+        for name, value in apart.items():
+            new |= {name: value.sum(axis=0), f"{name}2": (value**2).sum(axis=0)}
+        for name in ("rg", "end_to_end"):
+            new[f"mean*{name}"] = (apart["mean"] * apart[name][:, None]).sum(axis=0)
+        self._sums = {name: self._sums.get(name, 0.0) + value for name, value in new.items()}
+        self._n += len(v["mean"])
+
+    def scores(self, cv: LatentCV) -> dict:
+        m = {name: value / self._n for name, value in self._sums.items()}
+        variance = {name: np.maximum(m[f"{name}2"] - m[name] ** 2, 0) for name in self._about}
+        spread, total = variance["mean"], float(variance["x"].sum())
+        return {
+            "n_frames": self._n,
+            "squared_error": float(m["squared"]),
+            "rmsd": math.sqrt(m["squared"] / cv.n_beads),
+            "fve": float(1 - m["squared"] / total) if total > 0 else None,
+            "reconstruction": float(-m["log_prob"]),
+            "kl": float(m["kl"].sum()),
+            "elbo": float(m["log_prob"] - m["kl"].sum()),
+            "kl_per_latent": m["kl"].tolist(),
+            "active_units": int((spread > ACTIVE).sum()),
+            "latent_mean": (self._about["mean"] + m["mean"]).tolist(),
+            "latent_std": np.sqrt(spread).tolist(),
+            "aggregated_std": np.sqrt(spread + m["std2"]).tolist(),
+            **{
+                f"correlation_{name}": _correlation(
+                    m[f"mean*{name}"] - m["mean"] * m[name], spread, variance[name]
+                )
+                for name in ("rg", "end_to_end")
+            },
+        }
 
 
-def _correlation(latents: np.ndarray, other: np.ndarray) -> list[float | None]:
-    """Pearson correlation of each column with `other`; None where either does not vary."""
-    if len(other) < 2 or other.std() == 0:
-        return [None] * latents.shape[1]
-    return [float(np.corrcoef(z, other)[0, 1]) if z.std() > 0 else None for z in latents.T]
+def _correlation(covariance: np.ndarray, spread: np.ndarray, variance: float) -> list[float | None]:
+    """Pearson correlation of each latent with another quantity; None where either does not vary."""
+    if not variance > 0:
+        return [None] * len(spread)
+    return [float(c / math.sqrt(s * variance)) if s > 0 else None for c, s in zip(covariance, spread, strict=True)]
 
 
 def ensemble_distances(a: Trajectory, b: Trajectory) -> dict[str, float]:

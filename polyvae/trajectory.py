@@ -42,6 +42,10 @@ class Trajectory:
         bonds: (n_bonds, 2) bead indices from 0, or None where not known.
         segments: lengths of the pieces that are continuous in time; they add up to n_frames.
         weights: (n_frames,) statistical weights of the frames, or None.
+        box: (n_frames, 3, 3) vectors of the periodic box as rows, in `length_unit`, or None. Positions are
+            whole molecules all the same: nothing here looks at the box.
+        origin: (n_frames, 2) frame and molecule of the run that each frame shows, where one run held many
+            molecules, or None.
 
     Raises:
         InputError: for arrays of the wrong rank or length, and for NaN or infinite positions
@@ -56,6 +60,8 @@ class Trajectory:
     bonds: np.ndarray | None = None
     segments: tuple[int, ...] | None = None
     weights: np.ndarray | None = None
+    box: np.ndarray | None = None
+    origin: np.ndarray | None = None
 
     def __post_init__(self):
         def put(name, value):
@@ -98,6 +104,11 @@ class Trajectory:
             if bonds.size and (bonds.min() < 0 or bonds.max() >= n_beads):
                 raise InputError(f"bonds must join beads 0 to {n_beads - 1}; got {bonds.min()} to {bonds.max()}")
             put("bonds", bonds)
+        for name, shape, dtype in (("box", (n_frames, 3, 3), np.float32), ("origin", (n_frames, 2), np.int64)):
+            if getattr(self, name) is not None:
+                put(name, np.asarray(getattr(self, name), dtype=dtype))
+                if getattr(self, name).shape != shape:
+                    raise InputError(f"{name} must have shape {shape}; got {getattr(self, name).shape}")
         put("segments", (n_frames,) if self.segments is None else tuple(int(s) for s in self.segments))
         if sum(self.segments) != n_frames or min(self.segments) < 1:
             raise InputError(f"segments must add up to {n_frames} frames; got {self.segments}")
@@ -119,11 +130,11 @@ class Trajectory:
             raise InputError(f"index {index!r} selects no frame of {self.n_frames}")
         piece = np.repeat(np.arange(len(self.segments)), self.segments)[chosen]
         breaks = np.flatnonzero((np.diff(piece) != 0) | (np.diff(chosen) <= 0)) + 1
+        per_frame = {name: getattr(self, name) for name in ("time", "weights", "box", "origin")}
         return dataclasses.replace(
             self,
             positions=self.positions[chosen],
-            time=None if self.time is None else self.time[chosen],
-            weights=None if self.weights is None else self.weights[chosen],
+            **{name: None if values is None else values[chosen] for name, values in per_frame.items()},
             segments=tuple(np.diff([0, *breaks, chosen.size])),
         )
 
@@ -144,7 +155,12 @@ class Trajectory:
         factor = unit_factor(self.length_unit, length_unit)
         if factor == 1.0:
             return self
-        return dataclasses.replace(self, positions=self.positions * np.float32(factor), length_unit=length_unit)
+        return dataclasses.replace(
+            self,
+            positions=self.positions * np.float32(factor),
+            box=None if self.box is None else self.box * np.float32(factor),
+            length_unit=length_unit,
+        )
 
 
 def chain_bonds(n_beads: int) -> np.ndarray:

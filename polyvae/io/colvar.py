@@ -1,39 +1,137 @@
 """Collective variables of frames as tables: PLUMED's COLVAR, csv, npz."""
 
+import contextlib
 import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from polyvae.errors import InputError
 from polyvae.files import replacing
+from polyvae.io.digits import scientific, table
+
+_ROWS = 1 << 13  # turned into text at once
 
 
-def write_colvar(path: str | os.PathLike, z: np.ndarray, *, time: np.ndarray | None = None) -> None:
+def write_colvar(
+    path: str | os.PathLike,
+    z: np.ndarray,
+    *,
+    time: np.ndarray | None = None,
+    columns: Mapping[str, np.ndarray] | None = None,
+) -> None:
     """Write latent coordinates (n_frames, latent_dim) with the time of each frame.
 
     .csv and .npz by suffix ("time", "z0", "z1", ...; in npz one array "z"); any other name is written
     as PLUMED writes a COLVAR file, `#! FIELDS time z0 z1 ...`. Nine digits, enough to give back every
-    float32. Time is the frame's number where none is known. Always a whole new file, never appended to.
+    float32, and twelve for times. Time is the frame's number where none is known. Always a whole new file,
+    never appended to.
+
+    Args:
+        columns: further numbers of each frame, (n_frames,), by name, such as {"rg": rg}.
+
+    Raises:
+        InputError: columns that do not hold one number a frame, or names with blanks or commas.
     """
-    path, z = Path(path), np.asarray(z)
+    z = np.asarray(z)
     if z.ndim != 2:
         raise InputError(f"z must have shape (n_frames, latent_dim); got {z.shape}")
-    time = np.arange(len(z), dtype=float) if time is None else np.asarray(time, dtype=float)
-    if time.shape != (len(z),):
-        raise InputError(f"time must hold one number a frame, {len(z)}; got shape {time.shape}")
-    names = ["time", *(f"z{k}" for k in range(z.shape[1]))]
-    suffix = path.suffix.lower()
+    columns = dict(columns or {})
+    with colvar_writer(path, z.shape[1], list(columns)) as write:
+        write(z, time, columns)
+
+
+@contextlib.contextmanager
+def colvar_writer(path: str | os.PathLike, latent_dim: int, columns: Sequence[str] = ()) -> Iterator:
+    """A function `write(z, time, columns)` that adds frames to a new table of the kinds of `write_colvar`.
+
+    Memory does not grow with the number of frames. The file appears, whole, when the block ends well.
+    """
+    path = Path(path)
+    for name in columns:
+        if not name or any(c.isspace() or c == "," for c in name):
+            raise InputError(f"the name of a column may not hold blanks or commas; got {name!r}")
+    suffix, n_done = path.suffix.lower(), 0
     with replacing(path) as temporary:
-        if suffix == ".npz":
-            np.savez(temporary, time=time, z=z)
-        elif suffix == ".csv":
-            _table(temporary, time, z, ",", ",".join(names))
-        else:
-            _table(temporary, time, z, " ", "#! FIELDS " + " ".join(names))
+        sink = (_Npz if suffix == ".npz" else _Text)(temporary, suffix, latent_dim, columns)
+
+        def write(z, time=None, values: Mapping[str, np.ndarray] | None = None) -> None:
+            nonlocal n_done
+            z = np.asarray(z)
+            n = len(z)
+            time = np.arange(n_done, n_done + n) if time is None else time
+            given = {"time": time, **(values or {})}
+            rows = {name: np.asarray(given[name], dtype=np.float64) for name in ("time", *columns)}
+            for name, row in rows.items():
+                if row.shape != (n,):
+                    raise InputError(f"{name} must hold one number a frame, {n}; got shape {row.shape}")
+            n_done += n
+            sink.write(rows.pop("time"), z, rows)
+
+        with sink:
+            yield write
+            sink.finish()
 
 
-def _table(path: Path, time: np.ndarray, z: np.ndarray, delimiter: str, header: str) -> None:
-    columns = np.column_stack([time, z.astype(np.float64)])
-    formats = ["%.10g"] + ["%.9g"] * z.shape[1]
-    np.savetxt(path, columns, fmt=formats, delimiter=delimiter, header=header, comments="")
+class _Text:
+    def __init__(self, path: Path, suffix: str, latent_dim: int, columns: Sequence[str]):
+        self._delimiter = "," if suffix == ".csv" else " "
+        names = ["time", *(f"z{k}" for k in range(latent_dim)), *columns]
+        header = ",".join(names) if suffix == ".csv" else "#! FIELDS " + " ".join(names)
+        self._file = path.open("wb")
+        self._file.write(header.encode() + b"\n")
+
+    def write(self, time, z, values) -> None:
+        for start in range(0, len(z), _ROWS):
+            rows = slice(start, start + _ROWS)
+            numbers = np.concatenate([z[rows].T.astype(np.float64), *(v[None, rows] for v in values.values())])
+            words = scientific(numbers.ravel(), 9).reshape(len(numbers), len(z[rows]), -1)
+            self._file.write(table([scientific(time[rows], 12), *words], self._delimiter))
+
+    def finish(self) -> None:
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._file.close()
+
+
+class _Npz:
+    """Each array grows in a file of its own, since an npz holds one after another."""
+
+    def __init__(self, path: Path, suffix: str, latent_dim: int, columns: Sequence[str]):
+        self._path, self._n = path, 0
+        self._shapes = {"time": (), "z": (latent_dim,)} | dict.fromkeys(columns, ())
+        self._dtypes: dict[str, np.dtype] = {}
+        self._files = {name: tempfile.TemporaryFile(dir=path.parent) for name in self._shapes}  # noqa: SIM115
+
+    def write(self, time, z, values) -> None:
+        for name, array in {"time": time, "z": z, **values}.items():
+            dtype = self._dtypes.setdefault(name, array.dtype)
+            self._files[name].write(np.ascontiguousarray(array, dtype).data)
+        self._n += len(z)
+
+    def finish(self) -> None:
+        with zipfile.ZipFile(self._path, "w") as target:
+            for name, file in self._files.items():
+                dtype = self._dtypes.get(name, np.dtype(np.float32))
+                descr = np.lib.format.dtype_to_descr(dtype)
+                shape = (self._n, *self._shapes[name])
+                with target.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    header = {"descr": descr, "fortran_order": False, "shape": shape}
+                    np.lib.format.write_array_header_1_0(member, header)
+                    file.seek(0)
+                    shutil.copyfileobj(file, member, 1 << 20)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_) -> None:
+        for file in self._files.values():
+            file.close()

@@ -1,37 +1,37 @@
-"""Reading trajectories: npz by NumPy, XTC and DCD by mdtraj's file classes, topologies by MDAnalysis."""
+"""Reading trajectories: whole, or in chunks of bounded size."""
 
-import contextlib
-import ctypes
+import glob
 import logging
 import os
-import struct
-import sys
-import warnings
-import zipfile
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
+from polyvae.assemble import Assembler
 from polyvae.errors import InputError
-from polyvae.trajectory import LENGTH_UNITS, Trajectory
+from polyvae.io.dcd import AKMA_PS, DcdFile
+from polyvae.io.frames import DamagedError, Frames, TrajectoryFile, warn_of_damage
+from polyvae.io.npz import NpzFile
+from polyvae.io.other import GroFile, UniverseFile
+from polyvae.io.topology import check_bonds, read_topology
+from polyvae.io.xtc import XtcFile
+from polyvae.molecules import Atoms
+from polyvae.sources import Stream, concatenate
+from polyvae.trajectory import LENGTH_UNITS, Trajectory, unit_factor
 
 log = logging.getLogger(__name__)
 
-AKMA_PS = 0.04888821  # the time unit of CHARMM's DCD header
-_FORMATS = {".npz": "sigma", ".xtc": "nm", ".dcd": "angstrom"}  # and the unit each holds by convention
+Paths = str | os.PathLike | Sequence[str | os.PathLike]
+CHUNK_BYTES = 1 << 26  # of decoded coordinates held at once while frames are picked or streamed
 
-
-class _Frames(NamedTuple):
-    positions: np.ndarray
-    time: np.ndarray | None = None
-    length_unit: str | None = None
-    extras: dict = {}  # noqa: RUF012 masses, names, bonds where the file holds them
+_READERS = {".npz": NpzFile, ".xtc": XtcFile, ".dcd": DcdFile, ".gro": GroFile}
+_WHY = {"sigma": "reduced units", "nm": "the format's convention", "angstrom": "the format's convention"}
 
 
 def read(
-    paths: str | os.PathLike | Sequence[str | os.PathLike],
+    paths: Paths,
     *,
     topology: str | os.PathLike | None = None,
     select: str | None = None,
@@ -39,97 +39,289 @@ def read(
     start: int = 0,
     stop: int | None = None,
     step: int = 1,
+    unwrap: bool | str = "auto",
+    per_molecule: bool = False,
+    dims: int | None = None,
+    keep_good: bool = False,
+    ignore_times: bool = False,
 ) -> Trajectory:
     """Read one trajectory, in one file or in several pieces.
 
     Args:
-        paths: .npz, .xtc or .dcd files of the same beads; the end of each file ends a segment.
-            An npz holds one array of positions (n_frames, n_beads, n_dims) under any name, or under
-            "arr" or "positions" beside others ("time", "masses", "bonds", "names", "length_unit").
+        paths: files of the same beads, or patterns such as "run*.xtc" (in natural order: run2 before
+            run10); the end of each file ends a segment. npz, XTC, DCD and GRO are read fast, everything
+            else that MDAnalysis reads at its pace. An npz holds one array of positions
+            (n_frames, n_beads, n_dims) under any name, or under "arr" or "positions" beside others
+            ("time", "box", "masses", "bonds", "names", "segments", "length_unit").
         topology: any topology that MDAnalysis reads; gives names, bonds and masses.
         select: which atoms, in MDAnalysis' selection language; needs a topology.
         length_unit: unit of the numbers in the files: "nm", "angstrom" or "sigma" (reduced). By default
             what the file states, else the format's convention: nm in XTC, Å in DCD, sigma in npz.
         start, stop, step: which frames, counted in each file.
+        unwrap: "auto" makes molecules whole along their bonds where the file holds a periodic box
+            (orthorhombic or triclinic); where no bonds are known, along the beads in file order, and says
+            so. False leaves coordinates as they are; True refuses files without a box.
+        per_molecule: each of many like molecules (by bonds, else residues) becomes frames of its own, one
+            molecule after another; `Trajectory.origin` maps back to (frame, molecule).
+        dims: 2 or 3. By default data of three coordinates whose z never varies are 2-D, which is said.
+        keep_good: take the whole frames of a damaged file, up to the damage, in place of refusing it.
+        ignore_times: leave out the times of the frames, which must otherwise increase in each file.
 
     Raises:
         FileNotFoundError: for a file that is not there.
-        InputError: for a file that cannot be used; the message names it and says what to do.
+        InputError: for a file that cannot be used; the message names it, and the frame where one is at
+            fault, and says what to do. A bond of about half the box or more is refused, for its molecule
+            cannot be made whole; a chain as a whole may be longer than the box.
     """
-    paths = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    if not paths:
-        raise InputError("no trajectory file was given")
-    if length_unit is not None and length_unit not in LENGTH_UNITS:
-        raise InputError(f"length_unit must be one of {', '.join(LENGTH_UNITS)}; got {length_unit!r}")
-    if select is not None and topology is None:
-        raise InputError(f"the selection {select!r} needs a topology; give one (--top, topology=)")
-    if step < 1 or start < 0:
-        raise InputError(f"start must be at least 0 and step at least 1; got start {start}, step {step}")
-    paths = [_existing(path) for path in paths]
-    atoms = None if topology is None else _read_topology(_existing(topology), select)
-
+    run = _Run(
+        paths,
+        topology,
+        select,
+        length_unit,
+        start,
+        stop,
+        step,
+        unwrap,
+        per_molecule,
+        dims,
+        keep_good,
+        ignore_times,
+    )
     pieces = []
-    for path in paths:
-        frames = _READERS[_suffix(path)](path)
-        if atoms is not None:
-            if frames.positions.shape[1:2] != (atoms.n_total,):
+    for k in range(len(run.paths)):
+        blocks = list(run.blocks(k, whole=True))
+        pieces.append(run.record(k, blocks, sum(p.n_frames // run.n_molecules for p in pieces)))
+    return concatenate(pieces)
+
+
+def stream(paths: Paths, *, chunk_bytes: int = CHUNK_BYTES, **options) -> Stream:
+    """A trajectory in chunks of bounded size: for files longer than memory.
+
+    The files are checked, and their frames counted, before this returns. A chunk ends where a file ends;
+    with `per_molecule` it holds a few frames of all molecules, one molecule after another.
+
+    Args:
+        paths: as for `read`.
+        chunk_bytes: coordinates (of all atoms in the file) held at once; the peak is a few times that.
+        **options: those of `read`.
+
+    Returns:
+        A `Stream` of `Trajectory` chunks, which can be iterated over again and again.
+
+    Raises:
+        As `read`; for a fault within the frames, once the chunk with that frame is reached.
+    """
+    given = {
+        "topology": None,
+        "select": None,
+        "length_unit": None,
+        "start": 0,
+        "stop": None,
+        "step": 1,
+        "unwrap": "auto",
+        "per_molecule": False,
+        "dims": None,
+        "keep_good": False,
+        "ignore_times": False,
+    }
+    if unknown := set(options) - set(given):
+        raise TypeError(f"stream() takes the options of read(), which {', '.join(sorted(unknown))} is not")
+    run = _Run(paths, **(given | options))
+
+    def chunks() -> Iterator[Trajectory]:
+        n_before = 0
+        for k in range(len(run.paths)):
+            for block in run.blocks(k, chunk_bytes=chunk_bytes):
+                yield run.record(k, [block], n_before)
+                n_before += len(block.positions)
+
+    return Stream(chunks, run.n_frames, f" from {len(run.paths)} file{'s' * (len(run.paths) > 1)}")
+
+
+class _Run:
+    """The files of one trajectory and all that applies to them."""
+
+    def __init__(
+        self,
+        paths,
+        topology,
+        select,
+        length_unit,
+        start,
+        stop,
+        step,
+        unwrap,
+        per_molecule,
+        dims,
+        keep_good,
+        ignore_times,
+    ):
+        self.paths = [_existing(path) for path in _expanded(paths)]
+        if length_unit is not None and length_unit not in LENGTH_UNITS:
+            raise InputError(f"length_unit must be one of {', '.join(LENGTH_UNITS)}; got {length_unit!r}")
+        if step < 1 or start < 0:
+            raise InputError(f"start must be at least 0 and step at least 1; got start {start}, step {step}")
+        self._keep_good, self._ignore_times = keep_good, ignore_times
+        fallback = self.paths[0].suffix.lower() not in (".npz", ".xtc", ".dcd")
+        atoms = None
+        if topology is not None:
+            atoms = read_topology(_existing(topology), select)
+        elif fallback:
+            atoms = _own_topology(self.paths[0], select)
+        if select is not None and atoms is None:
+            raise InputError(f"the selection {select!r} needs a topology; give one (--top, topology=)")
+
+        self._files: list[TrajectoryFile] = []
+        self._frames: list[range] = []
+        self._assemblers: list[Assembler] = []
+        first_unit = None
+        for path in self.paths:
+            file = _opened(path, keep_good, None if atoms is None else atoms.n_total)
+            if atoms is not None and file.n_atoms != atoms.n_total:
                 raise InputError(
-                    f"{path} holds {frames.positions.shape[1]} atoms a frame, the topology {topology} "
+                    f"{path} holds {file.n_atoms} atoms a frame, the topology {topology or self.paths[0]} "
                     f"{atoms.n_total}; give the topology of this run"
                 )
-            frames = frames._replace(
-                positions=frames.positions[:, atoms.indices], extras={**frames.extras, **atoms.extras}
-            )
-        n_read = len(frames.positions)
-        chosen = slice(start, stop, step)
-        if not len(range(n_read)[chosen]):
-            raise InputError(f"{path} holds {n_read} frames; start {start}, stop {stop}, step {step} leave none")
-        unit = length_unit or frames.length_unit or _FORMATS[_suffix(path)]
-        if length_unit is None and frames.length_unit is None:
-            log.info(
-                "%s: lengths taken to be in %s (%s); say otherwise with the unit option", path, unit, _WHY[unit]
-            )
-        time = frames.time
-        if time is not None and _suffix(path) == ".dcd" and unit != "sigma":
-            time = time * AKMA_PS
-        try:
-            pieces.append(
-                Trajectory(
-                    frames.positions[chosen],
-                    time=None if time is None else time[chosen],
-                    length_unit=unit,
-                    **frames.extras,
+            if file.n_atoms != (n_atoms := self._files[0].n_atoms if self._files else file.n_atoms):
+                raise InputError(
+                    f"{path} holds {file.n_atoms} beads a frame, {self.paths[0]} {n_atoms}; "
+                    f"the pieces of one trajectory need the same beads"
                 )
+            frames = range(file.n_frames)[start:stop:step]
+            if not len(frames):
+                raise InputError(
+                    f"{path} holds {file.n_frames} frames; start {start}, stop {stop}, step {step} leave none"
+                )
+            unit = length_unit or file.stated_unit or file.usual_unit
+            if length_unit is None and file.stated_unit is None:
+                log.info(
+                    "%s: lengths taken to be in %s (%s); say otherwise with the unit option",
+                    path,
+                    unit,
+                    _WHY[unit],
+                )
+            first_unit = first_unit or unit
+            unit_factor(unit, first_unit)
+            self._files.append(file)
+            self._frames.append(frames)
+            assembler = Assembler(
+                _atoms_in_file(file, path) if atoms is None else atoms,
+                unit,
+                unwrap=unwrap,
+                per_molecule=per_molecule,
+                dims=dims,
+                always_3d=file.always_3d,
+                where=str(path),
+                note=lambda text, path=path: log.info("%s: %s", path, text),
+            )
+            self._assemblers.append(assembler)
+        self.n_molecules = self._assemblers[0].n_molecules
+        self.n_frames = sum(map(len, self._frames)) * self.n_molecules
+        self._unit = first_unit
+        self._n_dims: int | None = None
+
+    def blocks(self, k: int, *, whole: bool = False, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Frames]:
+        """Assembled coordinates of file k, in blocks of bounded size or, where that costs nothing, in one."""
+        file, frames, assembler = self._files[k], self._frames[k], self._assemblers[k]
+        per_block = max(1, chunk_bytes // (12 * file.n_atoms * frames.step))
+        if per_block > 4096:
+            per_block -= per_block % 4096  # the batch of compiled functions
+        atoms = assembler.atoms
+        if whole and frames.step == 1 and (atoms is None or len(atoms.chosen) == atoms.n_total):
+            per_block = len(frames)
+        last = None
+        while len(frames):
+            part, frames = frames[:per_block], frames[per_block:]
+            try:
+                block = file.read(part[0], part[-1] + 1)
+            except DamagedError as damage:
+                if not self._keep_good or damage.n_good <= self._frames[k][0]:
+                    raise InputError(str(damage)) from None
+                warn_of_damage(self.paths[k], damage.n_good)
+                part, frames = part[: len(range(part[0], damage.n_good, part.step))], ()
+                if not len(part):
+                    return
+                block = file.read(part[0], part[-1] + 1)
+            block = Frames(*(None if a is None else a[:: part.step] for a in block))
+            time = block.time
+            if time is not None and file.akma_time and assembler.length_unit != "sigma":
+                time = time * AKMA_PS
+            time, last = (
+                (None, None) if self._ignore_times else self._checked_times(k, part, time, block.step, last)
+            )
+            positions, box = assembler.coordinates(block.positions, block.box, np.asarray(part))
+            if positions.shape[2] != (self._n_dims or positions.shape[2]):
+                raise InputError(
+                    f"{self.paths[k]} holds positions in {positions.shape[2]}-D, {self.paths[0]} in "
+                    f"{self._n_dims}-D; the pieces of one trajectory need the same; say which with --dims (dims=)"
+                )
+            self._n_dims = positions.shape[2]
+            yield Frames(positions, time, box)
+        file.close()
+
+    def record(self, k: int, blocks: list[Frames], first_frame: int) -> Trajectory:
+        """Blocks of file k as a trajectory, in the unit of the first file."""
+        joined = (
+            blocks[0]
+            if len(blocks) == 1
+            else Frames(*(None if a[0] is None else np.concatenate(a) for a in zip(*blocks, strict=True)))
+        )
+        segments = self._files[k].extras.get("segments")
+        if segments is not None and int(np.sum(segments)) != len(joined.positions):
+            segments = None
+        try:
+            traj = self._assemblers[k].trajectory(
+                joined.positions, joined.time, joined.box, first_frame=first_frame, segments=segments
             )
         except InputError as error:
-            raise InputError(f"{path}: {error}") from None
-    return _join(pieces, paths)
+            raise InputError(f"{self.paths[k]}: {error}") from None
+        return traj.to_unit(self._unit)
 
-
-_WHY = {"sigma": "reduced units", "nm": "the format's convention", "angstrom": "the format's convention"}
-
-
-def _join(pieces: list[Trajectory], paths: list[Path]) -> Trajectory:
-    first = pieces[0]
-    for piece, path in zip(pieces, paths, strict=True):
-        if piece.positions.shape[1:] != first.positions.shape[1:]:
+    def _checked_times(self, k, part, time, step, last):
+        """Times that increase, or None where the file holds none that tell frames apart."""
+        if time is None or not len(time):
+            return None, None
+        time = np.asarray(time, np.float64)
+        if len(self._frames[k]) > 1 and last is None and len(time) > 1 and (time == time[0]).all():
+            log.info("%s: all frames have the same time, which is left out", self.paths[k])
+            return None, None
+        before_time, before_step = (None, None) if last is None else last
+        rise = np.diff(time) if last is None else np.diff(time, prepend=before_time)
+        bad = ~(rise > 0)
+        if bad.any() and step is not None:
+            # Single precision runs out of digits late in a long run; the step numbers tell frames apart.
+            steps = np.diff(step) if last is None else np.diff(step, prepend=before_step)
+            bad &= ~((rise == 0) & (steps > 0))
+        if bad.any():
+            at = int(np.argmax(bad)) + (last is None)
+            earlier = time[at - 1] if at else before_time
             raise InputError(
-                f"{path} holds {piece.n_beads} beads in {piece.n_dims}-D, {paths[0]} {first.n_beads} in "
-                f"{first.n_dims}-D; the pieces of one trajectory need the same beads"
+                f"{self.paths[k]}: the time of frame {part[at]} is {time[at]:g}, that of the frame before it "
+                f"{earlier:g}; times must increase in a file. Cut the file there, or leave times out "
+                f"(--ignore-times, ignore_times=True)"
             )
-    if len(pieces) == 1:
-        return first
-    pieces = [piece.to_unit(first.length_unit) for piece in pieces]
-    timed = all(piece.time is not None for piece in pieces)
-    return Trajectory(
-        np.concatenate([piece.positions for piece in pieces]),
-        time=np.concatenate([piece.time for piece in pieces]) if timed else None,
-        length_unit=first.length_unit,
-        masses=first.masses,
-        names=first.names,
-        bonds=first.bonds,
-        segments=tuple(piece.n_frames for piece in pieces),
-    )
+        return time, (time[-1], None if step is None else step[-1])
+
+
+def _expanded(paths: Paths) -> list[str | os.PathLike]:
+    given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    if not given:
+        raise InputError("no trajectory file was given")
+    found = []
+    for path in given:
+        text = os.fspath(path)
+        if os.path.exists(text) or not glob.has_magic(text):
+            found.append(path)
+            continue
+        matches = sorted(glob.glob(text), key=_natural)
+        if not matches:
+            raise FileNotFoundError(f"{text}: no file matches this pattern; check the folder")
+        found.extend(matches)
+    return found
+
+
+def _natural(name: str) -> list:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _existing(path: str | os.PathLike) -> Path:
@@ -143,218 +335,44 @@ def _existing(path: str | os.PathLike) -> Path:
     return path
 
 
-def _suffix(path: Path) -> str:
-    suffix = path.suffix.lower()
-    if suffix not in _READERS:
-        raise InputError(f"{path}: trajectories are read from {', '.join(_READERS)}; got {suffix or 'no suffix'}")
-    return suffix
-
-
-class _Atoms(NamedTuple):
-    indices: np.ndarray
-    n_total: int
-    extras: dict
-
-
-def _read_topology(path: Path, select: str | None) -> _Atoms:
-    import MDAnalysis
-    from MDAnalysis.exceptions import NoDataError
-
+def _opened(path: Path, keep_good: bool, n_atoms: int | None) -> TrajectoryFile:
+    reader = _READERS.get(path.suffix.lower())
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about what the file does not hold, which nothing here needs
-            # Masses that are guessed from names would make a coarse bead "B" boron: take only what is there.
-            universe = MDAnalysis.Universe(str(path), to_guess=())
-    except Exception as error:  # the parsers raise whatever their format calls for
-        raise InputError(f"{path} cannot be read as a topology ({_short(error)})") from None
-    atoms = universe.atoms
-    if select is not None:
-        try:
-            atoms = atoms.select_atoms(select)
-        except Exception as error:
-            raise InputError(f"the selection {select!r} does not work on {path} ({_short(error)})") from None
-        if len(atoms) == 0:
-            raise InputError(f"the selection {select!r} matches none of the {len(universe.atoms)} atoms of {path}")
-    extras: dict = {}
-    if hasattr(atoms, "names"):
-        extras["names"] = tuple(atoms.names)
-    if hasattr(atoms, "masses") and (atoms.masses > 0).all():
-        extras["masses"] = atoms.masses
+        return UniverseFile(path, keep_good, n_atoms) if reader is None else reader(path, keep_good)
+    except DamagedError as damage:
+        raise InputError(str(damage)) from None
+
+
+def _own_topology(path: Path, select: str | None) -> Atoms | None:
+    """What a PDB, GRO and the like say of their atoms; None where the format says nothing of them."""
     try:
-        position = {index: k for k, index in enumerate(atoms.indices)}
-        pairs = [
-            [position[i] for i in bond] for bond in universe.bonds.indices if all(i in position for i in bond)
-        ]
-        extras["bonds"] = np.array(pairs, dtype=int).reshape(-1, 2)
-    except (NoDataError, AttributeError):
-        pass
-    return _Atoms(atoms.indices, len(universe.atoms), extras)
+        return read_topology(path, select)
+    except InputError as error:
+        if select is not None and "cannot be read as a topology" not in str(error):
+            raise
+        return None
 
 
-def _read_npz(path: Path) -> _Frames:
-    try:
-        with path.open("rb") as stream:
-            file = np.load(stream, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("it is a bare .npy array")
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} cannot be read as npz ({_short(error)}); write it with numpy.savez") from None
-    names = [next(iter(arrays))] if len(arrays) == 1 else [name for name in ("arr", "positions") if name in arrays]
-    if len(names) != 1:
-        raise InputError(
-            f'{path} holds the arrays {", ".join(arrays) or "(none)"}; name the positions "arr" or "positions"'
-        )
-    positions = arrays[names[0]]
-    if positions.ndim != 3 or positions.shape[2] not in (2, 3):
-        raise InputError(
-            f"{path}: array {names[0]!r} has shape {positions.shape}; "
-            f"positions need (n_frames, n_beads, 2 or 3). Reshape it and save it again"
-        )
-    extras = {name: arrays[name] for name in ("masses", "bonds", "names") if name in arrays}
-    unit = str(arrays["length_unit"]) if "length_unit" in arrays else None
-    return _Frames(positions, arrays.get("time"), unit, extras)
-
-
-def _read_xtc(path: Path) -> _Frames:
-    from mdtraj.formats import XTCTrajectoryFile
-
-    try:
-        with _quiet_c_library(), XTCTrajectoryFile(str(path)) as file:
-            positions, time, _, _ = file.read()
-    except OSError as error:
-        raise InputError(f"{path} is not an XTC file ({_short(error)})") from None
-    except RuntimeError:
-        raise InputError(_truncated(path, _good_xtc_frames(path))) from None
-    if len(positions) == 0 or not _xtc_ends_whole(path, positions.shape[1]):
-        raise InputError(_truncated(path, len(positions)))
-    return _Frames(positions, time.astype(np.float64))
-
-
-def _truncated(path: Path, n_good: int) -> str:
-    whole = f"the {n_good} frames before it are whole" if n_good else "no frame is whole"
-    return f"{path} is cut off or damaged in frame {n_good} ({whole}); copy the file again or repair it"
-
-
-def _good_xtc_frames(path: Path) -> int:
-    from mdtraj.formats import XTCTrajectoryFile
-
-    good = 0
-    with _quiet_c_library(), XTCTrajectoryFile(str(path)) as file:
-        try:
-            while len(file.read(n_frames=1)[0]):
-                good += 1
-        except RuntimeError:
-            pass
-    return good
-
-
-def _xtc_ends_whole(path: Path, n_atoms: int) -> bool:
-    """Whether the last XTC frame ends where the file does; mdtraj passes over a cut in a frame's header.
-
-    A frame is: magic number, atom count, step, time, box (9 floats), atom count again; then bare floats
-    for up to 9 atoms, else precision, 6 integer bounds, a table index, the byte count, and that many bytes
-    padded to 4; all big-endian. The newer magic number has a byte count of 8 bytes.
-    """
-    size = path.stat().st_size
-    if n_atoms <= 9:
-        return size % (56 + 12 * n_atoms) == 0
-    with path.open("rb") as file:
-        file.seek(max(0, size - (200 + 24 * n_atoms)))  # a compressed frame stays well below 24 bytes an atom
-        tail = file.read()
-    for magic, count_format, header in ((1995, ">i", 92), (2023, ">q", 96)):
-        start = tail.rfind(struct.pack(">ii", magic, n_atoms))
-        while start >= 0:
-            at = start + 88
-            if at + struct.calcsize(count_format) <= len(tail):
-                (n_bytes,) = struct.unpack_from(count_format, tail, at)
-                if start + header + -(-n_bytes // 4) * 4 == len(tail):
-                    return True
-            start = tail.rfind(struct.pack(">ii", magic, n_atoms), 0, start)
-    return False
-
-
-def _read_dcd(path: Path) -> _Frames:
-    from mdtraj.formats import DCDTrajectoryFile
-
-    # The header is checked here first: the C reader prints its complaints and passes over a cut.
-    header = _dcd_header(path)
-    whole, rest = divmod(path.stat().st_size - header.first_frame, header.frame_size)
-    if rest or whole < header.n_frames or whole == 0:
-        raise InputError(_truncated(path, whole))
-    with _quiet_c_library(), DCDTrajectoryFile(str(path)) as file:
-        positions = file.read()[0]
-    if len(positions) != whole:
-        raise InputError(_truncated(path, len(positions)))
-    return _Frames(positions, header.time(whole))
-
-
-class _DcdHeader(NamedTuple):
-    n_frames: int
-    first_step: int
-    stride: int
-    delta: float
-    first_frame: int
-    frame_size: int
-
-    def time(self, n_frames: int) -> np.ndarray | None:
-        """Times in the engine's own unit, or None where the header holds no real time step.
-
-        A step of exactly 1 at stride 1 is what writers put that know none.
-        """
-        if self.delta <= 0 or self.stride <= 0 or (self.delta == 1 and self.stride == 1):
-            return None
-        return (self.first_step + self.stride * np.arange(n_frames)) * self.delta
-
-
-def _dcd_header(path: Path) -> _DcdHeader:
-    """Layout of a CHARMM/NAMD/LAMMPS DCD file: 84-byte block, title block, atom count, frames."""
-    with path.open("rb") as file:
-        block = file.read(92)
-        for order in "<>":
-            if len(block) == 92 and struct.unpack_from(f"{order}i4s", block) == (84, b"CORD"):
-                break
-        else:
-            raise InputError(f"{path} is not a DCD file (it does not begin with a CORD header)")
-        integers = struct.unpack_from(f"{order}20i", block, 8)
-        delta = struct.unpack_from(f"{order}f" if integers[19] else f"{order}d", block, 8 + 36)[0]
-        try:
-            (title,) = struct.unpack(f"{order}i", file.read(4))
-            file.seek(title + 4, os.SEEK_CUR)
-            _, n_atoms, _ = struct.unpack(f"{order}3i", file.read(12))
-        except struct.error:
-            raise InputError(f"{path} is a DCD file that is cut off in its header; copy it again") from None
-        fixed, cell, four_dims = integers[8], integers[10], integers[11]
-        if fixed:
-            raise InputError(f"{path} keeps {fixed} fixed atoms in its first frame only, which is not read here")
-        if not integers[19]:  # X-PLOR's variant knows neither; its time step is a double that overlaps them
-            cell = four_dims = 0
-        frame = (3 + bool(four_dims)) * (4 * n_atoms + 8) + (56 if cell else 0)
-        return _DcdHeader(integers[0], integers[1], integers[2], delta, file.tell(), frame)
-
-
-@contextlib.contextmanager
-def _quiet_c_library() -> Iterator[None]:
-    """Keep what the C readers print about a file off the user's screen; the checks here say it better."""
-    flush = ctypes.CDLL(None).fflush
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = {fd: os.dup(fd) for fd in (1, 2)}
-    try:
-        with open(os.devnull, "w") as nowhere:
-            for fd in saved:
-                os.dup2(nowhere.fileno(), fd)
-        yield
-    finally:
-        flush(None)
-        for fd, copy in saved.items():
-            os.dup2(copy, fd)
-            os.close(copy)
-
-
-def _short(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else text[:157] + "..."
-
-
-_READERS = {".npz": _read_npz, ".xtc": _read_xtc, ".dcd": _read_dcd}
+def _atoms_in_file(file: TrajectoryFile, path: Path) -> Atoms | None:
+    extras = {name: file.extras.get(name) for name in ("bonds", "names", "masses")}
+    if all(value is None for value in extras.values()):
+        return None
+    if extras["bonds"] is not None:
+        bonds = np.asarray(extras["bonds"])
+        if bonds.size and (bonds.ndim != 2 or bonds.shape[1] != 2 or not np.issubdtype(bonds.dtype, np.integer)):
+            raise InputError(f"{path}: bonds must be pairs of bead numbers, shape (n_bonds, 2); got {bonds.shape}")
+        check_bonds(bonds, file.n_atoms, path)
+        extras["bonds"] = bonds if bonds.size else None
+    names = extras["names"]
+    for name in ("names", "masses"):
+        if extras[name] is not None and np.shape(extras[name]) != (file.n_atoms,):
+            raise InputError(
+                f"{path}: {name} must hold one entry a bead, {file.n_atoms}; got shape {np.shape(extras[name])}"
+            )
+    return Atoms(
+        np.arange(file.n_atoms),
+        file.n_atoms,
+        extras["bonds"],
+        names=None if names is None else tuple(map(str, names)),
+        masses=extras["masses"],
+    )

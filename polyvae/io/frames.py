@@ -1,0 +1,101 @@
+"""What every reader of one file gives, and how it says that the file is damaged."""
+
+import contextlib
+import ctypes
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+log = logging.getLogger(__name__)
+
+BLOCK_BYTES = 1 << 23  # of a file looked at in one go
+
+
+class Frames(NamedTuple):
+    """Frames as they stand in a file.
+
+    Args:
+        positions: (n, n_atoms, 2 or 3), float32 where the format allows.
+        time: (n,), or None.
+        box: (n, 3, 3) box vectors as rows, or None.
+        step: (n,) numbers of MD steps, or None.
+    """
+
+    positions: np.ndarray
+    time: np.ndarray | None = None
+    box: np.ndarray | None = None
+    step: np.ndarray | None = None
+
+
+class TrajectoryFile(Protocol):
+    """An open trajectory file.
+
+    Args:
+        n_frames: whole frames in it.
+        n_atoms: atoms in a frame.
+        stated_unit: the length unit that the file itself states, or None.
+        usual_unit: the length unit of the format by convention.
+        always_3d: whether the format cannot but hold three coordinates.
+        akma_time: whether times are in CHARMM's unit for lengths in Å.
+        extras: "masses", "names", "bonds", "segments" where the file holds them.
+    """
+
+    n_frames: int
+    n_atoms: int
+    stated_unit: str | None
+    usual_unit: str
+    always_3d: bool
+    akma_time: bool
+    extras: dict
+
+    def read(self, start: int, stop: int) -> Frames:
+        """Frames start to stop - 1; cheapest where each call begins where the last one ended."""
+
+    def close(self) -> None: ...
+
+
+class DamagedError(Exception):
+    """A file that is whole up to a frame, `n_good`, and not beyond."""
+
+    def __init__(self, path: Path, n_good: int):
+        whole = f"the {n_good} frames before it are whole" if n_good else "no frame is whole"
+        super().__init__(
+            f"{path} is cut off or damaged in frame {n_good} ({whole}); copy the file again or repair it"
+            + (", or take those (--keep-good, keep_good=True)" if n_good else "")
+        )
+        self.n_good = n_good
+
+
+def warn_of_damage(path: Path, n_good: int) -> None:
+    """Say that only the frames before the damage are taken."""
+    log.warning("%s: cut off or damaged in frame %d; the frames before it are taken", path, n_good)
+
+
+def short(error: BaseException) -> str:
+    """One line of an error's text."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+@contextlib.contextmanager
+def quiet_c_library() -> Iterator[None]:
+    """Keep what the C readers print about a file off the user's screen; the checks here say it better."""
+    flush = ctypes.CDLL(None).fflush
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = {fd: os.dup(fd) for fd in (1, 2)}
+    try:
+        with open(os.devnull, "w") as nowhere:
+            for fd in saved:
+                os.dup2(nowhere.fileno(), fd)
+        yield
+    finally:
+        flush(None)
+        for fd, copy in saved.items():
+            os.dup2(copy, fd)
+            os.close(copy)

@@ -1,0 +1,113 @@
+"""npz: arrays in a zip file, read piece by piece."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from polyvae.errors import InputError
+from polyvae.io.frames import Frames, short
+
+_PER_FRAME = ("time", "box")
+_EXTRAS = ("masses", "bonds", "names", "segments")
+_ERRORS = (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
+
+
+class NpzFile:
+    """Positions (n_frames, n_beads, 2 or 3) in an npz; see `frames.TrajectoryFile`."""
+
+    usual_unit, always_3d, akma_time = "sigma", False, False
+
+    def __init__(self, path: Path, keep_good: bool = False):
+        self.path = path
+        try:
+            # np.load leaves a file open that it has opened itself and cannot read.
+            with path.open("rb") as stream:
+                file = np.load(stream, allow_pickle=False)
+                if not isinstance(file, np.lib.npyio.NpzFile):
+                    raise ValueError("it is a bare .npy array")
+                names = list(file.files)
+                self.extras = {name: file[name] for name in _EXTRAS if name in names}
+                self.stated_unit = str(file["length_unit"]) if "length_unit" in names else None
+            found = names if len(names) == 1 else [name for name in ("arr", "positions") if name in names]
+            if len(found) == 1:
+                self._columns = {name: _Column(path, name) for name in (found[0], *_PER_FRAME) if name in names}
+        except _ERRORS as error:
+            raise InputError(f"{path} cannot be read as npz ({short(error)}); write it with numpy.savez") from None
+        if len(found) != 1:
+            raise InputError(
+                f'{path} holds the arrays {", ".join(names) or "(none)"}; name the positions "arr" or "positions"'
+            )
+        self._name = found[0]
+        shape = self._columns[self._name].shape
+        if len(shape) != 3 or shape[2] not in (2, 3):
+            raise InputError(
+                f"{path}: array {self._name!r} has shape {shape}; "
+                f"positions need (n_frames, n_beads, 2 or 3). Reshape it and save it again"
+            )
+        self.n_frames, self.n_atoms = shape[:2]
+        for name in _PER_FRAME:
+            column = self._columns.get(name)
+            if column is not None and column.shape[:1] != (self.n_frames,):
+                raise InputError(
+                    f"{path}: array {name!r} needs one entry a frame, {self.n_frames}; got shape {column.shape}"
+                )
+
+    def read(self, start: int, stop: int) -> Frames:
+        try:
+            arrays = {name: column.read(start, stop) for name, column in self._columns.items()}
+        except _ERRORS as error:
+            raise InputError(f"{self.path} cannot be read as npz ({short(error)}); copy it again") from None
+        return Frames(arrays[self._name], arrays.get("time"), arrays.get("box"))
+
+    def close(self) -> None:
+        for column in self._columns.values():
+            column.close()
+
+
+class _Column:
+    """One array of a zip file, read forward along its first axis."""
+
+    def __init__(self, path: Path, name: str):
+        self.path, self.name, self._file, self._whole = path, name, None, None
+        self._open()
+        if self._fortran or not self.shape:  # frames do not lie one after another
+            with np.load(path, allow_pickle=False) as file:
+                self._whole = file[name]
+
+    def _open(self) -> None:
+        self.close()
+        self._zip = zipfile.ZipFile(self.path)
+        self._file = self._zip.open(f"{self.name}.npy")
+        version = np.lib.format.read_magic(self._file)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        self.shape, self._fortran, self.dtype = header(self._file)
+        if self.dtype.hasobject:
+            raise ValueError(f"array {self.name!r} holds Python objects")
+        self._row = self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64))
+        self._at = 0
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        if self._whole is not None:
+            return self._whole[start:stop]
+        if self._file is None or start < self._at:
+            self._open()
+        for wanted, keep in ((start - self._at, False), (stop - start, True)):
+            buffer = bytearray(wanted * self._row if keep else 0)
+            left, filled = wanted * self._row, 0
+            while left:
+                piece = self._file.read(min(left, 1 << 22))
+                if not piece:
+                    raise ValueError(f"array {self.name!r} ends early")
+                if keep:
+                    buffer[filled : filled + len(piece)] = piece
+                filled, left = filled + len(piece), left - len(piece)
+            self._at += wanted
+        return np.frombuffer(buffer, self.dtype).reshape(stop - start, *self.shape[1:])
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._zip.close()
+            self._file = None

@@ -1,0 +1,124 @@
+"""The formats without a reader of their own here: GRO by mdtraj, everything else by MDAnalysis."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from polyvae.errors import InputError
+from polyvae.io.frames import Frames, short
+from polyvae.molecules import box_vectors
+
+# Suffixes that LAMMPS users give and MDAnalysis does not know.
+_FORMATS = {".lammpstrj": "LAMMPSDUMP", ".dump": "LAMMPSDUMP"}
+_UNITS = {"A": "angstrom", "Angstrom": "angstrom", "angstrom": "angstrom", "nm": "nm", "nanometer": "nm"}
+
+
+class GroFile:
+    """A GRO file of one or many frames; see `frames.TrajectoryFile`. MDAnalysis reads the first frame alone."""
+
+    stated_unit, usual_unit, always_3d, akma_time = None, "nm", True, False
+
+    def __init__(self, path: Path, keep_good: bool = False):
+        from mdtraj.formats import GroTrajectoryFile
+
+        self.extras = {}
+        try:
+            with warnings.catch_warnings(), GroTrajectoryFile(str(path)) as file:
+                warnings.simplefilter("ignore")  # about a last line that ends the file
+                positions, time, box = file.read()
+        except Exception as error:  # the parser raises whatever a line leads it to
+            raise InputError(f"{path} cannot be read as GRO ({short(error)})") from None
+        timed = time is not None and len(time) == len(positions) and np.isfinite(np.asarray(time, float)).all()
+        self._frames = Frames(
+            np.asarray(positions, np.float32),
+            np.asarray(time, float) if timed else None,
+            None if box is None else box,
+        )
+        self.n_frames, self.n_atoms = positions.shape[:2]
+
+    def read(self, start: int, stop: int) -> Frames:
+        return Frames(*(None if array is None else array[start:stop] for array in self._frames))
+
+    def close(self) -> None:
+        pass
+
+
+class UniverseFile:
+    """Any trajectory that MDAnalysis reads, frame by frame; see `frames.TrajectoryFile`."""
+
+    always_3d, akma_time = True, False
+
+    def __init__(self, path: Path, keep_good: bool = False, n_atoms: int | None = None):
+        from MDAnalysis.coordinates.core import reader
+
+        self.path, self.extras = path, {}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about time steps and boxes that the file does not hold
+                known = {} if n_atoms is None else {"n_atoms": n_atoms}
+                known |= {"format": _FORMATS[path.suffix.lower()]} if path.suffix.lower() in _FORMATS else {}
+                self._reader = reader(str(path), convert_units=False, **known)
+                self.n_frames, self.n_atoms = int(self._reader.n_frames), int(self._reader.n_atoms)
+        except Exception as error:  # the parsers raise whatever their format calls for
+            hint = "" if n_atoms is not None else "; some formats need a topology (--top, topology=)"
+            raise InputError(
+                f"{path}: trajectories are read from npz, XTC, DCD, GRO and all that MDAnalysis reads; "
+                f"this one is not ({short(error)}){hint}"
+            ) from None
+        self._only_box = _crystal(path) if path.suffix.lower() in (".pdb", ".ent") else None
+        unit = (self._reader.units or {}).get("length")
+        self.stated_unit = None
+        self.usual_unit = _UNITS.get(str(unit), "angstrom")
+
+    def read(self, start: int, stop: int) -> Frames:
+        n = stop - start
+        positions, box = np.empty((n, self.n_atoms, 3), np.float32), np.zeros((n, 6))
+        time, step = [], []
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                for k, ts in enumerate(self._reader[start:stop]):
+                    if ts.n_atoms != self.n_atoms:
+                        raise InputError(
+                            f"{self.path}: frame {start + k} holds {ts.n_atoms} atoms, those before "
+                            f"{self.n_atoms}; write the same atoms in every frame"
+                        )
+                    positions[k] = ts.positions
+                    dimensions = self._only_box if ts.dimensions is None else ts.dimensions
+                    if dimensions is not None:
+                        box[k] = dimensions
+                    # A reader makes up a time step of 1 ps where the file holds none.
+                    if "time" in ts.data or "dt" in ts.data:
+                        time.append(ts.time)
+                    step.append(ts.data.get("step"))
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:
+            raise InputError(f"{self.path} cannot be read on from frame {start} ({short(error)})") from None
+        return Frames(
+            positions,
+            np.array(time, float) if len(time) == n else None,
+            box_vectors(box[:, :3], box[:, 3:]) if box[:, :3].any() else None,
+            np.array(step) if n and None not in step else None,
+        )
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+def _crystal(path: Path) -> list[float] | None:
+    """Box of a PDB, which says it once before the first model, where MDAnalysis takes it for no model's."""
+    with path.open(errors="replace") as file:
+        for line in file:
+            if line.startswith(("MODEL", "ATOM", "HETATM")):
+                break
+            if line.startswith("CRYST1"):
+                try:
+                    box = [
+                        float(line[k : k + n]) for k, n in ((6, 9), (15, 9), (24, 9), (33, 7), (40, 7), (47, 7))
+                    ]
+                except ValueError:
+                    return None
+                return None if box == [1, 1, 1, 90, 90, 90] else box  # what stands for no box
+    return None

@@ -1,0 +1,162 @@
+"""Trajectories that are in memory already, and trajectories that come in chunks.
+
+Universes, atom groups and mdtraj trajectories are known by their attributes, so that neither library is
+imported for data that are not theirs.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from polyvae.assemble import Assembler
+from polyvae.errors import InputError
+from polyvae.molecules import Atoms, box_vectors
+from polyvae.trajectory import Trajectory
+
+log = logging.getLogger(__name__)
+
+
+class Stream:
+    """A trajectory as a row of chunks, each a `Trajectory`, that need not fit into memory together.
+
+    Iterating starts at the first frame, every time. `len(stream)` is the number of frames.
+    """
+
+    def __init__(self, chunks: Callable[[], Iterator[Trajectory]], n_frames: int, about: str = ""):
+        self._chunks, self.n_frames, self._about = chunks, n_frames, about
+
+    def __iter__(self) -> Iterator[Trajectory]:
+        return self._chunks()
+
+    def __len__(self) -> int:
+        return self.n_frames
+
+    def __repr__(self):
+        return f"<Stream: {self.n_frames} frames{self._about}>"
+
+
+def chunks_of(data, **options) -> Iterator[Trajectory]:
+    """The chunks of a `Stream`, or all of anything else that `as_trajectory` takes as the only one."""
+    return iter(data) if isinstance(data, Stream) else iter([as_trajectory(data, **options)])
+
+
+def as_trajectory(
+    data,
+    *,
+    length_unit: str | None = None,
+    array_unit: str = "sigma",
+    unwrap: bool | str = "auto",
+    per_molecule: bool = False,
+    dims: int | None = None,
+) -> Trajectory:
+    """A `Trajectory` of what other libraries hold in memory.
+
+    Args:
+        data: a `Trajectory` (given back), an `MDAnalysis.Universe` or `AtomGroup` (all frames of its
+            trajectory), an `mdtraj.Trajectory`, a `Stream` (its chunks together), or an array
+            (n_frames, n_beads, 2 or 3).
+        length_unit: unit of the numbers; by default Å for MDAnalysis, nm for mdtraj, `array_unit` for arrays.
+        unwrap, per_molecule, dims: as for `read`; for data of MDAnalysis and mdtraj.
+
+    Raises:
+        InputError: an atom group that may hold other atoms in each frame; shapes that do not fit.
+    """
+    if isinstance(data, Trajectory):
+        return data
+    if isinstance(data, Stream):
+        return concatenate(list(data))
+    if hasattr(data, "atoms") and hasattr(data, "universe"):
+        atoms = atoms_of(data.atoms if data.universe is data else data)
+        unit, where = "angstrom", "the atom group"
+        # Atoms outside the molecules that are wanted stay behind, frame by frame.
+        needed = atoms.needed()
+        positions, time, box = _frames_of_universe(data, needed)
+        atoms = atoms.among(needed)
+    elif hasattr(data, "xyz") and hasattr(data, "unitcell_vectors"):
+        positions, box, time = data.xyz, data.unitcell_vectors, data.time
+        atoms, unit, where = _atoms_of_mdtraj(data.topology), "nm", "the mdtraj trajectory"
+    else:
+        if isinstance(data, (str, bytes)) or hasattr(data, "__fspath__"):
+            raise InputError(f"{str(data)!r} is the name of a file; read it first, with pv.read")
+        return Trajectory(np.asarray(data), length_unit=length_unit or array_unit)
+    if time is not None and not (np.diff(time) > 0).all():
+        time = None
+    return Assembler(
+        atoms, length_unit or unit, unwrap=unwrap, per_molecule=per_molecule, dims=dims, where=where, note=log.info
+    ).record(positions, time, box)
+
+
+def concatenate(pieces: list[Trajectory]) -> Trajectory:
+    """One trajectory of several of the same beads, segments kept; in the unit of the first."""
+    first = pieces[0]
+    if len(pieces) == 1:
+        return first
+    pieces = [piece.to_unit(first.length_unit) for piece in pieces]
+
+    def joined(name):
+        values = [getattr(piece, name) for piece in pieces]
+        return None if any(value is None for value in values) else np.concatenate(values)
+
+    return dataclasses.replace(
+        first,
+        segments=tuple(n for piece in pieces for n in piece.segments),
+        **{name: joined(name) for name in ("positions", "time", "box", "weights", "origin")},
+    )
+
+
+def atoms_of(group) -> Atoms:
+    """What an MDAnalysis atom group knows of its atoms."""
+    if type(group).__name__ == "UpdatingAtomGroup":
+        raise InputError(
+            "an updating atom group may hold other atoms in every frame, and a CV needs the same ones; "
+            "select without updating=True"
+        )
+    indices = np.asarray(group.indices)
+    repeated = len(np.unique(indices)) < len(indices)
+    if repeated:
+        raise InputError("the atom group holds an atom twice; take group.unique")
+    universe = group.universe
+    bonds = getattr(universe, "bonds", None)
+    bonds = None if bonds is None or len(bonds) == 0 else np.asarray(bonds.indices)
+    masses = getattr(group, "masses", None)
+    return Atoms(
+        indices,
+        len(universe.atoms),
+        bonds,
+        names=tuple(group.names) if hasattr(group, "names") else None,
+        masses=masses if masses is not None and (np.asarray(masses) > 0).all() else None,
+        residues=np.asarray(group.resindices),
+    )
+
+
+def _atoms_of_mdtraj(topology) -> Atoms | None:
+    if topology is None:
+        return None
+    atoms = list(topology.atoms)
+    bonds = np.array([[bond[0].index, bond[1].index] for bond in topology.bonds], int).reshape(-1, 2)
+    masses = np.array([atom.element.mass if atom.element is not None else 0.0 for atom in atoms])
+    return Atoms(
+        np.arange(len(atoms)),
+        len(atoms),
+        bonds if len(bonds) else None,
+        names=tuple(atom.name for atom in atoms),
+        masses=masses if (masses > 0).all() else None,
+        residues=np.array([atom.residue.index for atom in atoms]),
+    )
+
+
+def _frames_of_universe(group, indices: np.ndarray):
+    """Positions (n, n_indices, 3), times and boxes of all frames; the universe's own frame stays current."""
+    trajectory = group.universe.trajectory
+    n, current = len(trajectory), trajectory.ts.frame
+    positions = np.empty((n, len(indices), 3), np.float32)
+    dimensions, time = np.zeros((n, 6)), np.empty(n)
+    for k, ts in enumerate(trajectory):
+        positions[k], time[k] = ts.positions[indices], ts.time
+        if ts.dimensions is not None:
+            dimensions[k] = ts.dimensions
+    trajectory[current]
+    box = box_vectors(dimensions[:, :3], dimensions[:, 3:]) if dimensions[:, :3].any() else None
+    return positions, time, box
