@@ -1,0 +1,165 @@
+"""Superposition of frames on a reference structure, and the reference that suits a trajectory.
+
+The functions of one frame are pure JAX, like those of `geometry`; `mean_structure` and `round_to_grid`
+prepare a reference once and work in NumPy.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from polyvae.errors import InputError
+from polyvae.geometry import bead_sums, bead_weights, center, principal_frame, rotate
+from polyvae.linalg import eigh_descending, matmul, nearest_orthogonal, nearest_rotation, safe_sqrt
+
+_CHUNK = 4096
+_PDB_LIMIT = 999_999  # what "%8.3f" holds on the negative side, in thousandths
+
+
+def correlation(
+    centered: Float[Array, "beads dims"],
+    reference: Float[Array, "beads dims"],
+    masses: Float[Array, "beads"] | None = None,
+) -> Float[Array, "dims dims"]:
+    """H = sum_i m_i ref_i r_i^T / sum_i m_i, for centred positions r; the reference's own centre drops out."""
+    reference = reference.astype(centered.dtype) * bead_weights(centered, masses)[:, None]
+    return bead_sums(reference.T, centered)
+
+
+def superpose(
+    positions: Float[Array, "beads dims"],
+    reference: Float[Array, "beads dims"],
+    masses: Float[Array, "beads"] | None = None,
+    mirror: bool = False,
+) -> Float[Array, "beads dims"]:
+    """Positions about their centre of mass, turned to fit the reference best.
+
+    Minimises sum_i m_i |R (r_i - r_com) - ref_i|^2 over proper rotations R; with `mirror` over all
+    orthogonal R, so that a mirror image fits as well as the original. Sources: Kabsch,
+    10.1107/S0567739476001873 and 10.1107/S0567739478001680. Only the reference's shape matters, not its
+    position or size. Where several R are best (everything on one line) see `linalg.nearest_rotation`.
+
+    Args:
+        positions, reference: in any one unit; whole, not cut by a periodic boundary.
+    """
+    fit = nearest_orthogonal if mirror else nearest_rotation
+    r = center(positions, masses)
+    return rotate(r, fit(correlation(r, reference, masses)))
+
+
+def superposition_margin(
+    positions: Float[Array, "beads dims"],
+    reference: Float[Array, "beads dims"],
+    masses: Float[Array, "beads"] | None = None,
+    mirror: bool = False,
+) -> Float[Array, ""]:
+    """How far the superposition is from undefined, between 0 (some rotation is arbitrary) and 1.
+
+    The smallest (s_i + s_j) / sum |s| over pairs of the singular values of `correlation`, the last one
+    negative where the best fit would be a mirror image; with `mirror` the smallest s_i / sum s instead,
+    at 0 of which one side turns into its mirror image. No unit.
+    """
+    h = correlation(center(positions, masses), reference, masses)
+    fitted = matmul(h, (nearest_orthogonal if mirror else nearest_rotation)(h).T)
+    values, _ = eigh_descending(0.5 * (fitted + fitted.T))  # none but the last can be negative
+    total = jnp.sum(jnp.abs(values))
+    smallest = values[-1] if mirror else values[-1] + values[-2]
+    return jnp.clip(smallest / jnp.where(total > 0, total, 1.0), 0, 1)
+
+
+def rmsd(
+    positions: Float[Array, "beads dims"],
+    reference: Float[Array, "beads dims"],
+    masses: Float[Array, "beads"] | None = None,
+) -> Float[Array, ""]:
+    """Root mean square deviation from the reference after the best superposition, in the positions' unit.
+
+    sqrt(sum_i m_i |R (r_i - r_com) - (ref_i - ref_com)|^2 / sum_i m_i), R a proper rotation. The
+    gradient at 0 is 0.
+    """
+    reference = center(reference, masses)
+    squared = jnp.sum((superpose(positions, reference, masses) - reference) ** 2, axis=1)
+    return safe_sqrt(jnp.sum(bead_weights(positions, masses) * squared))
+
+
+def mean_structure(
+    positions: np.ndarray,
+    masses: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
+    *,
+    mirror: bool = False,
+    prepare: Callable | None = None,
+    tolerance: float = 1e-5,
+    max_iterations: int = 100,
+) -> np.ndarray:
+    """Mean of all frames, each superposed on that mean: the reference from which a data set departs least.
+
+    Starts from the mean in the principal frame, so that the result depends neither on how the frames are
+    turned nor on which comes first, and repeats superposition and mean until the structure moves by less
+    than `tolerance` of its size.
+
+    Args:
+        positions: (n_frames, n_beads, n_dims).
+        masses: (n_beads,) or None.
+        weights: (n_frames,) statistical weights, or None for equal ones.
+        mirror: superpose mirror images too.
+        prepare: applied to each frame first, such as `geometry.canonical_order`.
+
+    Returns:
+        (n_beads, n_dims) float64, centre of mass at the origin.
+    """
+    prepare = prepare or (lambda frame: frame)
+
+    def in_principal_frame(frame):
+        frame = prepare(frame)
+        return rotate(center(frame, masses), principal_frame(frame, masses, mirror=mirror))
+
+    def on_reference(frame, reference):
+        return superpose(prepare(frame), reference, masses, mirror)
+
+    first = jax.jit(lambda frames: jax.vmap(in_principal_frame)(frames))
+    again = jax.jit(jax.vmap(on_reference, in_axes=(0, None)))
+    weights = np.ones(len(positions)) if weights is None else np.asarray(weights, np.float64)
+
+    def mean(aligned):
+        total = 0.0
+        for start in range(0, len(positions), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            total = total + np.tensordot(weights[rows], np.asarray(aligned(positions[rows]), np.float64), 1)
+        return total / weights.sum()
+
+    structure = mean(first)
+    for _ in range(max_iterations):
+        current = jnp.asarray(structure, jnp.float32)
+        previous, structure = structure, mean(lambda frames, reference=current: again(frames, reference))
+        if np.linalg.norm(structure - previous) <= tolerance * np.linalg.norm(structure):
+            break
+    return structure
+
+
+def round_to_grid(structure: np.ndarray, step: float) -> np.ndarray:
+    """Positions as whole numbers of steps, (n_beads, n_dims), whose sum is exactly zero along each axis.
+
+    For files with a fixed number of decimals, such as PDB: what such a file holds is then exactly the
+    reference that was used. After rounding, what is left of the sum is taken from the coordinates that
+    lost most by rounding, one step each.
+
+    Raises:
+        InputError: coordinates too large for a PDB column of eight characters.
+    """
+    exact = np.asarray(structure, np.float64) / step
+    exact = exact - exact.mean(axis=0)
+    counts = np.rint(exact)
+    for k in range(exact.shape[1]):
+        excess = int(counts[:, k].sum())
+        order = np.argsort(np.sign(excess) * (exact[:, k] - counts[:, k]), kind="stable")
+        counts[order[: abs(excess)], k] -= np.sign(excess)
+    if np.abs(counts).max() > _PDB_LIMIT:
+        raise InputError(
+            f"the reference reaches {np.abs(counts).max() * step:g} from its centre, and a PDB file holds at most "
+            f"{_PDB_LIMIT * step:g}; use pdb_grid=False"
+        )
+    return counts
