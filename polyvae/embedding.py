@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from polyvae.geometry import center, principal_frame, rotate
+from polyvae.geometry import in_principal_frame
 from polyvae.linalg import matmul
 
 
@@ -52,7 +52,7 @@ def coordinates_from_distances(
         return matmul(inverse, matmul(transform, x))
 
     x = jax.lax.fori_loop(0, refinements, refine, start)
-    return rotate(center(x), principal_frame(x, mirror=True))
+    return in_principal_frame(x, mirror=True)
 
 
 def _classical_scaling(matrix, n_dims):

@@ -62,8 +62,7 @@ class PrincipalAxes(eqx.Module):
 
     def __call__(self, positions: Float[Array, "beads dims"]) -> Float[Array, "features"]:
         positions = _ordered(self, positions)
-        frame = geometry.principal_frame(positions, self.masses, self.sign, self.mirror)
-        return geometry.rotate(geometry.center(positions, self.masses), frame).ravel()
+        return geometry.in_principal_frame(positions, self.masses, self.sign, self.mirror).ravel()
 
     def inverse(self, features: Float[Array, "features"], n_dims: int) -> Float[Array, "beads dims"]:
         """Positions in the principal frame, centre of mass at the origin."""

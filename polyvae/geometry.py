@@ -51,8 +51,22 @@ def center(
 
     The first bead is taken off first, so that a chain far from the origin loses no digits.
     """
+    return center_with_sums(positions, masses)[0]
+
+
+def center_with_sums(
+    positions: Float[Array, "beads dims"],
+    masses: Float[Array, "beads"] | None,
+    coefficients: Float[Array, "sums beads"] | None = None,
+) -> tuple[Float[Array, "beads dims"], Float[Array, "sums dims"]]:
+    """`center(positions)` and `bead_sums(coefficients, positions)`, for coefficients that add up to 0.
+
+    Such sums do not see where the chain is, so they come out of the same matrix product as the centre.
+    """
     local = positions - positions[:1]
-    return local - bead_sums(bead_weights(positions, masses)[None], local)
+    weights = bead_weights(positions, masses)[None]
+    sums = bead_sums(weights if coefficients is None else jnp.concatenate([weights, coefficients]), local)
+    return local - sums[:1], sums[1:]
 
 
 def rotate(
@@ -68,10 +82,7 @@ def gyration_tensor(
     positions: Float[Array, "beads dims"], masses: Float[Array, "beads"] | None = None
 ) -> Float[Array, "dims dims"]:
     """Gyration tensor S = sum_i m_i r_i r_i^T / sum_i m_i about the centre of mass, in length squared."""
-    r = center(positions, masses)
-    if masses is None:
-        return matmul(r.T, r) / r.shape[0]
-    return matmul((r * bead_weights(r, masses)[:, None]).T, r)
+    return _second_moments(center(positions, masses), masses)
 
 
 def chain_moment(positions: Float[Array, "beads dims"]) -> Float[Array, "dims"]:
@@ -101,19 +112,34 @@ def principal_frame(
     jumps (`frame_margins` tells how near that is). The derivative leaves out the terms that divide by an
     extent difference of zero.
     """
+    return _center_and_frame(positions, masses, sign, mirror)[1]
+
+
+def in_principal_frame(
+    positions: Float[Array, "beads dims"],
+    masses: Float[Array, "beads"] | None = None,
+    sign: str = "chain",
+    mirror: bool = False,
+) -> Float[Array, "beads dims"]:
+    """Positions about the centre of mass, in the axes of `principal_frame`."""
+    return rotate(*_center_and_frame(positions, masses, sign, mirror))
+
+
+def _center_and_frame(positions, masses, sign, mirror):
     if sign not in ("chain", "none"):
         raise ValueError(f'sign must be "chain" or "none"; got {sign!r}')
     if mirror and sign != "chain":
         raise ValueError('mirror=True needs sign="chain": without a sign rule mirror images cannot be matched')
-    _, axes = eigh_descending(gyration_tensor(positions, masses))
+    r, moment = center_with_sums(positions, masses, _bead_order(positions)[None])
+    _, axes = eigh_descending(_second_moments(r, masses))
     if sign == "chain":
-        along = matmul(axes, chain_moment(positions))
+        along = matmul(axes, moment[0])
         axes = axes * jnp.where(along < 0, -1.0, 1.0)[:, None].astype(axes.dtype)
         if mirror:
-            return axes
+            return r, axes
     if axes.shape[0] == 2:
-        return jnp.stack([axes[0], jnp.stack([-axes[0, 1], axes[0, 0]])])
-    return jnp.stack([axes[0], axes[1], jnp.cross(axes[0], axes[1])])
+        return r, jnp.stack([axes[0], jnp.stack([-axes[0, 1], axes[0, 0]])])
+    return r, jnp.stack([axes[0], axes[1], jnp.cross(axes[0], axes[1])])
 
 
 def frame_margins(
@@ -176,6 +202,12 @@ def _asymmetry(positions):
     reach = [jnp.sum((r - mean) ** 2, axis=1) for r in (first, second)]
     order = _bead_order(positions)[:half]
     return jnp.sum(order * (reach[0] - reach[1])), jnp.sum(-order * (reach[0] + reach[1]))
+
+
+def _second_moments(r, masses):
+    if masses is None:
+        return matmul(r.T, r) / r.shape[0]
+    return matmul((r * bead_weights(r, masses)[:, None]).T, r)
 
 
 def _bead_order(positions):

@@ -12,21 +12,18 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from polyvae.errors import InputError
-from polyvae.geometry import bead_sums, bead_weights, center, principal_frame, rotate
+from polyvae.geometry import bead_weights, center, center_with_sums, in_principal_frame, rotate
 from polyvae.linalg import eigh_descending, matmul, nearest_orthogonal, nearest_rotation, safe_sqrt
 
 _CHUNK = 4096
 _PDB_LIMIT = 999_999  # what "%8.3f" holds on the negative side, in thousandths
 
 
-def correlation(
-    centered: Float[Array, "beads dims"],
-    reference: Float[Array, "beads dims"],
-    masses: Float[Array, "beads"] | None = None,
-) -> Float[Array, "dims dims"]:
-    """H = sum_i m_i ref_i r_i^T / sum_i m_i, for centred positions r; the reference's own centre drops out."""
-    reference = reference.astype(centered.dtype) * bead_weights(centered, masses)[:, None]
-    return bead_sums(reference.T, centered)
+def _center_and_correlation(positions, reference, masses):
+    """Centred positions r, and H = sum_i m_i ref_i r_i^T / sum_i m_i."""
+    reference = center(reference.astype(positions.dtype), masses)
+    coefficients = reference * bead_weights(positions, masses)[:, None]
+    return center_with_sums(positions, masses, coefficients.T)
 
 
 def superpose(
@@ -46,8 +43,8 @@ def superpose(
         positions, reference: in any one unit; whole, not cut by a periodic boundary.
     """
     fit = nearest_orthogonal if mirror else nearest_rotation
-    r = center(positions, masses)
-    return rotate(r, fit(correlation(r, reference, masses)))
+    r, h = _center_and_correlation(positions, reference, masses)
+    return rotate(r, fit(h))
 
 
 def superposition_margin(
@@ -58,11 +55,11 @@ def superposition_margin(
 ) -> Float[Array, ""]:
     """How far the superposition is from undefined, between 0 (some rotation is arbitrary) and 1.
 
-    The smallest (s_i + s_j) / sum |s| over pairs of the singular values of `correlation`, the last one
-    negative where the best fit would be a mirror image; with `mirror` the smallest s_i / sum s instead,
-    at 0 of which one side turns into its mirror image. No unit.
+    The smallest (s_i + s_j) / sum |s| over pairs of the singular values of H = sum_i m_i ref_i r_i^T, the
+    last one negative where the best fit would be a mirror image; with `mirror` the smallest s_i / sum s
+    instead, at 0 of which one side turns into its mirror image. No unit.
     """
-    h = correlation(center(positions, masses), reference, masses)
+    _, h = _center_and_correlation(positions, reference, masses)
     fitted = matmul(h, (nearest_orthogonal if mirror else nearest_rotation)(h).T)
     values, _ = eigh_descending(0.5 * (fitted + fitted.T))  # none but the last can be negative
     total = jnp.sum(jnp.abs(values))
@@ -113,14 +110,13 @@ def mean_structure(
     """
     prepare = prepare or (lambda frame: frame)
 
-    def in_principal_frame(frame):
-        frame = prepare(frame)
-        return rotate(center(frame, masses), principal_frame(frame, masses, mirror=mirror))
+    def alone(frame):
+        return in_principal_frame(prepare(frame), masses, mirror=mirror)
 
     def on_reference(frame, reference):
         return superpose(prepare(frame), reference, masses, mirror)
 
-    first = jax.jit(lambda frames: jax.vmap(in_principal_frame)(frames))
+    first = jax.jit(jax.vmap(alone))
     again = jax.jit(jax.vmap(on_reference, in_axes=(0, None)))
     weights = np.ones(len(positions)) if weights is None else np.asarray(weights, np.float64)
 
