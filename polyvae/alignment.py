@@ -150,7 +150,7 @@ def describe(featurizer) -> str:
         f"{field.name}={getattr(featurizer, field.name)!r}"
         for field in dataclasses.fields(featurizer)
         if field.metadata.get("static", False)
-        and field.name not in ("step", "n_beads", "max_pairs")
+        and field.name not in ("step", "n_beads")
         and getattr(featurizer, field.name) != field.default
     ]
     return f"{type(featurizer).__name__}({', '.join(options)})"

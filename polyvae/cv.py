@@ -225,7 +225,7 @@ def fit(
         # A distance that hardly varies, such as a stiff bond, must not have its noise blown up.
         scale = np.maximum(features[~held_out].std(axis=0, dtype=np.float64), 0.01 * scale)
     mean, scale = jnp.asarray(mean, jnp.float32), jnp.asarray(scale, jnp.float32)
-    x = (jnp.asarray(features) - mean) / scale
+    x = (jnp.asarray(features) - mean[None]) / jnp.atleast_2d(scale)
 
     settings = {
         "featurizer": type(featurizer).__name__,

@@ -4,6 +4,7 @@ The functions of one frame are pure JAX, like those of `geometry`; `mean_structu
 prepare a reference once and work in NumPy.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -108,32 +109,38 @@ def mean_structure(
     Returns:
         (n_beads, n_dims) float64, centre of mass at the origin.
     """
-    prepare = prepare or (lambda frame: frame)
-
-    def alone(frame):
-        return in_principal_frame(prepare(frame), masses, mirror=mirror)
-
-    def on_reference(frame, reference):
-        return superpose(prepare(frame), reference, masses, mirror)
-
-    first = jax.jit(jax.vmap(alone))
-    again = jax.jit(jax.vmap(on_reference, in_axes=(0, None)))
     weights = np.ones(len(positions)) if weights is None else np.asarray(weights, np.float64)
+    masses = None if masses is None else jnp.asarray(masses, jnp.float32)
 
-    def mean(aligned):
+    def mean(reference):
         total = 0.0
         for start in range(0, len(positions), _CHUNK):
-            rows = slice(start, start + _CHUNK)
-            total = total + np.tensordot(weights[rows], np.asarray(aligned(positions[rows]), np.float64), 1)
+            rows, share = positions[start : start + _CHUNK], weights[start : start + _CHUNK]
+            missing = min(_CHUNK, len(positions)) - len(rows)  # fill up, so that one shape is compiled
+            rows = np.pad(rows, ((0, missing), (0, 0), (0, 0)), mode="edge")
+            aligned = np.asarray(_aligned(rows, reference, masses, mirror, prepare), np.float64)
+            total = total + np.tensordot(np.pad(share, (0, missing)), aligned, 1)
         return total / weights.sum()
 
-    structure = mean(first)
+    structure = mean(None)
     for _ in range(max_iterations):
-        current = jnp.asarray(structure, jnp.float32)
-        previous, structure = structure, mean(lambda frames, reference=current: again(frames, reference))
+        previous, structure = structure, mean(jnp.asarray(structure, jnp.float32))
         if np.linalg.norm(structure - previous) <= tolerance * np.linalg.norm(structure):
             break
     return structure
+
+
+@functools.partial(jax.jit, static_argnames=("mirror", "prepare"))
+def _aligned(frames, reference, masses, mirror, prepare):
+    """All frames superposed on the reference, or each in its own principal frame where there is none."""
+
+    def align(frame):
+        frame = frame if prepare is None else prepare(frame)
+        if reference is None:
+            return in_principal_frame(frame, masses, mirror=mirror)
+        return superpose(frame, reference, masses, mirror)
+
+    return jax.vmap(align)(frames)
 
 
 def round_to_grid(structure: np.ndarray, step: float) -> np.ndarray:
