@@ -6,6 +6,7 @@ everywhere; where the derivative does not exist the docstring says what is retur
 whole: a chain cut by a periodic boundary has to be unwrapped first.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -271,11 +272,13 @@ def shape_anisotropy(
     1 - 3 (l_1 l_2 + l_2 l_3 + l_3 l_1) / (l_1 + l_2 + l_3)^2. Source: Theodorou & Suter,
     10.1021/ma00148a028. Smooth wherever the beads do not all coincide; there it is 0 with gradient 0.
     """
-    tensor = gyration_tensor(positions, masses)
+    r = center(positions, masses)
+    # The ratio has no scale; taken out as a constant, none of its powers can overflow or vanish.
+    size = jax.lax.stop_gradient(jnp.max(jnp.abs(r)))
+    tensor = _second_moments(r / jnp.where(size > 0, size, 1.0), masses)
     n_dims = tensor.shape[0]
-    trace = jnp.trace(tensor)
-    tensor = tensor / jnp.where(trace > 0, trace, 1.0)  # before squaring, which could underflow
-    return jnp.where(trace > 0, (n_dims * jnp.sum(tensor**2) - 1) / (n_dims - 1), 0.0)
+    trace = jnp.where(size > 0, jnp.trace(tensor), 1.0)
+    return jnp.where(size > 0, (n_dims * jnp.sum(tensor**2) / trace**2 - 1) / (n_dims - 1), 0.0)
 
 
 def distances(positions: Float[Array, "beads dims"], pairs) -> Float[Array, "pairs"]:
