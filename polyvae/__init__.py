@@ -3,6 +3,7 @@
 from polyvae.cv import LatentCV, fit, load
 from polyvae.errors import InputError
 from polyvae.featurize import PairDistances, PrincipalAxes, Reference
+from polyvae.generate import sample
 from polyvae.geometry import (
     acylindricity,
     asphericity,
@@ -11,12 +12,18 @@ from polyvae.geometry import (
     radius_of_gyration,
     shape_anisotropy,
 )
+from polyvae.io.colvar import write_colvar
+from polyvae.io.read import read
+from polyvae.io.write import write
+from polyvae.optimize import Optimum, optimize
+from polyvae.score import score
 from polyvae.superposition import rmsd
 from polyvae.trajectory import Trajectory
 
 __all__ = [
     "InputError",
     "LatentCV",
+    "Optimum",
     "PairDistances",
     "PrincipalAxes",
     "Reference",
@@ -27,7 +34,13 @@ __all__ = [
     "end_to_end",
     "fit",
     "load",
+    "optimize",
     "radius_of_gyration",
+    "read",
     "rmsd",
+    "sample",
+    "score",
     "shape_anisotropy",
+    "write",
+    "write_colvar",
 ]

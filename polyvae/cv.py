@@ -52,8 +52,12 @@ class LatentCV:
     record: dict
 
     # Compiled once for each model, not once for each call.
+    _compiled = functools.cached_property(lambda self: jax.jit(lambda x: self.posterior(x)[0]))
     _batched = functools.cached_property(lambda self: jax.jit(jax.vmap(self)))
     _batched_posterior = functools.cached_property(lambda self: jax.jit(jax.vmap(self.posterior)))
+    _batched_align = functools.cached_property(
+        lambda self: jax.jit(jax.vmap(lambda x: self.featurizer.inverse(self.featurizer(x), self.n_dims)))
+    )
     _batched_decode = functools.cached_property(lambda self: jax.jit(jax.vmap(self.decode_one)))
     _batched_features = functools.cached_property(lambda self: jax.jit(jax.vmap(self.decode_features)))
 
@@ -70,7 +74,7 @@ class LatentCV:
 
     def __call__(self, positions: Float[Array, "beads dims"]) -> Float[Array, "latent"]:
         """Latent coordinates of one frame."""
-        return self.posterior(positions)[0]
+        return self._compiled(jnp.asarray(positions))
 
     def posterior(self, positions: Float[Array, "beads dims"]):
         """Mean and standard deviation of q(z|x) for one frame."""
@@ -118,6 +122,10 @@ class LatentCV:
         if self.featurizer.coordinates or coordinates:
             return map_frames(self._batched_decode, z)
         return np.maximum(map_frames(self._batched_features, z), 0)
+
+    def align(self, data: Trajectory | np.ndarray) -> np.ndarray:
+        """Positions (n_frames, n_beads, n_dims) in the featurizer's frame, where decoded ones are too."""
+        return map_frames(self._batched_align, self.frames(data))
 
     def frames(self, data: Trajectory | np.ndarray) -> np.ndarray:
         """Positions (n_frames, n_beads, n_dims) in the model's unit, checked against the model."""
@@ -241,12 +249,13 @@ def fit(
         "seed": int(seed),
     }
     init_key, train_key = jax.random.split(jax.random.key(seed))
-    vae = VAE(
+    likelihood = Gaussian(width if isinstance(width, str) else width / float(scale))
+    initial = eqx.filter_jit(VAE)(  # compiled as one: a dozen small programs take seconds
         x.shape[1],
         latent_dim=latent_dim,
-        encoder=encoder,
-        decoder=decoder,
-        likelihood=Gaussian(width if isinstance(width, str) else width / float(scale)),
+        encoder=tuple(encoder),
+        decoder=tuple(decoder),
+        likelihood=likelihood,
         key=init_key,
     )
     # The VAE sees scaled features; this constant makes its log density one of the features themselves.
@@ -256,7 +265,7 @@ def fit(
         return {k: v + jacobian if k.endswith("reconstruction") else v for k, v in terms.items()}
 
     trained = train(
-        vae,
+        initial,
         x[np.flatnonzero(~held_out)],
         x[np.flatnonzero(held_out)] if held_out.any() else None,
         beta=beta,

@@ -3,8 +3,11 @@
 import contextlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+from polyvae.errors import InputError
 
 
 @contextlib.contextmanager
@@ -22,6 +25,41 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
         yield temporary
+        # Some writers make files for their owner alone; a result is as readable as any file of the user's.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: str | os.PathLike, *, force: bool = False) -> Iterator[Path]:
+    """A temporary folder beside `path` to fill; its files move into `path` if the block ends well.
+
+    A folder that already holds anything is refused before the block runs, unless `force`: then files of
+    the same name are replaced and all others stay.
+    """
+    path = Path(path).absolute()
+    refuse_overwriting(path, force=force and not path.is_file())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in sorted(p for p in temporary.rglob("*") if p.is_file()):
+            target = path / file.relative_to(temporary)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_overwriting(path: str | os.PathLike, *, force: bool = False) -> None:
+    """Raise `InputError` where something stands at `path` already, an empty folder aside, unless `force`."""
+    path = Path(path)
+    occupied = any(path.iterdir()) if path.is_dir() else path.exists()
+    if occupied and not force:
+        what = "holds files already" if path.is_dir() else "exists already"
+        raise InputError(f"{path} {what}; name another place, or give --force to replace")

@@ -133,14 +133,24 @@ def train(
 
     # About 200 steps a call: long enough that Python costs nothing, short enough for a live progress bar.
     stride = min(epochs, max(1, 200 // n_batches))
-    run = jax.jit(lambda carry, first, n: jax.lax.scan(epoch, carry, first + jnp.arange(n)), static_argnums=2)
+    width = len(TERMS) if x_val is not None else 2
+
+    @jax.jit
+    def run(carry, first, n):
+        def body(k, state):
+            carry, table = state
+            carry, row = epoch(carry, first + k)
+            return carry, table.at[k].set(row)
+
+        return jax.lax.fori_loop(0, n, body, (carry, jnp.zeros((stride, width))))
 
     carry = (weights, optimiser.init(weights), jnp.asarray(jnp.inf), weights)
     rows: list[np.ndarray] = []
     best_epoch, stopped = -1, f"all {epochs} epochs done"
     while len(rows) < epochs:
-        carry, new = run(carry, len(rows), min(stride, epochs - len(rows)))
-        rows.extend(np.asarray(new))
+        n = min(stride, epochs - len(rows))
+        carry, new = run(carry, len(rows), n)
+        rows.extend(np.asarray(new)[:n])
         table = np.stack(rows)
         if progress is not None:
             progress(len(rows), dict(zip(TERMS, table[-1].tolist(), strict=False)))

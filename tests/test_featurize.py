@@ -12,12 +12,6 @@ import polyvae as pv
 from polyvae import alignment, featurize, geometry
 
 
-@pytest.fixture(autouse=True)
-def strict_shapes():
-    with jax.numpy_rank_promotion("raise"):
-        yield
-
-
 def blob(n_frames=300, n_beads=8, n_dims=2, seed=0, **options):
     """Conformations spread about one shape, as a trajectory."""
     rng = np.random.default_rng(seed)

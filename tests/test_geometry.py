@@ -9,12 +9,6 @@ import polyvae as pv
 from polyvae import embedding, geometry, linalg, superposition
 
 
-@pytest.fixture(autouse=True)
-def strict_shapes():
-    with jax.numpy_rank_promotion("raise"):
-        yield
-
-
 def rotations(rng, n, n_dims):
     q, r = np.linalg.qr(rng.normal(size=(n, n_dims, n_dims)))
     q = q * np.sign(np.diagonal(r, axis1=1, axis2=2))[:, None, :]

@@ -45,12 +45,6 @@ MEASURES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def strict_shapes():
-    with jax.numpy_rank_promotion("raise"):
-        yield
-
-
 def chain(rng, n_dims, n_beads=N_BEADS):
     return np.cumsum(rng.normal(size=(n_beads, n_dims)), axis=0)
 

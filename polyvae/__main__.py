@@ -1,0 +1,5 @@
+"""`python -m polyvae`."""
+
+from polyvae.cli import main
+
+main()

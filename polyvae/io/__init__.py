@@ -1,0 +1,1 @@
+"""Files to `Trajectory` and back. The numerical core never imports this package."""

@@ -1,0 +1,144 @@
+"""Pictures of data, training, latent coordinates, generated and optimised conformations.
+
+Each function takes computed results and returns matplotlib axes. Without `ax` it makes a figure of its own,
+found as `ax.figure`, that pyplot knows nothing of; with `ax` (or `axes`) it draws there and leaves the
+caller's style alone. matplotlib is imported inside the functions, and its settings are left as they were.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from polyvae.cv import LatentCV
+from polyvae.files import replacing
+from polyvae.optimize import Optimum
+from polyvae.plot.chains import optimum_structures, overlay, side_by_side, structure, structures
+from polyvae.plot.curves import marginals, optimization, training
+from polyvae.plot.latent import latent_trajectory, latent_values
+from polyvae.plot.style import label_length, styled
+from polyvae.trajectory import Trajectory
+
+__all__ = [
+    "CAPTIONS",
+    "latent_trajectory",
+    "latent_values",
+    "marginals",
+    "optimization",
+    "optimum_structures",
+    "overlay",
+    "save_figures",
+    "side_by_side",
+    "structure",
+    "structures",
+    "training",
+]
+
+# File name of each picture of a run: its title, and how to read it.
+CAPTIONS = {
+    "01_frames": (
+        "The data",
+        "Frames of the data in the aligned frame, over each other: dark where many bonds lie, "
+        "the colour running along the chain.",
+    ),
+    "02_distances": (
+        "Distances in the data",
+        "How the distances from bead 0 to beads 1, 3, 5 and 7 are distributed: what generated chains must match.",
+    ),
+    "03_training": (
+        "Training",
+        "Both terms of the loss, of whose sum lower is better: a validation curve that climbs away from the "
+        "training curve shows learning by heart, and the dashed line marks the weights that were kept.",
+    ),
+    "04_samples": (
+        "Generated conformations",
+        "Single draws from the model, decoder noise included; bonds of uneven length are the detail "
+        "that the latents do not hold.",
+    ),
+    "05_latent_trajectory": (
+        "The way through the latent space",
+        "Latent coordinates in the order of time: frames close in time should lie close together, and a long "
+        "straight stroke is a jump, of the conformation or of its alignment; the grey contours hold 25 to 95 % "
+        "of all frames.",
+    ),
+    "06_generated": (
+        "Data beside generated",
+        "The same number of frames of both, on the same scale and with the same opacity; "
+        "a generated cloud that is wider or fuzzier shows what the model does not resolve.",
+    ),
+    "07_generated_distances": (
+        "Distances, data and generated",
+        "The curves should coincide; W₁, the Wasserstein-1 distance, is how far they are apart on average.",
+    ),
+    "08_optimization": (
+        "The search for a compact conformation",
+        "Each line is one start moving through the latent space; the decoder's conformation may fall below what "
+        "real bonds allow, so the refined value, with bonds and contacts restored, is the one that counts.",
+    ),
+    "09_optimized": (
+        "The optimised conformation",
+        "What the search found beside the most compact frame of the data, on one scale.",
+    ),
+    "10_latent_rg": (
+        "What the latents mean",
+        "Each dot is a frame with its radius of gyration: where that changes smoothly, the latents order "
+        "the frames by size.",
+    ),
+}
+
+
+@styled
+def save_figures(
+    folder: str | os.PathLike,
+    cv: LatentCV,
+    traj: Trajectory,
+    z: np.ndarray,
+    generated: Trajectory | None = None,
+    optimum: Optimum | None = None,
+) -> list[Path]:
+    """Write the pictures of one run as PNG files; returns their paths, in order.
+
+    Args:
+        folder: made where it is not there.
+        z: `cv.transform(traj)`.
+        generated: `sample(cv, ...)`, and
+        optimum: `optimize(cv, start=traj)` with the radius of gyration; without them their pictures are left out.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    unit = {"length_unit": cv.length_unit}
+    bonds = {"bonds": cv.template.bonds}
+    data = cv.align(traj)
+    kl = None
+    if cv.latent_dim > 2:
+        mean, std = cv.transform_posterior(traj)
+        kl = (0.5 * (mean**2 + std**2 - 1) - np.log(std)).mean(axis=0)
+    rg = np.sqrt(((data - data.mean(axis=1, keepdims=True)) ** 2).sum(axis=2).mean(axis=1))
+    rg_label = label_length("radius of gyration Rg", cv.length_unit)
+
+    pictures = {"01_frames": lambda: overlay(data, **unit, **bonds)}
+    pictures["02_distances"] = lambda: marginals({"data": data}, **unit)
+    pictures["03_training"] = lambda: training(cv.record["history"], best_epoch=cv.record["best_epoch"])
+    if generated is not None:
+        new = generated.to_unit(cv.length_unit).positions
+        few = new[:3]
+        names = [f"Generated conformation {k + 1}" for k in range(len(few))]
+        pictures["04_samples"] = lambda: structures(few, names, **unit, **bonds)
+    pictures["05_latent_trajectory"] = lambda: latent_trajectory(
+        z, time=traj.time, segments=traj.segments, kl=kl, **unit
+    )
+    if generated is not None:
+        pictures["06_generated"] = lambda: side_by_side(data, new, **unit, **bonds)
+        pictures["07_generated_distances"] = lambda: marginals({"data": data, "generated": new}, **unit)
+    if optimum is not None:
+        pictures["08_optimization"] = lambda: optimization(optimum, label=rg_label)
+        pictures["09_optimized"] = lambda: optimum_structures(optimum)
+    pictures["10_latent_rg"] = lambda: latent_values(z, rg, label=rg_label, kl=kl)
+
+    paths = []
+    for name, draw in pictures.items():
+        figure = np.ravel(draw())[0].figure
+        paths.append(folder / f"{name}.png")
+        with replacing(paths[-1]) as temporary:
+            figure.savefig(temporary, dpi=150, facecolor="white", metadata={"Software": None})
+    return paths

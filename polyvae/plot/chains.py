@@ -1,0 +1,255 @@
+"""Pictures of conformations: overlays of ensembles, ball and stick."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from polyvae import geometry
+from polyvae.optimize import Optimum
+from polyvae.plot.style import ALONG, UNIT_SYMBOLS, canvas, digits, evenly, label_length, limits_of, styled
+from polyvae.trajectory import chain_bonds
+
+
+@styled
+def overlay(
+    positions: np.ndarray,
+    *,
+    bonds: np.ndarray | None = None,
+    length_unit: str = "sigma",
+    title: str = "Aligned frames",
+    limits=None,
+    max_frames: int = 600,
+    alpha: float | None = None,
+    colorbar: bool = True,
+    ax=None,
+):
+    """All conformations over each other, each bond coloured by its place along the chain.
+
+    Args:
+        positions: (n_frames, n_beads, n_dims), aligned (`cv.align`); in 3-D the first two axes are shown.
+        limits: ((x0, x1), (y0, y1)), by default those that hold every frame.
+        max_frames: more frames than this are thinned evenly, and the title says so.
+        alpha: opacity of the lines, by default from how densely they lie.
+        colorbar: with a key to the colours.
+
+    Returns:
+        The axes, with one `LineCollection`.
+    """
+    from matplotlib.collections import LineCollection
+
+    (x0, x1), (y0, y1) = limits or limits_of(positions)
+    (ax,) = canvas(ax, 1, 1, (7.2, 6.2 * (y1 - y0) / (x1 - x0) + 0.8))
+    n_frames, n_beads, n_dims = positions.shape
+    bonds = chain_bonds(n_beads) if bonds is None or not len(bonds) else np.asarray(bonds)
+    chosen = evenly(n_frames, max_frames)
+    sticks = positions[chosen][:, bonds, :2].reshape(-1, 2, 2)
+
+    width = 0.9
+    ax.set(xlim=(x0, x1), ylim=(y0, y1), aspect="equal")
+    alpha = alpha or _line_alpha(sticks * _points_per_length(ax), width)
+    colors = _chain_map()(np.linspace(0, 1, n_beads))[:, :3]
+    lines = LineCollection(sticks, colors=np.tile(colors[bonds].mean(axis=1), (len(chosen), 1)))
+    lines.set(linewidth=width, alpha=alpha, capstyle="round")
+    ax.add_collection(lines)
+    if colorbar:
+        _bead_key(ax, ax, n_beads)
+    ax.set(xlabel=label_length("x in the aligned frame", length_unit), ylabel=label_length("y", length_unit))
+    shown = f"{n_frames:,} frames" if len(chosen) == n_frames else f"{len(chosen):,} of {n_frames:,} frames"
+    ax.set_title(f"{title}: {shown}" + (", first two of three axes" if n_dims == 3 else ""))
+    return ax
+
+
+@styled
+def side_by_side(
+    data: np.ndarray,
+    generated: np.ndarray,
+    *,
+    bonds: np.ndarray | None = None,
+    length_unit: str = "sigma",
+    max_frames: int = 600,
+    axes=None,
+):
+    """Overlays of the data and of generated conformations, both aligned, with the same limits; two axes."""
+    limits = limits_of(data, generated)
+    ratio = (limits[1][1] - limits[1][0]) / (limits[0][1] - limits[0][0])
+    axes = canvas(axes, 1, 2, (9.2, 4.1 * ratio + 0.8), sharex=True, sharey=True)
+    n, alpha = min(len(data), len(generated), max_frames), None
+    options = {"bonds": bonds, "length_unit": length_unit, "limits": limits, "max_frames": n, "colorbar": False}
+    for ax, positions, title in zip(axes, (data, generated), ("Data", "Generated"), strict=True):
+        overlay(positions, title=title, alpha=alpha, ax=ax, **options)
+        alpha = ax.collections[0].get_alpha()  # one opacity, so that one grey is one density
+        ax.set_title(ax.get_title(loc="left").split(", first")[0])
+    axes[1].set_ylabel("")
+    _bead_key(axes[0], list(axes), data.shape[1])
+    return axes
+
+
+def _chain_map():
+    """Colours from the first bead to the last; the pale end of the map is left out."""
+    import matplotlib
+    from matplotlib.colors import ListedColormap
+
+    return ListedColormap(matplotlib.colormaps[ALONG](np.linspace(0, 0.92, 256)))
+
+
+def _bead_key(ax, axes, n_beads: int) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    key = ScalarMappable(Normalize(0, max(n_beads - 1, 1)), _chain_map())
+    bar = ax.figure.colorbar(key, ax=axes, label="bead", shrink=0.8, aspect=18, pad=0.02)
+    bar.set_ticks([0, max(n_beads - 1, 1)])
+
+
+def _points_per_length(ax) -> float:
+    """Size of the data's length unit on the page, before the layout has its last word."""
+    box = ax.get_window_extent()
+    return float(72 / ax.figure.dpi * min(box.width / np.ptp(ax.get_xlim()), box.height / np.ptp(ax.get_ylim())))
+
+
+def _line_alpha(sticks: np.ndarray, width: float) -> float:
+    """Opacity at which a typical spot of these lines, all in points, is 80 % covered."""
+    middle = sticks.mean(axis=1)
+    counts, xs, ys = np.histogram2d(*middle.T, bins=40)
+    cell = (xs[1] - xs[0]) * (ys[1] - ys[0])
+    typical = (counts**2).sum() / counts.sum()  # lines in the cell of a line picked at random
+    length = np.linalg.norm(sticks[:, 1] - sticks[:, 0], axis=1).mean()
+    layers = typical * length * width / max(cell, 1e-12)
+    return float(np.clip(1 - 0.2 ** (1 / max(layers, 1e-12)), 0.02, 0.8))
+
+
+@styled
+def structure(
+    positions: np.ndarray,
+    *,
+    bonds: np.ndarray | None = None,
+    length_unit: str = "sigma",
+    title: str | None = None,
+    limits=None,
+    radius: float | None = None,
+    ax=None,
+):
+    """One conformation, ball and stick, beads coloured along the chain and the ends numbered.
+
+    A 3-D chain is seen along its third axis: nearer beads cover farther ones, and farther ones fade.
+
+    Args:
+        positions: (n_beads, n_dims).
+        radius: of the balls, in the length unit; by default a sixth of the mean bond.
+
+    Returns:
+        The axes, with one `PatchCollection` of balls and half bonds in the order of their depth.
+    """
+    from matplotlib import patheffects
+    from matplotlib.collections import PatchCollection
+    from matplotlib.patches import Circle, Polygon
+
+    (ax,) = canvas(ax, 1, 1, (5.0, 4.2))
+    positions = np.asarray(positions, float)
+    n_beads, n_dims = positions.shape
+    bonds = chain_bonds(n_beads) if bonds is None or not len(bonds) else np.asarray(bonds)
+    if radius is None:
+        radius = _ball_radius(positions, bonds)
+    flat, depth = positions[:, :2], positions[:, 2] if n_dims == 3 else np.zeros(n_beads)
+    near = (depth - depth.min()) / (np.ptp(depth) or 1.0) if n_dims == 3 else np.ones(n_beads)
+    colors = _chain_map()(np.linspace(0, 1, n_beads))[:, :3]
+    colors = colors + (0.55 * (1 - near))[:, None] * (1 - colors)
+
+    parts = []  # (depth, order among equals), patch, face, edge
+    for i, j in bonds:
+        step = positions[j] - positions[i]
+        length = float(np.linalg.norm(step))
+        if length <= 1.9 * radius:
+            continue  # the balls touch
+        middle = (positions[i] + positions[j]) / 2
+        side = 0.35 * radius * np.array([-step[1], step[0]]) / (np.linalg.norm(step[:2]) or 1.0)
+        for end, sign in ((i, 1), (j, -1)):
+            # A stick begins where it leaves the ball: pointing at the viewer it covers the ball, else not.
+            start = positions[end] + sign * 0.9 * radius * step / length
+            corners = [start[:2] + side, middle[:2] + side, middle[:2] - side, start[:2] - side]
+            level = (start[2] + middle[2]) / 2 if n_dims == 3 else -1.0
+            parts.append(((level, 0), Polygon(corners), 0.8 * colors[end], 0.8 * colors[end]))
+    for k in range(n_beads):
+        parts.append(((depth[k], 2 * k), Circle(flat[k], radius), colors[k], 0.55 * colors[k] + 0.1))
+        glint = Circle(flat[k] + radius * np.array([-0.3, 0.35]), 0.28 * radius)
+        pale = colors[k] + 0.45 * (1 - colors[k])
+        parts.append(((depth[k], 2 * k + 1), glint, pale, pale))
+    parts.sort(key=lambda part: part[0])
+    _, patches, faces, edges = zip(*parts, strict=True)
+    ax.add_collection(PatchCollection(patches, facecolors=faces, edgecolors=edges, linewidths=0.6))
+    (x0, x1), (y0, y1) = limits or limits_of(np.concatenate([flat - 1.5 * radius, flat + 1.5 * radius]))
+    ax.set(xlim=(x0, x1), ylim=(y0, y1), aspect="equal")
+    ax.set(xlabel=label_length("x", length_unit), ylabel=label_length("y", length_unit))
+    points = _points_per_length(ax) * radius
+    for end, inner in {0: 1, n_beads - 1: n_beads - 2}.items():
+        away = flat[end] - flat[inner] if n_beads > 1 else np.zeros(2)
+        away = away / (np.linalg.norm(away) or 1.0) * (0 if points > 7 else points + 6)
+        text = ax.annotate(str(end), flat[end], away, textcoords="offset points", ha="center", va="center")
+        text.set(fontsize="small", fontweight="bold")
+        text.set_path_effects([patheffects.withStroke(linewidth=2.2, foreground="white")])
+    if title:
+        ax.set_title(title)
+    return ax
+
+
+@styled
+def structures(
+    positions: Sequence[np.ndarray],
+    titles: Sequence[str],
+    *,
+    bonds: np.ndarray | None = None,
+    length_unit: str = "sigma",
+    axes=None,
+):
+    """Conformations (n_beads, n_dims) beside each other, ball and stick, on one scale; one axes for each."""
+    positions = [np.asarray(p, float) for p in positions]
+    n_beads = positions[0].shape[0]
+    bonds = chain_bonds(n_beads) if bonds is None or not len(bonds) else np.asarray(bonds)
+    radius = _ball_radius(np.stack(positions), bonds)
+    limits = limits_of(*[p[:, :2] + s * 1.5 * radius for p in positions for s in (-1, 1)])
+    ratio = (limits[1][1] - limits[1][0]) / (limits[0][1] - limits[0][0])
+    width = 9.0 / len(positions)
+    axes = canvas(
+        axes,
+        1,
+        len(positions),
+        (9.0, (width - 0.35) * ratio + 0.75 + 0.2 * max(t.count("\n") + 1 for t in titles)),
+        sharex=True,
+        sharey=True,
+    )
+    for ax, x, title in zip(axes, positions, titles, strict=True):
+        structure(x, bonds=bonds, length_unit=length_unit, title=title, limits=limits, radius=radius, ax=ax)
+        if ax is not axes[0]:
+            ax.set_ylabel("")
+    return axes
+
+
+def _ball_radius(positions: np.ndarray, bonds: np.ndarray) -> float:
+    lengths = np.linalg.norm(positions[..., bonds[:, 0], :] - positions[..., bonds[:, 1], :], axis=-1)
+    return float(lengths.mean() if lengths.size else 0.0) / 6 or 1.0
+
+
+@styled
+def optimum_structures(optimum: Optimum, *, axes=None):
+    """The optimised conformation beside the data's most extreme frame, both in their principal frame; two axes.
+
+    The titles give the radius of gyration, the shortest bond and the closest pair of each.
+    """
+    import jax
+
+    in_own_frame = jax.jit(lambda x: geometry.center(x) @ geometry.principal_frame(x).T)
+    numbers = optimum.summary()
+    unit = UNIT_SYMBOLS[optimum.structure.length_unit]
+    shapes, titles = [], []
+    for name, traj, key in (
+        ("Optimised", optimum.structure, "optimized"),
+        ("Data, most extreme frame", optimum.extreme, "data_extreme"),
+    ):
+        shapes.append(np.asarray(in_own_frame(traj.positions[0])))
+        n = numbers[key]
+        titles.append(
+            f"{name}: Rg {digits(n['rg'])} {unit}\n"
+            f"shortest bond {digits(n['shortest_bond'])}, closest pair {digits(n['closest_pair'])} {unit}"
+        )
+    bonds, length_unit = optimum.limits.bonds, optimum.structure.length_unit
+    return structures(shapes, titles, bonds=bonds, length_unit=length_unit, axes=axes)

@@ -1,0 +1,152 @@
+"""Curves: distributions of distances, training, optimisation."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from polyvae.optimize import Optimum
+from polyvae.plot.style import DATA, MODEL, NEUTRAL, UNIT_SYMBOLS, canvas, digits, label_length, styled
+
+_PARTNERS = (1, 3, 5, 7)
+
+
+@styled
+def marginals(ensembles: Mapping[str, np.ndarray], *, length_unit: str = "sigma", axes=None):
+    """Distributions of the distances from bead 0 to beads 1, 3, 5 and 7, as far as the chain has them.
+
+    With two ensembles each panel's title gives the Wasserstein-1 distance between them.
+
+    Args:
+        ensembles: label to positions (n_frames, n_beads, n_dims); the first one is filled.
+
+    Returns:
+        Array of axes, one for each distance.
+    """
+    from scipy.stats import wasserstein_distance
+
+    n_beads = min(p.shape[1] for p in ensembles.values())
+    partners = [j for j in _PARTNERS if j < n_beads] or [0]
+    rows, columns = (len(partners) + 1) // 2, min(2, len(partners))
+    if axes is None:
+        axes = canvas(None, rows, columns, (3.7 * columns + 0.4, 2.4 * rows + 0.5))
+        for extra in axes[len(partners) :]:
+            extra.remove()
+    axes = canvas(axes[: len(partners)], 1, len(partners), (0, 0))
+    for ax, j in zip(axes, partners, strict=True):
+        distances = [np.linalg.norm(p[:, j] - p[:, 0], axis=1) for p in ensembles.values()]
+        for k, (label, values) in enumerate(zip(ensembles, distances, strict=True)):
+            grid, density = _smooth_density(values)
+            color = (DATA, MODEL, NEUTRAL)[k % 3]
+            if k == 0:
+                ax.fill_between(grid, density, color=color, alpha=0.25, linewidth=0)
+            ax.plot(grid, density, color=color, linewidth=1.6, label=label)
+        ax.set(ylim=(0, None), xlabel=label_length(f"distance between beads 0 and {j}", length_unit))
+        ax.set_ylabel(f"density (1/{UNIT_SYMBOLS[length_unit]})")
+        if len(distances) == 2:
+            apart = wasserstein_distance(*distances)
+            ax.set_title(f"0–{j}: W₁ = {digits(apart)} {UNIT_SYMBOLS[length_unit]}")
+        else:
+            ax.set_title(f"0–{j}: mean {digits(distances[0].mean())} {UNIT_SYMBOLS[length_unit]}")
+    if len(ensembles) > 1:
+        axes[0].legend()
+    return axes
+
+
+def _smooth_density(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Gaussian kernel density of lengths on a grid, from a fine histogram.
+
+    In two or three dimensions the density of a distance vanishes at 0, so it is continued there as an odd
+    function; a plain kernel would show beads that sit on each other.
+    """
+    from scipy.ndimage import gaussian_filter1d
+
+    spread = min(values.std(), np.subtract(*np.percentile(values, [75, 25])) / 1.349) or values.std()
+    bandwidth = 0.9 * spread * len(values) ** -0.2 or 1e-3 * (values.max() or 1.0)
+    low, high = max(0.0, float(values.min()) - 4 * bandwidth), values.max() + 4 * bandwidth
+    bins = int(np.clip(np.ceil((high - low) / bandwidth * 8), 200, 20_000))
+    counts, edges = np.histogram(values, bins=bins, range=(low, high), density=True)
+    if low == 0:
+        counts = np.concatenate([-counts[::-1], counts])
+    step = edges[1] - edges[0]
+    density = gaussian_filter1d(counts, bandwidth / step, mode="constant", truncate=5)[-bins:]
+    grid = (edges[1:] + edges[:-1]) / 2
+    if low == 0:
+        grid, density = np.concatenate([[0.0], grid]), np.concatenate([[0.0], density])
+    return grid, density / (density.sum() * step)
+
+
+@styled
+def training(history: Mapping[str, Sequence[float]], *, best_epoch: int | None = None, axes=None):
+    """Both loss terms over the epochs, counted from 0, on training and, where known, validation frames.
+
+    The reconstruction panel is cut above what the later epochs need; the title says where the curve starts.
+
+    Args:
+        history: "reconstruction" and "kl", and "val_" of both if any; nats per frame (`cv.record["history"]`).
+        best_epoch: the epoch whose weights were kept.
+
+    Returns:
+        Two axes: reconstruction, KL.
+    """
+    axes = canvas(axes, 1, 2, (8.4, 3.3))
+    names = {"reconstruction": "Reconstruction, −E log p(x|z)", "kl": "KL(q(z|x) ‖ prior)"}
+    for ax, (term, name) in zip(axes, names.items(), strict=True):
+        curves = {"training": np.asarray(history[term])}
+        if f"val_{term}" in history:
+            curves["validation"] = np.asarray(history[f"val_{term}"])
+        for (label, values), color in zip(curves.items(), (DATA, MODEL), strict=False):
+            marker = "o" if len(values) == 1 else None
+            ax.plot(np.arange(len(values)), values, color=color, linewidth=1.4, label=label, marker=marker)
+        ax.set(xlabel="epoch", ylabel=f"{name}\n(nats per frame)")
+        if best_epoch is not None:
+            label = f"best epoch, {best_epoch}" if len(curves) == 2 else f"kept epoch, {best_epoch}"
+            ax.axvline(best_epoch, color=NEUTRAL, linewidth=1, linestyle=(0, (4, 3)), label=label, zorder=1)
+        _cut_transient(ax, list(curves.values()))
+    axes[0].legend()
+    return axes
+
+
+def _cut_transient(ax, curves: list[np.ndarray]) -> None:
+    """Limit y to what the last nine tenths of the epochs need and half as much above, if that cuts anything."""
+    late = np.concatenate([c[len(c) // 10 :] for c in curves])
+    late, every = late[np.isfinite(late)], np.concatenate(curves)
+    every = every[np.isfinite(every)]
+    if not late.size or not np.ptp(late) > 0:
+        return
+    low, high = late.min(), late.max() + 0.3 * np.ptp(late)
+    if every.max() > high and len(curves[0]) >= 10:
+        ax.set_ylim(low - 0.08 * (high - low), high)
+        ax.set_title(f"cut above; the curve starts at {every.max():.4g}", fontsize="small", color=NEUTRAL)
+
+
+@styled
+def optimization(optimum: Optimum, *, label: str = "objective", ax=None):
+    """The objective of the decoded conformation while z moves, for all starts; the data's extreme; the result.
+
+    Args:
+        label: of the objective, with its unit.
+
+    Returns:
+        The axes.
+    """
+    (ax,) = canvas(ax, 1, 1, (6.8, 3.8))
+    n_steps, n_starts = optimum.path.shape
+    lines = ax.plot(optimum.path, color=DATA, linewidth=1, alpha=max(0.35, min(0.8, 6 / n_starts)))
+    lines[0].set_label(f"decoded conformation, {n_starts} start{'s' * (n_starts > 1)}")
+    ax.axhline(optimum.extreme_value, color="#111827", linewidth=1.2, linestyle=(0, (5, 3)))
+    ax.lines[-1].set_label(f"most extreme frame of the data, {digits(optimum.extreme_value)}")
+    kind = "" if optimum.valid else ", outside the data's limits"
+    ax.plot(
+        [n_steps * 1.03],
+        [optimum.value],
+        "D",
+        color=MODEL,
+        markersize=7,
+        markeredgecolor="white",
+        clip_on=False,
+        zorder=5,
+        label=f"refined conformation, {digits(optimum.value)}{kind}",
+    )
+    ax.set(xlabel="step", ylabel=label, xlim=(0, n_steps * 1.06), title="Optimisation in latent space")
+    ax.legend(loc="best")
+    return ax

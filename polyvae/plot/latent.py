@@ -1,0 +1,163 @@
+"""Pictures of latent coordinates."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from polyvae.plot.style import ALONG, DATA, NEUTRAL, TIME_SYMBOLS, VALUE, canvas, evenly, limits_of, styled
+
+
+@styled
+def latent_trajectory(
+    z: np.ndarray,
+    *,
+    time: np.ndarray | None = None,
+    segments: Sequence[int] | None = None,
+    length_unit: str = "sigma",
+    kl: Sequence[float] | None = None,
+    ax=None,
+):
+    """The way through the latent plane, coloured by time, over the density of all frames.
+
+    A long way is shown in part: the frames from the start of the longest segment until the way is as long
+    as a page can carry. One latent is drawn against time, all of it. Of more than two, the two with the
+    largest KL are shown (the largest variance where `kl` is not given).
+
+    Args:
+        z: (n_frames, latent_dim), in the order of time.
+        time: (n_frames,), increasing, in ps, or in tau where lengths are in sigma; otherwise the frame number.
+        segments: lengths of the continuous pieces; no line joins two of them.
+        kl: (latent_dim,) KL of each latent.
+
+    Returns:
+        The axes; the way is a `LineCollection`.
+    """
+    from matplotlib.collections import LineCollection
+
+    n_frames = len(z)
+    shown, note = _pick(z, kl)
+    (ax,) = canvas(ax, 1, 1, (6.2, 5.0) if len(shown) == 2 else (8.4, 3.6))
+    if time is None or (np.diff(time) <= 0).any():  # several files, each with a clock of its own
+        clock, time = "frame", np.arange(n_frames)
+    else:
+        clock, time = f"time ({TIME_SYMBOLS[length_unit]})", np.asarray(time)
+    ends = np.cumsum([n_frames] if segments is None else segments)
+    joined = ~np.isin(np.arange(1, n_frames), ends)
+
+    if len(shown) == 1:
+        every = evenly(n_frames, 20_000)
+        points = np.stack([time[every], z[every, 0]], axis=1)
+        piece = np.searchsorted(ends, every, side="right")
+        steps = np.stack([points[:-1], points[1:]], axis=1)[piece[1:] == piece[:-1]]
+        few = min(1.0, 600 / n_frames)
+        ax.add_collection(LineCollection(steps, colors=DATA, linewidth=0.7, alpha=0.12 + 0.7 * few))
+        ax.scatter(*points.T, s=2 + 8 * few, color=DATA, linewidths=0, zorder=3)
+        ax.axhspan(-1, 1, color=NEUTRAL, alpha=0.12, linewidth=0, zorder=0, label="prior, ±1 std")
+        ax.set(xlabel=clock, ylabel="z0", title=f"Latent trajectory, {n_frames:,} frames")
+        ax.legend(loc="upper right")
+        return ax
+
+    first, last = _stretch(z[:, shown], ends)
+    way, clocks = z[first:last][:, shown], time[first:last]
+    if last - first < n_frames:
+        _density_levels(ax, *z[:, shown].T)
+    steps = np.stack([way[:-1], way[1:]], axis=1)[joined[first : last - 1]]
+    lines = LineCollection(steps, cmap=ALONG, linewidth=0.9, alpha=0.7)
+    lines.set_array(((clocks[:-1] + clocks[1:]) / 2)[joined[first : last - 1]])
+    ax.add_collection(lines)
+    dots = ax.scatter(*way.T, c=clocks, cmap=ALONG, s=9, linewidths=0, zorder=3)
+    if len(clocks) > 1:
+        lines.set_clim(clocks[0], clocks[-1])
+    part = f"{n_frames:,} frames" if last - first == n_frames else f"frames {first:,}–{last - 1:,} of {n_frames:,}"
+    _latent_plane(ax, z, shown, f"Latent trajectory, {part}{note}")
+    ax.figure.colorbar(dots, ax=ax, label=clock, shrink=0.85)
+    return ax
+
+
+@styled
+def latent_values(
+    z: np.ndarray,
+    values: np.ndarray,
+    *,
+    label: str,
+    kl: Sequence[float] | None = None,
+    max_points: int = 20_000,
+    ax=None,
+):
+    """The latent plane coloured by a quantity of each frame; one latent: the quantity against it.
+
+    Args:
+        z: (n_frames, latent_dim).
+        values: (n_frames,), for example radii of gyration.
+        label: of the values, with their unit.
+        max_points: more frames than this are thinned evenly, and the title says so.
+
+    Returns:
+        The axes, with one scatter.
+    """
+    shown, note = _pick(z, kl)
+    (ax,) = canvas(ax, 1, 1, (6.2, 5.0) if len(shown) == 2 else (6.2, 4.2))
+    chosen = evenly(len(z), max_points)
+    size = float(np.clip(14_000 / len(chosen), 2.5, 16))
+    part = f"{len(z):,} frames" if len(chosen) == len(z) else f"{len(chosen):,} of {len(z):,} frames"
+    if len(shown) == 1:
+        ax.scatter(z[chosen, 0], values[chosen], s=size, color=DATA, alpha=0.6, linewidths=0)
+        ax.set(xlabel="z0", ylabel=label, title=f"Latent coordinate, {part}")
+        return ax
+    x, y = z[chosen][:, shown].T
+    dots = ax.scatter(x, y, c=values[chosen], cmap=VALUE, s=size, linewidths=0)
+    _latent_plane(ax, z, shown, f"Latent plane, {part}{note}")
+    ax.figure.colorbar(dots, ax=ax, label=label, shrink=0.85)
+    return ax
+
+
+def _pick(z: np.ndarray, kl: Sequence[float] | None) -> tuple[list[int], str]:
+    """The one or two latents to show, and a note for the title where there are more."""
+    n = z.shape[1]
+    if n <= 2:
+        return list(range(n)), ""
+    measure, name = (z.var(axis=0), "variance") if kl is None else (np.asarray(kl), "KL")
+    shown = sorted(np.argsort(measure)[::-1][:2].tolist())
+    return shown, f"\nz{shown[0]} and z{shown[1]}: the largest {name} of {n} latents"
+
+
+def _latent_plane(ax, z: np.ndarray, shown: list[int], title: str) -> None:
+    """Labels, limits that hold every frame, and circles at one and two standard deviations of the prior."""
+    angle = np.linspace(0, 2 * np.pi, 200)
+    for r, label in ((1, "prior, 1 and 2 std"), (2, None)):
+        ring = {"color": NEUTRAL, "linewidth": 0.9, "linestyle": (0, (1, 2)), "label": label}
+        ax.plot(r * np.cos(angle), r * np.sin(angle), **ring)
+    (x0, x1), (y0, y1) = limits_of(z[:, shown], np.array([[-2.0, -2.0], [2.0, 2.0]]))
+    ax.set(xlim=(x0, x1), ylim=(y0, y1), aspect="equal")
+    ax.set(xlabel=f"z{shown[0]}", ylabel=f"z{shown[1]}", title=title)
+    ax.legend(loc="upper right", fontsize="small", frameon=True, framealpha=0.8, edgecolor="none")
+
+
+def _stretch(z: np.ndarray, ends: np.ndarray) -> tuple[int, int]:
+    """First and last frame (exclusive) of a piece whose way is 60 times the spread, or all if it is shorter."""
+    spread = np.sqrt(z.var(axis=0).sum()) or 1.0
+    steps = np.linalg.norm(np.diff(z, axis=0), axis=1)
+    if len(z) <= 4000 and steps.sum() <= 60 * spread:
+        return 0, len(z)
+    lengths = np.diff([0, *ends])
+    longest = int(np.argmax(lengths))
+    first, end = int(ends[longest] - lengths[longest]), int(ends[longest])
+    walked = np.cumsum(steps[first : end - 1])
+    return first, first + 1 + min(int(np.searchsorted(walked, 60 * spread)), len(walked), 4000)
+
+
+def _density_levels(ax, x: np.ndarray, y: np.ndarray) -> None:
+    """Filled contours that hold 95, 75, 50 and 25 % of the points."""
+    from scipy.ndimage import gaussian_filter
+
+    low, high = np.array([x.min(), y.min()]), np.array([x.max(), y.max()])
+    pad = 0.15 * np.where(high > low, high - low, 1.0)
+    bounds = np.stack([low - pad, high + pad], axis=1)
+    counts, xs, ys = np.histogram2d(x, y, bins=90, range=bounds)
+    density = gaussian_filter(counts, max(1.5, 0.5 * 90 * len(x) ** (-1 / 6) / 4))
+    order = np.sort(density.ravel())[::-1]
+    held = np.cumsum(order) / order.sum()
+    levels = sorted({float(order[np.searchsorted(held, part)]) for part in (0.95, 0.75, 0.5, 0.25)})
+    shades = ("#eceef1", "#dcdfe4", "#c9cdd4", "#b4bac3")[: len(levels)]
+    middle = [(edges[1:] + edges[:-1]) / 2 for edges in (xs, ys)]
+    ax.contourf(*middle, density.T, levels=[*levels, np.inf], colors=shades, zorder=0)

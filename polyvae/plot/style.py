@@ -1,0 +1,83 @@
+"""What all pictures share: units, colours, text, axes of their own or the caller's."""
+
+import functools
+import math
+
+import numpy as np
+
+UNIT_SYMBOLS = {"nm": "nm", "angstrom": "Å", "sigma": "σ"}
+TIME_SYMBOLS = {"nm": "ps", "angstrom": "ps", "sigma": "τ"}
+
+# Blue and vermilion stay apart for every kind of colour vision; so do all steps of the two maps.
+DATA, MODEL, NEUTRAL = "#2b6a99", "#d1602b", "#6b7280"
+ALONG = "viridis"  # along the chain, along time
+VALUE = "plasma"  # a quantity of the conformation
+STYLE = {
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 10,
+    "axes.linewidth": 0.8,
+    "axes.edgecolor": "#4b5563",
+    "axes.labelcolor": "#1f2937",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": "#4b5563",
+    "ytick.color": "#4b5563",
+    "text.color": "#1f2937",
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "figure.titlesize": 11,
+}
+
+
+def styled(function):
+    """Draw in this module's style, unless the caller brought axes and with them a style of their own."""
+
+    @functools.wraps(function)
+    def wrapped(*args, **kwargs):
+        import matplotlib
+
+        given = kwargs.get("ax") is not None or kwargs.get("axes") is not None
+        with matplotlib.rc_context(None if given else STYLE):
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+def canvas(axes, rows: int, columns: int, size: tuple[float, float], **options) -> np.ndarray:
+    """The caller's axes as a flat array, checked for their number, or those of a new figure."""
+    if axes is None:
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=size, dpi=150, layout="constrained")
+        return np.ravel(figure.subplots(rows, columns, squeeze=False, **options))
+    axes = np.ravel(np.asarray(axes, dtype=object))
+    if len(axes) < rows * columns:
+        raise ValueError(f"this picture needs {rows * columns} axes; got {len(axes)}")
+    return axes[: rows * columns]
+
+
+def label_length(name: str, length_unit: str) -> str:
+    return f"{name} ({UNIT_SYMBOLS[length_unit]})"
+
+
+def digits(value: float) -> str:
+    """Three significant digits without an exponent."""
+    places = 2 - int(f"{value:.2e}".split("e")[1]) if math.isfinite(value) else 0
+    return f"{value:.{min(max(places, 0), 6)}f}"
+
+
+def evenly(n: int, at_most: int) -> np.ndarray:
+    """At most `at_most` indices below n, evenly spread from the first to the last."""
+    return np.arange(n) if n <= at_most else np.linspace(0, n - 1, at_most).round().astype(int)
+
+
+def limits_of(*positions: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
+    """x and y limits that hold all positions (..., n_dims) with a margin, and are never narrower than flat."""
+    low = np.min([p[..., :2].min(axis=tuple(range(p.ndim - 1))) for p in positions], axis=0)
+    high = np.max([p[..., :2].max(axis=tuple(range(p.ndim - 1))) for p in positions], axis=0)
+    center, half = (low + high) / 2, (high - low) / 2
+    half = np.maximum(half, 0.35 * half.max()) * 1.04
+    half = np.where(half > 0, half, 1.0)
+    return tuple(zip((center - half).tolist(), (center + half).tolist(), strict=True))

@@ -1,0 +1,51 @@
+"""Shared by all tests: small data, a small model, and strict JAX."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import polyvae as pv
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "data"
+SEED_DATA = ROOT.parent / "shared" / "seed"
+
+# (n,) - (n, 1) must fail in a test, not broadcast. The package itself sets nothing.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def ideal_chains(n_frames: int, n_beads: int, n_dims: int, seed: int = 0) -> np.ndarray:
+    """Gaussian chains: <Rg^2> = n_dims (N^2 - 1) / (6 N) for steps of unit variance in each direction."""
+    steps = np.random.default_rng(seed).normal(size=(n_frames, n_beads, n_dims))
+    return steps.cumsum(axis=1).astype(np.float32)
+
+
+def random_rotations(n: int, n_dims: int, rng: np.random.Generator) -> np.ndarray:
+    """Proper rotations, uniform: QR of Gaussian matrices with the signs put right."""
+    q, r = np.linalg.qr(rng.normal(size=(n, n_dims, n_dims)))
+    q = q * np.sign(np.diagonal(r, axis1=1, axis2=2))[:, None, :]
+    q[:, :, 0] *= np.sign(np.linalg.det(q))[:, None]
+    return q
+
+
+def chapter(name: str) -> Path:
+    """A data file of the book chapter, which lies beside the checkout where it may be used."""
+    path = SEED_DATA / name
+    if not path.exists():
+        pytest.skip(f"the chapter's {name} is not here (its licence keeps it out of the project)")
+    return path
+
+
+@pytest.fixture(scope="session", params=[2, 3], ids=["2-D", "3-D"])
+def traj(request) -> pv.Trajectory:
+    """600 ideal chains of 8 beads."""
+    n = 600
+    return pv.Trajectory(ideal_chains(n, 8, request.param), time=0.5 * np.arange(n), names=["B"] * 8)
+
+
+@pytest.fixture(scope="session")
+def cv(traj) -> pv.LatentCV:
+    """A briefly trained model of `traj`."""
+    return pv.fit(traj, epochs=20, batch_size=64, encoder=(16,), decoder=(32,))

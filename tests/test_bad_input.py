@@ -1,0 +1,248 @@
+"""Broken files: one clear line that names the file and, where it can, the frame; exit 1; nothing written."""
+
+import numpy as np
+import pytest
+from conftest import ideal_chains
+
+import polyvae as pv
+from polyvae import cli
+
+
+def good(n_frames=40, n_beads=12):
+    return pv.Trajectory(ideal_chains(n_frames, n_beads, 3), length_unit="nm")
+
+
+def test_missing_empty_and_wrong_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match="none.xtc: no such file"):
+        pv.read(tmp_path / "none.xtc")
+    for suffix in (".npz", ".xtc", ".dcd"):
+        path = tmp_path / f"empty{suffix}"
+        path.touch()
+        with pytest.raises(pv.InputError, match=f"{path.name} is empty"):
+            pv.read(path)
+        path.write_bytes(b"this is no trajectory at all\n" * 20)
+        with pytest.raises(pv.InputError, match=path.name):
+            pv.read(path)
+    with pytest.raises(pv.InputError, match="is a folder"):
+        pv.read(tmp_path)
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(pv.InputError, match="read from .npz, .xtc, .dcd; got .txt"):
+        pv.read(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize("suffix", [".xtc", ".dcd"])
+@pytest.mark.parametrize("n_beads", [12, 5], ids=["compressed", "few beads"])
+def test_a_cut_anywhere_is_seen(tmp_path, suffix, n_beads):
+    """Cut at every byte of the last two frames: whole frames are read, all else is refused."""
+    whole = tmp_path / f"whole{suffix}"
+    lengths = []
+    for n in (3, 4, 5):
+        pv.write(whole, good(5, n_beads)[:n], topology=False)
+        lengths.append(len(whole.read_bytes()))
+    data = whole.read_bytes()
+    assert len(pv.read(whole)) == 5
+    path = tmp_path / f"cut{suffix}"
+    for end in range(lengths[0], len(data)):
+        path.write_bytes(data[:end])
+        if suffix == ".xtc" and end in lengths:  # XTC holds no frame count: a cut between frames is a shorter run
+            assert len(pv.read(path)) == 3 + lengths.index(end)
+            continue
+        with pytest.raises(
+            pv.InputError, match=rf"{path.name} is cut off or damaged in frame [34] \(the [34] frames"
+        ):
+            pv.read(path)
+
+
+def test_damage_in_the_middle_of_an_xtc_names_the_frame(tmp_path):
+    path = tmp_path / "run.xtc"
+    pv.write(path, good(3), topology=False)
+    start_of_3 = path.stat().st_size
+    pv.write(path, good(10), topology=False)
+    data = bytearray(path.read_bytes())
+    data[start_of_3 : start_of_3 + 8] = b"\xff" * 8
+    path.write_bytes(data)
+    with pytest.raises(pv.InputError, match="damaged in frame 3"):
+        pv.read(path)
+
+
+def test_the_c_readers_are_silent(tmp_path, capfd):
+    path = tmp_path / "run.xtc"
+    pv.write(path, good(), topology=False)
+    pv.read(path)
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(pv.InputError):
+        pv.read(path)
+    print("still here")
+    captured = capfd.readouterr()
+    assert captured.out == "still here\n"
+    assert captured.err == ""
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".xtc", ".dcd"])
+def test_coordinates_that_are_not_finite(tmp_path, suffix):
+    path = tmp_path / f"run{suffix}"
+    positions = ideal_chains(20, 5, 3)
+    positions[7, 3] = np.nan
+    if suffix == ".npz":
+        np.savez(path, arr=positions)
+    elif suffix == ".dcd":
+        from mdtraj.formats import DCDTrajectoryFile
+
+        with DCDTrajectoryFile(str(path), "w") as file:
+            file.write(positions)
+    else:
+        from MDAnalysis.lib.formats.libmdaxdr import XTCFile
+
+        with XTCFile(str(path), "w") as file:  # up to 9 atoms are stored as plain floats
+            for k, frame in enumerate(positions):
+                file.write(frame, np.zeros((3, 3)), k, k, 1000)
+    with pytest.raises(pv.InputError, match=f"{path.name}: positions must be finite; frame 7, bead 3"):
+        pv.read(path)
+
+
+class TestNpz:
+    def test_any_key_when_alone_else_arr_or_positions(self, tmp_path):
+        path, x = tmp_path / "a.npz", ideal_chains(4, 3, 2)
+        np.savez(path, whatever=x)
+        np.testing.assert_array_equal(pv.read(path).positions, x)
+        for key in ("arr", "positions"):
+            np.savez(path, **{key: x}, time=np.arange(4) * 2.0, length_unit="nm")
+            traj = pv.read(path)
+            assert traj.time.tolist() == [0, 2, 4, 6]
+            assert traj.length_unit == "nm"
+        np.savez(path, a=x, b=x)
+        with pytest.raises(pv.InputError, match=r'a.npz holds the arrays a, b; name the positions "arr"'):
+            pv.read(path)
+
+    def test_wrong_rank_and_objects(self, tmp_path):
+        path = tmp_path / "a.npz"
+        np.savez(path, arr=np.zeros((10, 24)))
+        with pytest.raises(pv.InputError, match=r"a.npz: array 'arr' has shape \(10, 24\)"):
+            pv.read(path)
+        np.savez(path, arr=np.array([{"code": "runs"}], dtype=object))
+        with pytest.raises(pv.InputError, match="cannot be read as npz"):
+            pv.read(path)
+
+    def test_truncated(self, tmp_path):
+        path = tmp_path / "a.npz"
+        np.savez(path, arr=ideal_chains(50, 4, 2))
+        data = path.read_bytes()
+        for end in (1, 100, len(data) // 2, len(data) - 1):
+            path.write_bytes(data[:end])
+            with pytest.raises(pv.InputError, match="cannot be read as npz"):
+                pv.read(path)
+
+
+class TestTopology:
+    @pytest.fixture
+    def run(self, tmp_path):
+        pv.write(tmp_path / "run.xtc", good())
+        return tmp_path
+
+    def test_gives_names_and_bonds_and_a_selection(self, run):
+        traj = pv.read(run / "run.xtc", topology=run / "run.pdb", select="index 2:5")
+        assert traj.n_beads == 4
+        assert traj.names == ("B",) * 4
+        assert traj.bonds.tolist() == [[0, 1], [1, 2], [2, 3]]
+        np.testing.assert_allclose(traj.positions, good().positions[:, 2:6], atol=1e-4)
+
+    def test_refusals(self, run, tmp_path):
+        pv.write(tmp_path / "other.xtc", good(3, 7))
+        with pytest.raises(pv.InputError, match=r"run.xtc holds 12 atoms a frame, the topology .*other.pdb 7"):
+            pv.read(run / "run.xtc", topology=tmp_path / "other.pdb")
+        with pytest.raises(pv.InputError, match="matches none of the 12 atoms"):
+            pv.read(run / "run.xtc", topology=run / "run.pdb", select="name XYZ")
+        with pytest.raises(pv.InputError, match="does not work"):
+            pv.read(run / "run.xtc", topology=run / "run.pdb", select="bogus words")
+        with pytest.raises(pv.InputError, match="needs a topology"):
+            pv.read(run / "run.xtc", select="name B")
+        (run / "bad.pdb").write_text("nonsense\n")
+        with pytest.raises(pv.InputError, match="bad.pdb"):
+            pv.read(run / "run.xtc", topology=run / "bad.pdb")
+        with pytest.raises(pv.InputError, match="12 beads in 3-D.*7"):
+            pv.read([tmp_path / "other.xtc", run / "run.xtc"])
+        with pytest.raises(pv.InputError, match="leave none"):
+            pv.read(run / "run.xtc", start=100)
+
+
+def command(capfd, *words):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([str(word) for word in words])
+    captured = capfd.readouterr()
+    return exit_.value.code, captured.out, captured.err
+
+
+@pytest.mark.parametrize("case", ["missing", "empty", "cut", "nan", "rank", "few", "constant", "unit"])
+def test_the_command_line_says_one_line_and_leaves_nothing(tmp_path, capfd, case):
+    path, out = tmp_path / "in" / "run.npz", tmp_path / "out"
+    path.parent.mkdir()
+    x, words = ideal_chains(400, 5, 2), []
+    if case == "nan":
+        x[11, 2] = np.inf
+    if case == "rank":
+        x = x.reshape(400, 10)
+    if case == "few":
+        x = x[:100]
+    if case == "constant":
+        x[:] = x[0]
+    if case == "unit":
+        words = ["--unit", "furlong"]
+    if case == "empty":
+        path.touch()
+    elif case != "missing":
+        np.savez(path, arr=x)
+    if case == "cut":
+        path.write_bytes(path.read_bytes()[:-30])
+    code, _, err = command(capfd, "run", path, "--out", out, *words)
+    assert code == 1
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("polyvae: error: ")
+    assert "Traceback" not in err
+    assert {"unit": "furlong", "few": "at least one batch of 256", "constant": "same conformation"}.get(
+        case, "run.npz"
+    ) in last
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]
+
+
+def test_a_file_that_is_no_model(tmp_path, capfd):
+    path = tmp_path / "run.npz"
+    np.savez(path, arr=ideal_chains(10, 5, 2))
+    code, _, err = command(capfd, "project", path, path, "--out", tmp_path / "COLVAR")
+    assert code == 1
+    assert "run.npz is not a polyvae model" in err
+    assert not (tmp_path / "COLVAR").exists()
+
+
+def test_bad_use_is_2(tmp_path, capfd):
+    for words in (["run", "x.npz", "--latent-dim", "0"], ["run"], ["frobnicate"], ["run", "x.npz", "--bogus"],
+                  ["fit", "x.npz"], ["run", "x.npz", "--align", "sideways"]):  # fmt: skip
+        if words[-1] == "sideways":
+            np.savez(tmp_path / "x.npz", arr=ideal_chains(300, 5, 2))
+            words[1] = tmp_path / "x.npz"
+            words += ["--out", tmp_path / "out"]
+        code, _, err = command(capfd, *words)
+        assert code == 2, words
+        assert "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        cli.main(["info", str(tmp_path / "none.npz"), "--debug"])
+
+
+def test_a_folder_with_results_is_safe(tmp_path, capfd):
+    np.savez(tmp_path / "run.npz", arr=ideal_chains(300, 5, 2))
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    code, _, err = command(capfd, "run", tmp_path / "run.npz", "--out", out)
+    assert code == 1
+    assert "holds files already" in err
+    assert "--force" in err
+    assert (out / "notes.txt").read_text() == "mine"
+    model = tmp_path / "m.safetensors"
+    model.write_text("old")
+    code, _, err = command(capfd, "fit", tmp_path / "run.npz", "--out", model)
+    assert code == 1
+    assert model.read_text() == "old"

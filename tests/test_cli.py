@@ -1,0 +1,117 @@
+"""Every verb, on small data, as the shell calls it."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+from conftest import ideal_chains
+
+import polyvae as pv
+from polyvae import cli
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run in XTC with a topology, held-out frames in npz, and a model trained by `polyvae fit`."""
+    folder = tmp_path_factory.mktemp("cli")
+    x = ideal_chains(700, 6, 3)
+    pv.write(
+        folder / "run.xtc", pv.Trajectory(x[:600], time=0.2 * np.arange(600), length_unit="nm", names=["B"] * 6)
+    )
+    pv.write(folder / "more.npz", pv.Trajectory(10 * x[600:], length_unit="angstrom"))
+    call("fit", folder / "run.xtc", "--top", folder / "run.pdb", "--out", folder / "model.safetensors",
+         "--epochs", 4, "--batch-size", 100, "--seed", 3)  # fmt: skip
+    return folder
+
+
+def call(*words) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([str(word) for word in words])
+    assert exit_.value.code == 0
+
+
+def test_fit_is_the_api(folder):
+    traj = pv.read(folder / "run.xtc", topology=folder / "run.pdb")
+    same = pv.fit(traj, epochs=4, batch_size=100, seed=3)
+    same.save(folder / "same.safetensors")
+    assert (folder / "same.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["COLVAR", "z.csv", "z.npz"])
+def test_project(folder, tmp_path, name):
+    call("project", folder / "model.safetensors", folder / "run.xtc", "--out", tmp_path / name)
+    traj = pv.read(folder / "run.xtc")
+    z = pv.load(folder / "model.safetensors").transform(traj)
+    if name == "z.npz":
+        arrays = np.load(tmp_path / name)
+        table = np.column_stack([arrays["time"], arrays["z"]])
+    else:
+        header, *lines = (tmp_path / name).read_text().splitlines()
+        assert header == {"COLVAR": "#! FIELDS time z0 z1", "z.csv": "time,z0,z1"}[name]
+        table = np.loadtxt(lines, delimiter="," if name == "z.csv" else None)
+    np.testing.assert_allclose(table[:, 0], 0.2 * np.arange(600), rtol=1e-6)
+    np.testing.assert_array_equal(table[:, 1:].astype(np.float32), z)
+
+
+def test_project_converts_the_unit(folder, tmp_path):
+    """The model is in nm, these frames in Å: the file says so."""
+    call("project", folder / "model.safetensors", folder / "more.npz", "--out", tmp_path / "z.npz")
+    in_nm = pv.read(folder / "more.npz").to_unit("nm")
+    expected = pv.load(folder / "model.safetensors").transform(in_nm)
+    np.testing.assert_allclose(np.load(tmp_path / "z.npz")["z"], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".xtc", ".dcd", ".npz", ".pdb"])
+def test_generate_writes_what_viewers_open(folder, tmp_path, suffix):
+    import MDAnalysis
+
+    out = tmp_path / f"gen{suffix}"
+    call("generate", folder / "model.safetensors", "-n", 20, "--out", out, "--seed", 5)
+    expected = pv.sample(pv.load(folder / "model.safetensors"), 20, seed=5).positions
+    if suffix == ".npz":
+        np.testing.assert_array_equal(pv.read(out).positions, expected)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MDAnalysis, about elements that beads have not
+        universe = MDAnalysis.Universe(str(tmp_path / "gen.pdb"), *([] if suffix == ".pdb" else [str(out)]))
+        angstrom = np.stack([universe.atoms.positions.copy() for _ in universe.trajectory])
+    assert universe.bonds.indices.tolist() == [[i, i + 1] for i in range(5)]
+    np.testing.assert_allclose(angstrom / 10, expected, atol=1e-4)
+
+
+def test_optimize_prints_the_table_and_writes_the_structure(folder, tmp_path, capfd):
+    call(
+        "optimize", folder / "model.safetensors", folder / "run.xtc", "--starts", 4, "--out", tmp_path / "best.pdb"
+    )
+    out = capfd.readouterr().out
+    for word in ("Rg", "shortest bond", "closest pair", "data extreme", "allowed", "quantiles"):
+        assert word in out
+    assert (tmp_path / "best.pdb").read_text().count("ATOM") == 6
+
+
+def test_score_and_info(folder, tmp_path, capfd):
+    call("score", folder / "model.safetensors", folder / "run.xtc", "--out", tmp_path / "s.json")
+    scores = json.loads((tmp_path / "s.json").read_text())
+    assert set(scores["frames"]) == {"all", "train", "validation"}
+    assert scores["generated"]["bond"] > 0
+    capfd.readouterr()
+    call("info", folder / "model.safetensors")
+    assert "6 beads in 3-D (nm)" in capfd.readouterr().out
+    call("info", folder / "more.npz")
+    assert "100 frames of 6 beads in 3-D, angstrom" in capfd.readouterr().out
+
+
+def test_run_force_replaces_its_own_files_and_keeps_others(folder, tmp_path, capfd):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    (out / "COLVAR").write_text("old")
+    call("run", folder / "run.xtc", "--out", out, "--epochs", 2, "--quick", "--force")
+    assert (out / "notes.txt").read_text() == "mine"
+    assert (out / "COLVAR").read_text().startswith("#! FIELDS")
+    (out / "report.html").unlink()
+    call("report", out)
+    assert (out / "report.html").exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    assert "epoch" not in capfd.readouterr().err  # no progress bar in a pipe

@@ -1,0 +1,144 @@
+"""What is made from a model: conformations, optima, numbers."""
+
+import dataclasses
+import itertools
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+import polyvae as pv
+import polyvae.geometry
+from polyvae.score import ensemble_distances
+
+
+def test_samples_are_the_prior_pushed_through_the_decoder(cv):
+    drawn = pv.sample(cv, 4000, seed=1)
+    assert drawn.positions.shape == (4000, 8, cv.n_dims)
+    assert drawn.segments == (1,) * 4000
+    # The noise is white, of the model's own width, about conformations that the decoder gives.
+    quiet = pv.sample(cv, 4000, seed=1, noise=False)
+    noise = (drawn.positions - quiet.positions) / float(cv.vae.likelihood.width * cv.scale)
+    assert stats.kstest(noise.ravel(), "norm").pvalue > 1e-4
+    np.testing.assert_array_equal(pv.sample(cv, 10, seed=1).positions, pv.sample(cv, 10, seed=1).positions)
+    assert not np.array_equal(pv.sample(cv, 10, seed=2).positions, drawn.positions[:10])
+    with pytest.raises(pv.InputError, match="at least 1"):
+        pv.sample(cv, 0)
+
+
+@pytest.fixture(scope="module")
+def optimum(cv, traj):
+    return pv.optimize(cv, start=traj, n_starts=6, steps=100, refine_steps=800)
+
+
+def rg(positions):
+    return np.sqrt(((positions - positions.mean(0)) ** 2).sum(1).mean())
+
+
+def test_the_optimum_is_beyond_the_data_and_within_their_limits(optimum, traj):
+    """Checked with numpy alone, from the data."""
+    x = optimum.structure.positions[0]
+    assert optimum.valid
+    assert optimum.better
+    assert rg(x) < min(rg(frame) for frame in traj.positions)
+    assert optimum.value == pytest.approx(rg(x), rel=1e-4)
+    pairs = list(itertools.combinations(range(8), 2))
+    r = np.linalg.norm(traj.positions[:, [i for i, _ in pairs]] - traj.positions[:, [j for _, j in pairs]], axis=2)
+    mine = np.array([np.linalg.norm(x[i] - x[j]) for i, j in pairs])
+    bonded = np.array([j - i == 1 for i, j in pairs])
+    assert mine[bonded].min() >= np.quantile(r[:, bonded], 0.001)
+    assert mine[bonded].max() <= np.quantile(r[:, bonded], 0.999)
+    assert mine.min() >= np.quantile(r, 0.001)
+    assert optimum.extreme_value == pytest.approx(min(rg(frame) for frame in traj.positions), rel=1e-4)
+
+
+def test_the_path_starts_at_data_and_goes_down(optimum, cv, traj):
+    assert optimum.path.shape == (100, 6)
+    assert optimum.z_path.shape == (100, 6, cv.latent_dim)
+    assert optimum.candidate_values.shape == (12,)
+    assert len(optimum.decoded) == 6
+    sound = list(map(optimum.limits.accepts, optimum.candidates.positions))
+    assert optimum.value == optimum.candidate_values[sound].min()
+    z = cv.transform(traj)
+    assert all((np.abs(z - start).max(axis=1) < 1e-4).any() for start in optimum.z_path[0])
+    assert optimum.path[-1].mean() < optimum.path[0].mean()
+    # It ends where data are: within the data's own range of each latent.
+    end = optimum.z_path[-1]
+    assert (end >= z.min(0) - 0.5).all()
+    assert (end <= z.max(0) + 0.5).all()
+
+
+def test_maximising_and_other_objectives(cv, traj):
+    def height(positions):
+        return jnp.sum(jnp.abs(positions[0] - positions[4]))
+
+    small = {"n_starts": 3, "steps": 30, "refine_steps": 300}
+    large = pv.optimize(cv, objective=height, start=traj, minimize=False, **small)
+    data = np.abs(traj.positions[:, 0] - traj.positions[:, 4]).sum(axis=1)
+    assert large.extreme_value == pytest.approx(data.max(), rel=1e-5)
+    assert large.better == (large.value > data.max())
+    with pytest.raises(pv.InputError, match="one number"):
+        pv.optimize(cv, objective=lambda x: x, start=traj)
+    with pytest.raises(pv.InputError, match="n_starts"):
+        pv.optimize(cv, start=traj, n_starts=0)
+
+
+def test_what_cannot_be_had_is_said(cv, traj):
+    """The data's shortest bond lies below its own 0.1 % quantile, so nothing sound can go beyond it."""
+
+    def first_bond(positions):
+        return pv.geometry.distances(positions, [[0, 1]])[0]
+
+    result = pv.optimize(cv, objective=first_bond, start=traj, n_starts=4, steps=30, refine_steps=500)
+    assert result.valid
+    assert not result.better
+    assert "no conformation was found whose objective is smaller" in result.message
+    # Without refinement the decoder's means have their bonds wrong: nothing sound is found, and it is said.
+    raw = pv.optimize(cv, start=traj[:3], n_starts=2, steps=2, refine_steps=1)
+    assert raw.valid == any(raw.limits.accepts(x) for x in raw.candidates.positions)
+    assert raw.valid == ("; bonds and pairs are within" in raw.message)
+
+
+def test_scores_against_numpy(cv, traj):
+    scores = pv.score(cv, traj, generated=pv.sample(cv, 300))
+    json.dumps(scores, allow_nan=False)
+    everything = scores["frames"]["all"]
+    aligned = cv.align(traj).reshape(len(traj), -1)
+    decoded = cv.decode(cv.transform(traj)).reshape(len(traj), -1)
+    squared = ((aligned - decoded) ** 2).sum(axis=1).mean()
+    assert everything["squared_error"] == pytest.approx(squared, rel=1e-4)
+    assert everything["rmsd"] == pytest.approx(np.sqrt(squared / 8), rel=1e-4)
+    assert everything["fve"] == pytest.approx(1 - squared / aligned.var(axis=0).sum(), rel=1e-3)
+    mean, std = cv.transform_posterior(traj)
+    kl = 0.5 * (mean**2 + std**2 - 1) - np.log(std)
+    np.testing.assert_allclose(everything["kl_per_latent"], kl.mean(0), rtol=1e-4)
+    assert everything["elbo"] == pytest.approx(-everything["reconstruction"] - everything["kl"])
+    np.testing.assert_allclose(everything["aggregated_std"], np.sqrt(mean.var(0) + (std**2).mean(0)), rtol=1e-4)
+    radii = np.array([rg(x) for x in traj.positions])
+    expected = [np.corrcoef(z, radii)[0, 1] for z in mean.T]
+    np.testing.assert_allclose(everything["correlation_rg"], expected, atol=1e-4)
+
+
+def test_train_and_validation_are_told_apart_on_the_training_data_only(cv, traj):
+    parts = pv.score(cv, traj)["frames"]
+    assert set(parts) == {"all", "train", "validation"}
+    assert parts["train"]["n_frames"] == cv.record["data"]["n_train"]
+    # The terms agree with what training saw in its best epoch, up to the noise of one draw a frame.
+    best = cv.record["best_epoch"]
+    assert parts["validation"]["kl"] == pytest.approx(cv.record["history"]["val_kl"][best], rel=1e-3)
+    assert parts["validation"]["reconstruction"] == pytest.approx(
+        cv.record["history"]["val_reconstruction"][best], abs=1.0
+    )
+    assert set(pv.score(cv, traj[:100])["frames"]) == {"all"}
+
+
+def test_ensemble_distances_know_same_from_different(traj):
+    a, b = traj[::2], traj[1::2]
+    near = ensemble_distances(a, b)
+    far = ensemble_distances(a, dataclasses.replace(b, positions=1.2 * b.positions))
+    assert set(near) == {"bond", "rg", "end_to_end", "pairs"}
+    assert all(far[k] > 2 * near[k] for k in near)
+    bonds = [np.linalg.norm(np.diff(t.positions, axis=1), axis=2).ravel() for t in (a, b)]
+    assert near["bond"] == pytest.approx(stats.wasserstein_distance(*bonds), rel=1e-4)
