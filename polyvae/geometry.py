@@ -13,6 +13,8 @@ from jaxtyping import Array, Float
 
 from polyvae.linalg import eigh_descending, matmul, safe_sqrt
 
+_LIE = np.array([1.0, 0.618, 0.414], np.float32)  # a direction that no chain has reason to be square to
+
 
 def bead_weights(
     positions: Float[Array, "beads dims"], masses: Float[Array, "beads"] | None
@@ -183,6 +185,11 @@ def canonical_order(positions: Float[Array, "beads dims"]) -> Float[Array, "bead
         area = jnp.sum(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])
         tie = jnp.abs(asymmetry) <= 64 * jnp.finfo(positions.dtype).eps * bound
         asymmetry = jnp.where(tie, area, asymmetry)
+    # Exactly 0 is left by chains that a half turn maps on their reversal. Any numbering then gives the same
+    # features, but not the same last bits, so one is picked by the lie of the chain.
+    half = positions.shape[0] // 2
+    lie = jnp.sum((positions[:half] - positions[::-1][:half]) * _LIE[None, : positions.shape[1]])
+    asymmetry = jnp.where(asymmetry == 0, lie, asymmetry)
     return jnp.where(asymmetry < 0, positions[::-1], positions)
 
 
