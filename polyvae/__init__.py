@@ -2,9 +2,16 @@
 
 from polyvae.cv import LatentCV, fit, load
 from polyvae.errors import InputError
-from polyvae.featurize import PrincipalAxes
+from polyvae.featurize import PairDistances, PrincipalAxes, Reference
 from polyvae.generate import sample
-from polyvae.geometry import end_to_end, radius_of_gyration
+from polyvae.geometry import (
+    acylindricity,
+    asphericity,
+    contacts,
+    end_to_end,
+    radius_of_gyration,
+    shape_anisotropy,
+)
 from polyvae.io.colvar import write_colvar
 from polyvae.io.read import read, stream
 from polyvae.io.write import write
@@ -12,16 +19,22 @@ from polyvae.optimize import Optimum, optimize
 from polyvae.project import project
 from polyvae.score import score
 from polyvae.sources import Stream, as_trajectory
+from polyvae.superposition import rmsd
 from polyvae.trajectory import Trajectory
 
 __all__ = [
     "InputError",
     "LatentCV",
     "Optimum",
+    "PairDistances",
     "PrincipalAxes",
+    "Reference",
     "Stream",
     "Trajectory",
+    "acylindricity",
     "as_trajectory",
+    "asphericity",
+    "contacts",
     "end_to_end",
     "fit",
     "load",
@@ -29,8 +42,10 @@ __all__ = [
     "project",
     "radius_of_gyration",
     "read",
+    "rmsd",
     "sample",
     "score",
+    "shape_anisotropy",
     "stream",
     "write",
     "write_colvar",

@@ -24,8 +24,13 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-OBJECTIVES = {"rg": pv.radius_of_gyration, "end_to_end": pv.end_to_end}
-FEATURIZERS = {"principal": pv.PrincipalAxes}
+OBJECTIVES = {
+    "rg": pv.radius_of_gyration,
+    "end_to_end": pv.end_to_end,
+    "asphericity": pv.asphericity,
+    "shape_anisotropy": pv.shape_anisotropy,
+}
+FEATURIZERS = {"principal": pv.PrincipalAxes, "reference": pv.Reference, "distances": pv.PairDistances}
 _QUICK = {"steps": 1500, "n_starts": 8, "refine_steps": 1000}
 
 Files = Annotated[
@@ -126,6 +131,8 @@ def run(
         say("scoring and drawing")
         scores = pv.score(cv, traj, generated=generated, seed=seed)
         scores["optimized"] = optimum.summary()
+        if scores["alignment"]["message"]:
+            say(f"note: {scores['alignment']['message']} (--align {'|'.join(FEATURIZERS)})")
         scores["data"] = {
             "files": [str(file) for file in files],
             "n_frames": traj.n_frames,

@@ -15,8 +15,9 @@ import numpy as np
 import safetensors.numpy
 from jaxtyping import Array, Float
 
+from polyvae import geometry
 from polyvae.errors import InputError
-from polyvae.featurize import PrincipalAxes
+from polyvae.featurize import FEATURIZERS, PairDistances, PrincipalAxes, Reference
 from polyvae.files import replacing
 from polyvae.likelihood import Gaussian
 from polyvae.sources import Stream, as_trajectory
@@ -25,7 +26,6 @@ from polyvae.trajectory import Trajectory
 from polyvae.vae import VAE
 
 FORMAT = 1
-_FEATURIZERS = {"PrincipalAxes": PrincipalAxes}
 _CHUNK = 4096
 
 
@@ -39,16 +39,16 @@ class LatentCV:
     Args:
         featurizer: positions to features, rotation and translation taken off.
         mean: (n_features,), the mean of the features over the training frames.
-        scale: one standard deviation over all features, about that mean. Both in `length_unit`, so that
-            a fit does not depend on the unit of the data.
+        scale: one standard deviation over all features, about that mean; for distances one a feature.
+            Both in `length_unit`, so that a fit does not depend on the unit of the data.
         vae: acts on (features - mean) / scale.
         template: one frame of the training data, for its bead count, unit, masses, names and bonds.
         record: how the model was made: settings, data fingerprint, versions, history.
     """
 
-    featurizer: PrincipalAxes
+    featurizer: PrincipalAxes | Reference | PairDistances
     mean: Float[Array, "features"]
-    scale: Float[Array, ""]
+    scale: Float[Array, "*features"]
     vae: VAE
     template: Trajectory
     record: dict
@@ -57,10 +57,9 @@ class LatentCV:
     _compiled = functools.cached_property(lambda self: jax.jit(lambda x: self.posterior(x)[0]))
     _batched = functools.cached_property(lambda self: jax.jit(jax.vmap(self)))
     _batched_posterior = functools.cached_property(lambda self: jax.jit(jax.vmap(self.posterior)))
-    _batched_align = functools.cached_property(
-        lambda self: jax.jit(jax.vmap(lambda x: self.featurizer.inverse(self.featurizer(x), self.n_dims)))
-    )
+    _batched_align = functools.cached_property(lambda self: jax.jit(jax.vmap(self._align_one)))
     _batched_decode = functools.cached_property(lambda self: jax.jit(jax.vmap(self.decode_one)))
+    _batched_features = functools.cached_property(lambda self: jax.jit(jax.vmap(self.decode_features)))
 
     latent_dim = property(lambda self: self.vae.latent_dim, doc="Number of latent coordinates.")
     n_beads = property(lambda self: self.template.n_beads, doc="Beads in a frame.")
@@ -93,7 +92,11 @@ class LatentCV:
 
     def decode_one(self, z: Float[Array, "latent"]) -> Float[Array, "beads dims"]:
         """Mean conformation at one point of the latent space, in the featurizer's frame."""
-        return self.featurizer.inverse(self.vae.decode(z) * self.scale + self.mean, self.n_dims)
+        return self.featurizer.inverse(self.decode_features(z), self.n_dims)
+
+    def decode_features(self, z: Float[Array, "latent"]) -> Float[Array, "features"]:
+        """Mean features at one point of the latent space, in `length_unit`."""
+        return self.vae.decode(z) * self.scale + self.mean
 
     def transform(self, data: Trajectory | np.ndarray) -> np.ndarray:
         """Latent coordinates (n_frames, latent_dim) of a trajectory, or of all that `as_trajectory` takes.
@@ -109,16 +112,30 @@ class LatentCV:
         """Mean and standard deviation of q(z|x) for each frame, both (n_frames, latent_dim)."""
         return map_frames(self._batched_posterior, self.frames(data))
 
-    def decode(self, z: Float[Array, "frames latent"]) -> np.ndarray:
-        """Mean conformations (n, n_beads, n_dims) at latent points (n, latent_dim)."""
+    def decode(self, z: Float[Array, "frames latent"], *, coordinates: bool = False) -> np.ndarray:
+        """Mean conformations (n, n_beads, n_dims) at latent points (n, latent_dim).
+
+        A model of `PairDistances` gives the mean distances (n, n_pairs) instead, or, with
+        `coordinates=True`, the conformations whose distances come closest to those, which takes longer.
+        """
         z = np.asarray(z, np.float32)
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
             raise InputError(f"z must have shape (n, {self.latent_dim}); got {z.shape}")
-        return map_frames(self._batched_decode, z)
+        if self.featurizer.coordinates or coordinates:
+            return map_frames(self._batched_decode, z)
+        return np.maximum(map_frames(self._batched_features, z), 0)
 
     def align(self, data: Trajectory | np.ndarray) -> np.ndarray:
-        """Positions (n_frames, n_beads, n_dims) in the featurizer's frame, where decoded ones are too."""
+        """Positions (n_frames, n_beads, n_dims) in the featurizer's frame, where decoded ones are too.
+
+        `PairDistances` has no frame; the principal axes then stand in.
+        """
         return map_frames(self._batched_align, self.frames(data))
+
+    def _align_one(self, positions):
+        if self.featurizer.coordinates:
+            return self.featurizer.inverse(self.featurizer(positions), self.n_dims)
+        return geometry.in_principal_frame(positions)
 
     def frames(self, data: Trajectory | np.ndarray) -> np.ndarray:
         """Positions (n_frames, n_beads, n_dims) in the model's unit, checked against the model."""
@@ -159,7 +176,7 @@ def _head(rows, n: int) -> np.ndarray:
 def fit(
     data: Trajectory | np.ndarray,
     *,
-    featurizer: PrincipalAxes | None = None,
+    featurizer: PrincipalAxes | Reference | PairDistances | None = None,
     latent_dim: int = 2,
     encoder: Sequence[int] = (64, 64),
     decoder: Sequence[int] = (256, 256),
@@ -186,7 +203,8 @@ def fit(
         encoder, decoder: widths of the hidden layers. The encoder is what runs inside an MD engine at
             every step, the decoder never does.
         beta: weight of the KL term.
-        width: standard deviation of the decoder's Gaussian, "learned" or a length.
+        width: standard deviation of the decoder's Gaussian, "learned" or a length. With `PairDistances`,
+            whose features each have their own scale, only "learned".
         epochs: by default as many as make about 8,000 steps, at least 10.
         validation: fraction of the frames held out in contiguous blocks, for early stopping. With 0
             the model learns from every frame for all epochs, and will in time learn them by heart.
@@ -212,6 +230,8 @@ def fit(
             f"{n_train} after {validation:.0%} for validation. Use more frames or a smaller batch size"
         )
     featurizer = (PrincipalAxes() if featurizer is None else featurizer).fit(traj)
+    if not (featurizer.coordinates or isinstance(width, str)):
+        raise InputError(f'with {type(featurizer).__name__} the width must be "learned"; got {width!r}')
     features = map_frames(jax.jit(jax.vmap(featurizer)), traj.positions)
     mean = features[~held_out].mean(axis=0, dtype=np.float64)
     scale = float(np.sqrt(np.mean((features[~held_out] - mean) ** 2)))
@@ -219,8 +239,11 @@ def fit(
         raise InputError(
             f"the {traj.n_frames} frames are all the same conformation; there is nothing to learn from them"
         )
+    if not featurizer.coordinates:
+        # A distance that hardly varies, such as a stiff bond, must not have its noise blown up.
+        scale = np.maximum(features[~held_out].std(axis=0, dtype=np.float64), 0.01 * scale)
     mean, scale = jnp.asarray(mean, jnp.float32), jnp.asarray(scale, jnp.float32)
-    x = (jnp.asarray(features) - mean[None]) / scale
+    x = (jnp.asarray(features) - mean[None]) / jnp.atleast_2d(scale)
 
     settings = {
         "featurizer": type(featurizer).__name__,
@@ -246,7 +269,7 @@ def fit(
         key=init_key,
     )
     # The VAE sees scaled features; this constant makes its log density one of the features themselves.
-    jacobian = x.shape[1] * float(jnp.log(scale))
+    jacobian = float(jnp.sum(jnp.log(jnp.broadcast_to(scale, mean.shape))))
 
     def in_data_units(terms):
         return {k: v + jacobian if k.endswith("reconstruction") else v for k, v in terms.items()}
@@ -357,14 +380,14 @@ def _unpack(tensors: dict[str, np.ndarray], header: dict) -> LatentCV:
         bonds=tensors.get("template.bonds"),
     )
     kind = header["featurizer"]["kind"]
-    if kind not in _FEATURIZERS:
+    if kind not in FEATURIZERS:
         raise ValueError(f"featurizer {kind!r} is not known")
     arrays = {
         name.removeprefix("featurizer."): jnp.asarray(value)
         for name, value in tensors.items()
         if name.startswith("featurizer.")
     }
-    featurizer = _FEATURIZERS[kind](**header["featurizer"]["options"], **arrays)
+    featurizer = FEATURIZERS[kind](**header["featurizer"]["options"], **arrays)
     hidden = {
         name: [len(tensors[f"{name}.{k}.bias"]) for k in range(sum(f"{name}." in t for t in tensors) // 2 - 1)]
         for name in ("encoder", "decoder")
@@ -397,4 +420,5 @@ def _unpack(tensors: dict[str, np.ndarray], header: dict) -> LatentCV:
     vae = eqx.tree_at(lambda v: v.likelihood.log_width, vae, take("log_width", vae.likelihood.log_width))
     n_features = (len(tensors["mean"]),)
     mean = take("mean", np.empty(n_features, np.float32))
-    return LatentCV(featurizer, mean, take("scale", np.float32(1)), vae, template, header["record"])
+    scale = take("scale", np.float32(1) if featurizer.coordinates else mean)
+    return LatentCV(featurizer, mean, scale, vae, template, header["record"])

@@ -38,5 +38,5 @@ def sample(cv: LatentCV, n: int, *, seed: int = 0, noise: bool = True) -> Trajec
 
         positions = map_frames(jax.jit(jax.vmap(conformation)), rows)
     else:
-        positions = cv.decode(np.asarray(z))
+        positions = cv.decode(np.asarray(z), coordinates=True)
     return dataclasses.replace(cv.template, positions=positions, segments=(1,) * n)

@@ -221,7 +221,7 @@ def optimize(
 def _residual(cv: LatentCV, positions):
     """Squared distance between a frame's features and the decoded mean of its encoding."""
     x = cv.standardize(positions)
-    return jnp.sum((x - cv.vae.decode(cv.vae.encode(x)[0])) ** 2) * cv.scale**2
+    return jnp.sum(((x - cv.vae.decode(cv.vae.encode(x)[0])) * cv.scale) ** 2)
 
 
 def _descend(loss: Callable, start: np.ndarray, steps: int, *, learning_rate: float):

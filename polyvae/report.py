@@ -265,6 +265,9 @@ def _plain_words(scores: dict, part: dict, name: str, unit: str) -> str:
             f"Over the data the latents spread by {', '.join(_numbers(spread))} standard deviations of the prior "
             f"(1 fills it), {verdict}; the figures of the latent plane show whether they leave holes in it."
         )
+    jumps = _get(scores, "alignment", "message", kind=str)
+    if jumps:
+        lines.append(f"The alignment is not continuous: {escape(jumps)}. The latent coordinates jump there too.")
     for key, word in (("pairs", "bead distances"), ("bond", "bond lengths")):
         apart, floor = _get(scores, "generated", key), _get(scores, "generated", "noise_floor", key)
         if _number(apart) and _number(floor):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from polyvae import geometry
+from polyvae import alignment, geometry
 from polyvae.cv import LatentCV, map_frames
 from polyvae.sources import Stream, chunks_of, concatenate
 from polyvae.train import validation_blocks
@@ -35,7 +35,8 @@ def score(cv: LatentCV, data, *, generated: Trajectory | None = None, seed: int 
 
         - n_frames;
         - squared_error: squared distance between a frame's features and the decoded mean of its
-          encoding, summed over features, in length^2; rmsd: its root, per bead; fve: the fraction of
+          encoding, summed over features, in length^2; rmsd: its root, per bead (per pair
+          with `PairDistances`); fve: the fraction of
           the features' variance that the decoded mean explains;
         - reconstruction, kl and elbo, in nats per frame, the density taken in the model's length unit
           and the expectation over one draw of z a frame; kl_per_latent;
@@ -43,6 +44,10 @@ def score(cv: LatentCV, data, *, generated: Trajectory | None = None, seed: int 
           own spread, 1 where the data fill the prior; active_units: latents whose mean varies by more
           than 0.01;
         - correlation_rg, correlation_end_to_end: per latent.
+
+        "alignment", but for a `Stream`: steps between neighbouring frames, how many of them the features jump
+        at and what fraction that is (`alignment.jumps`), the smallest and the 1 % quantile of each margin to
+        an undefined frame (`alignment.margins`), and a message that names a featurizer that does not jump.
 
         "generated", where generated conformations are given: Wasserstein-1 distances between them and the
         data (`ensemble_distances`), and under "noise_floor" those between two random halves of the data.
@@ -74,13 +79,30 @@ def score(cv: LatentCV, data, *, generated: Trajectory | None = None, seed: int 
     if cv.record["data"]["sha256"] == digest.hexdigest() and held_out.any():
         parts += ["train", "validation"]
     result = {"length_unit": cv.length_unit, "frames": {name: sums[name].scores(cv) for name in parts}}
+    traj = concatenate(kept)
+    if not isinstance(data, Stream):
+        result["alignment"] = _alignment(cv, traj)
     if generated is not None:
-        traj = concatenate(kept)
         order = np.random.default_rng(seed).permutation(traj.n_frames)
         halves = [traj[np.sort(half)] for half in np.array_split(order, 2)] if traj.n_frames > 1 else [traj, traj]
         floor = ensemble_distances(*halves)
         result["generated"] = ensemble_distances(generated, traj) | {"noise_floor": floor}
     return result
+
+
+def _alignment(cv: LatentCV, traj: Trajectory) -> dict:
+    report = alignment.check_alignment(traj, cv.featurizer)
+    return {
+        "featurizer": report.name,
+        "n_steps": report.jumps.n_steps,
+        "n_jumps": report.jumps.count,
+        "jump_fraction": float(report.jumps.fraction),
+        "margins": {
+            name: {"smallest": float(values.min()), "one_percent": float(np.quantile(values, 0.01))}
+            for name, values in alignment.margins(traj, cv.featurizer).items()
+        },
+        "message": report.message,
+    }
 
 
 def _frame_values(cv: LatentCV, seed: int):
@@ -99,7 +121,7 @@ def _frame_values(cv: LatentCV, seed: int):
             "std": std,
             "x": x * cv.scale,
             "residual": (x - decoded) * cv.scale,
-            "log_prob": log_prob - x.size * jnp.log(cv.scale),
+            "log_prob": log_prob - jnp.sum(jnp.log(jnp.broadcast_to(cv.scale, x.shape))),
             "kl": kl_to_standard_normal(mean, std),
             "rg": geometry.radius_of_gyration(positions),
             "end_to_end": geometry.end_to_end(positions),
@@ -148,7 +170,7 @@ class _Sums:
         return {
             "n_frames": self._n,
             "squared_error": float(m["squared"]),
-            "rmsd": math.sqrt(m["squared"] / cv.n_beads),
+            "rmsd": math.sqrt(m["squared"] / (cv.n_beads if cv.featurizer.coordinates else cv.mean.size)),
             "fve": float(1 - m["squared"] / total) if total > 0 else None,
             "reconstruction": float(-m["log_prob"]),
             "kl": float(m["kl"].sum()),
