@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -52,6 +53,81 @@ def validation_blocks(n_frames: int, fraction: float = 0.1, n_blocks: int = 5) -
     return mask
 
 
+class _Plan(NamedTuple):
+    """What the compiled program is made for, beside the shapes of its arrays."""
+
+    batch_size: int
+    n_batches: int
+    n_steps: int
+    learning_rate: float
+    # Epochs a call, about 200 steps: long enough that Python costs nothing, short for a live progress bar.
+    stride: int
+
+    def optimiser(self) -> optax.GradientTransformation:
+        schedule = optax.warmup_cosine_decay_schedule(
+            0.0,
+            self.learning_rate,
+            warmup_steps=self.n_steps // 20,
+            decay_steps=self.n_steps,
+            end_value=0.01 * self.learning_rate,
+        )
+        return optax.chain(optax.clip_by_global_norm(100.0), optax.adam(schedule))
+
+
+@eqx.filter_jit
+def _run(carry, static, x, x_val, keys, beta, span, plan: _Plan):
+    """`span[1]` epochs from number `span[0]` on: the new carry and a row of terms for each, `plan.stride` rows.
+
+    Data, keys and beta are arguments and not constants of the program, so that a second fit of the same
+    shapes is not compiled again.
+    """
+    train_key, val_key = keys
+    optimiser = plan.optimiser()
+
+    def terms(weights, batch, key):
+        model = eqx.combine(weights, static)
+        log_prob, kl = jax.vmap(model.elbo_terms)(batch, jax.random.split(key, len(batch)))
+        return -jnp.mean(log_prob), jnp.mean(kl)
+
+    def loss(weights, batch, key):
+        reconstruction, kl = terms(weights, batch, key)
+        return reconstruction + beta * kl, jnp.stack([reconstruction, kl])
+
+    def step(carry, inputs):
+        weights, opt_state = carry
+        rows, key = inputs
+        grads, pair = jax.grad(loss, has_aux=True)(weights, x[rows], key)
+        updates, opt_state = optimiser.update(grads, opt_state, weights)
+        return (optax.apply_updates(weights, updates), opt_state), pair
+
+    def epoch(carry, number):
+        weights, opt_state, best_value, best_weights = carry
+        order_key, noise_key = jax.random.split(jax.random.fold_in(train_key, number))
+        order = jax.random.permutation(order_key, len(x))[: plan.n_batches * plan.batch_size]
+        rows = order.reshape(plan.n_batches, plan.batch_size)
+        noise_keys = jax.random.split(noise_key, plan.n_batches)
+        (weights, opt_state), pairs = jax.lax.scan(step, (weights, opt_state), (rows, noise_keys))
+        row = jnp.mean(pairs, axis=0)
+        if x_val is None:
+            better = jnp.isfinite(row).all()
+        else:
+            val = jnp.stack(terms(weights, x_val, val_key))
+            value = val[0] + beta * val[1]
+            better = value < best_value  # False for NaN
+            best_value = jnp.where(better, value, best_value)
+            row = jnp.concatenate([row, val])
+        best_weights = jax.tree.map(lambda new, old: jnp.where(better, new, old), weights, best_weights)
+        return (weights, opt_state, best_value, best_weights), row
+
+    def body(k, state):
+        carry, table = state
+        carry, row = epoch(carry, span[0] + k)
+        return carry, table.at[k].set(row)
+
+    table = jnp.zeros((plan.stride, len(TERMS) if x_val is not None else 2))
+    return jax.lax.fori_loop(0, span[1], body, (carry, table))
+
+
 def train(
     vae: VAE,
     x: Float[Array, "frames features"],
@@ -87,69 +163,17 @@ def train(
             f"Use more frames or a smaller batch size"
         )
     patience = max(1, -(-epochs // 5)) if patience is None else patience
-    n_steps = epochs * n_batches
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, learning_rate, warmup_steps=n_steps // 20, decay_steps=n_steps, end_value=0.01 * learning_rate
+    plan = _Plan(
+        batch_size, n_batches, epochs * n_batches, float(learning_rate), min(epochs, max(1, 200 // n_batches))
     )
-    optimiser = optax.chain(optax.clip_by_global_norm(100.0), optax.adam(schedule))
-    train_key, val_key = jax.random.split(key)
-
     weights, static = eqx.partition(vae, eqx.is_inexact_array)
-
-    def terms(weights, batch, key):
-        model = eqx.combine(weights, static)
-        log_prob, kl = jax.vmap(model.elbo_terms)(batch, jax.random.split(key, len(batch)))
-        return -jnp.mean(log_prob), jnp.mean(kl)
-
-    def loss(weights, batch, key):
-        reconstruction, kl = terms(weights, batch, key)
-        return reconstruction + beta * kl, jnp.stack([reconstruction, kl])
-
-    def step(carry, inputs):
-        weights, opt_state = carry
-        rows, key = inputs
-        grads, pair = jax.grad(loss, has_aux=True)(weights, x[rows], key)
-        updates, opt_state = optimiser.update(grads, opt_state, weights)
-        return (optax.apply_updates(weights, updates), opt_state), pair
-
-    def epoch(carry, number):
-        weights, opt_state, best_value, best_weights = carry
-        order_key, noise_key = jax.random.split(jax.random.fold_in(train_key, number))
-        order = jax.random.permutation(order_key, len(x))[: n_batches * batch_size]
-        rows = order.reshape(n_batches, batch_size)
-        keys = jax.random.split(noise_key, n_batches)
-        (weights, opt_state), pairs = jax.lax.scan(step, (weights, opt_state), (rows, keys))
-        row = jnp.mean(pairs, axis=0)
-        if x_val is None:
-            better = jnp.isfinite(row).all()
-        else:
-            val = jnp.stack(terms(weights, x_val, val_key))
-            value = val[0] + beta * val[1]
-            better = value < best_value  # False for NaN
-            best_value = jnp.where(better, value, best_value)
-            row = jnp.concatenate([row, val])
-        best_weights = jax.tree.map(lambda new, old: jnp.where(better, new, old), weights, best_weights)
-        return (weights, opt_state, best_value, best_weights), row
-
-    # About 200 steps a call: long enough that Python costs nothing, short enough for a live progress bar.
-    stride = min(epochs, max(1, 200 // n_batches))
-    width = len(TERMS) if x_val is not None else 2
-
-    @jax.jit
-    def run(carry, first, n):
-        def body(k, state):
-            carry, table = state
-            carry, row = epoch(carry, first + k)
-            return carry, table.at[k].set(row)
-
-        return jax.lax.fori_loop(0, n, body, (carry, jnp.zeros((stride, width))))
-
-    carry = (weights, optimiser.init(weights), jnp.asarray(jnp.inf), weights)
+    keys = jax.random.split(key)
+    carry = (weights, plan.optimiser().init(weights), jnp.asarray(jnp.inf), weights)
     rows: list[np.ndarray] = []
     best_epoch, stopped = -1, f"all {epochs} epochs done"
     while len(rows) < epochs:
-        n = min(stride, epochs - len(rows))
-        carry, new = run(carry, len(rows), n)
+        n = min(plan.stride, epochs - len(rows))
+        carry, new = _run(carry, static, x, x_val, keys, jnp.asarray(beta), jnp.asarray([len(rows), n]), plan)
         rows.extend(np.asarray(new)[:n])
         table = np.stack(rows)
         if progress is not None:

@@ -119,6 +119,7 @@ def test_score_in_chunks(run, cv, monkeypatch):
         else:
             assert a == b
 
+    assert whole.pop("alignment")["n_steps"] == 699  # needs neighbouring frames: not of a stream
     close(chunked, whole)
     monkeypatch.setattr(sys.modules["polyvae.score"], "MAX_SAMPLED", 100)
     sampled = pv.score(cv, pv.stream(run[0] / "part*.npz", chunk_bytes=12 * 12 * 90), generated=generated)
