@@ -47,7 +47,11 @@ ALL = [
 ]
 
 
-@pytest.mark.parametrize("featurizer", ALL, ids=alignment.describe)
+@pytest.mark.parametrize(
+    "featurizer",
+    [f if k in (0, 7, 10) else pytest.param(f, marks=pytest.mark.slow) for k, f in enumerate(ALL)],
+    ids=alignment.describe,
+)
 def test_a_saved_model_featurizes_as_before(tmp_path, featurizer):
     masses = [1.0, 2, 3, 4, 4, 3, 2, 1] if featurizer.coordinates else None
     traj = blob(n_dims=3 if type(featurizer) is pv.Reference else 2, masses=masses)
@@ -161,7 +165,7 @@ def test_distances_are_the_same_for_mirror_images(n_dims):
     [pv.PrincipalAxes(reversal=True), pv.Reference(reversal=True), pv.PairDistances(reversal=True)],
     ids=alignment.describe,
 )
-@pytest.mark.parametrize("n_dims", [2, 3])
+@pytest.mark.parametrize("n_dims", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_reversal_gives_exactly_equal_latents_for_a_chain_and_its_reverse(featurizer, n_dims):
     rng = np.random.default_rng(2)
     traj = pv.Trajectory(np.cumsum(rng.normal(size=(1000, 12, n_dims)), axis=1))
