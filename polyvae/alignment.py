@@ -182,6 +182,8 @@ def with_images(traj: Trajectory, *, mirror: bool = False, reversal: bool = Fals
         traj,
         positions=positions,
         time=None,
+        box=None,
+        origin=None if traj.origin is None else np.repeat(traj.origin, n, axis=0),
         segments=(1,) * len(positions),
         weights=None if traj.weights is None else np.repeat(traj.weights / n, n),
     )

@@ -2,20 +2,22 @@
 
 import json
 import math
+import re
 import shlex
 import signal
 import sys
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
+import jax
 import typer
 
 import polyvae as pv
 from polyvae.console import frame_bar, notes, print_optimum, print_scores, say, training_bar
+from polyvae.cv import map_frames
 from polyvae.errors import InputError
-from polyvae.files import refuse_overwriting, replacing, replacing_folder
-from polyvae.io.write import WRITERS
+from polyvae.files import check_output, replacing, replacing_folder
+from polyvae.io.write import WRITERS, check_trajectory_output
 
 app = typer.Typer(
     help="Collective variables from finished MD runs: train a VAE on a trajectory, project, generate, optimise.",
@@ -31,6 +33,7 @@ OBJECTIVES = {
     "shape_anisotropy": pv.shape_anisotropy,
 }
 FEATURIZERS = {"principal": pv.PrincipalAxes, "reference": pv.Reference, "distances": pv.PairDistances}
+_HELD_FRAMES = 200_000
 _QUICK = {"steps": 1500, "n_starts": 8, "refine_steps": 1000}
 
 Files = Annotated[
@@ -62,7 +65,7 @@ BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Frames in a
 Validation = Annotated[
     float, typer.Option("--validation", min=0.0, max=0.9, help="Fraction held out for early stopping; 0 for none.")
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Of weights, batches and draws.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of weights, batches and draws.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Objective = Annotated[str, typer.Option("--objective", help=f"One of {', '.join(OBJECTIVES)}.")]
 
@@ -108,6 +111,7 @@ def run(
     from polyvae.plot import save_figures
     from polyvae.report import write_report
 
+    _known("align", align, FEATURIZERS)
     with replacing_folder(out, force=force) as folder:
         traj = _read(files, _reading(locals()))
         if quick and epochs is None:
@@ -132,7 +136,9 @@ def run(
         scores = pv.score(cv, traj, generated=generated, seed=seed)
         scores["optimized"] = optimum.summary()
         if scores["alignment"]["message"]:
-            say(f"note: {scores['alignment']['message']} (--align {'|'.join(FEATURIZERS)})")
+            options = {kind.__name__: f"--align {name}" for name, kind in FEATURIZERS.items()}
+            text = re.sub(r"(\w+)\(\)", lambda m: options.get(m[1], m[0]), scores["alignment"]["message"])
+            say(f"note: the CV jumps where the conformation hardly changes: {text}")
         scores["data"] = {
             "files": [str(file) for file in files],
             "n_frames": traj.n_frames,
@@ -147,7 +153,7 @@ def run(
         save_figures(folder / "figures", cv, traj, z, generated, optimum)
         write_report(folder)
     print_scores(scores)
-    print_optimum(scores["optimized"], "Rg", traj.length_unit)
+    print_optimum(scores["optimized"], "rg", traj.length_unit, traj.length_unit)
     print(f"\nresults in {out}; open {out / 'report.html'}")
 
 
@@ -179,7 +185,8 @@ def fit(
 
     Example: polyvae fit run.xtc --top chain.pdb --latent-dim 2 --out model.safetensors
     """
-    refuse_overwriting(out, force=force)
+    _known("align", align, FEATURIZERS)
+    check_output(out, force=force, suffixes=[".safetensors"])
     traj = _read(files, _reading(locals()))
     cv = _fit(traj, align, latent_dim, beta, epochs, batch_size, validation, seed)
     cv.save(out)
@@ -213,12 +220,12 @@ def project(
     """
     for name in add or ():
         _known("add", name, OBJECTIVES)
-    refuse_overwriting(out, force=force)
+    check_output(out, force=force)
     cv = pv.load(model)
     stream = pv.stream(files, **_reading(locals()) | {"dims": cv.n_dims if dims is None else dims})
     with frame_bar("projecting", len(stream)) as count:
-        pv.project(cv, stream, out, columns={name: OBJECTIVES[name] for name in add or ()}, progress=count)
-    print(f"{cv.latent_dim} latents of {len(stream)} frames in {out}")
+        n = pv.project(cv, stream, out, columns={name: OBJECTIVES[name] for name in add or ()}, progress=count)
+    print(f"{cv.latent_dim} latents of {n} frames in {out}")
 
 
 @app.command()
@@ -234,7 +241,7 @@ def generate(
 
     Example: polyvae generate model.safetensors -n 1000 --out gen.xtc
     """
-    refuse_overwriting(out, force=force)
+    check_trajectory_output(out, force=force)
     written = pv.write(out, pv.sample(pv.load(model), n, seed=seed, noise=not mean))
     print(f"{n} conformations in {' and '.join(map(str, written))}")
 
@@ -266,14 +273,15 @@ def optimize(
     Example: polyvae optimize model.safetensors run.xtc --top chain.pdb --objective rg --out best.pdb
     """
     _known("objective", objective, OBJECTIVES)
-    refuse_overwriting(out, force=force)
+    check_trajectory_output(out, force=force)
     cv = pv.load(model)
     traj = _read(files, _reading(locals()))
     optimum = pv.optimize(
         cv, objective=OBJECTIVES[objective], start=traj, minimize=not maximize, n_starts=n_starts, seed=seed
     )
     pv.write(out, optimum.structure)
-    print_optimum(optimum.summary(), objective, cv.length_unit)
+    power = {"asphericity": f"{cv.length_unit}²", "shape_anisotropy": ""}.get(objective, cv.length_unit)
+    print_optimum(optimum.summary(), objective, power, cv.length_unit)
 
 
 @app.command()
@@ -299,11 +307,13 @@ def score(
 
     Example: polyvae score model.safetensors heldout.npz --out scores.json
     """
-    refuse_overwriting(out, force=force)
+    check_output(out, force=force)
     cv = pv.load(model)
     stream = pv.stream(files, **_reading(locals()) | {"dims": cv.n_dims if dims is None else dims})
+    # A run that fits in memory is held there, for what needs neighbouring frames.
+    data = stream if len(stream) > _HELD_FRAMES else _read(files, _reading(locals()) | {"dims": cv.n_dims})
     generated = pv.sample(cv, min(len(stream), 10_000), seed=seed)
-    scores = pv.score(cv, stream, generated=generated, seed=seed)
+    scores = pv.score(cv, data, generated=generated, seed=seed)
     _write_json(out, scores)
     print_scores(scores)
 
@@ -347,7 +357,7 @@ def info(
         print("  made with      " + ", ".join(f"{k} {v}" for k, v in cv.record["versions"].items()))
         return
     traj = _read([file], _reading(locals()))
-    rg = np.array([np.sqrt(((x - x.mean(0)) ** 2).sum(1).mean()) for x in traj.positions])
+    rg = map_frames(jax.jit(jax.vmap(pv.radius_of_gyration)), traj.positions)
     print(traj)
     print(f"  Rg  mean {rg.mean():.4g}, sd {rg.std():.4g}, {rg.min():.4g} to {rg.max():.4g} {traj.length_unit}")
 
@@ -368,7 +378,6 @@ def _read(files, options: dict) -> pv.Trajectory:
 
 
 def _fit(traj, align, latent_dim, beta, epochs, batch_size, validation, seed) -> pv.LatentCV:
-    _known("align", align, FEATURIZERS)
     with training_bar("training") as progress:
         return pv.fit(
             traj,
@@ -399,17 +408,21 @@ def main(argv: list[str] | None = None) -> None:
     debug = "--debug" in argv
     argv = [word for word in argv if word != "--debug"] or ["--help"]
     # So that temporary files go when a batch system ends the job.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP, and so does this
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         with notes():
             code = app(argv, prog_name="polyvae", standalone_mode=False)
+        if code == 130:
+            _fail("interrupted; nothing was written", 130)
         sys.exit(code or 0)
     except (InputError, OSError) as error:
         if debug:
             raise
         _fail(_one_line(error), 1)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted", 130)
+        _fail("interrupted; nothing was written", 130)
     except Exception as error:
         # What the parser raises for bad use knows its message and exit code.
         if debug or not hasattr(error, "format_message"):

@@ -50,9 +50,8 @@ def frame_bar(what: str, total: int) -> Iterator:
 
 
 def print_scores(scores: dict) -> None:
-    unit = scores["length_unit"]
-    parts = scores["frames"]
-    print(f"{'':26s}" + "".join(f"{name:>14s}" for name in parts))
+    unit, parts = scores["length_unit"], scores["frames"]
+    rows = [["", *parts]]
     for label, key in (
         ("frames", "n_frames"),
         ("variance explained", "fve"),
@@ -63,10 +62,22 @@ def print_scores(scores: dict) -> None:
         ("aggregated std", "aggregated_std"),
         ("correlation with Rg", "correlation_rg"),
     ):
-        print(f"{label:26s}" + "".join(f"{_number(part[key]):>14s}" for part in parts.values()))
-    floor = scores["generated"]["noise_floor"]
-    print(f"generated against data, Wasserstein-1 in {unit} (two halves of the data):")
-    print("  " + ", ".join(f"{k} {v:.3f} ({floor[k]:.3f})" for k, v in scores["generated"].items() if k in floor))
+        rows.append([label, *(_number(part[key]) for part in parts.values())])
+    _table(rows)
+    if "alignment" in scores:
+        found = scores["alignment"]
+        print(f"alignment jumps at {found['n_jumps']} of {found['n_steps']} steps")
+    if "generated" in scores:
+        apart, floor = scores["generated"], scores["generated"]["noise_floor"]
+        print(f"generated against data, Wasserstein-1 in {unit} (two halves of the data):")
+        print("  " + ", ".join(f"{name} {apart[name]:.3f} ({value:.3f})" for name, value in floor.items()))
+
+
+def _table(rows: list[list[str]]) -> None:
+    """Columns as wide as their widest cell: the first flush left, the others right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        print("   ".join([first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(others, widths[1:], strict=True))]))
 
 
 def _number(value) -> str:
@@ -77,16 +88,21 @@ def _number(value) -> str:
     return str(value) if isinstance(value, int) else f"{value:.3f}"
 
 
-def print_optimum(summary: dict, objective: str, unit: str) -> None:
+def print_optimum(summary: dict, objective: str, objective_unit: str, unit: str) -> None:
     found, extreme, limits = summary["optimized"], summary["data_extreme"], summary["limits"]
-    print(f"\n{f'optimised {objective} ({unit})':26s}{'found':>14s}{'data extreme':>14s}   allowed")
+    rows = [["", "found", "data extreme", "allowed"]]
     for label, key, allowed in (
-        ("objective", "objective", ""),
-        ("Rg", "rg", ""),
-        ("shortest bond", "shortest_bond", f"at least {limits['shortest_bond']:.3f}"),
-        ("mean bond", "mean_bond", f"{limits['shortest_mean_bond']:.3f} to {limits['longest_mean_bond']:.3f}"),
-        ("longest bond", "longest_bond", f"at most {limits['longest_bond']:.3f}"),
-        ("closest pair", "closest_pair", f"at least {limits['closest_pair']:.3f}"),
+        (f"{objective} ({objective_unit})" if objective_unit else objective, "objective", ""),
+        (f"Rg ({unit})", "rg", ""),
+        ("shortest bond", "shortest_bond", f"at least {max(limits['shortest_bond'], limits['closest_pair']):.4g}"),
+        ("mean bond", "mean_bond", f"{limits['shortest_mean_bond']:.4g} to {limits['longest_mean_bond']:.4g}"),
+        ("longest bond", "longest_bond", f"at most {limits['longest_bond']:.4g}"),
+        ("closest pair without a bond", "closest_free_pair", f"at least {limits['closest_free_pair']:.4g}"),
     ):
-        print(f"{label:26s}{found[key]:14.3f}{extreme[key]:14.3f}   {allowed}")
+        if key == "objective" and objective == "rg":
+            continue
+        cells = ["-" if which[key] is None else f"{which[key]:.4g}" for which in (found, extreme)]
+        rows.append([label, *cells, allowed])
+    print()
+    _table(rows)
     print(summary["message"])

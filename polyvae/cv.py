@@ -160,6 +160,9 @@ def map_frames(batched: Callable, rows: np.ndarray):
     One compilation and bounded memory; and since the shape is always the same, the result for a row does
     not depend, to the last bit, on how many rows come with it.
     """
+    if len(rows) == 0:
+        output = jax.eval_shape(batched, jax.ShapeDtypeStruct((0, *rows.shape[1:]), rows.dtype))
+        return jax.tree.map(lambda a: np.empty(a.shape, a.dtype), output)
     outputs = []
     for start in range(0, len(rows), _CHUNK):
         piece = rows[start : start + _CHUNK]
@@ -220,6 +223,8 @@ def fit(
         raise InputError(f"beta must be 0 or a positive number; got {beta}")
     if epochs is not None and epochs < 1:
         raise InputError(f"epochs must be at least 1; got {epochs}")
+    if not 0 <= seed < 2**32:
+        raise InputError(f"the seed must lie between 0 and 2^32 - 1; got {seed}")
     if batch_size < 1:
         raise InputError(f"the batch size must be at least 1; got {batch_size}")
     held_out = validation_blocks(traj.n_frames, validation)

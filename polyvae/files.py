@@ -4,7 +4,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from polyvae.errors import InputError
@@ -42,7 +42,10 @@ def replacing_folder(path: str | os.PathLike, *, force: bool = False) -> Iterato
     the same name are replaced and all others stay.
     """
     path = Path(path).absolute()
-    refuse_overwriting(path, force=force and not path.is_file())
+    if any(place.is_file() for place in (path, *path.parents)):
+        raise InputError(f"{path} is a file or lies under one; name a folder")
+    refuse_overwriting(path, force=force)
+    made = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     temporary.mkdir()
@@ -54,6 +57,9 @@ def replacing_folder(path: str | os.PathLike, *, force: bool = False) -> Iterato
             os.replace(file, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        for parent in made:  # innermost first; one that got its results is not empty
+            with contextlib.suppress(OSError):
+                parent.rmdir()
 
 
 def refuse_overwriting(path: str | os.PathLike, *, force: bool = False) -> None:
@@ -63,3 +69,20 @@ def refuse_overwriting(path: str | os.PathLike, *, force: bool = False) -> None:
     if occupied and not force:
         what = "holds files already" if path.is_dir() else "exists already"
         raise InputError(f"{path} {what}; name another place, or give --force to replace")
+
+
+def check_output(path: str | os.PathLike, *, force: bool = False, suffixes: Collection[str] = ()) -> None:
+    """Raise, before any work is done, where a file cannot or must not be written at `path`.
+
+    Raises:
+        FileNotFoundError: its folder does not exist.
+        InputError: it is a folder, ends in none of `suffixes`, or stands there already without `force`.
+    """
+    path = Path(path)
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise InputError(f"{path}: the name must end in {', '.join(suffixes)}; got {path.suffix or 'no suffix'}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist; create it first")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the name of a file")
+    refuse_overwriting(path, force=force)

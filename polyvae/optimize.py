@@ -93,7 +93,8 @@ class Optimum:
                 "shortest_bond": float(bonds.min(initial=np.inf)),
                 "mean_bond": float(bonds.mean()),
                 "longest_bond": float(bonds.max(initial=0.0)),
-                "closest_pair": float(min(bonds.min(initial=np.inf), free.min(initial=np.inf))),
+                "closest_pair": float(np.concatenate([bonds, free]).min()),
+                "closest_free_pair": float(free.min()) if len(free) else None,
             }
 
         limits = {k: v for k, v in dataclasses.asdict(self.limits).items() if k != "bonds"}
@@ -141,6 +142,8 @@ def optimize(
     traj = dataclasses.replace(traj, positions=cv.frames(traj), length_unit=cv.length_unit)
     if n_starts < 1:
         raise InputError(f"n_starts must be at least 1; got {n_starts}")
+    if seed < 0:
+        raise InputError(f"the seed must be 0 or a positive number; got {seed}")
     shape = jax.eval_shape(objective, jax.ShapeDtypeStruct(traj.positions.shape[1:], jnp.float32))
     if getattr(shape, "shape", None) != ():
         raise InputError(f"the objective must give one number for one frame; it gives {shape}")
@@ -195,9 +198,9 @@ def optimize(
         else f"no conformation was found whose objective is {word} than in every frame of the data"
     )
     message += (
-        "; bonds and pairs are within the data's 0.1 % quantiles"
+        "; bonds lie between the data's 0.1 % and 99.9 % quantiles and no pair is closer than its 0.1 % quantile"
         if valid[best]
-        else "; no conformation with such an objective has all bonds and pairs within the data's 0.1 % quantiles"
+        else "; no conformation was found with all bonds and pairs within the data's 0.1 % and 99.9 % quantiles"
     )
     frames = dataclasses.replace(cv.template, positions=candidates, segments=(1,) * len(candidates))
     return Optimum(

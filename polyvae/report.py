@@ -19,7 +19,7 @@ _UNIT_NAMES = {"nm": "nanometres", "angstrom": "ångström", "sigma": "reduced u
 
 _PURPOSES = {
     "report.html": "this page",
-    "model.safetensors": "the collective variable: polyvae.load, polyvae project, polyvae export",
+    "model.safetensors": "the collective variable: polyvae.load, polyvae project",
     "COLVAR": "latent coordinates of every frame, as PLUMED writes and reads them",
     "latent.npz": "the same latent coordinates as a NumPy array",
     "latent.csv": "the same latent coordinates as a table",
@@ -315,13 +315,14 @@ def _optimum(scores: dict) -> str:
         low, high = _number(_get(limits, low)), _number(_get(limits, high))
         return f"{low} to {high}" if low and high else None
 
-    least = _number(_get(limits, "closest_pair"))
+    least, apart = (_number(_get(limits, key)) for key in ("closest_pair", "closest_free_pair"))
     bonds = between("shortest_bond", "longest_bond")
     allowed = {
         "shortest_bond": bonds,
         "longest_bond": bonds,
         "mean_bond": between("shortest_mean_bond", "longest_mean_bond"),
         "closest_pair": f"at least {least}" if least else None,
+        "closest_free_pair": f"at least {apart}" if apart else None,
     }
     names = {
         "rg": "radius of gyration",
@@ -330,6 +331,7 @@ def _optimum(scores: dict) -> str:
         "mean_bond": "mean bond",
         "longest_bond": "longest bond",
         "closest_pair": "closest pair of beads",
+        "closest_free_pair": "closest pair without a bond",
     }
     rows = []
     for key, name in names.items():

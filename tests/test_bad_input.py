@@ -1,5 +1,8 @@
 """Broken files: one clear line that names the file and, where it can, the frame; exit 1; nothing written."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from conftest import ideal_chains
@@ -123,6 +126,22 @@ class TestNpz:
         with pytest.raises(pv.InputError, match="cannot be read as npz"):
             pv.read(path)
 
+    @pytest.mark.parametrize(
+        ("arrays", "words"),
+        [
+            ({"arr": np.zeros((300, 0, 3))}, "at least one bead"),
+            ({"arr": np.zeros((30, 4, 3), complex)}, "real numbers"),
+            ({"arr": np.zeros((30, 4, 3), str)}, "real numbers"),
+            ({"box": np.zeros((30, 2))}, "box vectors need shape"),
+            ({"segments": np.array(["a"])}, "segments must be whole numbers"),
+            ({"length_unit": "furlong"}, "furlong"),
+        ],
+    )
+    def test_odd_arrays_are_refused_by_name(self, tmp_path, arrays, words):
+        np.savez(tmp_path / "a.npz", **{"arr": ideal_chains(30, 4, 3)} | arrays)
+        with pytest.raises(pv.InputError, match=f"a.npz: .*{words}"):
+            pv.read(tmp_path / "a.npz")
+
     def test_truncated(self, tmp_path):
         path = tmp_path / "a.npz"
         np.savez(path, arr=ideal_chains(50, 4, 2))
@@ -215,7 +234,8 @@ def test_a_file_that_is_no_model(tmp_path, capfd):
 
 def test_bad_use_is_2(tmp_path, capfd):
     for words in (["run", "x.npz", "--latent-dim", "0"], ["run"], ["frobnicate"], ["run", "x.npz", "--bogus"],
-                  ["fit", "x.npz"], ["run", "x.npz", "--align", "sideways"]):  # fmt: skip
+                  ["fit", "x.npz"],
+                  ["run", "x.npz", "--seed", "-1"], ["run", "x.npz", "--align", "sideways"]):  # fmt: skip
         if words[-1] == "sideways":
             np.savez(tmp_path / "x.npz", arr=ideal_chains(300, 5, 2))
             words[1] = tmp_path / "x.npz"
@@ -224,6 +244,27 @@ def test_bad_use_is_2(tmp_path, capfd):
         assert code == 2, words
         assert "Traceback" not in err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("suffix", [".xtc", ".dcd", ".npz", ".pdb", ".gro"])
+def test_a_full_disk_leaves_the_old_file(tmp_path, suffix):
+    """A limit on the size of files makes every write beyond it fail, as a full disk does."""
+    path = tmp_path / f"run{suffix}"
+    pv.write(path, good(), topology=False)
+    before = path.read_bytes()
+    code = (
+        "import resource, signal, sys, numpy as np, polyvae as pv\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "traj = pv.read(sys.argv[1], length_unit='nm')\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)\n"
+        "try:\n    pv.write(sys.argv[1], traj, topology=False)\n"
+        "except OSError as error:\n    print(error)\nelse:\n    sys.exit('no error')\n"
+    )
+    words = [sys.executable, "-c", code, str(path), str(len(before) // 2)]
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
 def test_debug_shows_the_traceback(tmp_path):

@@ -85,7 +85,7 @@ def test_optimize_prints_the_table_and_writes_the_structure(folder, tmp_path, ca
         "optimize", folder / "model.safetensors", folder / "run.xtc", "--starts", 4, "--out", tmp_path / "best.pdb"
     )
     out = capfd.readouterr().out
-    for word in ("Rg", "shortest bond", "closest pair", "data extreme", "allowed", "quantiles"):
+    for word in ("Rg (nm)", "shortest bond", "closest pair without a bond", "data extreme", "allowed", "quantile"):
         assert word in out
     assert (tmp_path / "best.pdb").read_text().count("ATOM") == 6
 
@@ -94,12 +94,33 @@ def test_score_and_info(folder, tmp_path, capfd):
     call("score", folder / "model.safetensors", folder / "run.xtc", "--out", tmp_path / "s.json")
     scores = json.loads((tmp_path / "s.json").read_text())
     assert set(scores["frames"]) == {"all", "train", "validation"}
-    assert scores["generated"]["bond"] > 0
-    capfd.readouterr()
+    model = pv.load(folder / "model.safetensors")
+    traj = pv.read(folder / "run.xtc")
+    assert scores == pv.score(model, traj, generated=pv.sample(model, 600))
+    assert "alignment jumps at 0 of 599 steps" in capfd.readouterr().out
     call("info", folder / "model.safetensors")
     assert "6 beads in 3-D (nm)" in capfd.readouterr().out
     call("info", folder / "more.npz")
     assert "100 frames of 6 beads in 3-D, angstrom" in capfd.readouterr().out
+
+
+def test_outputs_are_checked_before_the_work(folder, tmp_path, capfd):
+    """A folder that is not there, another suffix, and the topology that would be written beside an XTC."""
+    (tmp_path / "gen.pdb").write_text("precious")
+    model = folder / "model.safetensors"
+    for words, text in (
+        (["fit", folder / "run.xtc", "--out", tmp_path / "no" / "m.safetensors"], "does not exist"),
+        (["fit", folder / "run.xtc", "--out", tmp_path / "m.npz"], "must end in .safetensors"),
+        (["generate", model, "--out", tmp_path / "gen.xtc"], "gen.pdb exists already"),
+        (["optimize", model, folder / "run.xtc", "--out", tmp_path / "best.foo"], "must end in .npz"),
+        (["run", folder / "run.xtc", "--out", tmp_path / "gen.pdb", "--force"], "is a file"),
+    ):
+        with pytest.raises(SystemExit) as exit_:
+            cli.main([str(word) for word in words])
+        assert exit_.value.code == 1
+        assert text in capfd.readouterr().err
+    assert (tmp_path / "gen.pdb").read_text() == "precious"
+    assert [path.name for path in tmp_path.iterdir()] == ["gen.pdb"]
 
 
 def test_run_force_replaces_its_own_files_and_keeps_others(folder, tmp_path, capfd):

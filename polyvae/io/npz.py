@@ -8,6 +8,7 @@ import numpy as np
 
 from polyvae.errors import InputError
 from polyvae.io.frames import Frames, short
+from polyvae.trajectory import LENGTH_UNITS
 
 _PER_FRAME = ("time", "box")
 _EXTRAS = ("masses", "bonds", "names", "segments")
@@ -46,6 +47,17 @@ class NpzFile:
                 f"{path}: array {self._name!r} has shape {shape}; "
                 f"positions need (n_frames, n_beads, 2 or 3). Reshape it and save it again"
             )
+        kind = self._columns[self._name].dtype.kind
+        if kind not in "fiu" or shape[1] == 0:
+            raise InputError(f"{path}: positions must be real numbers of at least one bead; got {kind!r} {shape}")
+        box = self._columns.get("box")
+        if box is not None and (len(box.shape) != 3 or box.shape[1:] not in ((2, 2), (3, 3))):
+            raise InputError(f"{path}: box vectors need shape (n_frames, 3, 3); got {box.shape}")
+        if self.stated_unit is not None and self.stated_unit not in LENGTH_UNITS:
+            raise InputError(f"{path}: length_unit must be {', '.join(LENGTH_UNITS)}; got {self.stated_unit!r}")
+        segments = self.extras.get("segments")
+        if segments is not None and (segments.ndim != 1 or segments.dtype.kind not in "iu"):
+            raise InputError(f"{path}: segments must be whole numbers, one a piece; got {segments.dtype}")
         self.n_frames, self.n_atoms = shape[:2]
         for name in _PER_FRAME:
             column = self._columns.get(name)

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from polyvae.errors import InputError
-from polyvae.files import replacing
-from polyvae.io.dcd import AKMA_PS
+from polyvae.files import check_output, replacing
+from polyvae.io.dcd import AKMA_PS, DcdFile
+from polyvae.io.frames import DamagedError
+from polyvae.io.xtc import XtcFile
 from polyvae.molecules import lengths_and_angles
 from polyvae.sources import as_trajectory
 from polyvae.trajectory import Trajectory, chain_bonds
@@ -53,11 +55,33 @@ def write(path: str | os.PathLike, traj: Trajectory, *, topology: bool = True) -
     written = [path]
     with replacing(path) as temporary:
         WRITERS[suffix](temporary, traj)
+        if suffix in _READ_BACK:
+            _check_whole(path, temporary, traj.n_frames)
     if topology and suffix in (".xtc", ".dcd"):
         written.append(path.with_suffix(".pdb"))
         with replacing(written[-1]) as temporary:
             _write_pdb(temporary, _near_origin(traj[0]))
     return written
+
+
+def check_trajectory_output(path: str | os.PathLike, *, force: bool = False) -> None:
+    """`files.check_output` for `write`: also for the topology that goes beside an XTC or DCD, and for the DCD
+    that can stand in for an XTC."""
+    path = Path(path)
+    check_output(path, force=force, suffixes=WRITERS)
+    beside = {".xtc": (".pdb", ".dcd"), ".dcd": (".pdb",)}
+    for suffix in beside.get(path.suffix.lower(), ()):
+        check_output(path.with_suffix(suffix), force=force)
+
+
+def _check_whole(path: Path, temporary: Path, n_frames: int) -> None:
+    """The XTC and DCD writers say nothing where the disk is full: count the frames that are there."""
+    try:
+        found = _READ_BACK[temporary.suffix.lower()](temporary).n_frames
+    except (InputError, DamagedError):
+        found = 0
+    if found != n_frames:
+        raise OSError(f"{path}: not all frames could be written; is the disk full?")
 
 
 def _near_origin(frame: Trajectory) -> Trajectory:
@@ -199,4 +223,5 @@ def _write_pdb(path: Path, traj: Trajectory) -> None:
         path.write_text("".join(line for line in lines if not line.startswith(("CRYST1", "REMARK 285"))))
 
 
+_READ_BACK = {".xtc": XtcFile, ".dcd": DcdFile}
 WRITERS = {".npz": _write_npz, ".xtc": _write_xtc, ".dcd": _write_dcd, ".gro": _write_gro, ".pdb": _write_pdb}

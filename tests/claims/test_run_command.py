@@ -25,7 +25,7 @@ CASES = {
 
 
 def polyvae(*words) -> float:
-    """Run the command in a process of its own, warnings as errors; returns the seconds it took."""
+    """Run the command in a process of its own; returns the seconds it took."""
     began = time.perf_counter()
     words = [sys.executable, "-m", "polyvae", *map(str, words)]
     result = subprocess.run(words, capture_output=True, text=True, check=False)
