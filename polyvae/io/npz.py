@@ -41,6 +41,14 @@ class NpzFile:
                 f'{path} holds the arrays {", ".join(names) or "(none)"}; name the positions "arr" or "positions"'
             )
         self._name = found[0]
+        try:
+            self._check()
+        except InputError:
+            self.close()
+            raise
+
+    def _check(self) -> None:
+        path = self.path
         shape = self._columns[self._name].shape
         if len(shape) != 3 or shape[2] not in (2, 3):
             raise InputError(
