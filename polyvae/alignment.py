@@ -120,7 +120,7 @@ def check_alignment(traj: Trajectory, featurizer, candidates=None) -> AlignmentR
         featurizer: fitted.
         candidates: featurizers to try in its place, best liked first; each is fitted to `traj`. By
             default `Reference()`, `PrincipalAxes()` and `PairDistances()`, without those of its own kind
-            and options.
+            and options. With none, jumps are counted and nothing else is tried.
     """
     found = jumps(traj, featurizer)
     name = describe(featurizer)
@@ -138,7 +138,9 @@ def check_alignment(traj: Trajectory, featurizer, candidates=None) -> AlignmentR
             break
     best = min(tried, key=tried.get, default=None)
     message = f"{name} jumps at {found.count} of {found.n_steps} steps (first at frame {found.frames[0]})"
-    if best is None or tried[best] >= found.fraction:
+    if best is None:
+        return AlignmentReport(name, found, tried, None, message)
+    if tried[best] >= found.fraction:
         return AlignmentReport(name, found, tried, None, f"{message}, and no other alignment jumps less")
     advice = "does not" if tried[best] == 0 else f"jumps at {tried[best]:.2%} of them only"
     return AlignmentReport(name, found, tried, best, f"{message}; {best} {advice}")

@@ -34,7 +34,7 @@ OBJECTIVES = {
 }
 FEATURIZERS = {"principal": pv.PrincipalAxes, "reference": pv.Reference, "distances": pv.PairDistances}
 _HELD_FRAMES = 200_000
-_QUICK = {"steps": 1500, "n_starts": 8, "refine_steps": 1000}
+_QUICK = {"steps": 1000, "n_starts": 8, "refine_steps": 700}
 
 Files = Annotated[
     list[Path],
@@ -133,7 +133,7 @@ def run(
         pv.write(folder / "optimized.pdb", optimum.structure)
 
         say("scoring and drawing")
-        scores = pv.score(cv, traj, generated=generated, seed=seed)
+        scores = pv.score(cv, traj, generated=generated, alternatives=not quick, seed=seed)
         scores["optimized"] = optimum.summary()
         if scores["alignment"]["message"]:
             options = {kind.__name__: f"--align {name}" for name, kind in FEATURIZERS.items()}

@@ -21,12 +21,15 @@ MAX_SAMPLED = 20_000  # frames of a `Stream` that distances between ensembles ar
 ACTIVE = 0.01  # variance of the mean above which a latent counts as active (Burda et al., arXiv:1509.00519)
 
 
-def score(cv: LatentCV, data, *, generated: Trajectory | None = None, seed: int = 0) -> dict:
+def score(
+    cv: LatentCV, data, *, generated: Trajectory | None = None, alternatives: bool = True, seed: int = 0
+) -> dict:
     """How well the model holds up on a trajectory.
 
     Args:
         data: a `Trajectory`, what `as_trajectory` takes, or a `Stream` of any length.
         generated: conformations to compare with the data, in the model's unit.
+        alternatives: where the alignment jumps, try the others, which takes some seconds.
         seed: of the draws.
 
     Returns:
@@ -81,7 +84,7 @@ def score(cv: LatentCV, data, *, generated: Trajectory | None = None, seed: int 
     result = {"length_unit": cv.length_unit, "frames": {name: sums[name].scores(cv) for name in parts}}
     traj = concatenate(kept)
     if not isinstance(data, Stream):
-        result["alignment"] = _alignment(cv, traj)
+        result["alignment"] = _alignment(cv, traj, alternatives)
     if generated is not None:
         order = np.random.default_rng(seed).permutation(traj.n_frames)
         halves = [traj[np.sort(half)] for half in np.array_split(order, 2)] if traj.n_frames > 1 else [traj, traj]
@@ -90,8 +93,8 @@ def score(cv: LatentCV, data, *, generated: Trajectory | None = None, seed: int 
     return result
 
 
-def _alignment(cv: LatentCV, traj: Trajectory) -> dict:
-    report = alignment.check_alignment(traj, cv.featurizer)
+def _alignment(cv: LatentCV, traj: Trajectory, alternatives: bool) -> dict:
+    report = alignment.check_alignment(traj, cv.featurizer, None if alternatives else [])
     return {
         "featurizer": report.name,
         "n_steps": report.jumps.n_steps,

@@ -162,7 +162,11 @@ def test_distances_are_the_same_for_mirror_images(n_dims):
 
 @pytest.mark.parametrize(
     "featurizer",
-    [pv.PrincipalAxes(reversal=True), pv.Reference(reversal=True), pv.PairDistances(reversal=True)],
+    [
+        pv.PrincipalAxes(reversal=True),
+        pytest.param(pv.Reference(reversal=True), marks=pytest.mark.slow),
+        pytest.param(pv.PairDistances(reversal=True), marks=pytest.mark.slow),
+    ],
     ids=alignment.describe,
 )
 @pytest.mark.parametrize("n_dims", [pytest.param(2, marks=pytest.mark.slow), 3])
@@ -267,7 +271,11 @@ def test_coordinates_from_too_few_distances_are_refused_by_name():
             cv.decode(cv.transform(traj[:2]), coordinates=True)
 
 
-@pytest.mark.parametrize("featurizer", [ALL[0], ALL[6], ALL[7], ALL[9]], ids=alignment.describe)
+@pytest.mark.parametrize(
+    "featurizer",
+    [ALL[0], pytest.param(ALL[6], marks=pytest.mark.slow), pytest.param(ALL[7], marks=pytest.mark.slow), ALL[9]],
+    ids=alignment.describe,
+)
 def test_one_and_two_beads(featurizer):
     for n_beads in (1, 2):
         for n_dims in (2, 3):

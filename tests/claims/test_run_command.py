@@ -113,7 +113,7 @@ def check_report(html: str) -> None:
     assert 'src="http' not in html
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ["chain2d", "chain3d", pytest.param("long_paths", marks=pytest.mark.slow)])
 def test_quick_run(case, tmp_path):
     seconds = polyvae("run", *CASES[case](), "--out", tmp_path / "out", "--quick")
     print(f"\n{case} --quick: {seconds:.1f} s")
