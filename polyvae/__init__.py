@@ -3,6 +3,7 @@
 from polyvae.cv import LatentCV, fit, load
 from polyvae.errors import InputError
 from polyvae.featurize import PairDistances, PrincipalAxes, Reference
+from polyvae.fitted import FittedVAE, fit_vae
 from polyvae.generate import sample
 from polyvae.geometry import (
     acylindricity,
@@ -15,6 +16,7 @@ from polyvae.geometry import (
 from polyvae.io.colvar import write_colvar
 from polyvae.io.read import read, stream
 from polyvae.io.write import write
+from polyvae.likelihood import Bernoulli, Categorical, Gaussian
 from polyvae.optimize import Optimum, optimize
 from polyvae.project import project
 from polyvae.score import score
@@ -23,6 +25,10 @@ from polyvae.superposition import rmsd
 from polyvae.trajectory import Trajectory
 
 __all__ = [
+    "Bernoulli",
+    "Categorical",
+    "FittedVAE",
+    "Gaussian",
     "InputError",
     "LatentCV",
     "Optimum",
@@ -37,6 +43,7 @@ __all__ = [
     "contacts",
     "end_to_end",
     "fit",
+    "fit_vae",
     "load",
     "optimize",
     "project",

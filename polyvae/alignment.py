@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from polyvae import geometry, superposition
-from polyvae.cv import map_frames
+from polyvae.batches import map_frames
 from polyvae.errors import InputError
 from polyvae.featurize import PairDistances, PrincipalAxes, Reference
 from polyvae.trajectory import Trajectory

@@ -13,8 +13,9 @@ import jax
 import typer
 
 import polyvae as pv
+from polyvae.batches import map_frames
 from polyvae.console import frame_bar, notes, print_optimum, print_scores, say, training_bar
-from polyvae.cv import map_frames
+from polyvae.cv import load_cv
 from polyvae.errors import InputError
 from polyvae.files import check_output, replacing, replacing_folder
 from polyvae.io.write import WRITERS, check_trajectory_output
@@ -221,7 +222,7 @@ def project(
     for name in add or ():
         _known("add", name, OBJECTIVES)
     check_output(out, force=force)
-    cv = pv.load(model)
+    cv = load_cv(model)
     stream = pv.stream(files, **_reading(locals()) | {"dims": cv.n_dims if dims is None else dims})
     with frame_bar("projecting", len(stream)) as count:
         n = pv.project(cv, stream, out, columns={name: OBJECTIVES[name] for name in add or ()}, progress=count)
@@ -242,7 +243,7 @@ def generate(
     Example: polyvae generate model.safetensors -n 1000 --out gen.xtc
     """
     check_trajectory_output(out, force=force)
-    written = pv.write(out, pv.sample(pv.load(model), n, seed=seed, noise=not mean))
+    written = pv.write(out, pv.sample(load_cv(model), n, seed=seed, noise=not mean))
     print(f"{n} conformations in {' and '.join(map(str, written))}")
 
 
@@ -274,7 +275,7 @@ def optimize(
     """
     _known("objective", objective, OBJECTIVES)
     check_trajectory_output(out, force=force)
-    cv = pv.load(model)
+    cv = load_cv(model)
     traj = _read(files, _reading(locals()))
     optimum = pv.optimize(
         cv, objective=OBJECTIVES[objective], start=traj, minimize=not maximize, n_starts=n_starts, seed=seed
@@ -308,7 +309,7 @@ def score(
     Example: polyvae score model.safetensors heldout.npz --out scores.json
     """
     check_output(out, force=force)
-    cv = pv.load(model)
+    cv = load_cv(model)
     stream = pv.stream(files, **_reading(locals()) | {"dims": cv.n_dims if dims is None else dims})
     # A run that fits in memory is held there, for what needs neighbouring frames.
     data = stream if len(stream) > _HELD_FRAMES else _read(files, _reading(locals()) | {"dims": cv.n_dims})

@@ -1,32 +1,66 @@
 """The latent collective variable: featurizer, scaling and VAE in one artefact."""
 
+import contextlib
 import dataclasses
 import functools
-import hashlib
-import json
 import os
-from collections.abc import Callable, Sequence
-from importlib import metadata
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
 from jaxtyping import Array, Float
 
-from polyvae import geometry
+from polyvae import geometry, modelfile
+from polyvae.batches import map_frames
+from polyvae.checkpoint import digest
 from polyvae.errors import InputError
 from polyvae.featurize import FEATURIZERS, PairDistances, PrincipalAxes, Reference
-from polyvae.files import replacing
+from polyvae.fitted import FittedVAE, prepare
 from polyvae.likelihood import Gaussian
-from polyvae.sources import Stream, as_trajectory
-from polyvae.train import train, validation_blocks
+from polyvae.sources import Stream, as_trajectory, concatenate
 from polyvae.trajectory import Trajectory
 from polyvae.vae import VAE
 
-FORMAT = 1
-_CHUNK = 4096
+IN_MEMORY = 1 << 30  # bytes of coordinates beyond which `fit` works from a file
+_PIECE = 1 << 16  # frames at a time then
+
+
+class CVFunction(eqx.Module):
+    """What a `LatentCV` computes, for one frame, without what it knows beside."""
+
+    featurizer: PrincipalAxes | Reference | PairDistances
+    mean: Float[Array, "features"]
+    scale: Float[Array, "*features"]
+    vae: VAE
+    n_dims: int = eqx.field(static=True)
+
+    def standardize(self, positions):
+        return (self.featurizer(positions) - self.mean) / self.scale
+
+    def posterior(self, positions):
+        return self.vae.encode(self.standardize(positions))
+
+    def decode_features(self, z):
+        return self.vae.decode(z) * self.scale + self.mean
+
+    def decode(self, z):
+        return self.featurizer.inverse(self.decode_features(z), self.n_dims)
+
+    def align(self, positions):
+        if self.featurizer.coordinates:
+            return self.featurizer.inverse(self.featurizer(positions), self.n_dims)
+        return geometry.in_principal_frame(positions)
+
+
+# The weights are arguments: a second model of the same shape is not compiled again.
+_encode = eqx.filter_jit(lambda cv, rows: jax.vmap(cv.posterior)(rows))
+_decode = eqx.filter_jit(lambda cv, rows: jax.vmap(cv.decode)(rows))
+_decode_features = eqx.filter_jit(lambda cv, rows: jax.vmap(cv.decode_features)(rows))
+_align = eqx.filter_jit(lambda cv, rows: jax.vmap(cv.align)(rows))
+_featurize = eqx.filter_jit(lambda featurizer, rows: jax.vmap(featurizer)(rows))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,13 +87,8 @@ class LatentCV:
     template: Trajectory
     record: dict
 
-    # Compiled once for each model, not once for each call.
+    # For one frame the weights are constants of the program, compiled once for each model.
     _compiled = functools.cached_property(lambda self: jax.jit(lambda x: self.posterior(x)[0]))
-    _batched = functools.cached_property(lambda self: jax.jit(jax.vmap(self)))
-    _batched_posterior = functools.cached_property(lambda self: jax.jit(jax.vmap(self.posterior)))
-    _batched_align = functools.cached_property(lambda self: jax.jit(jax.vmap(self._align_one)))
-    _batched_decode = functools.cached_property(lambda self: jax.jit(jax.vmap(self.decode_one)))
-    _batched_features = functools.cached_property(lambda self: jax.jit(jax.vmap(self.decode_features)))
 
     latent_dim = property(lambda self: self.vae.latent_dim, doc="Number of latent coordinates.")
     n_beads = property(lambda self: self.template.n_beads, doc="Beads in a frame.")
@@ -88,15 +117,19 @@ class LatentCV:
                 f"one frame must have shape ({self.n_beads}, {self.n_dims}); got {positions.shape}. "
                 f"Use jax.vmap, or cv.transform for many frames"
             )
-        return (self.featurizer(positions) - self.mean) / self.scale
+        return self.function().standardize(positions)
+
+    def function(self) -> "CVFunction":
+        """The model's arithmetic alone, a pytree, for functions that take the weights as an argument."""
+        return CVFunction(self.featurizer, self.mean, self.scale, self.vae, self.n_dims)
 
     def decode_one(self, z: Float[Array, "latent"]) -> Float[Array, "beads dims"]:
         """Mean conformation at one point of the latent space, in the featurizer's frame."""
-        return self.featurizer.inverse(self.decode_features(z), self.n_dims)
+        return self.function().decode(z)
 
     def decode_features(self, z: Float[Array, "latent"]) -> Float[Array, "features"]:
         """Mean features at one point of the latent space, in `length_unit`."""
-        return self.vae.decode(z) * self.scale + self.mean
+        return self.function().decode_features(z)
 
     def transform(self, data: Trajectory | np.ndarray) -> np.ndarray:
         """Latent coordinates (n_frames, latent_dim) of a trajectory, or of all that `as_trajectory` takes.
@@ -106,11 +139,11 @@ class LatentCV:
         """
         if isinstance(data, Stream):
             return np.concatenate([self.transform(chunk) for chunk in data])
-        return map_frames(self._batched, self.frames(data))
+        return self._map(_encode, self.frames(data))[0]
 
     def transform_posterior(self, data: Trajectory | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of q(z|x) for each frame, both (n_frames, latent_dim)."""
-        return map_frames(self._batched_posterior, self.frames(data))
+        return self._map(_encode, self.frames(data))
 
     def decode(self, z: Float[Array, "frames latent"], *, coordinates: bool = False) -> np.ndarray:
         """Mean conformations (n, n_beads, n_dims) at latent points (n, latent_dim).
@@ -122,20 +155,18 @@ class LatentCV:
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
             raise InputError(f"z must have shape (n, {self.latent_dim}); got {z.shape}")
         if self.featurizer.coordinates or coordinates:
-            return map_frames(self._batched_decode, z)
-        return np.maximum(map_frames(self._batched_features, z), 0)
+            return self._map(_decode, z)
+        return np.maximum(self._map(_decode_features, z), 0)
 
     def align(self, data: Trajectory | np.ndarray) -> np.ndarray:
         """Positions (n_frames, n_beads, n_dims) in the featurizer's frame, where decoded ones are too.
 
         `PairDistances` has no frame; the principal axes then stand in.
         """
-        return map_frames(self._batched_align, self.frames(data))
+        return self._map(_align, self.frames(data))
 
-    def _align_one(self, positions):
-        if self.featurizer.coordinates:
-            return self.featurizer.inverse(self.featurizer(positions), self.n_dims)
-        return geometry.in_principal_frame(positions)
+    def _map(self, batched: Callable, rows: np.ndarray):
+        return map_frames(functools.partial(batched, self.function()), rows)
 
     def frames(self, data: Trajectory | np.ndarray) -> np.ndarray:
         """Positions (n_frames, n_beads, n_dims) in the model's unit, checked against the model."""
@@ -149,31 +180,71 @@ class LatentCV:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the model as safetensors with a JSON header; the file appears whole or not at all."""
-        tensors, header = _pack(self)
-        with replacing(path) as temporary:
-            safetensors.numpy.save_file(tensors, temporary, metadata={"polyvae": header})
+        tensors = {"mean": self.mean, "scale": self.scale} | modelfile.tensors_of(self.vae)
+        tensors |= {f"template.{name}": getattr(self.template, name) for name in ("positions", "masses")}
+        if self.template.bonds is not None:
+            tensors["template.bonds"] = self.template.bonds
+        options = {}
+        for field in dataclasses.fields(self.featurizer):
+            value = getattr(self.featurizer, field.name)
+            if eqx.is_array_like(value) and not isinstance(value, (bool, int, float)):
+                tensors[f"featurizer.{field.name}"] = value
+            elif value is not None:
+                options[field.name] = value
+        header = {
+            "featurizer": {"kind": type(self.featurizer).__name__, "options": options},
+            "length_unit": self.length_unit,
+            "n_beads": self.n_beads,
+            "n_dims": self.n_dims,
+            "names": self.template.names,
+            "record": self.record,
+        }
+        modelfile.write(path, tensors, header | modelfile.header_of(self.vae))
+
+    @classmethod
+    def from_file(cls, tensors: dict, header: dict) -> "LatentCV":
+        template = Trajectory(
+            tensors["template.positions"],
+            length_unit=header["length_unit"],
+            masses=tensors["template.masses"],
+            names=header["names"],
+            bonds=tensors.get("template.bonds"),
+        )
+        kind = header["featurizer"]["kind"]
+        if kind not in FEATURIZERS:
+            raise ValueError(f"featurizer {kind!r} is not known")
+        arrays = {
+            name.removeprefix("featurizer."): jnp.asarray(value)
+            for name, value in tensors.items()
+            if name.startswith("featurizer.")
+        }
+        featurizer = FEATURIZERS[kind](**header["featurizer"]["options"], **arrays)
+        vae = modelfile.vae_of(tensors, header)
+        mean = modelfile.take(tensors, "mean", np.empty(vae.encoder.layers[0].in_features, np.float32))
+        scale = modelfile.take(tensors, "scale", np.float32(1) if featurizer.coordinates else mean)
+        return cls(featurizer, mean, scale, vae, template, header["record"])
 
 
-def map_frames(batched: Callable, rows: np.ndarray):
-    """A compiled, batched function over many rows, in chunks of one fixed size.
+def load(path: str | os.PathLike) -> LatentCV | FittedVAE:
+    """Read a model that was saved. Nothing in the file is executed.
 
-    One compilation and bounded memory; and since the shape is always the same, the result for a row does
-    not depend, to the last bit, on how many rows come with it.
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: the file is no polyvae model, of another format, or incomplete; named.
     """
-    if len(rows) == 0:
-        output = jax.eval_shape(batched, jax.ShapeDtypeStruct((0, *rows.shape[1:]), rows.dtype))
-        return jax.tree.map(lambda a: np.empty(a.shape, a.dtype), output)
-    outputs = []
-    for start in range(0, len(rows), _CHUNK):
-        piece = rows[start : start + _CHUNK]
-        padding = [(0, _CHUNK - len(piece))] + [(0, 0)] * (rows.ndim - 1)
-        output = batched(np.pad(piece, padding, mode="edge"))
-        outputs.append(jax.tree.map(functools.partial(_head, n=len(piece)), output))
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
+    tensors, header = modelfile.read(path)
+    try:
+        return (LatentCV if "featurizer" in header else FittedVAE).from_file(tensors, header)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise InputError(f"{path} is damaged: {error}. Write the model again") from None
 
 
-def _head(rows, n: int) -> np.ndarray:
-    return np.asarray(rows)[:n]
+def load_cv(path: str | os.PathLike) -> LatentCV:
+    """`load`, for what needs coordinates; another kind of model is refused by name."""
+    model = load(path)
+    if not isinstance(model, LatentCV):
+        raise InputError(f"{path} holds {model!r}, which takes no coordinates; give a model of a trajectory")
+    return model
 
 
 def fit(
@@ -184,14 +255,21 @@ def fit(
     encoder: Sequence[int] = (64, 64),
     decoder: Sequence[int] = (256, 256),
     beta: float = 1.0,
+    beta_schedule: str = "constant",
+    free_bits: float = 0.0,
+    lag: int = 0,
     width: float | str = "learned",
     epochs: int | None = None,
     batch_size: int = 256,
     learning_rate: float = 2e-3,
+    lr_schedule: str = "cosine",
     validation: float = 0.1,
     patience: int | None = None,
     seed: int = 0,
     progress: Callable[[int, int, dict[str, float]], None] | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    resume: bool = False,
+    cache: str | os.PathLike | None = None,
 ) -> LatentCV:
     """Train a VAE on a trajectory and return its latent coordinates as a collective variable.
 
@@ -199,13 +277,16 @@ def fit(
     E_q[log p(x|z)] - beta KL(q(z|x) || N(0, I)); beta = 1 is the evidence lower bound.
 
     Args:
-        data: a `Trajectory`, or what `as_trajectory` takes; an array (n_frames, n_beads, n_dims) is in
-            reduced units.
+        data: a `Trajectory`, a `Stream`, or what `as_trajectory` takes; an array (n_frames, n_beads, n_dims)
+            is in reduced units. Its `weights`, such as exp(bias / kT) of a biased run, weigh the frames
+            in everything that is averaged.
         featurizer: `PrincipalAxes()` by default.
         latent_dim: number of collective variables.
         encoder, decoder: widths of the hidden layers. The encoder is what runs inside an MD engine at
             every step, the decoder never does.
         beta: weight of the KL term.
+        beta_schedule, free_bits, lag, learning_rate, lr_schedule: see `fit_vae`. With a lag the decoder
+            gives the mean conformation that many frames later.
         width: standard deviation of the decoder's Gaussian, "learned" or a length. With `PairDistances`,
             whose features each have their own scale, only "learned".
         epochs: by default as many as make about 8,000 steps, at least 10.
@@ -214,216 +295,95 @@ def fit(
         patience: epochs without a better validation bound before training stops.
         seed: of weights, batches and noise; one seed gives one result.
         progress: called with epochs done, epochs in all, and the latest loss terms.
+        checkpoint: file for the state of the run, renewed about every second; remove it once the model is saved.
+        resume: go on from that file where it exists; the result has the same bits.
+        cache: folder for temporary files with coordinates and features, which data of more than
+            `IN_MEMORY` bytes are trained from; the system's own by default.
 
     Raises:
         InputError: unusable settings, constant data, fewer training frames than a batch.
     """
-    traj = as_trajectory(data)
-    if not 0 <= beta < float("inf"):
-        raise InputError(f"beta must be 0 or a positive number; got {beta}")
-    if epochs is not None and epochs < 1:
-        raise InputError(f"epochs must be at least 1; got {epochs}")
-    if not 0 <= seed < 2**32:
-        raise InputError(f"the seed must lie between 0 and 2^32 - 1; got {seed}")
-    if batch_size < 1:
-        raise InputError(f"the batch size must be at least 1; got {batch_size}")
-    held_out = validation_blocks(traj.n_frames, validation)
-    n_train = int((~held_out).sum())
-    if n_train < batch_size:
-        raise InputError(
-            f"training needs at least one batch of {batch_size} frames; the data hold {traj.n_frames} frames, "
-            f"{n_train} after {validation:.0%} for validation. Use more frames or a smaller batch size"
-        )
-    featurizer = (PrincipalAxes() if featurizer is None else featurizer).fit(traj)
-    if not (featurizer.coordinates or isinstance(width, str)):
-        raise InputError(f'with {type(featurizer).__name__} the width must be "learned"; got {width!r}')
-    features = map_frames(jax.jit(jax.vmap(featurizer)), traj.positions)
-    mean = features[~held_out].mean(axis=0, dtype=np.float64)
-    scale = float(np.sqrt(np.mean((features[~held_out] - mean) ** 2)))
-    if not scale > 1e-6 * float(np.abs(traj.positions).max()):
-        raise InputError(
-            f"the {traj.n_frames} frames are all the same conformation; there is nothing to learn from them"
-        )
-    if not featurizer.coordinates:
-        # A distance that hardly varies, such as a stiff bond, must not have its noise blown up.
-        scale = np.maximum(features[~held_out].std(axis=0, dtype=np.float64), 0.01 * scale)
-    mean, scale = jnp.asarray(mean, jnp.float32), jnp.asarray(scale, jnp.float32)
-    x = (jnp.asarray(features) - mean[None]) / jnp.atleast_2d(scale)
-
     settings = {
-        "featurizer": type(featurizer).__name__,
         "latent_dim": int(latent_dim),
         "encoder": list(map(int, encoder)),
         "decoder": list(map(int, decoder)),
         "beta": float(beta),
+        "beta_schedule": beta_schedule,
+        "free_bits": float(free_bits),
+        "lag": int(lag),
         "width": width if isinstance(width, str) else float(width),
-        "epochs": int(max(10, -(-8000 // (n_train // batch_size))) if epochs is None else epochs),
+        "epochs": epochs,
         "batch_size": int(batch_size),
         "learning_rate": float(learning_rate),
+        "lr_schedule": lr_schedule,
         "validation": float(validation),
+        "patience": patience,
         "seed": int(seed),
     }
-    init_key, train_key = jax.random.split(jax.random.key(seed))
-    likelihood = Gaussian(width if isinstance(width, str) else width / float(scale))
-    initial = eqx.filter_jit(VAE)(  # compiled as one: a dozen small programs take seconds
-        x.shape[1],
-        latent_dim=latent_dim,
-        encoder=tuple(encoder),
-        decoder=tuple(decoder),
-        likelihood=likelihood,
-        key=init_key,
-    )
-    # The VAE sees scaled features; this constant makes its log density one of the features themselves.
-    jacobian = float(jnp.sum(jnp.log(jnp.broadcast_to(scale, mean.shape))))
-
-    def in_data_units(terms):
-        return {k: v + jacobian if k.endswith("reconstruction") else v for k, v in terms.items()}
-
-    trained = train(
-        initial,
-        x[np.flatnonzero(~held_out)],
-        x[np.flatnonzero(held_out)] if held_out.any() else None,
-        beta=beta,
-        epochs=settings["epochs"],
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        patience=patience,
-        key=train_key,
-        progress=progress and (lambda done, terms: progress(done, settings["epochs"], in_data_units(terms))),
-    )
-    record = {
-        "settings": settings,
-        "data": {
-            "sha256": fingerprint(traj),
-            "n_frames": traj.n_frames,
-            "n_train": n_train,
-            "n_validation": traj.n_frames - n_train,
-        },
-        "versions": {name: metadata.version(name) for name in ("polyvae", "jax", "equinox", "optax")},
-        "history": {k: v.astype(float).tolist() for k, v in in_data_units(trained.history).items()},
-        "best_epoch": trained.best_epoch,
-        "stopped": trained.stopped,
-    }
-    template = dataclasses.replace(traj[0], time=None, weights=None, box=None, origin=None)
-    return LatentCV(featurizer, mean, scale, trained.vae, template, record)
-
-
-def fingerprint(traj: Trajectory) -> str:
-    """SHA-256 of the positions, which tells whether a model has seen exactly these frames."""
-    return hashlib.sha256(traj.positions.tobytes()).hexdigest()
-
-
-def load(path: str | os.PathLike) -> LatentCV:
-    """Read a model that `LatentCV.save` wrote. Nothing in the file is executed.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        InputError: the file is no polyvae model, of a newer format, or incomplete; named.
-    """
-    path = os.fspath(path)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path}: no such file; give a model that `polyvae fit` or `run` wrote")
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            header = (file.metadata() or {}).get("polyvae")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        header = json.loads(header) if header else None
-    except (safetensors.SafetensorError, json.JSONDecodeError, OSError) as error:
-        raise InputError(f"{path} is not a polyvae model ({error}); give a model.safetensors") from None
-    if not isinstance(header, dict):
-        raise InputError(f"{path} is a safetensors file but no polyvae model: it has no polyvae header")
-    if header.get("format") != FORMAT:
-        raise InputError(
-            f"{path} has model format {header.get('format')!r}; this version of polyvae reads {FORMAT}. "
-            f"Use the polyvae version that wrote it"
+    with prepared_data(data, featurizer, settings, cache) as (featurizer, template, prepared):
+        return latent_cv(
+            prepared.train(progress=progress, checkpoint=checkpoint, resume=resume), featurizer, template
         )
-    try:
-        return _unpack(tensors, header)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise InputError(f"{path} is damaged: {error}. Write the model again") from None
 
 
-def _pack(cv: LatentCV) -> tuple[dict[str, np.ndarray], str]:
-    """Tensors by name, and the JSON header."""
-    tensors = {"mean": cv.mean, "scale": cv.scale, "log_width": cv.vae.likelihood.log_width}
-    for name in ("encoder", "decoder"):
-        for k, layer in enumerate(getattr(cv.vae, name).layers):
-            tensors |= {f"{name}.{k}.weight": layer.weight, f"{name}.{k}.bias": layer.bias}
-    tensors |= {f"template.{name}": getattr(cv.template, name) for name in ("positions", "masses")}
-    if cv.template.bonds is not None:
-        tensors["template.bonds"] = cv.template.bonds
-    options = {}
-    for field in dataclasses.fields(cv.featurizer):
-        value = getattr(cv.featurizer, field.name)
-        if eqx.is_array_like(value) and not isinstance(value, (bool, int, float)):
-            tensors[f"featurizer.{field.name}"] = value
-        elif value is not None:
-            options[field.name] = value
-    header = {
-        "format": FORMAT,
-        "featurizer": {"kind": type(cv.featurizer).__name__, "options": options},
-        "length_unit": cv.length_unit,
-        "n_beads": cv.n_beads,
-        "n_dims": cv.n_dims,
-        "names": cv.template.names,
-        "latent_dim": cv.latent_dim,
-        "activation": "tanh",
-        "width_learned": cv.vae.likelihood.learned,
-        "record": cv.record,
-    }
-    # One key of sorted JSON: the same model is the same bytes.
-    text = json.dumps(header, sort_keys=True, separators=(",", ":"))
-    return {name: np.asarray(value, order="C") for name, value in tensors.items()}, text
+def latent_cv(model: FittedVAE, featurizer, template: Trajectory) -> LatentCV:
+    return LatentCV(featurizer, model.mean, model.scale, model.vae, template, model.record)
 
 
-def _unpack(tensors: dict[str, np.ndarray], header: dict) -> LatentCV:
-    template = Trajectory(
-        tensors["template.positions"],
-        length_unit=header["length_unit"],
-        masses=tensors["template.masses"],
-        names=header["names"],
-        bonds=tensors.get("template.bonds"),
-    )
-    kind = header["featurizer"]["kind"]
-    if kind not in FEATURIZERS:
-        raise ValueError(f"featurizer {kind!r} is not known")
-    arrays = {
-        name.removeprefix("featurizer."): jnp.asarray(value)
-        for name, value in tensors.items()
-        if name.startswith("featurizer.")
-    }
-    featurizer = FEATURIZERS[kind](**header["featurizer"]["options"], **arrays)
-    hidden = {
-        name: [len(tensors[f"{name}.{k}.bias"]) for k in range(sum(f"{name}." in t for t in tensors) // 2 - 1)]
-        for name in ("encoder", "decoder")
-    }
-    vae = VAE(
-        len(tensors["mean"]),
-        latent_dim=header["latent_dim"],
-        **hidden,
-        likelihood=Gaussian("learned" if header["width_learned"] else 1.0),
-        key=jax.random.key(0),
-    )
-
-    def take(name, like):
-        value = tensors[name]
-        if value.shape != like.shape or value.dtype != like.dtype:
-            raise ValueError(f"{name} is {value.dtype}{value.shape}, expected {like.dtype}{like.shape}")
-        return jnp.asarray(value)
-
-    for name in ("encoder", "decoder"):
-        layers = getattr(vae, name).layers
-        layers = tuple(
-            eqx.tree_at(
-                lambda layer: (layer.weight, layer.bias),
-                layer,
-                (take(f"{name}.{k}.weight", layer.weight), take(f"{name}.{k}.bias", layer.bias)),
+@contextlib.contextmanager
+def prepared_data(data, featurizer, settings: dict, cache: str | os.PathLike | None = None) -> Iterator[tuple]:
+    """The fitted featurizer, the template frame, and the features ready for training."""
+    with contextlib.ExitStack() as stack:
+        new_file = functools.partial(_temporary_file, stack, cache)
+        traj = _gathered(data, new_file) if isinstance(data, Stream) else as_trajectory(data)
+        featurizer = (PrincipalAxes() if featurizer is None else featurizer).fit(traj)
+        if not (featurizer.coordinates or isinstance(settings["width"], str)):
+            raise InputError(
+                f'with {type(featurizer).__name__} the width must be "learned"; got {settings["width"]!r}'
             )
-            for k, layer in enumerate(layers)
+        prepared = prepare(
+            _features(featurizer, traj, new_file),
+            Gaussian(settings["width"]),
+            settings=settings | {"featurizer": type(featurizer).__name__},
+            segments=traj.segments,
+            weights=traj.weights,
+            scaling="global" if featurizer.coordinates else "feature",
+            sha256=digest(traj.positions),
         )
-        vae = eqx.tree_at(lambda v, name=name: getattr(v, name).layers, vae, layers)
-    vae = eqx.tree_at(lambda v: v.likelihood.log_width, vae, take("log_width", vae.likelihood.log_width))
-    n_features = (len(tensors["mean"]),)
-    mean = take("mean", np.empty(n_features, np.float32))
-    scale = take("scale", np.float32(1) if featurizer.coordinates else mean)
-    return LatentCV(featurizer, mean, scale, vae, template, header["record"])
+        yield featurizer, _template(traj), prepared
+
+
+def _template(traj: Trajectory) -> Trajectory:
+    return dataclasses.replace(traj[0], time=None, weights=None, box=None, origin=None)
+
+
+def _temporary_file(stack: contextlib.ExitStack, folder, shape: tuple[int, ...]) -> np.memmap:
+    """Zeros in a file that goes when the stack does, or at the latest when the process ends."""
+    file = stack.enter_context(tempfile.TemporaryFile(dir=folder, prefix="polyvae-"))  # noqa: SIM115
+    return np.memmap(file, np.float32, "w+", shape=shape)
+
+
+def _gathered(stream: Stream, new_file: Callable) -> Trajectory:
+    """All chunks of a stream as one trajectory, whose positions lie on disk where they are many."""
+    chunks, store, n = [], None, 0
+    for chunk in stream:
+        if not chunks and len(stream) * chunk.positions[0].nbytes > IN_MEMORY:
+            store = new_file((len(stream), *chunk.positions.shape[1:]))
+        if store is not None:
+            store[n : n + len(chunk)] = chunk.positions
+            chunk = dataclasses.replace(chunk, positions=store[n : n + len(chunk)])
+        chunks.append(chunk)
+        n += len(chunk)
+    return concatenate(chunks, positions=None if store is None else store[:n])
+
+
+def _features(featurizer, traj: Trajectory, new_file: Callable) -> np.ndarray:
+    """Features (n_frames, n_features) of all frames, on disk where the positions are many."""
+    batched = functools.partial(_featurize, featurizer)
+    if traj.positions.nbytes <= IN_MEMORY:
+        return map_frames(batched, traj.positions)
+    n = jax.eval_shape(featurizer, jax.ShapeDtypeStruct(traj.positions.shape[1:], np.float32)).shape[0]
+    store = new_file((traj.n_frames, n))
+    for start in range(0, traj.n_frames, _PIECE):
+        store[start : start + _PIECE] = map_frames(batched, traj.positions[start : start + _PIECE])
+    return store

@@ -5,7 +5,8 @@ import dataclasses
 import jax
 import numpy as np
 
-from polyvae.cv import LatentCV, map_frames
+from polyvae.batches import map_frames
+from polyvae.cv import LatentCV
 from polyvae.errors import InputError
 from polyvae.trajectory import Trajectory
 

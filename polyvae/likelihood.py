@@ -1,11 +1,18 @@
-"""Decoder likelihoods p(x | z): normalised log densities, in nats, summed over features."""
+"""Decoder likelihoods p(x | z): normalised log probabilities, in nats, summed over features.
+
+Each takes what the decoder puts out, one number a feature, and says what it means: `log_prob(x, out)`,
+`mean(out)` and `sample(key, out)` of one frame, and `check(x)` for a whole data set.
+"""
 
 import math
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
+
+from polyvae.errors import InputError
 
 
 class Gaussian(eqx.Module):
@@ -25,11 +32,11 @@ class Gaussian(eqx.Module):
 
     def __init__(self, width: float | str = "learned"):
         if isinstance(width, str) and width != "learned":
-            raise ValueError(f'width must be "learned" or a positive number; got {width!r}')
+            raise InputError(f'width must be "learned" or a positive number; got {width!r}')
         self.learned = width == "learned"
         if not self.learned and not 0 < width < math.inf:
-            raise ValueError(f'width must be "learned" or a positive number; got {width!r}')
-        self.log_width = jnp.asarray(0.0 if self.learned else math.log(width))
+            raise InputError(f'width must be "learned" or a positive number; got {width!r}')
+        self.log_width = jnp.asarray(0.0 if self.learned else math.log(width), jnp.float32)
 
     def _log_width(self):
         return self.log_width if self.learned else jax.lax.stop_gradient(self.log_width)
@@ -39,15 +46,105 @@ class Gaussian(eqx.Module):
         """Standard deviation of every feature about the decoder's output."""
         return jnp.exp(self._log_width())
 
-    def log_prob(self, x: Float[Array, "features"], mean: Float[Array, "features"]) -> Float[Array, ""]:
-        """log p(x | mean) in nats."""
-        if x.shape != mean.shape:
-            raise ValueError(f"x and mean must have one shape; got {x.shape} and {mean.shape}")
+    def log_prob(self, x: Float[Array, "features"], out: Float[Array, "features"]) -> Float[Array, ""]:
+        """log p(x | out), out the mean."""
+        _same_shape(x, out)
         log_width = self._log_width()
-        return -0.5 * jnp.sum((x - mean) ** 2) * jnp.exp(-2 * log_width) - x.size * (
+        return -0.5 * jnp.sum((x - out) ** 2) * jnp.exp(-2 * log_width) - x.size * (
             log_width + 0.5 * math.log(2 * math.pi)
         )
 
-    def sample(self, key, mean: Float[Array, "features"]) -> Float[Array, "features"]:
-        """One draw from p(x | mean)."""
-        return mean + self.width * jax.random.normal(key, mean.shape, mean.dtype)
+    def mean(self, out: Float[Array, "features"]) -> Float[Array, "features"]:
+        """The decoder's output itself."""
+        return out
+
+    def sample(self, key, out: Float[Array, "features"]) -> Float[Array, "features"]:
+        """One draw from p(x | out)."""
+        return out + self.width * jax.random.normal(key, out.shape, out.dtype)
+
+    def check(self, x: np.ndarray) -> None:
+        """All finite numbers will do."""
+
+
+class Categorical(eqx.Module):
+    """Discrete states, one-hot encoded: log p(x | out) = sum over variables of x . log softmax(out).
+
+    Args:
+        n_classes: states of each variable. The features are blocks of so many numbers, one block a
+            variable, all of them 0 but a 1 at the variable's state. None: all features are one variable.
+    """
+
+    n_classes: int | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        if self.n_classes is not None and self.n_classes < 2:
+            raise InputError(f"n_classes must be at least 2, or None; got {self.n_classes}")
+
+    def _blocks(self, x):
+        return x.reshape(-1, x.size if self.n_classes is None else self.n_classes)
+
+    def log_prob(self, x: Float[Array, "features"], out: Float[Array, "features"]) -> Float[Array, ""]:
+        """log p(x | out), out the logits."""
+        _same_shape(x, out)
+        return jnp.sum(self._blocks(x) * jax.nn.log_softmax(self._blocks(out), axis=1))
+
+    def mean(self, out: Float[Array, "features"]) -> Float[Array, "features"]:
+        """Probabilities of the states."""
+        return jax.nn.softmax(self._blocks(out), axis=1).ravel()
+
+    def sample(self, key, out: Float[Array, "features"]) -> Float[Array, "features"]:
+        """One draw of each variable, one-hot."""
+        blocks = self._blocks(out)
+        return jax.nn.one_hot(jax.random.categorical(key, blocks), blocks.shape[1], dtype=out.dtype).ravel()
+
+    def check(self, x: np.ndarray) -> None:
+        """Raise `InputError` where the rows of x, (n_frames, n_features), are not one-hot."""
+        n = x.shape[1] if self.n_classes is None else self.n_classes
+        if x.shape[1] % n or x.shape[1] < 2:
+            raise InputError(
+                f"Categorical(n_classes={n}) needs a multiple of {max(n, 2)} features; got {x.shape[1]}. "
+                f"One-hot encode each variable"
+            )
+        blocks = x.reshape(len(x), -1, n)
+        good = ((blocks == 0) | (blocks == 1)).all(axis=(1, 2)) & (blocks.sum(axis=2) == 1).all(axis=1)
+        if not good.all():
+            raise InputError(
+                f"Categorical needs one-hot rows, zeros and a single 1 for each variable; frame "
+                f"{int(np.argmin(good))} is not. numpy.eye(n_classes)[states] makes them"
+            )
+
+
+class Bernoulli(eqx.Module):
+    """Features that are 0 or 1, such as contacts: log p(x | out) = sum(x out - log(1 + exp(out)))."""
+
+    def log_prob(self, x: Float[Array, "features"], out: Float[Array, "features"]) -> Float[Array, ""]:
+        """log p(x | out), out the logits of a 1."""
+        _same_shape(x, out)
+        return jnp.sum(x * out - jax.nn.softplus(out))
+
+    def mean(self, out: Float[Array, "features"]) -> Float[Array, "features"]:
+        """Probabilities of a 1."""
+        return jax.nn.sigmoid(out)
+
+    def sample(self, key, out: Float[Array, "features"]) -> Float[Array, "features"]:
+        """One draw of each feature."""
+        return jax.random.bernoulli(key, jax.nn.sigmoid(out)).astype(out.dtype)
+
+    def check(self, x: np.ndarray) -> None:
+        """Raise `InputError` where x, (n_frames, n_features), holds anything but 0 and 1."""
+        good = ((x == 0) | (x == 1)).all(axis=1)
+        if not good.all():
+            frame = int(np.argmin(good))
+            value = x[frame][(x[frame] != 0) & (x[frame] != 1)][0]
+            raise InputError(
+                f"Bernoulli needs features that are 0 or 1; frame {frame} holds {value:g}. "
+                f"Use Gaussian() for real numbers, or apply a cutoff first"
+            )
+
+
+LIKELIHOODS = {kind.__name__: kind for kind in (Gaussian, Categorical, Bernoulli)}
+
+
+def _same_shape(x, out) -> None:
+    if x.shape != out.shape:
+        raise ValueError(f"x and the decoder's output must have one shape; got {x.shape} and {out.shape}")

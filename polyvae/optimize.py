@@ -11,7 +11,8 @@ import optax
 from jax.scipy.stats import gaussian_kde
 
 from polyvae import geometry
-from polyvae.cv import LatentCV, map_frames
+from polyvae.batches import map_frames
+from polyvae.cv import LatentCV
 from polyvae.errors import InputError
 from polyvae.sources import as_trajectory
 from polyvae.trajectory import Trajectory, chain_bonds
@@ -167,7 +168,7 @@ def optimize(
         return value / spread + outside(z), value
 
     z_end, z_path, path = _descend(latent_loss, z0, steps, learning_rate=0.03)
-    decoded = map_frames(cv._batched_decode, z_end)
+    decoded = cv.decode(z_end, coordinates=True)
 
     # Each end point is refined twice: from the decoder's conformation, and from the frame nearest in z.
     nearest = ((z_end[:, None] - z_data[None]) ** 2).sum(axis=2).argmin(axis=1)

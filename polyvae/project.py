@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 
-from polyvae.cv import LatentCV, map_frames
+from polyvae.batches import map_frames
+from polyvae.cv import LatentCV
 from polyvae.io.colvar import colvar_writer
 from polyvae.sources import chunks_of
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from polyvae import alignment, geometry
-from polyvae.cv import LatentCV, map_frames
+from polyvae.batches import map_frames
+from polyvae.cv import LatentCV
 from polyvae.sources import Stream, chunks_of, concatenate
 from polyvae.train import validation_blocks
 from polyvae.trajectory import Trajectory, chain_bonds

@@ -88,8 +88,12 @@ def as_trajectory(
     ).record(positions, time, box)
 
 
-def concatenate(pieces: list[Trajectory]) -> Trajectory:
-    """One trajectory of several of the same beads, segments kept; in the unit of the first."""
+def concatenate(pieces: list[Trajectory], positions: np.ndarray | None = None) -> Trajectory:
+    """One trajectory of several of the same beads, segments kept; in the unit of the first.
+
+    Args:
+        positions: those of all pieces, where they stand together already.
+    """
     first = pieces[0]
     if len(pieces) == 1:
         return first
@@ -101,8 +105,9 @@ def concatenate(pieces: list[Trajectory]) -> Trajectory:
 
     return dataclasses.replace(
         first,
+        positions=joined("positions") if positions is None else positions,
         segments=tuple(n for piece in pieces for n in piece.segments),
-        **{name: joined(name) for name in ("positions", "time", "box", "weights", "origin")},
+        **{name: joined(name) for name in ("time", "box", "weights", "origin")},
     )
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from polyvae.errors import InputError
-from polyvae.likelihood import Gaussian
+from polyvae.likelihood import Bernoulli, Categorical, Gaussian
 
 
 class Dense(eqx.Module):
@@ -39,7 +39,7 @@ class VAE(eqx.Module):
 
     encoder: Dense
     decoder: Dense
-    likelihood: Gaussian
+    likelihood: Gaussian | Categorical | Bernoulli
     latent_dim: int = eqx.field(static=True)
 
     def __init__(
@@ -49,7 +49,7 @@ class VAE(eqx.Module):
         latent_dim: int = 2,
         encoder: Sequence[int] = (64, 64),
         decoder: Sequence[int] = (256, 256),
-        likelihood: Gaussian | None = None,
+        likelihood: Gaussian | Categorical | Bernoulli | None = None,
         key,
     ):
         if not 1 <= latent_dim <= n_features:
@@ -68,17 +68,22 @@ class VAE(eqx.Module):
         return out[: self.latent_dim], jnp.exp(out[self.latent_dim :])
 
     def decode(self, z: Float[Array, "latent"]) -> Float[Array, "features"]:
-        """The decoder's output: the mean of p(x|z)."""
+        """What the likelihood takes: the mean of a Gaussian, the logits of the others."""
         return self.decoder(z)
 
-    def elbo_terms(self, x: Float[Array, "features"], key) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """One-sample estimate of E_q[log p(x|z)] and the exact KL(q(z|x) || p(z)), both in nats.
+    def elbo_terms(
+        self, x: Float[Array, "features"], noise: Float[Array, "latent"], target: Float[Array, "features"]
+    ) -> tuple[Float[Array, ""], Float[Array, "latent"]]:
+        """One-sample estimate of E_q[log p(target|z)] and the exact KL(q(z|x) || p(z)) per latent, in nats.
 
-        The evidence lower bound is the first minus the second.
+        With x as its own target, the evidence lower bound is the first minus the sum of the second. A later
+        frame as the target makes the latents hold what is still there after that time.
+
+        Args:
+            noise: a draw from the standard normal; z = mean + std * noise.
         """
         mean, std = self.encode(x)
-        z = mean + std * jax.random.normal(key, mean.shape, mean.dtype)
-        return self.likelihood.log_prob(x, self.decode(z)), jnp.sum(kl_to_standard_normal(mean, std))
+        return self.likelihood.log_prob(target, self.decode(mean + std * noise)), kl_to_standard_normal(mean, std)
 
 
 def kl_to_standard_normal(mean: Float[Array, "latent"], std: Float[Array, "latent"]) -> Float[Array, "latent"]:

@@ -1,0 +1,86 @@
+"""Unfinished training runs on disk: what is needed to go on, to the bit."""
+
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+
+from polyvae.errors import InputError
+from polyvae.files import replacing
+
+_EVERY = 1.0  # seconds between two files; writing one takes milliseconds
+
+
+class Checkpoint:
+    """The file of an unfinished run.
+
+    Args:
+        path: of the file. A finished run leaves it, for its result is still in memory alone.
+        identity: all that decides the result: settings, data fingerprint, versions. Another run's file is
+            refused.
+        resume: go on from the file where there is one; without it, a file that is there is refused.
+
+    Raises:
+        InputError: a file of another run, a damaged one, or one that would be lost.
+    """
+
+    def __init__(self, path: str | os.PathLike, identity: dict, *, resume: bool):
+        self._path, self._identity, self._last = Path(path), json.dumps(identity, sort_keys=True), 0.0
+        self.saved = self._load() if resume and self._path.exists() else None
+        if not resume and self._path.exists():
+            raise InputError(
+                f"{path} holds an unfinished run; go on with it (--resume, resume=True) or remove it to start over"
+            )
+
+    def save(self, leaves: list, table: np.ndarray, last: bool) -> None:
+        """Write the state after an epoch, once a second and at the end; the file appears whole or not at all."""
+        if time.monotonic() - self._last < _EVERY and not last:
+            return
+        tensors = {f"state.{k:04d}": np.asarray(leaf, order="C") for k, leaf in enumerate(leaves)}
+        with replacing(self._path) as temporary:
+            safetensors.numpy.save_file(
+                tensors | {"history": table}, temporary, metadata={"polyvae-run": self._identity}
+            )
+        self._last = time.monotonic()
+
+    def _load(self) -> tuple[list[np.ndarray], np.ndarray]:
+        try:
+            with safetensors.safe_open(self._path, framework="numpy") as file:
+                identity = (file.metadata() or {}).get("polyvae-run")
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            table = tensors.pop("history")
+        except (safetensors.SafetensorError, KeyError, OSError) as error:
+            raise InputError(
+                f"{self._path} is no unfinished run ({error}); remove it and train from the beginning"
+            ) from None
+        if identity != self._identity:
+            raise InputError(
+                f"{self._path} is an unfinished run with other {_difference(identity, self._identity)}; "
+                f"give the same to go on with it, or remove it to start over"
+            )
+        return [tensors[name] for name in sorted(tensors)], table
+
+
+def _difference(theirs: str | None, ours: str) -> str:
+    theirs, ours = json.loads(theirs or "{}"), json.loads(ours)
+    names = [
+        f"{name} ({theirs.get(name)} there, {value} here)"
+        for name, value in ours.items()
+        if theirs.get(name) != value
+    ]
+    return ", ".join(names) or "settings"
+
+
+def digest(*arrays: np.ndarray | None) -> str:
+    """SHA-256 of arrays, a piece at a time where they lie on disk."""
+    found = hashlib.sha256()
+    for array in arrays:
+        if array is None:
+            continue
+        for start in range(0, max(1, len(array)), 1 << 16):
+            found.update(np.ascontiguousarray(array[start : start + (1 << 16)]))
+    return found.hexdigest()
