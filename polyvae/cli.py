@@ -10,15 +10,32 @@ from pathlib import Path
 from typing import Annotated
 
 import jax
+import numpy as np
 import typer
 
 import polyvae as pv
 from polyvae.batches import map_frames
 from polyvae.console import frame_bar, notes, print_optimum, print_scores, say, training_bar
-from polyvae.cv import load_cv
+from polyvae.cv import LatentCV, load_cv
 from polyvae.errors import InputError
 from polyvae.files import check_output, replacing, replacing_folder
 from polyvae.io.write import WRITERS, check_trajectory_output
+from polyvae.options import (
+    FEATURIZERS,
+    OBJECTIVES,
+    ONE_MODEL,
+    READING,
+    TRAINING,
+    Files,
+    Force,
+    Model,
+    Objective,
+    Seed,
+    known,
+    numbers,
+    takes,
+)
+from polyvae.train import BETA_SCHEDULES, LR_SCHEDULES
 
 app = typer.Typer(
     help="Collective variables from finished MD runs: train a VAE on a trajectory, project, generate, optimise.",
@@ -27,48 +44,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-OBJECTIVES = {
-    "rg": pv.radius_of_gyration,
-    "end_to_end": pv.end_to_end,
-    "asphericity": pv.asphericity,
-    "shape_anisotropy": pv.shape_anisotropy,
-}
-FEATURIZERS = {"principal": pv.PrincipalAxes, "reference": pv.Reference, "distances": pv.PairDistances}
 _HELD_FRAMES = 200_000
 _QUICK = {"steps": 1000, "n_starts": 8, "refine_steps": 700}
-
-Files = Annotated[
-    list[Path],
-    typer.Argument(metavar="TRAJ...", help="Files or patterns: .npz, .xtc, .dcd, all MDAnalysis reads."),
-]
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model.safetensors.")]
-Top = Annotated[Path | None, typer.Option("--top", help="Topology that MDAnalysis reads.")]
-Select = Annotated[str | None, typer.Option("--select", help='Atoms, as in MDAnalysis: "name B".')]
-Unit = Annotated[str | None, typer.Option("--unit", help="Unit of the numbers in the file: nm, angstrom, sigma.")]
-Start = Annotated[int, typer.Option("--start", min=0, help="First frame of each file.")]
-Stop = Annotated[int | None, typer.Option("--stop", help="Frame to stop before.")]
-Step = Annotated[int, typer.Option("--step", min=1, help="Take every STEP-th frame.")]
-Unwrap = Annotated[
-    bool | None,
-    typer.Option("--unwrap/--no-unwrap", help="Make molecules whole [default: where there is a box]."),
-]
-PerMolecule = Annotated[bool, typer.Option("--per-molecule", help="Each of many like molecules is a frame.")]
-Dims = Annotated[int | None, typer.Option("--dims", min=2, max=3, help="2 or 3 [default: 2 if z never varies].")]
-KeepGood = Annotated[bool, typer.Option("--keep-good", help="Take the whole frames of a damaged file.")]
-IgnoreTimes = Annotated[bool, typer.Option("--ignore-times", help="Leave out times, which must increase else.")]
-Align = Annotated[str, typer.Option("--align", help=f"How frames are aligned: {', '.join(FEATURIZERS)}.")]
-LatentDim = Annotated[int, typer.Option("--latent-dim", min=1, help="Number of collective variables.")]
-Beta = Annotated[float, typer.Option("--beta", min=0.0, help="Weight of the KL term; 1 is the ELBO.")]
-Epochs = Annotated[
-    int | None, typer.Option("--epochs", min=1, help="Passes over the data [default: ~8,000 steps].")
-]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Frames in a batch.")]
-Validation = Annotated[
-    float, typer.Option("--validation", min=0.0, max=0.9, help="Fraction held out for early stopping; 0 for none.")
-]
-Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of weights, batches and draws.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
-Objective = Annotated[str, typer.Option("--objective", help=f"One of {', '.join(OBJECTIVES)}.")]
 
 
 @app.callback()
@@ -81,26 +58,12 @@ def _options(
 
 
 @app.command()
+@takes(model=ONE_MODEL, training=TRAINING, reading=READING)
 def run(
     files: Files,
-    top: Top = None,
-    select: Select = None,
-    unit: Unit = None,
-    start: Start = 0,
-    stop: Stop = None,
-    step: Step = 1,
-    unwrap: Unwrap = None,
-    per_molecule: PerMolecule = False,
-    dims: Dims = None,
-    keep_good: KeepGood = False,
-    ignore_times: IgnoreTimes = False,
-    align: Align = "principal",
-    latent_dim: LatentDim = 2,
-    beta: Beta = 1.0,
-    epochs: Epochs = None,
-    batch_size: BatchSize = 256,
-    validation: Validation = 0.1,
-    seed: Seed = 0,
+    model: dict,
+    training: dict,
+    reading: dict,
     out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("polyvae-out"),
     quick: Annotated[bool, typer.Option("--quick", help="Short training and search, to try things out.")] = False,
     force: Force = False,
@@ -112,13 +75,14 @@ def run(
     from polyvae.plot import save_figures
     from polyvae.report import write_report
 
-    _known("align", align, FEATURIZERS)
+    training, seed = _for_training(training), model["seed"]
     with replacing_folder(out, force=force) as folder:
-        traj = _read(files, _reading(locals()))
-        if quick and epochs is None:
-            n_batches = max(1, int(traj.n_frames * (1 - validation)) // batch_size)
-            epochs = math.ceil(_QUICK["steps"] / n_batches)
-        cv = _fit(traj, align, latent_dim, beta, epochs, batch_size, validation, seed)
+        traj = _read(files, reading)
+        if quick and training["epochs"] is None:
+            n_batches = max(1, int(traj.n_frames * (1 - training["validation"])) // training["batch_size"])
+            training["epochs"] = math.ceil(_QUICK["steps"] / n_batches)
+        with training_bar("training") as progress:
+            cv = pv.fit(traj, **model, **training, progress=progress)
         cv.save(folder / "model.safetensors")
 
         z = cv.transform(traj)
@@ -159,60 +123,51 @@ def run(
 
 
 @app.command()
+@takes(model=ONE_MODEL, training=TRAINING, reading=READING)
 def fit(
     files: Files,
+    model: dict,
+    training: dict,
+    reading: dict,
     out: Annotated[Path, typer.Option("--out", help="Model file to write.")],
-    top: Top = None,
-    select: Select = None,
-    unit: Unit = None,
-    start: Start = 0,
-    stop: Stop = None,
-    step: Step = 1,
-    unwrap: Unwrap = None,
-    per_molecule: PerMolecule = False,
-    dims: Dims = None,
-    keep_good: KeepGood = False,
-    ignore_times: IgnoreTimes = False,
-    align: Align = "principal",
-    latent_dim: LatentDim = 2,
-    beta: Beta = 1.0,
-    epochs: Epochs = None,
-    batch_size: BatchSize = 256,
-    validation: Validation = 0.1,
-    seed: Seed = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
     force: Force = False,
 ):
-    """Train a model on a trajectory.
+    """Train a model on a trajectory, of any length.
+
+    The state of the run is kept in a file beside the model, OUT.unfinished, until the model is there.
 
     Example: polyvae fit run.xtc --top chain.pdb --latent-dim 2 --out model.safetensors
     """
-    _known("align", align, FEATURIZERS)
-    check_output(out, force=force, suffixes=[".safetensors"])
-    traj = _read(files, _reading(locals()))
-    cv = _fit(traj, align, latent_dim, beta, epochs, batch_size, validation, seed)
+    unfinished = out.with_name(out.name + ".unfinished")
+    if resume and out.exists() and not unfinished.exists():
+        print(f"{out} is finished")
+        return
+    training = _for_training(training)
+    check_output(out, force=force or resume, suffixes=[".safetensors"])
+    if force and not resume:
+        unfinished.unlink(missing_ok=True)
+    stream = pv.stream(files, **_for_reading(reading))
+    say(f"training on {len(stream)} frames")
+    with training_bar("training") as progress:
+        cv = pv.fit(
+            stream, **model, **training, progress=progress, checkpoint=unfinished, resume=resume, cache=out.parent
+        )
     cv.save(out)
+    unfinished.unlink(missing_ok=True)
     print(f"{cv} in {out}; {cv.record['stopped']}, best epoch {cv.record['best_epoch']}")
 
 
 @app.command()
+@takes(reading=READING)
 def project(
     model: Model,
     files: Files,
+    reading: dict,
     out: Annotated[Path, typer.Option("--out", help="COLVAR, or a name ending in .csv or .npz.")] = Path("COLVAR"),
     add: Annotated[
         list[str] | None, typer.Option("--add", help=f"A further column, repeatable: {', '.join(OBJECTIVES)}.")
     ] = None,
-    top: Top = None,
-    select: Select = None,
-    unit: Unit = None,
-    start: Start = 0,
-    stop: Stop = None,
-    step: Step = 1,
-    unwrap: Unwrap = None,
-    per_molecule: PerMolecule = False,
-    dims: Dims = None,
-    keep_good: KeepGood = False,
-    ignore_times: IgnoreTimes = False,
     force: Force = False,
 ):
     """Write the collective variables of every frame, of files of any length.
@@ -220,10 +175,10 @@ def project(
     Example: polyvae project model.safetensors run.xtc --top chain.pdb --out COLVAR
     """
     for name in add or ():
-        _known("add", name, OBJECTIVES)
+        known("add", name, OBJECTIVES)
     check_output(out, force=force)
     cv = load_cv(model)
-    stream = pv.stream(files, **_reading(locals()) | {"dims": cv.n_dims if dims is None else dims})
+    stream = pv.stream(files, **_for_reading(_as_the_model(reading, cv)))
     with frame_bar("projecting", len(stream)) as count:
         n = pv.project(cv, stream, out, columns={name: OBJECTIVES[name] for name in add or ()}, progress=count)
     print(f"{cv.latent_dim} latents of {n} frames in {out}")
@@ -248,24 +203,15 @@ def generate(
 
 
 @app.command()
+@takes(reading=READING)
 def optimize(
     model: Model,
     files: Files,
+    reading: dict,
     out: Annotated[Path, typer.Option("--out", help=f"File to write: {', '.join(WRITERS)}.")],
     objective: Objective = "rg",
     maximize: Annotated[bool, typer.Option("--maximize", help="Largest in place of smallest.")] = False,
     n_starts: Annotated[int, typer.Option("--starts", min=1, help="Starting points.")] = 32,
-    top: Top = None,
-    select: Select = None,
-    unit: Unit = None,
-    start: Start = 0,
-    stop: Stop = None,
-    step: Step = 1,
-    unwrap: Unwrap = None,
-    per_molecule: PerMolecule = False,
-    dims: Dims = None,
-    keep_good: KeepGood = False,
-    ignore_times: IgnoreTimes = False,
     seed: Seed = 0,
     force: Force = False,
 ):
@@ -273,10 +219,10 @@ def optimize(
 
     Example: polyvae optimize model.safetensors run.xtc --top chain.pdb --objective rg --out best.pdb
     """
-    _known("objective", objective, OBJECTIVES)
+    known("objective", objective, OBJECTIVES)
     check_trajectory_output(out, force=force)
     cv = load_cv(model)
-    traj = _read(files, _reading(locals()))
+    traj = _read(files, reading)
     optimum = pv.optimize(
         cv, objective=OBJECTIVES[objective], start=traj, minimize=not maximize, n_starts=n_starts, seed=seed
     )
@@ -286,21 +232,12 @@ def optimize(
 
 
 @app.command()
+@takes(reading=READING)
 def score(
     model: Model,
     files: Files,
+    reading: dict,
     out: Annotated[Path, typer.Option("--out", help="JSON file to write.")] = Path("scores.json"),
-    top: Top = None,
-    select: Select = None,
-    unit: Unit = None,
-    start: Start = 0,
-    stop: Stop = None,
-    step: Step = 1,
-    unwrap: Unwrap = None,
-    per_molecule: PerMolecule = False,
-    dims: Dims = None,
-    keep_good: KeepGood = False,
-    ignore_times: IgnoreTimes = False,
     seed: Seed = 0,
     force: Force = False,
 ):
@@ -310,9 +247,9 @@ def score(
     """
     check_output(out, force=force)
     cv = load_cv(model)
-    stream = pv.stream(files, **_reading(locals()) | {"dims": cv.n_dims if dims is None else dims})
+    stream = pv.stream(files, **_for_reading(_as_the_model(reading, cv)))
     # A run that fits in memory is held there, for what needs neighbouring frames.
-    data = stream if len(stream) > _HELD_FRAMES else _read(files, _reading(locals()) | {"dims": cv.n_dims})
+    data = stream if len(stream) > _HELD_FRAMES else _read(files, _as_the_model(reading, cv))
     generated = pv.sample(cv, min(len(stream), 10_000), seed=seed)
     scores = pv.score(cv, data, generated=generated, seed=seed)
     _write_json(out, scores)
@@ -331,16 +268,10 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder 
 
 
 @app.command()
+@takes(reading={name: option for name, option in READING.items() if name not in ("start", "stop", "step")})
 def info(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A model or a trajectory.")],
-    top: Top = None,
-    select: Select = None,
-    unit: Unit = None,
-    unwrap: Unwrap = None,
-    per_molecule: PerMolecule = False,
-    dims: Dims = None,
-    keep_good: KeepGood = False,
-    ignore_times: IgnoreTimes = False,
+    reading: dict,
 ):
     """Say what a model or a trajectory file holds.
 
@@ -357,45 +288,46 @@ def info(
         print(f"  best epoch     {cv.record['best_epoch']} ({cv.record['stopped']})")
         print("  made with      " + ", ".join(f"{k} {v}" for k, v in cv.record["versions"].items()))
         return
-    traj = _read([file], _reading(locals()))
+    traj = _read([file], reading)
     rg = map_frames(jax.jit(jax.vmap(pv.radius_of_gyration)), traj.positions)
     print(traj)
     print(f"  Rg  mean {rg.mean():.4g}, sd {rg.std():.4g}, {rg.min():.4g} to {rg.max():.4g} {traj.length_unit}")
 
 
-def _reading(options: dict) -> dict:
-    """The options of `pv.read` among a command's own."""
-    names = {"top": "topology", "unit": "length_unit"}
-    for name in ("select", "start", "stop", "step", "unwrap", "per_molecule", "dims", "keep_good", "ignore_times"):
-        names[name] = name
-    found = {names[name]: value for name, value in options.items() if name in names}
-    return found | {"unwrap": "auto" if found["unwrap"] is None else found["unwrap"]}
+def _as_the_model(reading: dict, cv: LatentCV) -> dict:
+    return reading | {"dims": cv.n_dims if reading["dims"] is None else reading["dims"]}
 
 
-def _read(files, options: dict) -> pv.Trajectory:
-    traj = pv.read(files, **options)
+def _read(files, reading: dict) -> pv.Trajectory:
+    traj = pv.read(files, **_for_reading(reading))
     say(f"read {traj}")
     return traj
 
 
-def _fit(traj, align, latent_dim, beta, epochs, batch_size, validation, seed) -> pv.LatentCV:
-    with training_bar("training") as progress:
-        return pv.fit(
-            traj,
-            featurizer=FEATURIZERS[align](),
-            latent_dim=latent_dim,
-            beta=beta,
-            epochs=epochs,
-            batch_size=batch_size,
-            validation=validation,
-            seed=seed,
-            progress=progress,
-        )
+def _for_reading(reading: dict) -> dict:
+    return reading | {"unwrap": "auto" if reading["unwrap"] is None else reading["unwrap"]}
 
 
-def _known(option: str, name: str, table: dict) -> None:
-    if name not in table:
-        raise typer.BadParameter(f"{name!r} is not one of {', '.join(table)}", param_hint=f"--{option}")
+def _for_training(training: dict) -> dict:
+    """The options of `pv.fit` from those of the command line; bad ones are refused."""
+    known("align", training["featurizer"], FEATURIZERS)
+    known("beta-schedule", training["beta_schedule"], BETA_SCHEDULES)
+    known("lr-schedule", training["lr_schedule"], LR_SCHEDULES)
+    widths = {name: numbers(name, training[name], int, 1) for name in ("encoder", "decoder")}
+    found = {"featurizer": FEATURIZERS[training["featurizer"]](), "weights": _weights(training["weights"])}
+    return training | widths | found
+
+
+def _weights(path: Path | None) -> np.ndarray | None:
+    if path is None:
+        return None
+    try:
+        weights = np.loadtxt(path, ndmin=1)
+    except ValueError as error:
+        raise InputError(f"{path}: weights must be one number a line ({error})") from None
+    if weights.ndim != 1:
+        raise InputError(f"{path}: weights must be one number a line; got {weights.shape[1]} columns")
+    return weights
 
 
 def _write_json(path: Path, values: dict) -> None:

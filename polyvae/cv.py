@@ -258,6 +258,7 @@ def fit(
     beta_schedule: str = "constant",
     free_bits: float = 0.0,
     lag: int = 0,
+    weights: np.ndarray | None = None,
     width: float | str = "learned",
     epochs: int | None = None,
     batch_size: int = 256,
@@ -278,8 +279,7 @@ def fit(
 
     Args:
         data: a `Trajectory`, a `Stream`, or what `as_trajectory` takes; an array (n_frames, n_beads, n_dims)
-            is in reduced units. Its `weights`, such as exp(bias / kT) of a biased run, weigh the frames
-            in everything that is averaged.
+            is in reduced units.
         featurizer: `PrincipalAxes()` by default.
         latent_dim: number of collective variables.
         encoder, decoder: widths of the hidden layers. The encoder is what runs inside an MD engine at
@@ -287,6 +287,7 @@ def fit(
         beta: weight of the KL term.
         beta_schedule, free_bits, lag, learning_rate, lr_schedule: see `fit_vae`. With a lag the decoder
             gives the mean conformation that many frames later.
+        weights: (n_frames,) of the frames, such as exp(bias / kT) of a biased run; those of the data by default.
         width: standard deviation of the decoder's Gaussian, "learned" or a length. With `PairDistances`,
             whose features each have their own scale, only "learned".
         epochs: by default as many as make about 8,000 steps, at least 10.
@@ -320,7 +321,7 @@ def fit(
         "patience": patience,
         "seed": int(seed),
     }
-    with prepared_data(data, featurizer, settings, cache) as (featurizer, template, prepared):
+    with prepared_data(data, featurizer, settings, weights, cache) as (featurizer, template, prepared):
         return latent_cv(
             prepared.train(progress=progress, checkpoint=checkpoint, resume=resume), featurizer, template
         )
@@ -331,11 +332,13 @@ def latent_cv(model: FittedVAE, featurizer, template: Trajectory) -> LatentCV:
 
 
 @contextlib.contextmanager
-def prepared_data(data, featurizer, settings: dict, cache: str | os.PathLike | None = None) -> Iterator[tuple]:
+def prepared_data(data, featurizer, settings: dict, weights=None, cache=None) -> Iterator[tuple]:
     """The fitted featurizer, the template frame, and the features ready for training."""
     with contextlib.ExitStack() as stack:
         new_file = functools.partial(_temporary_file, stack, cache)
         traj = _gathered(data, new_file) if isinstance(data, Stream) else as_trajectory(data)
+        if weights is not None:
+            traj = dataclasses.replace(traj, weights=weights)
         featurizer = (PrincipalAxes() if featurizer is None else featurizer).fit(traj)
         if not (featurizer.coordinates or isinstance(settings["width"], str)):
             raise InputError(

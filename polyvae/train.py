@@ -374,10 +374,10 @@ def train(
         else:
             state, new = _epochs(state, static, data, val, keys, beta, jnp.asarray([len(table), n]), plan)
         table = np.concatenate([table, np.asarray(new)[:n]])
-        if progress is not None:
-            progress(len(table), dict(zip(TERMS, table[-1].tolist(), strict=False)))
         if save is not None:
             save(jax.tree.leaves(state), table, False)
+        if progress is not None:
+            progress(len(table), dict(zip(TERMS, table[-1].tolist(), strict=False)))
     if save is not None:
         save(jax.tree.leaves(state), table, True)
     return finished(state.best_weights, static, table, int(state.best_epoch), stopped, plan)

@@ -41,6 +41,7 @@ LAYERS = {
     "plot": "top",
     "report": "top",
     "cli": "top",
+    "options": "top",
     "console": "top",
     "__main__": "top",
     "__init__": "top",

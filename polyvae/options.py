@@ -1,0 +1,172 @@
+"""Options of the command line that several verbs share."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import polyvae as pv
+from polyvae.train import BETA_SCHEDULES, LR_SCHEDULES
+
+OBJECTIVES = {
+    "rg": pv.radius_of_gyration,
+    "end_to_end": pv.end_to_end,
+    "asphericity": pv.asphericity,
+    "shape_anisotropy": pv.shape_anisotropy,
+}
+FEATURIZERS = {"principal": pv.PrincipalAxes, "reference": pv.Reference, "distances": pv.PairDistances}
+
+Files = Annotated[
+    list[Path],
+    typer.Argument(metavar="TRAJ...", help="Files or patterns: .npz, .xtc, .dcd, all MDAnalysis reads."),
+]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model.safetensors.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of weights, batches and draws.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+Objective = Annotated[str, typer.Option("--objective", help=f"One of {', '.join(OBJECTIVES)}.")]
+
+# By the name in `pv.read`: type and default.
+READING = {
+    "topology": (Annotated[Path | None, typer.Option("--top", help="Topology that MDAnalysis reads.")], None),
+    "select": (Annotated[str | None, typer.Option("--select", help='Atoms, as in MDAnalysis: "name B".')], None),
+    "length_unit": (
+        Annotated[
+            str | None, typer.Option("--unit", help="Unit of the numbers in the file: nm, angstrom, sigma.")
+        ],
+        None,
+    ),
+    "start": (Annotated[int, typer.Option("--start", min=0, help="First frame of each file.")], 0),
+    "stop": (Annotated[int | None, typer.Option("--stop", help="Frame to stop before.")], None),
+    "step": (Annotated[int, typer.Option("--step", min=1, help="Take every STEP-th frame.")], 1),
+    "unwrap": (
+        Annotated[
+            bool | None,
+            typer.Option("--unwrap/--no-unwrap", help="Make molecules whole [default: where there is a box]."),
+        ],
+        None,
+    ),
+    "per_molecule": (
+        Annotated[bool, typer.Option("--per-molecule", help="Each of many like molecules is a frame.")],
+        False,
+    ),
+    "dims": (
+        Annotated[int | None, typer.Option("--dims", min=2, max=3, help="2 or 3 [default: 2 if z never varies].")],
+        None,
+    ),
+    "keep_good": (
+        Annotated[bool, typer.Option("--keep-good", help="Take the whole frames of a damaged file.")],
+        False,
+    ),
+    "ignore_times": (
+        Annotated[bool, typer.Option("--ignore-times", help="Leave out times, which must increase else.")],
+        False,
+    ),
+}
+
+# By the name in `pv.fit`.
+TRAINING = {
+    "featurizer": (
+        Annotated[str, typer.Option("--align", help=f"How frames are aligned: {', '.join(FEATURIZERS)}.")],
+        "principal",
+    ),
+    "encoder": (Annotated[str, typer.Option("--encoder", help="Widths of the hidden layers.")], "64,64"),
+    "decoder": (Annotated[str, typer.Option("--decoder", help="Widths of the hidden layers.")], "256,256"),
+    "beta_schedule": (
+        Annotated[str, typer.Option("--beta-schedule", help=f"Rise of beta: {', '.join(BETA_SCHEDULES)}.")],
+        "constant",
+    ),
+    "free_bits": (
+        Annotated[float, typer.Option("--free-bits", min=0.0, help="Nats per latent that cost nothing.")],
+        0.0,
+    ),
+    "lag": (
+        Annotated[int, typer.Option("--lag", min=0, help="Decode the frame so many later: a slow CV.")],
+        0,
+    ),
+    "weights": (
+        Annotated[
+            Path | None, typer.Option("--weights", help="Text file, one weight a frame, as of a biased run.")
+        ],
+        None,
+    ),
+    "epochs": (
+        Annotated[
+            int | None, typer.Option("--epochs", min=1, help="Passes over the data [default: ~8,000 steps].")
+        ],
+        None,
+    ),
+    "batch_size": (Annotated[int, typer.Option("--batch-size", min=1, help="Frames in a batch.")], 256),
+    "learning_rate": (Annotated[float, typer.Option("--learning-rate", help="Of Adam.")], 2e-3),
+    "lr_schedule": (
+        Annotated[str, typer.Option("--lr-schedule", help=f"One of {', '.join(LR_SCHEDULES)}.")],
+        "cosine",
+    ),
+    "validation": (
+        Annotated[
+            float,
+            typer.Option(
+                "--validation", min=0.0, max=0.9, help="Fraction held out for early stopping; 0 for none."
+            ),
+        ],
+        0.1,
+    ),
+    "patience": (
+        Annotated[
+            int | None, typer.Option("--patience", min=1, help="Epochs without progress [default: a fifth].")
+        ],
+        None,
+    ),
+}
+ONE_MODEL = {
+    "latent_dim": (Annotated[int, typer.Option("--latent-dim", min=1, help="Number of collective variables.")], 2),
+    "beta": (Annotated[float, typer.Option("--beta", min=0.0, help="Weight of the KL term; 1 is the ELBO.")], 1.0),
+    "seed": (Seed, 0),
+}
+
+
+def takes(**groups: dict) -> Callable:
+    """Decorator: the verb takes all options of each group, and gets them as one dictionary under its name."""
+
+    def with_groups(verb: Callable) -> Callable:
+        own = [p for p in inspect.signature(verb).parameters.values() if p.name not in groups]
+        shared = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            for group in groups.values()
+            for name, (annotation, default) in group.items()
+        ]
+
+        @functools.wraps(verb)
+        def command(**given):
+            for name, group in groups.items():
+                given[name] = {option: given.pop(option) for option in group}
+            return verb(**given)
+
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + shared
+        command.__signature__ = inspect.Signature(parameters)
+        command.__annotations__ = {p.name: p.annotation for p in parameters}
+        return command
+
+    return with_groups
+
+
+def known(option: str, name: str, table) -> None:
+    """Refuse, as bad use, a name that is not in the table."""
+    if name not in table:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(table)}", param_hint=f"--{option}")
+
+
+def numbers(option: str, text: str, kind: type, least: float) -> list:
+    """Numbers of one kind, none below `least`, from text such as "1,2,4"; none from an empty text."""
+    try:
+        found = [kind(word) for word in text.split(",")] if text.strip() else []
+    except ValueError:
+        found = [least - 1]
+    if any(not least <= value < float("inf") for value in found):
+        what = "whole numbers" if kind is int else "numbers"
+        raise typer.BadParameter(
+            f"{text!r} is no list of {what}, {least} or more, such as 1,2,4", param_hint=f"--{option}"
+        )
+    return found
