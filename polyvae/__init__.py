@@ -22,6 +22,7 @@ from polyvae.project import project
 from polyvae.score import score
 from polyvae.sources import Stream, as_trajectory
 from polyvae.superposition import rmsd
+from polyvae.sweep import Sweep, sweep
 from polyvae.trajectory import Trajectory
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "PrincipalAxes",
     "Reference",
     "Stream",
+    "Sweep",
     "Trajectory",
     "acylindricity",
     "as_trajectory",
@@ -54,6 +56,7 @@ __all__ = [
     "score",
     "shape_anisotropy",
     "stream",
+    "sweep",
     "write",
     "write_colvar",
 ]

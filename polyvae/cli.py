@@ -1,5 +1,6 @@
 """The command line: one verb a step, and `run` for all of them."""
 
+import csv
 import json
 import math
 import re
@@ -15,7 +16,7 @@ import typer
 
 import polyvae as pv
 from polyvae.batches import map_frames
-from polyvae.console import frame_bar, notes, print_optimum, print_scores, say, training_bar
+from polyvae.console import frame_bar, notes, print_optimum, print_scores, print_sweep, say, training_bar
 from polyvae.cv import LatentCV, load_cv
 from polyvae.errors import InputError
 from polyvae.files import check_output, replacing, replacing_folder
@@ -112,7 +113,7 @@ def run(
             "length_unit": traj.length_unit,
         }
         scores["model"] = {k: cv.record[k] for k in ("settings", "versions", "best_epoch", "stopped")}
-        scores["command"] = shlex.join(["polyvae", *sys.argv[1:]])
+        scores["command"] = _command()
         _write_json(folder / "scores.json", scores)
         (folder / "figures").mkdir()
         save_figures(folder / "figures", cv, traj, z, generated, optimum)
@@ -156,6 +157,47 @@ def fit(
     cv.save(out)
     unfinished.unlink(missing_ok=True)
     print(f"{cv} in {out}; {cv.record['stopped']}, best epoch {cv.record['best_epoch']}")
+
+
+@app.command()
+@takes(training=TRAINING, reading=READING)
+def sweep(
+    files: Files,
+    training: dict,
+    reading: dict,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("polyvae-sweep"),
+    latent_dim: Annotated[str, typer.Option("--latent-dim", help="Numbers of latents to try.")] = "1,2,4",
+    beta: Annotated[str, typer.Option("--beta", help="Weights of the KL term to try.")] = "0.1,1,4",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Models of each setting.")] = 3,
+    force: Force = False,
+):
+    """Train a grid of models and measure each on held-out frames: how many latents, which beta?
+
+    Writes a table of all models, their summary, a picture, and the model with the best bound.
+
+    Example: polyvae sweep run.xtc --top chain.pdb --latent-dim 1,2,4 --beta 0.1,1,4 --out sweep
+    """
+    from polyvae import plot
+    from polyvae.sweep import MEASURES
+
+    training = _for_training(training)
+    sizes, betas = numbers("latent-dim", latent_dim, int, 1), numbers("beta", beta, float, 0)
+    with replacing_folder(out, force=force) as folder:
+        traj = _read(files, reading)
+        n = len(sizes) * len(betas) * seeds
+        with frame_bar("training", n, unit="model") as count:
+            result = pv.sweep(
+                traj, latent_dim=sizes, beta=betas, seeds=seeds, progress=lambda *_: count(1), **training
+            )
+        with replacing(folder / "models.csv") as temporary, temporary.open("w", newline="") as file:
+            table = csv.DictWriter(file, result.rows[0])
+            table.writeheader()
+            table.writerows(result.rows)
+        _write_json(folder / "summary.json", {"command": _command(), "settings": result.summary()})
+        plot.sweep(result)[0].figure.savefig(folder / "sweep.png", facecolor="white", metadata={"Software": None})
+        result.best().save(folder / "best.safetensors")
+    print_sweep(result.summary(), MEASURES)
+    print(f"\nresults in {out}; {result.best()} has the best bound, {out / 'best.safetensors'}")
 
 
 @app.command()
@@ -328,6 +370,10 @@ def _weights(path: Path | None) -> np.ndarray | None:
     if weights.ndim != 1:
         raise InputError(f"{path}: weights must be one number a line; got {weights.shape[1]} columns")
     return weights
+
+
+def _command() -> str:
+    return shlex.join(["polyvae", *sys.argv[1:]])
 
 
 def _write_json(path: Path, values: dict) -> None:

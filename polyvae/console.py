@@ -41,11 +41,11 @@ def training_bar(what: str) -> Iterator:
 
 
 @contextlib.contextmanager
-def frame_bar(what: str, total: int) -> Iterator:
+def frame_bar(what: str, total: int, unit: str = "frame") -> Iterator:
     """A callback that takes a number of frames done, for a bar on a terminal and nothing in a pipe."""
     from tqdm import tqdm
 
-    with tqdm(desc=what, unit="frame", total=total, disable=None, file=sys.stderr, leave=False) as bar:
+    with tqdm(desc=what, unit=unit, total=total, disable=None, file=sys.stderr, leave=False) as bar:
         yield bar.update
 
 
@@ -106,3 +106,14 @@ def print_optimum(summary: dict, objective: str, objective_unit: str, unit: str)
     print()
     _table(rows)
     print(summary["message"])
+
+
+def print_sweep(summary: list[dict], measures) -> None:
+    """One line a setting: mean over the seeds, and their standard deviation in brackets."""
+    rows = [["latents", "beta", *measures]]
+    for entry in summary:
+        cells = [_number(entry[name]) for name in measures]
+        spread = [entry[f"{name}_std"] for name in measures]
+        cells = [c if s is None else f"{c} ({s:.3f})" for c, s in zip(cells, spread, strict=True)]
+        rows.append([str(entry["latent_dim"]), f"{entry['beta']:g}", *cells])
+    _table(rows)

@@ -304,27 +304,24 @@ def fit(
     Raises:
         InputError: unusable settings, constant data, fewer training frames than a batch.
     """
-    settings = {
-        "latent_dim": int(latent_dim),
-        "encoder": list(map(int, encoder)),
-        "decoder": list(map(int, decoder)),
-        "beta": float(beta),
-        "beta_schedule": beta_schedule,
-        "free_bits": float(free_bits),
-        "lag": int(lag),
-        "width": width if isinstance(width, str) else float(width),
-        "epochs": epochs,
-        "batch_size": int(batch_size),
-        "learning_rate": float(learning_rate),
-        "lr_schedule": lr_schedule,
-        "validation": float(validation),
-        "patience": patience,
-        "seed": int(seed),
-    }
+    settings = settings_of(locals())
     with prepared_data(data, featurizer, settings, weights, cache) as (featurizer, template, prepared):
         return latent_cv(
             prepared.train(progress=progress, checkpoint=checkpoint, resume=resume), featurizer, template
         )
+
+
+def settings_of(arguments: dict) -> dict:
+    """What the record keeps of the arguments of `fit`, as plain numbers and words."""
+    width = arguments["width"]
+    kinds = {"latent_dim": int, "beta": float, "free_bits": float, "lag": int, "batch_size": int}
+    kinds |= {"learning_rate": float, "validation": float, "seed": int}
+    return (
+        {name: kind(arguments[name]) for name, kind in kinds.items()}
+        | {name: list(map(int, arguments[name])) for name in ("encoder", "decoder")}
+        | {name: arguments[name] for name in ("beta_schedule", "lr_schedule", "epochs", "patience")}
+        | {"width": width if isinstance(width, str) else float(width)}
+    )
 
 
 def latent_cv(model: FittedVAE, featurizer, template: Trajectory) -> LatentCV:

@@ -249,10 +249,16 @@ class Prepared:
     settings: dict
     identity: dict
 
-    def initial(self, seed: int | None = None) -> tuple[VAE, Array]:
+    @property
+    def options(self) -> dict:
+        """The settings that the training program is compiled for."""
+        names = ("epochs", "batch_size", "patience", "learning_rate", "lr_schedule", "beta_schedule")
+        return {name: self.settings[name] for name in (*names, "free_bits", "lag")}
+
+    def initial(self) -> tuple[VAE, Array]:
         """The untrained model, and the key to train it with."""
         s = self.settings
-        init_key, train_key = jax.random.split(jax.random.key(s["seed"] if seed is None else seed))
+        init_key, train_key = jax.random.split(jax.random.key(s["seed"]))
         vae = eqx.filter_jit(VAE)(  # compiled as one: a dozen small programs take seconds
             self.x.shape[1],
             latent_dim=s["latent_dim"],
@@ -265,8 +271,6 @@ class Prepared:
 
     def train(self, *, progress=None, checkpoint=None, resume=False) -> FittedVAE:
         vae, key = self.initial()
-        names = ("beta", "beta_schedule", "free_bits", "lag", "epochs", "batch_size")
-        names += ("learning_rate", "lr_schedule", "patience")
         run = None
         if checkpoint is not None:
             run = Checkpoint(checkpoint, self.settings | self.identity | versions(), resume=resume)
@@ -276,7 +280,8 @@ class Prepared:
             self.rows,
             self.val_rows,
             weights=self.weights,
-            **{name: self.settings[name] for name in names},
+            beta=self.settings["beta"],
+            **self.options,
             key=key,
             progress=progress and (lambda n, terms: progress(n, self.settings["epochs"], self._in_units(terms))),
             saved=None if run is None else run.saved,
@@ -284,9 +289,9 @@ class Prepared:
         )
         return self.model(trained)
 
-    def model(self, trained: Trained, settings: dict | None = None) -> FittedVAE:
+    def model(self, trained: Trained) -> FittedVAE:
         record = {
-            "settings": self.settings if settings is None else settings,
+            "settings": self.settings,
             "data": self.identity | {"n_train": len(self.rows), "n_validation": len(self.val_rows)},
             "versions": versions(),
             "history": {k: v.astype(float).tolist() for k, v in self._in_units(trained.history).items()},

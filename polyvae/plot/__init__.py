@@ -14,6 +14,7 @@ from polyvae.cv import LatentCV
 from polyvae.files import replacing
 from polyvae.optimize import Optimum
 from polyvae.plot.chains import optimum_structures, overlay, side_by_side, structure, structures
+from polyvae.plot.choosing import sweep
 from polyvae.plot.curves import marginals, optimization, training
 from polyvae.plot.latent import latent_trajectory, latent_values
 from polyvae.plot.style import label_length, styled
@@ -31,6 +32,7 @@ __all__ = [
     "side_by_side",
     "structure",
     "structures",
+    "sweep",
     "training",
 ]
 
