@@ -3,9 +3,9 @@
 Prints four tables:
 1. the chapter's final squared error, 3.50 in its own frame and with its own weighting, against the 354 s that its
    code was measured at: how long `pv.fit_vae` takes to get there, compilation included (claim: at most 11.8 s);
-2. training samples a second with tanh and Adam, at batches of 32 and 256, as ratios to a loop of one jitted gradient
-   and one optimiser update a step outside of it (claim: 20 at batch 32), to a plain PyTorch loop (claims: 2.5 and
-   1.3) and to mlcolvar's VAE (claim: 2 at batch 256), and the share of the machine's matrix-product rate that this is;
+2. training samples a second with tanh and Adam, at batches of 32 and 256, as ratios to a loop of one jitted
+   gradient and one optimiser update a step outside of it (claim: 20 at batch 32), to a plain PyTorch loop (claims:
+   2.5 and 1.3) and to mlcolvar's VAE (claim: 2 at batch 256), and the share of the machine's matrix-product rate;
 3. samples a second from 10^4 to 10^6 frames (claim: within 20 %);
 4. the time of an epoch against the number of beads.
 
