@@ -120,14 +120,19 @@ def atoms_of(group) -> Atoms:
     universe = group.universe
     bonds = getattr(universe, "bonds", None)
     bonds = None if bonds is None or len(bonds) == 0 else np.asarray(bonds.indices)
-    masses = getattr(group, "masses", None)
+    names = tuple(group.names) if hasattr(group, "names") else None
+    # Guessed from names or elements, masses would make a coarse bead "B" boron.
+    stated = hasattr(group, "masses") and not universe._topology.masses.is_guessed
+    masses = np.asarray(group.masses) if stated else None
     return Atoms(
         indices,
         len(universe.atoms),
         bonds,
-        names=tuple(group.names) if hasattr(group, "names") else None,
-        masses=masses if masses is not None and (np.asarray(masses) > 0).all() else None,
+        names=names,
+        masses=masses if stated and (masses > 0).all() else None,
         residues=np.asarray(group.resindices),
+        kinds=tuple(map(str, group.types)) if names is None and hasattr(group, "types") else None,
+        residue_sizes=_residue_sizes(universe.atoms.resindices, group.resindices) if names else None,
     )
 
 
@@ -136,15 +141,21 @@ def _atoms_of_mdtraj(topology) -> Atoms | None:
         return None
     atoms = list(topology.atoms)
     bonds = np.array([[bond[0].index, bond[1].index] for bond in topology.bonds], int).reshape(-1, 2)
-    masses = np.array([atom.element.mass if atom.element is not None else 0.0 for atom in atoms])
+    residues = np.array([atom.residue.index for atom in atoms])
     return Atoms(
         np.arange(len(atoms)),
         len(atoms),
         bonds if len(bonds) else None,
         names=tuple(atom.name for atom in atoms),
-        masses=masses if (masses > 0).all() else None,
-        residues=np.array([atom.residue.index for atom in atoms]),
+        residues=residues,
+        residue_sizes=_residue_sizes(residues, residues),
     )
+
+
+def _residue_sizes(of_all: np.ndarray, of_chosen: np.ndarray) -> np.ndarray | None:
+    """Atoms in the residue of each chosen atom; a single residue tells nothing, for all may be put in one."""
+    sizes = np.bincount(of_all)
+    return sizes[of_chosen] if len(sizes) > 1 else None
 
 
 def _frames_of_universe(group, indices: np.ndarray):
