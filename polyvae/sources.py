@@ -21,7 +21,9 @@ log = logging.getLogger(__name__)
 class Stream:
     """A trajectory as a row of chunks, each a `Trajectory`, that need not fit into memory together.
 
-    Iterating starts at the first frame, every time. `len(stream)` is the number of frames.
+    Iterating starts at the first frame, every time. `len(stream)` is the number of frames. A chunk whose
+    `continues` is not 0 goes on where the chunk before it ended: what joins neighbouring frames in time
+    (lagged pairs, counts of jumps) may join the two.
     """
 
     def __init__(self, chunks: Callable[[], Iterator[Trajectory]], n_frames: int, about: str = ""):
@@ -94,14 +96,27 @@ def concatenate(pieces: list[Trajectory]) -> Trajectory:
     if len(pieces) == 1:
         return first
     pieces = [piece.to_unit(first.length_unit) for piece in pieces]
+    parts: list[list[range]] = []  # of each segment, the rows of all pieces that it is made of
+    n = 0
+    for piece in pieces:
+        ends = n + np.cumsum(piece.segments)
+        rows = [range(end - length, end) for end, length in zip(ends, piece.segments, strict=True)]
+        going_on = piece.continues if len(parts) >= piece.continues else 0
+        for part, more in zip(parts[len(parts) - going_on :], rows, strict=False):
+            part.append(more)
+        parts += [[row] for row in rows[going_on:]]
+        n += len(piece)
+    # Only of several molecules, which take turns in every chunk, do rows change places.
+    moved = any(piece.continues > 1 for piece in pieces[1:])
+    order = np.concatenate([row for part in parts for row in part]) if moved else slice(None)
 
     def joined(name):
         values = [getattr(piece, name) for piece in pieces]
-        return None if any(value is None for value in values) else np.concatenate(values)
+        return None if any(value is None for value in values) else np.concatenate(values)[order]
 
     return dataclasses.replace(
         first,
-        segments=tuple(n for piece in pieces for n in piece.segments),
+        segments=tuple(sum(map(len, part)) for part in parts),
         **{name: joined(name) for name in ("positions", "time", "box", "weights", "origin")},
     )
 
