@@ -211,6 +211,7 @@ class Assembler:
             return self._plan
         atoms = self.atoms
         if atoms is not None and atoms.bonds is not None:
+            self._check_pieces()
             needed = atoms.needed()
             bonds = atoms.bonds[np.isin(atoms.bonds[:, 0], needed)]
             tree = spanning_tree(len(needed), np.searchsorted(needed, bonds))
@@ -227,6 +228,26 @@ class Assembler:
             self._say("no bonds are known: in the periodic box, beads are taken as one chain in file order")
         self._plan = take, inner, tree
         return self._plan
+
+    def _check_pieces(self) -> None:
+        """Refuse a bead whose bonds are missing; say where chosen beads are of several molecules."""
+        n_pieces, n_single, stray = self.atoms.pieces()
+        if self.table is not None or n_pieces == 1:
+            return
+        if stray is not None:
+            kinds = self.atoms.names or self.atoms.kinds
+            raise InputError(
+                f"{self.where}: bead {stray}{f' ({kinds[stray]})' if kinds else ''} has no bond, though beads of "
+                f"its kind or residue belong together, so its place in the periodic box is not known; give all "
+                f"bonds, choose other beads, or read coordinates as they are (unwrap=False, --no-unwrap)"
+            )
+        log.warning(
+            "%s: %d molecules are chosen%s: each is made whole, but how they lie to one another is as it came, in "
+            "whichever periodic image; choose one, or take each as frames of its own (--per-molecule)",
+            self.where,
+            n_pieces,
+            f" ({n_single} of them single beads)" if n_single else "",
+        )
 
     def _names(self, take, inner) -> tuple[str, ...] | None:
         """Names of the atoms taken, where they are the chosen ones."""
