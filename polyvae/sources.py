@@ -59,16 +59,26 @@ def as_trajectory(
         data: a `Trajectory` (given back), an `MDAnalysis.Universe` or `AtomGroup` (all frames of its
             trajectory), an `mdtraj.Trajectory`, a `Stream` (its chunks together), or an array
             (n_frames, n_beads, 2 or 3).
-        length_unit: unit of the numbers; by default Å for MDAnalysis, nm for mdtraj, `array_unit` for arrays.
+        length_unit: unit of the numbers; by default Å for MDAnalysis, nm for mdtraj, `array_unit` for
+            arrays. Say "sigma" for a universe or mdtraj trajectory in reduced units.
         unwrap, per_molecule, dims: as for `read`; for data of MDAnalysis and mdtraj.
 
+    Masses are those that the topology states, as for `read`; what MDAnalysis guesses from names and mdtraj
+    from elements is not taken, for a coarse bead named "B" is no boron.
+
     Raises:
-        InputError: an atom group that may hold other atoms in each frame; shapes that do not fit.
+        InputError: an atom group that may hold other atoms in each frame; shapes that do not fit; another
+            unit for a `Trajectory` or a `Stream`, which know theirs.
     """
-    if isinstance(data, Trajectory):
-        return data
     if isinstance(data, Stream):
-        return concatenate(list(data))
+        data = concatenate(list(data))
+    if isinstance(data, Trajectory):
+        if length_unit not in (None, data.length_unit):
+            raise InputError(
+                f"the trajectory is in {data.length_unit}, not {length_unit}; convert it with to_unit, or state "
+                f"the unit where it is made: pv.read(..., length_unit={length_unit!r})"
+            )
+        return data
     if hasattr(data, "atoms") and hasattr(data, "universe"):
         atoms = atoms_of(data.atoms if data.universe is data else data)
         unit, where = "angstrom", "the atom group"
@@ -91,7 +101,11 @@ def as_trajectory(
 
 
 def concatenate(pieces: list[Trajectory]) -> Trajectory:
-    """One trajectory of several of the same beads, segments kept; in the unit of the first."""
+    """One trajectory of several of the same beads, in the unit of the first; the chunks of a stream give the
+    whole again.
+
+    Segments are kept; where a piece `continues` the one before it, theirs become one.
+    """
     first = pieces[0]
     if len(pieces) == 1:
         return first
@@ -180,9 +194,11 @@ def _frames_of_universe(group, indices: np.ndarray):
     positions = np.empty((n, len(indices), 3), np.float32)
     dimensions, time = np.zeros((n, 6)), np.empty(n)
     for k, ts in enumerate(trajectory):
-        positions[k], time[k] = ts.positions[indices], ts.time
+        positions[k] = ts.positions[indices]
+        # A reader makes up a time step of 1 ps where it knows none.
+        time[k] = ts.time if "time" in ts.data or "dt" in ts.data else np.nan
         if ts.dimensions is not None:
             dimensions[k] = ts.dimensions
     trajectory[current]
     box = box_vectors(dimensions[:, :3], dimensions[:, 3:]) if dimensions[:, :3].any() else None
-    return positions, time, box
+    return positions, None if np.isnan(time).any() else time, box

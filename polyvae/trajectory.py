@@ -24,7 +24,8 @@ def unit_factor(source: str, target: str) -> float:
     if "sigma" in (source, target):
         raise InputError(
             f"lengths in {source} cannot be turned into {target}: sigma is a reduced unit; "
-            f"state the unit of the numbers in the file (--unit, length_unit=)"
+            f"state the unit of the numbers: --unit {target}, pv.read(..., length_unit={target!r}), "
+            f"or pv.as_trajectory(data, length_unit={target!r}) for data in memory"
         )
     return _PER_NM[target] / _PER_NM[source]
 
