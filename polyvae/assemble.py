@@ -1,16 +1,23 @@
 """From all atoms of a system, as they stand in a file or in memory, to the frames that are wanted."""
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
 
 from polyvae.errors import InputError
 from polyvae.molecules import Atoms, Tree, make_whole, spanning_tree, usable_box
+from polyvae.survey import Survey
 from polyvae.trajectory import Trajectory, chain_bonds
+
+log = logging.getLogger(__name__)
 
 
 class Assembler:
     """Takes the chosen atoms, recognises planar data, makes molecules whole, turns molecules into frames.
+
+    What holds for all frames (2-D or 3-D, a box or none) is settled by `survey` before the first of them is
+    assembled, so that it does not depend on how many come at once.
 
     Args:
         atoms: the system, or None: all atoms, of which nothing is known.
@@ -39,9 +46,13 @@ class Assembler:
         if dims not in (None, 2, 3):
             raise InputError(f"dims must be 2 or 3; got {dims!r}")
         self.atoms, self.length_unit, self.unwrap, self.dims = atoms, length_unit, unwrap, dims
-        self.always_3d, self.where, self._note, self._said = always_3d, where, note, set()
-        self._planar: bool | None = None
-        self._shrink_wrapped: bool | None = None
+        self.where, self._note, self._said = where, note, set()
+        self._survey = Survey(
+            slice(None) if atoms is None else atoms.chosen,
+            dims=dims,
+            always_3d=always_3d,
+            periodic=unwrap is not False,
+        )
         self._plan: tuple | None = None
         self.table = None
         if per_molecule:
@@ -54,9 +65,25 @@ class Assembler:
     n_molecules = property(lambda self: 1 if self.table is None else len(self.table))
 
     def record(self, positions, time=None, box=None) -> Trajectory:
-        """All frames of a system at once: `coordinates`, then `trajectory`."""
+        """All frames of a system at once: `survey`, `coordinates`, then `trajectory`."""
+        self.survey(positions, box)
+        self.settle()
         positions, box = self.coordinates(positions, box, np.arange(len(positions)))
         return self.trajectory(positions, time, box)
+
+    settled = property(lambda self: self._survey.settled)
+
+    def survey(self, positions: np.ndarray, box: np.ndarray | None, first_frame: int = 0) -> None:
+        """Look at the next frames, from the first, until `settled`; `first_frame` is the number of theirs."""
+        if self.dims == 3 and positions.shape[2] == 2:
+            raise InputError(f"{self.where} holds two coordinates a bead, not 3")
+        self._survey.look(positions, _zeros(len(positions)) if box is None else box, first_frame)
+
+    def settle(self) -> None:
+        """No frame is left to look at."""
+        self._survey.settle()
+        if self._survey.planar:
+            self._say("z never varies, so the data are taken as 2-D; say otherwise with --dims 3 (dims=3)")
 
     def coordinates(self, positions: np.ndarray, box: np.ndarray | None, frames: np.ndarray):
         """Positions (n, n_chosen, 2 or 3) of the chosen atoms, with molecules whole, and the boxes.
@@ -66,7 +93,13 @@ class Assembler:
             box: (n, 3, 3), or None.
             frames: (n,) numbers of the frames in their file, for messages.
         """
-        n_dims = self._n_dims(positions, frames)
+        n_dims = self._survey.n_dims
+        if self.dims == 2 and positions.shape[2] == 3 and not (flat := self._survey.flat(positions)).all():
+            raise InputError(
+                f"{self.where}: z varies in frame {frames[int(np.argmin(flat))]}, so the data are not 2-D; "
+                f"use --dims 3 (dims=3)"
+            )
+        box = _zeros(len(positions)) if box is None else np.asarray(box)
         cell = self._cell(positions, box, n_dims, frames)
         if cell is None:
             take, inner = (
@@ -86,13 +119,24 @@ class Assembler:
                 raise InputError(f"{self.where}: {error}") from None
             if inner is not None:
                 positions = positions[:, inner]
-        return positions, (None if box is None or not _is_sound(box) else np.asarray(box, np.float32))
+        return positions, self._kept(box)
 
-    def trajectory(self, positions, time, box, *, first_frame: int = 0, segments=None) -> Trajectory:
-        """The record of assembled coordinates; with many molecules, molecule after molecule.
+    def trajectory(
+        self,
+        positions,
+        time,
+        box,
+        *,
+        weights=None,
+        origin=None,
+        first_frame: int = 0,
+        segments=None,
+        continues: bool = False,
+    ) -> Trajectory:
+        """The record of assembled coordinates; with many molecules, molecule after molecule in each segment.
 
         Each molecule's frames are segments of their own, and `origin` holds (frame, molecule), frames
-        counted from `first_frame`.
+        counted from `first_frame`. `continues` tells of a chunk that its first segment began before it.
         """
         known = {} if self.atoms is None else {"names": self.atoms.names, "masses": self.atoms.masses}
         bonds = None if self.atoms is None else self.atoms.bonds_of_chosen()
@@ -100,68 +144,66 @@ class Assembler:
         segments = (n,) if segments is None else tuple(segments)
         if self.table is not None:
             m, size = self.table.shape
-            positions = positions[:, self.table].swapaxes(0, 1).reshape(m * n, size, -1)
-            time = None if time is None else np.tile(time, m)
-            box = None if box is None else np.tile(box, (m, 1, 1))
-            frames, molecules = np.tile(first_frame + np.arange(n), m), np.repeat(np.arange(m), n)
+            pieces = [slice(end - length, end) for end, length in zip(np.cumsum(segments), segments, strict=True)]
+            positions = _joined(
+                [positions[p][:, self.table].swapaxes(0, 1).reshape(-1, size, positions.shape[2]) for p in pieces]
+            )
+            frames = _joined([np.tile(np.arange(n)[p], m) for p in pieces])
+            molecules = _joined([np.repeat(np.arange(m), p.stop - p.start) for p in pieces])
+            time, box, weights = (None if a is None else a[frames] for a in (time, box, weights))
             first = self.table[0]
+            if origin is None or m > 1:
+                origin = np.stack([first_frame + frames, molecules], axis=1)
             known = {
                 "names": known["names"] and tuple(known["names"][k] for k in first),
                 "masses": None if known["masses"] is None else known["masses"][first],
-                "origin": np.stack([frames, molecules], axis=1),
             }
-            segments = segments * m
+            segments = tuple(np.repeat(segments, m))
             if bonds is not None:
                 bonds = bonds[np.isin(bonds, first).all(axis=1)]
                 order = np.argsort(first)
                 bonds = order[np.searchsorted(first, bonds, sorter=order)]
         return Trajectory(
-            positions, time=time, box=box, length_unit=self.length_unit, bonds=bonds, segments=segments, **known
+            positions,
+            time=time,
+            length_unit=self.length_unit,
+            bonds=bonds,
+            segments=segments,
+            weights=weights,
+            box=box,
+            origin=origin,
+            continues=self.n_molecules * continues,
+            **known,
         )
 
-    def _n_dims(self, positions, frames) -> int:
-        if positions.shape[2] == 2:
-            if self.dims == 3:
-                raise InputError(f"{self.where} holds two coordinates a bead, not 3")
-            return 2
-        if self.dims == 3 or (self.dims is None and (not self.always_3d or self._planar is False)):
-            return 3
-        wanted = slice(None) if self.atoms is None else self.atoms.chosen
-        z = positions[:1, wanted, 2]
-        flat = bool((z == z[0, 0]).all())
-        if flat:
-            z = positions[:, wanted, 2]
-            same = (z == z[0, 0]).all(axis=1)
-            flat = bool(same.all())
-        if self.dims is None and self._planar is None:
-            moving = not (positions[:, wanted, :2] == positions[0, wanted, :2][:1]).all() if flat else False
-            self._planar = flat and moving
-            if self._planar:
-                self._say("z never varies, so the data are taken as 2-D; say otherwise with --dims 3 (dims=3)")
-            return 2 if self._planar else 3
-        if not flat:
-            frame = frames[int(np.argmin(same))] if len(z) > 1 else frames[0]
-            raise InputError(
-                f"{self.where}: z varies in frame {frame}, so the data are not 2-D; use --dims 3 (dims=3)"
-            )
-        return 2
-
     def _cell(self, positions, box, n_dims, frames) -> np.ndarray | None:
-        if box is None or not np.asarray(box).any():
-            if self.unwrap is True:
-                raise InputError(f"{self.where} holds no box, so molecules cannot be made whole (unwrap=True)")
-            return None
+        """Boxes to make molecules whole in, or None where the first frame has none."""
         if self.unwrap is False:
             return None
+        if not self._survey.boxed:
+            if self.unwrap is True:
+                raise InputError(f"{self.where} holds no box, so molecules cannot be made whole (unwrap=True)")
+            if not box[:, :n_dims, :n_dims].any():
+                return None
+        if self._survey.boxed != box[:, :n_dims, :n_dims].any():
+            # With the first frame before them, the one at fault has the same number however many come at once.
+            box, frames = np.concatenate([self._survey.first_box[None], box]), [self._survey.first_frame, *frames]
         try:
             cell = usable_box(box, n_dims, frames)
         except InputError as error:
             raise InputError(f"{self.where}: {error}") from None
-        if self._shrink_wrapped is None:
-            self._shrink_wrapped = cell is not None and _follows_atoms(positions[..., :n_dims], cell)
-            if self._shrink_wrapped:
-                self._say("the box follows the outermost atoms, so it is not periodic; molecules stay as they are")
-        return None if self._shrink_wrapped else cell
+        if self._survey.shrink_wrapped:
+            self._say("the box follows the outermost atoms, so it is not periodic; molecules stay as they are")
+        return None if self._survey.shrink_wrapped else cell
+
+    def _kept(self, box: np.ndarray) -> np.ndarray | None:
+        """Boxes for the record, where the first frame has one; zeros in frames whose box is no numbers."""
+        first = self._survey.first_box
+        if not (first.any() and np.isfinite(first).all()):
+            return None
+        box = np.asarray(box, np.float32)
+        bad = ~np.isfinite(box).all(axis=(1, 2))
+        return np.where(bad[:, None, None], np.float32(0), box) if bad.any() else box
 
     def _unwrapping(self, n_atoms: int) -> tuple[np.ndarray | None, np.ndarray | None, Tree]:
         """Atoms to take, places of the chosen ones among them, and the bonds to go along."""
@@ -169,6 +211,7 @@ class Assembler:
             return self._plan
         atoms = self.atoms
         if atoms is not None and atoms.bonds is not None:
+            self._check_pieces()
             needed = atoms.needed()
             bonds = atoms.bonds[np.isin(atoms.bonds[:, 0], needed)]
             tree = spanning_tree(len(needed), np.searchsorted(needed, bonds))
@@ -185,6 +228,26 @@ class Assembler:
             self._say("no bonds are known: in the periodic box, beads are taken as one chain in file order")
         self._plan = take, inner, tree
         return self._plan
+
+    def _check_pieces(self) -> None:
+        """Refuse a bead whose bonds are missing; say where chosen beads are of several molecules."""
+        n_pieces, n_single, stray = self.atoms.pieces()
+        if self.table is not None or n_pieces == 1:
+            return
+        if stray is not None:
+            kinds = self.atoms.names or self.atoms.kinds
+            raise InputError(
+                f"{self.where}: bead {stray}{f' ({kinds[stray]})' if kinds else ''} has no bond, though beads of "
+                f"its kind or residue belong together, so its place in the periodic box is not known; give all "
+                f"bonds, choose other beads, or read coordinates as they are (unwrap=False, --no-unwrap)"
+            )
+        log.warning(
+            "%s: %d molecules are chosen%s: each is made whole, but how they lie to one another is as it came, in "
+            "whichever periodic image; choose one, or take each as frames of its own (--per-molecule)",
+            self.where,
+            n_pieces,
+            f" ({n_single} of them single beads)" if n_single else "",
+        )
 
     def _names(self, take, inner) -> tuple[str, ...] | None:
         """Names of the atoms taken, where they are the chosen ones."""
@@ -214,20 +277,10 @@ def _unless_all(index: np.ndarray, n: int) -> np.ndarray | None:
     return None if len(index) == n and (index == np.arange(n)).all() else index
 
 
-def _is_sound(box: np.ndarray) -> bool:
-    return bool(box.any()) and bool(np.isfinite(box).all())
+def _zeros(n: int) -> np.ndarray:
+    """No box, in n frames."""
+    return np.broadcast_to(np.zeros((3, 3), np.float32), (n, 3, 3))
 
 
-def _follows_atoms(positions: np.ndarray, box: np.ndarray) -> bool:
-    """Whether a box is shrink-wrapped: it varies, and the atoms fill it to a thousandth in every frame.
-
-    Engines write such a box for runs that are not periodic; a large periodic system fills its box too.
-    """
-    if len(box) < 3 or positions.shape[1] > 1000:
-        return False
-    lengths = np.diagonal(box, axis1=1, axis2=2)
-    if (lengths == lengths[0]).all():
-        return False
-    positions, lengths = positions[:1000], lengths[:1000]
-    extent = positions.max(axis=1) - positions.min(axis=1)
-    return bool((np.abs(lengths - extent) <= 1e-3 * lengths).all())
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -183,7 +183,10 @@ def lengths_and_angles(box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Lengths (n, 3) and angles (n, 3) in degrees of box vectors (n, 3, 3)."""
     box = np.asarray(box, np.float64)
     lengths = np.linalg.norm(box, axis=2)
-    cos = [(box[:, i] * box[:, j]).sum(1) / (lengths[:, i] * lengths[:, j]) for i, j in ((1, 2), (0, 2), (0, 1))]
+    cos = [
+        (box[:, i] * box[:, j]).sum(1) / np.maximum(lengths[:, i] * lengths[:, j], 1e-30)  # a box may be none
+        for i, j in ((1, 2), (0, 2), (0, 1))
+    ]
     return lengths, np.degrees(np.arccos(np.clip(np.stack(cos, axis=1), -1, 1)))
 
 
@@ -227,6 +230,8 @@ class Atoms(NamedTuple):
         bonds: (n_bonds, 2) over all atoms, or None where not known.
         names, masses: of the chosen ones, or None.
         residues: (n_chosen,) residue number of the chosen ones, or None.
+        kinds: what tells atoms of the chosen ones apart where there are no names, such as types, or None.
+        residue_sizes: (n_chosen,) atoms in the residue of each, where residues are known to be real, or None.
     """
 
     chosen: np.ndarray
@@ -235,6 +240,8 @@ class Atoms(NamedTuple):
     names: tuple[str, ...] | None = None
     masses: np.ndarray | None = None
     residues: np.ndarray | None = None
+    kinds: tuple[str, ...] | None = None
+    residue_sizes: np.ndarray | None = None
 
     def bonds_of_chosen(self) -> np.ndarray | None:
         """Bonds between chosen atoms, by position among them; None where no bond is known."""
@@ -253,12 +260,34 @@ class Atoms(NamedTuple):
         return np.flatnonzero(np.isin(molecule, molecule[self.chosen]))
 
     def among(self, kept: np.ndarray) -> "Atoms":
-        """The same, where only the atoms `kept` (sorted; all that are chosen, molecules entire) are there."""
+        """The same, where only the atoms `kept` (sorted; all that are chosen, molecules entire) are there.
+
+        Bonds that are known stay known where none is left.
+        """
         bonds = None if self.bonds is None else self.bonds[np.isin(self.bonds, kept).all(axis=1)]
         return self._replace(
             chosen=np.searchsorted(kept, self.chosen),
             n_total=len(kept),
-            bonds=None if bonds is None or not len(bonds) else np.searchsorted(kept, bonds),
+            bonds=None if bonds is None else np.searchsorted(kept, bonds),
+        )
+
+    def pieces(self) -> tuple[int, int, int | None]:
+        """Molecules among the chosen atoms, by bonds; how many of them are single atoms; and a stray one.
+
+        A stray one is a single atom whose bonds must be missing from the list: bonded ones are called the
+        same (all are where nothing tells them apart), or its residue holds other atoms. Its place among the
+        chosen ones is given, or None. Ions and atoms of a solvent are molecules of their own.
+        """
+        label = spanning_tree(self.n_total, self.bonds).molecule
+        single = (np.bincount(label)[label] == 1)[self.chosen]
+        kinds = np.asarray(self.names or self.kinds or [""] * len(self.chosen))
+        stray = single & np.isin(kinds, kinds[~single])
+        if self.residue_sizes is not None:
+            stray |= single & (self.residue_sizes > 1)
+        return (
+            len(np.unique(label[self.chosen])),
+            int(single.sum()),
+            int(np.argmax(stray)) if stray.any() else None,
         )
 
     def molecules(self, where: str) -> tuple[np.ndarray, str | None]:

@@ -21,7 +21,9 @@ log = logging.getLogger(__name__)
 class Stream:
     """A trajectory as a row of chunks, each a `Trajectory`, that need not fit into memory together.
 
-    Iterating starts at the first frame, every time. `len(stream)` is the number of frames.
+    Iterating starts at the first frame, every time. `len(stream)` is the number of frames. A chunk whose
+    `continues` is not 0 goes on where the chunk before it ended: what joins neighbouring frames in time
+    (lagged pairs, counts of jumps) may join the two.
     """
 
     def __init__(self, chunks: Callable[[], Iterator[Trajectory]], n_frames: int, about: str = ""):
@@ -57,16 +59,26 @@ def as_trajectory(
         data: a `Trajectory` (given back), an `MDAnalysis.Universe` or `AtomGroup` (all frames of its
             trajectory), an `mdtraj.Trajectory`, a `Stream` (its chunks together), or an array
             (n_frames, n_beads, 2 or 3).
-        length_unit: unit of the numbers; by default Å for MDAnalysis, nm for mdtraj, `array_unit` for arrays.
+        length_unit: unit of the numbers; by default Å for MDAnalysis, nm for mdtraj, `array_unit` for
+            arrays. Say "sigma" for a universe or mdtraj trajectory in reduced units.
         unwrap, per_molecule, dims: as for `read`; for data of MDAnalysis and mdtraj.
 
+    Masses are those that the topology states, as for `read`; what MDAnalysis guesses from names and mdtraj
+    from elements is not taken, for a coarse bead named "B" is no boron.
+
     Raises:
-        InputError: an atom group that may hold other atoms in each frame; shapes that do not fit.
+        InputError: an atom group that may hold other atoms in each frame; shapes that do not fit; another
+            unit for a `Trajectory` or a `Stream`, which know theirs.
     """
-    if isinstance(data, Trajectory):
-        return data
     if isinstance(data, Stream):
-        return concatenate(list(data))
+        data = concatenate(list(data))
+    if isinstance(data, Trajectory):
+        if length_unit not in (None, data.length_unit):
+            raise InputError(
+                f"the trajectory is in {data.length_unit}, not {length_unit}; convert it with to_unit, or state "
+                f"the unit where it is made: pv.read(..., length_unit={length_unit!r})"
+            )
+        return data
     if hasattr(data, "atoms") and hasattr(data, "universe"):
         atoms = atoms_of(data.atoms if data.universe is data else data)
         unit, where = "angstrom", "the atom group"
@@ -89,24 +101,42 @@ def as_trajectory(
 
 
 def concatenate(pieces: list[Trajectory], positions: np.ndarray | None = None) -> Trajectory:
-    """One trajectory of several of the same beads, segments kept; in the unit of the first.
+    """One trajectory of several of the same beads, in the unit of the first; the chunks of a stream give the
+    whole again.
+
+    Segments are kept; where a piece `continues` the one before it, theirs become one.
 
     Args:
-        positions: those of all pieces, where they stand together already.
+        positions: those of all pieces, where they stand together already. Their order is then kept: pieces
+            of several molecules stay segments of their own.
     """
     first = pieces[0]
     if len(pieces) == 1:
         return first
     pieces = [piece.to_unit(first.length_unit) for piece in pieces]
+    parts: list[list[range]] = []  # of each segment, the rows of all pieces that it is made of
+    n = 0
+    for piece in pieces:
+        ends = n + np.cumsum(piece.segments)
+        rows = [range(end - length, end) for end, length in zip(ends, piece.segments, strict=True)]
+        at_most = len(parts) if positions is None else 1
+        going_on = piece.continues if piece.continues <= at_most else 0
+        for part, more in zip(parts[len(parts) - going_on :], rows, strict=False):
+            part.append(more)
+        parts += [[row] for row in rows[going_on:]]
+        n += len(piece)
+    # Only of several molecules, which take turns in every chunk, do rows change places.
+    moved = positions is None and any(piece.continues > 1 for piece in pieces[1:])
+    order = np.concatenate([row for part in parts for row in part]) if moved else slice(None)
 
     def joined(name):
         values = [getattr(piece, name) for piece in pieces]
-        return None if any(value is None for value in values) else np.concatenate(values)
+        return None if any(value is None for value in values) else np.concatenate(values)[order]
 
     return dataclasses.replace(
         first,
         positions=joined("positions") if positions is None else positions,
-        segments=tuple(n for piece in pieces for n in piece.segments),
+        segments=tuple(sum(map(len, part)) for part in parts),
         **{name: joined(name) for name in ("time", "box", "weights", "origin")},
     )
 
@@ -125,14 +155,19 @@ def atoms_of(group) -> Atoms:
     universe = group.universe
     bonds = getattr(universe, "bonds", None)
     bonds = None if bonds is None or len(bonds) == 0 else np.asarray(bonds.indices)
-    masses = getattr(group, "masses", None)
+    names = tuple(group.names) if hasattr(group, "names") else None
+    # Guessed from names or elements, masses would make a coarse bead "B" boron.
+    stated = hasattr(group, "masses") and not universe._topology.masses.is_guessed
+    masses = np.asarray(group.masses) if stated else None
     return Atoms(
         indices,
         len(universe.atoms),
         bonds,
-        names=tuple(group.names) if hasattr(group, "names") else None,
-        masses=masses if masses is not None and (np.asarray(masses) > 0).all() else None,
+        names=names,
+        masses=masses if stated and (masses > 0).all() else None,
         residues=np.asarray(group.resindices),
+        kinds=tuple(map(str, group.types)) if names is None and hasattr(group, "types") else None,
+        residue_sizes=_residue_sizes(universe.atoms.resindices, group.resindices) if names else None,
     )
 
 
@@ -141,15 +176,21 @@ def _atoms_of_mdtraj(topology) -> Atoms | None:
         return None
     atoms = list(topology.atoms)
     bonds = np.array([[bond[0].index, bond[1].index] for bond in topology.bonds], int).reshape(-1, 2)
-    masses = np.array([atom.element.mass if atom.element is not None else 0.0 for atom in atoms])
+    residues = np.array([atom.residue.index for atom in atoms])
     return Atoms(
         np.arange(len(atoms)),
         len(atoms),
         bonds if len(bonds) else None,
         names=tuple(atom.name for atom in atoms),
-        masses=masses if (masses > 0).all() else None,
-        residues=np.array([atom.residue.index for atom in atoms]),
+        residues=residues,
+        residue_sizes=_residue_sizes(residues, residues),
     )
+
+
+def _residue_sizes(of_all: np.ndarray, of_chosen: np.ndarray) -> np.ndarray | None:
+    """Atoms in the residue of each chosen atom; a single residue tells nothing, for all may be put in one."""
+    sizes = np.bincount(of_all)
+    return sizes[of_chosen] if len(sizes) > 1 else None
 
 
 def _frames_of_universe(group, indices: np.ndarray):
@@ -159,9 +200,11 @@ def _frames_of_universe(group, indices: np.ndarray):
     positions = np.empty((n, len(indices), 3), np.float32)
     dimensions, time = np.zeros((n, 6)), np.empty(n)
     for k, ts in enumerate(trajectory):
-        positions[k], time[k] = ts.positions[indices], ts.time
+        positions[k] = ts.positions[indices]
+        # A reader makes up a time step of 1 ps where it knows none.
+        time[k] = ts.time if "time" in ts.data or "dt" in ts.data else np.nan
         if ts.dimensions is not None:
             dimensions[k] = ts.dimensions
     trajectory[current]
     box = box_vectors(dimensions[:, :3], dimensions[:, 3:]) if dimensions[:, :3].any() else None
-    return positions, time, box
+    return positions, None if np.isnan(time).any() else time, box

@@ -24,7 +24,8 @@ def unit_factor(source: str, target: str) -> float:
     if "sigma" in (source, target):
         raise InputError(
             f"lengths in {source} cannot be turned into {target}: sigma is a reduced unit; "
-            f"state the unit of the numbers in the file (--unit, length_unit=)"
+            f"state the unit of the numbers: --unit {target}, pv.read(..., length_unit={target!r}), "
+            f"or pv.as_trajectory(data, length_unit={target!r}) for data in memory"
         )
     return _PER_NM[target] / _PER_NM[source]
 
@@ -41,11 +42,14 @@ class Trajectory:
         names: bead names, or None.
         bonds: (n_bonds, 2) bead indices from 0, or None where not known.
         segments: lengths of the pieces that are continuous in time; they add up to n_frames.
-        weights: (n_frames,) statistical weights of the frames, or None.
+        weights: (n_frames,) statistical weights of the frames, none negative, or None.
         box: (n_frames, 3, 3) vectors of the periodic box as rows, in `length_unit`, or None. Positions are
             whole molecules all the same: nothing here looks at the box.
         origin: (n_frames, 2) frame and molecule of the run that each frame shows, where one run held many
             molecules, or None.
+        continues: in a chunk of a `Stream`, how many of its first segments go on, one after another, where
+            as many last segments of the chunk before it ended: 1 within a continuous piece, the number of
+            molecules where each is a segment of its own, else 0.
 
     Raises:
         InputError: for arrays of the wrong rank or length, and for NaN or infinite positions
@@ -62,6 +66,7 @@ class Trajectory:
     weights: np.ndarray | None = None
     box: np.ndarray | None = None
     origin: np.ndarray | None = None
+    continues: int = 0
 
     def __post_init__(self):
         def put(name, value):
@@ -95,6 +100,9 @@ class Trajectory:
             raise InputError(f"masses must be positive; bead {int(np.argmin(self.masses > 0))} is not")
         put("time", _vector("time", self.time, n_frames, "frame"))
         put("weights", _vector("weights", self.weights, n_frames, "frame"))
+        if self.weights is not None and not (self.weights >= 0).all():
+            bad = int(np.argmin(self.weights >= 0))
+            raise InputError(f"weights must not be negative; frame {bad} has {self.weights[bad]:g}")
         if self.names is not None:
             put("names", tuple(str(name) for name in self.names))
             if len(self.names) != n_beads:
@@ -112,6 +120,8 @@ class Trajectory:
         put("segments", (n_frames,) if self.segments is None else tuple(int(s) for s in self.segments))
         if sum(self.segments) != n_frames or min(self.segments) < 1:
             raise InputError(f"segments must add up to {n_frames} frames; got {self.segments}")
+        if not 0 <= self.continues <= len(self.segments):
+            raise InputError(f"continues must be from 0 to {len(self.segments)} segments; got {self.continues}")
 
     n_frames = property(lambda self: self.positions.shape[0], doc="Number of frames.")
     n_beads = property(lambda self: self.positions.shape[1], doc="Number of beads.")
@@ -136,6 +146,8 @@ class Trajectory:
             positions=self.positions[chosen],
             **{name: None if values is None else values[chosen] for name, values in per_frame.items()},
             segments=tuple(np.diff([0, *breaks, chosen.size])),
+            # Of many molecules some may have lost all their frames, so that none is sure to go on.
+            continues=int(self.continues == 1 and piece[0] == 0),
         )
 
     def __repr__(self):

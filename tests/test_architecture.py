@@ -16,6 +16,7 @@ LAYERS = {
     "files": 0,
     "trajectory": 0,
     "molecules": 0,
+    "survey": 0,
     "assemble": 0.3,
     "sources": 0.6,  # records from what people hold in memory
     "linalg": 0,

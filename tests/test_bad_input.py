@@ -28,6 +28,10 @@ def test_missing_empty_and_wrong_files(tmp_path):
             pv.read(path)
     with pytest.raises(pv.InputError, match="is a folder"):
         pv.read(tmp_path)
+    np.save(tmp_path / "a.npy", good().positions)
+    for read in (pv.read, pv.stream):
+        with pytest.raises(pv.InputError, match=r"a\.npy is a bare array; save it as npz \(numpy\.savez"):
+            read(tmp_path / "a.npy")
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(pv.InputError, match="a.txt: trajectories are read from npz, XTC, DCD"):
         pv.read(tmp_path / "a.txt")
@@ -132,8 +136,20 @@ class TestNpz:
             ({"arr": np.zeros((300, 0, 3))}, "at least one bead"),
             ({"arr": np.zeros((30, 4, 3), complex)}, "real numbers"),
             ({"arr": np.zeros((30, 4, 3), str)}, "real numbers"),
-            ({"box": np.zeros((30, 2))}, "box vectors need shape"),
+            ({"box": np.zeros((30, 2))}, r"array 'box' needs one entry a frame, shape \(30, 3, 3\)"),
             ({"segments": np.array(["a"])}, "segments must be whole numbers"),
+            ({"segments": np.array([15.0, 15.0])}, "segments must be whole numbers"),
+            ({"segments": np.array([10, 19])}, "add up to the 30 frames; got 10, 19, in all 29"),
+            ({"segments": np.array([31, -1])}, "at least 1"),
+            ({"segments": np.array([], int)}, "got none"),
+            ({"time": np.array(["a"] * 30)}, "'time' must hold real numbers"),
+            ({"weights": np.ones(29)}, r"'weights' needs one entry a frame, shape \(30,\); got shape \(29,\)"),
+            ({"weights": np.ones((30, 1))}, r"shape \(30, 1\)"),
+            ({"weights": np.array(["a"] * 30)}, "'weights' must hold real numbers"),
+            ({"weights": np.r_[np.ones(20), -1.0, np.ones(9)]}, "that of frame 20 is -1"),
+            ({"weights": np.r_[np.ones(20), np.nan, np.ones(9)]}, "that of frame 20 is nan"),
+            ({"origin": np.zeros((30, 2))}, "'origin' must hold whole numbers"),
+            ({"origin": np.zeros(30, int)}, "'origin' needs one entry a frame"),
             ({"length_unit": "furlong"}, "furlong"),
         ],
     )

@@ -2,8 +2,10 @@
 
 import logging
 
+import MDAnalysis
 import numpy as np
 import pytest
+from conftest import DATA
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import untrained
@@ -89,6 +91,8 @@ def test_box_vectors_and_back():
     lengths, angles = np.array([[3.0, 4.0, 5.0]]), np.array([[70.0, 80.0, 100.0]])
     for given_, found in zip((lengths, angles), lengths_and_angles(box_vectors(lengths, angles)), strict=True):
         np.testing.assert_allclose(given_, found, rtol=1e-6)
+    none = lengths_and_angles(np.zeros((2, 3, 3)))
+    np.testing.assert_array_equal(none, [np.zeros((2, 3)), np.full((2, 3), 90.0)])
 
 
 def test_bonds_of_half_the_box_are_refused_by_name():
@@ -201,6 +205,47 @@ def test_unlike_molecules_are_refused():
         Atoms(np.arange(4), 4).molecules("x")
 
 
+def test_a_bead_whose_bonds_are_missing_is_refused(tmp_path):
+    x, box = np.random.default_rng(0).normal(size=(4, 12, 3)), cubes(4, 20.0)
+    few = saved(tmp_path / "few.npz", positions=x, box=box, bonds=[[0, 1]])
+    with pytest.raises(pv.InputError, match=r"few\.npz: bead 2 has no bond, .* give all bonds"):
+        pv.read(few)
+    assert pv.read(few, unwrap=False).n_frames == 4
+    assert pv.read(saved(tmp_path / "open.npz", positions=x, bonds=[[0, 1]])).n_frames == 4  # no box, no images
+    bonds = [[k, k + 1] for k in range(10)]
+    named = saved(tmp_path / "named.npz", positions=x, box=box, bonds=bonds, names=["B"] * 12)
+    with pytest.raises(pv.InputError, match=r"bead 11 \(B\) has no bond"):
+        pv.read(named)
+
+
+def test_a_protein_whose_file_bonds_its_ligand_alone_is_refused():
+    """Two residues of three atoms, and a ligand, to which all CONECT records belong."""
+    universe = MDAnalysis.Universe.empty(8, n_residues=3, atom_resindex=[0, 0, 0, 1, 1, 1, 2, 2], trajectory=True)
+    universe.add_TopologyAttr("names", ["N", "CA", "C"] * 2 + ["C1", "C2"])
+    universe.add_TopologyAttr("bonds", [[6, 7]])
+    universe.dimensions = [50, 50, 50, 90, 90, 90]
+    with pytest.raises(pv.InputError, match=r"bead 0 \(CA\) has no bond"):
+        pv.as_trajectory(universe.select_atoms("name CA"))
+    assert pv.as_trajectory(universe.select_atoms("name C1 C2")).n_beads == 2
+
+
+def test_molecules_side_by_side_are_said_to_be(tmp_path, caplog, melt):
+    with caplog.at_level(logging.WARNING, logger="polyvae"):
+        pv.read(melt[0])
+    assert "melt.npz: 3 molecules are chosen: each is made whole, but how they lie" in caplog.text
+    caplog.clear()
+    x, names = np.random.default_rng(0).normal(size=(4, 5, 3)), ["B", "B", "B", "NA", "CL"]
+    ions = saved(tmp_path / "ions.npz", positions=x, box=cubes(4, 20.0), bonds=[[0, 1], [1, 2]], names=names)
+    with caplog.at_level(logging.WARNING, logger="polyvae"):
+        list(pv.stream(ions, chunk_bytes=1))
+    assert caplog.text.count("3 molecules are chosen (2 of them single beads)") == 1
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="polyvae"):
+        pv.read(melt[0], per_molecule=True)
+        pv.read(melt[0], unwrap=False)
+    assert not caplog.text
+
+
 def test_residues_stand_for_molecules_without_bonds():
     table, note = Atoms(np.arange(6), 6, residues=np.array([0, 0, 1, 1, 2, 2])).molecules("x")
     assert table.tolist() == [[0, 1], [2, 3], [4, 5]]
@@ -230,6 +275,33 @@ def test_a_box_that_follows_the_atoms_is_no_box(tmp_path, caplog):
         traj = pv.read(saved(tmp_path / "a.npz", positions=x, box=box))
     np.testing.assert_array_equal(traj.positions, x)
     assert "not periodic" in caplog.text
+
+
+def test_a_long_chain_is_put_together_bond_by_bond(tmp_path):
+    """200 beads, several box lengths long: only a bond, not the chain, must be shorter than half the box."""
+    rng = np.random.default_rng(8)
+    steps = rng.normal(size=(10, 200, 3)) * 0.3 + [0.5, 0.2, 0.0]
+    x = np.cumsum(steps, axis=1)
+    box = cubes(10, 8.0)
+    assert (np.ptp(x[..., 0], axis=1) > 8 * 10).all()
+    bonds = [[k, k + 1] for k in range(199)]
+    path = saved(tmp_path / "a.npz", positions=shuffled_images(x, box, rng), box=box, bonds=bonds)
+    np.testing.assert_allclose(internal(pv.read(path).positions), internal(x), atol=1e-4)
+    x[3, 120:, 1] += 4 - steps[3, 120, 1]  # one bond of half the box
+    path = saved(tmp_path / "b.npz", positions=shuffled_images(x, box, rng), box=box, bonds=bonds)
+    with pytest.raises(pv.InputError, match=r"frame 3: beads 119 and 120 of molecule 0 are bonded but 4 apart"):
+        pv.read(path)
+
+
+def test_an_assumed_chain_that_is_none_is_refused(tmp_path):
+    """Two chains one after another in the file: the link between them is no bond, and is seen to be none."""
+    rng = np.random.default_rng(9)
+    one, two = (grown(TREES["chain"], rng, n_frames=100, length=0.5) for _ in range(2))
+    two += np.cumsum(rng.normal(size=(100, 1, 3)), axis=0)  # they drift apart
+    x, box = np.concatenate([one, two], axis=1), cubes(100, 10.0)
+    path = saved(tmp_path / "a.npz", positions=shuffled_images(x, box, rng), box=box)
+    with pytest.raises(pv.InputError, match=r"beads 9 and 10 .* taken as one chain in file order"):
+        pv.read(path)
 
 
 def test_unwrap_true_needs_a_box(tmp_path):
@@ -286,3 +358,18 @@ def test_wrapped_copy_gives_the_same_cv(tmp_path):
         box = box_vectors(np.full((400, 3), 5.0), np.tile(angles, (400, 1)))
         path = saved(tmp_path / f"{name}.npz", positions=shuffled_images(x, box, rng), box=box)
         np.testing.assert_allclose(cv.transform(pv.read(path)), cv.transform(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", ANGLES)
+def test_wrapped_copy_of_chain3d_gives_the_same_cv(tmp_path, shape):
+    """The simulated chain, in a box that it is longer than: wrapped, in shuffled images, split into two files."""
+    whole = pv.read(DATA / "chain3d.xtc", topology=DATA / "chain3d.pdb", length_unit="sigma")
+    n = len(whole)
+    assert np.ptp(whole.positions, axis=1).max() > 4
+    rng = np.random.default_rng(10)
+    box = box_vectors(np.full((n, 3), 4.0), np.tile(ANGLES[shape], (n, 1)))
+    x = shuffled_images(whole.positions + rng.normal(size=(n, 1, 3)), box, rng)
+    for k, part in enumerate((slice(0, 1000), slice(1000, n))):
+        saved(tmp_path / f"{k}.npz", positions=x[part], box=box[part], bonds=whole.bonds)
+    cv = untrained(whole)
+    np.testing.assert_allclose(cv.transform(pv.read(tmp_path / "*.npz")), cv.transform(whole), atol=1e-5)

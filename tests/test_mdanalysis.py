@@ -102,8 +102,13 @@ def test_updating_and_unfit_groups_are_refused(cv, universe):
 def test_units_that_cannot_be_related_are_refused(system, universe):
     reduced = untrained(pv.Trajectory(system[2].positions))
     group = universe.select_atoms("name B")
-    with pytest.raises(pv.InputError, match="sigma"):
-        reduced.transform(group)
+    for take in (reduced.transform, lambda data: pv.score(reduced, data)):
+        with pytest.raises(pv.InputError, match=r"pv\.as_trajectory\(data, length_unit='sigma'\) for"):
+            take(group)
+    frames = pv.as_trajectory(group)
+    with pytest.raises(pv.InputError, match="is in angstrom, not sigma; convert it with to_unit"):
+        pv.as_trajectory(frames, length_unit="sigma")
+    assert pv.as_trajectory(frames, length_unit="angstrom") is frames
     z = reduced.transform(pv.as_trajectory(group, length_unit="sigma"))
     np.testing.assert_allclose(LatentAnalysis(group, reduced, length_unit="sigma").run().results.latent, z)
 

@@ -2,7 +2,9 @@
 
 import logging
 import struct
+import warnings
 
+import MDAnalysis
 import mdtraj
 import numpy as np
 import pytest
@@ -135,6 +137,75 @@ def test_topology_gives_masses_and_bonds(tmp_path):
     traj = pv.read(write_xtc(tmp_path / "a.xtc", walks(3)), topology=top)
     assert (traj.masses == 3.5).all()
     assert traj.bonds.tolist() == [[k, k + 1] for k in range(11)]
+
+
+def test_bonds_to_atoms_that_are_missing(tmp_path):
+    """MDAnalysis drops such a CONECT record, all bonds of such a LAMMPS file, and fails on such a PSF."""
+    xtc, pdb = pv.write(tmp_path / "a.xtc", pv.Trajectory(walks(3), length_unit="nm"))
+    text = pdb.read_text()
+    bad = tmp_path / "bad.pdb"
+    bad.write_text(text.replace("CONECT   12   11", "CONECT   12   99"))
+    with pytest.raises(pv.InputError, match=r"bad\.pdb: .* atoms 12 and 99, but there is no atom 99"):
+        pv.read(xtc, topology=bad)
+    with pytest.raises(pv.InputError, match="no atom 99"):
+        pv.read(bad)
+    bad.write_text(text.replace("CONECT   12   11", "CONECT   1x   11"))
+    with pytest.raises(pv.InputError, match=r"bad\.pdb cannot be read"):
+        pv.read(xtc, topology=bad)
+    bad.write_text(text.replace("CONECT", "TER   13\nCONECT", 1).replace("CONECT   12   11", "CONECT   12   13"))
+    assert len(pv.read(bad).bonds) == 11  # a chain's end has a number too, and is no atom
+    data = lammps_data(tmp_path / "a.data", bond=(3, 13))
+    with pytest.raises(pv.InputError, match=r"a\.data: .* atoms 3 and 13, but there is no atom 13"):
+        pv.read(xtc, topology=data)
+    psf = tmp_path / "a.psf"
+    psf.write_text(
+        "PSF\n\n       1 !NTITLE\n REMARKS x\n\n      12 !NATOM\n"
+        + "".join(f"{k:8d} A    1    BEA  B    B      0.000000       12.0000           0\n" for k in range(1, 13))
+        + "\n       1 !NBOND: bonds\n       3      13\n\n"
+    )
+    with pytest.raises(pv.InputError, match=r"a\.psf: its bonds name atoms beyond the 12"):
+        pv.read(xtc, topology=psf)
+
+
+def test_a_file_that_says_something_of_its_atoms_must_say_it_well(tmp_path, monkeypatch):
+    """A format without atoms is read without; a PDB whose atoms cannot be told is refused."""
+    x = walks(3)
+    with TRRTrajectoryFile(str(tmp_path / "a.trr"), "w") as file:
+        file.write(x, time=np.arange(3), step=np.arange(3), box=np.zeros((3, 3, 3)), lambd=np.zeros(3))
+    pdb = pv.write(tmp_path / "a.xtc", pv.Trajectory(x, length_unit="nm"))[1]
+
+    def fails(*_, **__):
+        raise ValueError("line 3")
+
+    monkeypatch.setattr(MDAnalysis, "Universe", fails)
+    assert pv.read(tmp_path / "a.trr").names is None
+    with pytest.raises(pv.InputError, match=r"a\.pdb cannot be read as a topology \(line 3\)"):
+        pv.read(pdb)
+
+
+def test_masses_are_those_stated(tmp_path):
+    """Of a file, of a universe and of mdtraj the same: none is guessed from names."""
+    names = ["B", "C", "CA", "N"]
+    traj = pv.Trajectory(walks(3, 4), length_unit="nm", names=names)
+    xtc, pdb = pv.write(tmp_path / "a.xtc", traj)
+    gro = pv.write(tmp_path / "a.gro", traj)[0]
+    for top in (pdb, gro):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            universe = MDAnalysis.Universe(str(top), str(xtc))
+            assert universe.atoms.masses.max() > 1  # guessed
+            frames = mdtraj.load(str(xtc), top=str(top))
+        for found in (pv.read(xtc, topology=top), pv.as_trajectory(universe), pv.as_trajectory(frames)):
+            assert found.masses.tolist() == [1, 1, 1, 1]
+            assert found.names == tuple(names)
+    assert pv.read(pdb).masses.tolist() == [1, 1, 1, 1]
+    universe.add_TopologyAttr("masses", [1.0, 2.0, 3.0, 4.0])
+    assert pv.as_trajectory(universe).masses.tolist() == [1, 2, 3, 4]
+    data = lammps_data(tmp_path / "a.data")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        universe = MDAnalysis.Universe(str(data))
+    assert set(pv.as_trajectory(universe).masses) == {3.5}
 
 
 def test_selection_through_unselected_atoms(tmp_path):

@@ -83,12 +83,18 @@ def test_npz_keeps_everything(tmp_path):
         bonds=[[0, 2]],
         segments=(3, 4),
         box=np.tile(np.eye(3) * 50, (7, 1, 1)),
+        weights=np.arange(7) / 4,
+        origin=np.stack([np.arange(7) // 2, np.arange(7) % 2], axis=1),
     )
     pv.write(tmp_path / "a.npz", traj)
-    back = pv.read(tmp_path / "a.npz")
-    for name in ("positions", "time", "masses", "bonds", "box"):
-        np.testing.assert_array_equal(getattr(back, name), getattr(traj, name), err_msg=name)
-    assert (back.length_unit, back.names, back.segments) == ("angstrom", tuple("ABC"), (3, 4))
+    for options in ({}, {"start": 1, "stop": 6, "step": 2}):
+        back, kept = (
+            pv.read(tmp_path / "a.npz", unwrap=False, **options),
+            traj[slice(*options.values())] if options else traj,
+        )
+        for name in ("positions", "time", "masses", "bonds", "box", "weights", "origin"):
+            np.testing.assert_array_equal(getattr(back, name), getattr(kept, name), err_msg=name)
+        assert (back.length_unit, back.names, back.segments) == ("angstrom", tuple("ABC"), kept.segments)
 
 
 def test_one_run_in_three_formats_gives_one_cv(tmp_path):

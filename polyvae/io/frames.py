@@ -24,12 +24,16 @@ class Frames(NamedTuple):
         time: (n,), or None.
         box: (n, 3, 3) box vectors as rows, or None.
         step: (n,) numbers of MD steps, or None.
+        weights: (n,) statistical weights, or None.
+        origin: (n, 2) frame and molecule of another run, or None.
     """
 
     positions: np.ndarray
     time: np.ndarray | None = None
     box: np.ndarray | None = None
     step: np.ndarray | None = None
+    weights: np.ndarray | None = None
+    origin: np.ndarray | None = None
 
 
 class TrajectoryFile(Protocol):

@@ -10,7 +10,7 @@ from polyvae.errors import InputError
 from polyvae.io.frames import Frames, short
 from polyvae.trajectory import LENGTH_UNITS
 
-_PER_FRAME = ("time", "box")
+_PER_FRAME = {"time": (), "box": (3, 3), "weights": (), "origin": (2,)}  # shape of each frame's
 _EXTRAS = ("masses", "bonds", "names", "segments")
 _ERRORS = (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
 
@@ -58,28 +58,41 @@ class NpzFile:
         kind = self._columns[self._name].dtype.kind
         if kind not in "fiu" or shape[1] == 0:
             raise InputError(f"{path}: positions must be real numbers of at least one bead; got {kind!r} {shape}")
-        box = self._columns.get("box")
-        if box is not None and (len(box.shape) != 3 or box.shape[1:] not in ((2, 2), (3, 3))):
-            raise InputError(f"{path}: box vectors need shape (n_frames, 3, 3); got {box.shape}")
         if self.stated_unit is not None and self.stated_unit not in LENGTH_UNITS:
             raise InputError(f"{path}: length_unit must be {', '.join(LENGTH_UNITS)}; got {self.stated_unit!r}")
-        segments = self.extras.get("segments")
-        if segments is not None and (segments.ndim != 1 or segments.dtype.kind not in "iu"):
-            raise InputError(f"{path}: segments must be whole numbers, one a piece; got {segments.dtype}")
         self.n_frames, self.n_atoms = shape[:2]
-        for name in _PER_FRAME:
+        for name, inner in _PER_FRAME.items():
             column = self._columns.get(name)
-            if column is not None and column.shape[:1] != (self.n_frames,):
+            if column is None or name == self._name:
+                continue
+            if column.shape != (self.n_frames, *inner):
                 raise InputError(
-                    f"{path}: array {name!r} needs one entry a frame, {self.n_frames}; got shape {column.shape}"
+                    f"{path}: array {name!r} needs one entry a frame, shape {(self.n_frames, *inner)}; got shape "
+                    f"{column.shape}. Save it again in that shape, or leave it out"
                 )
+            if column.dtype.kind not in ("iu" if name == "origin" else "fiu"):
+                kind = "whole" if name == "origin" else "real"
+                raise InputError(f"{path}: array {name!r} must hold {kind} numbers; got {column.dtype}")
+        segments = self.extras.get("segments")
+        if segments is None:
+            return
+        if segments.ndim != 1 or segments.dtype.kind not in "iu":
+            raise InputError(
+                f"{path}: segments must be whole numbers, one a piece; got {segments.dtype} {segments.shape}"
+            )
+        if segments.sum() != self.n_frames or (segments < 1).any():
+            listed = ", ".join(map(str, segments[:8])) + (", ..." if len(segments) > 8 else "")
+            raise InputError(
+                f"{path}: segments must be lengths of at least 1 that add up to the {self.n_frames} frames; "
+                f"got {listed or 'none'}, in all {segments.sum()}. Mend them, or leave them out"
+            )
 
     def read(self, start: int, stop: int) -> Frames:
         try:
             arrays = {name: column.read(start, stop) for name, column in self._columns.items()}
         except _ERRORS as error:
             raise InputError(f"{self.path} cannot be read as npz ({short(error)}); copy it again") from None
-        return Frames(arrays[self._name], arrays.get("time"), arrays.get("box"))
+        return Frames(arrays.pop(self._name), **arrays)
 
     def close(self) -> None:
         for column in self._columns.values():

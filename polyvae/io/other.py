@@ -89,8 +89,7 @@ class UniverseFile:
                     if dimensions is not None:
                         box[k] = dimensions
                     # A reader makes up a time step of 1 ps where the file holds none.
-                    if "time" in ts.data or "dt" in ts.data:
-                        time.append(ts.time)
+                    time.append(ts.time if "time" in ts.data or "dt" in ts.data else np.nan)
                     step.append(ts.data.get("step"))
         except (InputError, MemoryError):
             raise
@@ -98,7 +97,7 @@ class UniverseFile:
             raise InputError(f"{self.path} cannot be read on from frame {start} ({short(error)})") from None
         return Frames(
             positions,
-            np.array(time, float) if len(time) == n else None,
+            None if np.isnan(time).all() else np.array(time, float),
             box_vectors(box[:, :3], box[:, 3:]) if box[:, :3].any() else None,
             np.array(step) if n and None not in step else None,
         )

@@ -15,7 +15,8 @@ from polyvae.io.dcd import AKMA_PS, DcdFile
 from polyvae.io.frames import DamagedError, Frames, TrajectoryFile, warn_of_damage
 from polyvae.io.npz import NpzFile
 from polyvae.io.other import GroFile, UniverseFile
-from polyvae.io.topology import check_bonds, read_topology
+from polyvae.io.times import Times
+from polyvae.io.topology import check_bonds, own_topology, read_topology
 from polyvae.io.xtc import XtcFile
 from polyvae.molecules import Atoms
 from polyvae.sources import Stream, concatenate
@@ -52,17 +53,23 @@ def read(
             run10); the end of each file ends a segment. npz, XTC, DCD and GRO are read fast, everything
             else that MDAnalysis reads at its pace. An npz holds one array of positions
             (n_frames, n_beads, n_dims) under any name, or under "arr" or "positions" beside others
-            ("time", "box", "masses", "bonds", "names", "segments", "length_unit").
-        topology: any topology that MDAnalysis reads; gives names, bonds and masses.
+            ("time", "box", "weights", "origin", "masses", "bonds", "names", "segments", "length_unit").
+        topology: any topology that MDAnalysis reads; gives names, bonds, and the masses that it states. None
+            are guessed from names or elements: a coarse bead named "B" is no boron. All are 1 then.
         select: which atoms, in MDAnalysis' selection language; needs a topology.
         length_unit: unit of the numbers in the files: "nm", "angstrom" or "sigma" (reduced). By default
             what the file states, else the format's convention: nm in XTC, Å in DCD, sigma in npz.
-        start, stop, step: which frames, counted in each file.
+        start, stop, step: which frames, counted in each file. Frames of one segment stay one.
         unwrap: "auto" makes molecules whole along their bonds where the file holds a periodic box
-            (orthorhombic or triclinic); where no bonds are known, along the beads in file order, and says
-            so. False leaves coordinates as they are; True refuses files without a box.
+            (orthorhombic or triclinic). What counts is each bond, which must be shorter than half the box,
+            so that a chain of any length is put together exactly, through as many images as it takes.
+            Where no bonds are known, the beads are taken as one chain in file order, and this is said; if
+            they are none, the distance of two neighbours that are not bonded sooner or later comes near
+            half the box, and is refused. Chosen beads of several molecules stay in the images that they
+            are in, with a warning; a bead whose bonds must be missing is refused. False leaves coordinates
+            as they are; True refuses files without a box.
         per_molecule: each of many like molecules (by bonds, else residues) becomes frames of its own, one
-            molecule after another; `Trajectory.origin` maps back to (frame, molecule).
+            molecule after another in each segment; `Trajectory.origin` maps back to (frame, molecule).
         dims: 2 or 3. By default data of three coordinates whose z never varies are 2-D, which is said.
         keep_good: take the whole frames of a damaged file, up to the damage, in place of refusing it.
         ignore_times: leave out the times of the frames, which must otherwise increase in each file.
@@ -98,7 +105,10 @@ def stream(paths: Paths, *, chunk_bytes: int = CHUNK_BYTES, **options) -> Stream
     """A trajectory in chunks of bounded size: for files longer than memory.
 
     The files are checked, and their frames counted, before this returns. A chunk ends where a file ends;
-    with `per_molecule` it holds a few frames of all molecules, one molecule after another.
+    with `per_molecule` it holds a few frames of all molecules, one molecule after another. Together the
+    chunks are what `read` gives, whatever their size: `Trajectory.continues` tells which goes on where the
+    one before it ended, and what holds for a file as a whole is told before its first chunk, for which a
+    file that may be planar is read twice (unless `dims` is given).
 
     Args:
         paths: as for `read`.
@@ -131,9 +141,12 @@ def stream(paths: Paths, *, chunk_bytes: int = CHUNK_BYTES, **options) -> Stream
     def chunks() -> Iterator[Trajectory]:
         n_before = 0
         for k in range(len(run.paths)):
+            last = None
             for block in run.blocks(k, chunk_bytes=chunk_bytes):
-                yield run.record(k, [block], n_before)
-                n_before += len(block.positions)
+                segment = run.segments(k, block[0])
+                yield run.record(k, [block], n_before, continues=segment[0] == last)
+                last = segment[-1]
+                n_before += len(block[0])
 
     return Stream(chunks, run.n_frames, f" from {len(run.paths)} file{'s' * (len(run.paths) > 1)}")
 
@@ -161,22 +174,25 @@ class _Run:
             raise InputError(f"length_unit must be one of {', '.join(LENGTH_UNITS)}; got {length_unit!r}")
         if step < 1 or start < 0:
             raise InputError(f"start must be at least 0 and step at least 1; got start {start}, step {step}")
-        self._keep_good, self._ignore_times = keep_good, ignore_times
+        self._keep_good = keep_good
         fallback = self.paths[0].suffix.lower() not in (".npz", ".xtc", ".dcd")
-        atoms = None
+        atoms = first_file = None
         if topology is not None:
             atoms = read_topology(_existing(topology), select)
         elif fallback:
-            atoms = _own_topology(self.paths[0], select)
+            first_file = _opened(self.paths[0], keep_good, None)  # what is no trajectory is told as that
+            atoms = own_topology(self.paths[0], select)
         if select is not None and atoms is None:
             raise InputError(f"the selection {select!r} needs a topology; give one (--top, topology=)")
 
         self._files: list[TrajectoryFile] = []
+        self._times: list[Times] = []
         self._frames: list[range] = []
         self._assemblers: list[Assembler] = []
         first_unit = None
         for path in self.paths:
-            file = _opened(path, keep_good, None if atoms is None else atoms.n_total)
+            file = first_file or _opened(path, keep_good, None if atoms is None else atoms.n_total)
+            first_file = None
             if atoms is not None and file.n_atoms != atoms.n_total:
                 raise InputError(
                     f"{path} holds {file.n_atoms} atoms a frame, the topology {topology or self.paths[0]} "
@@ -215,13 +231,17 @@ class _Run:
                 note=lambda text, path=path: log.info("%s: %s", path, text),
             )
             self._assemblers.append(assembler)
+            self._times.append(Times(path, ignore_times))
         self.n_molecules = self._assemblers[0].n_molecules
         self.n_frames = sum(map(len, self._frames)) * self.n_molecules
         self._unit = first_unit
         self._n_dims: int | None = None
 
-    def blocks(self, k: int, *, whole: bool = False, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Frames]:
-        """Assembled coordinates of file k, in blocks of bounded size or, where that costs nothing, in one."""
+    def blocks(
+        self, k: int, *, whole: bool = False, chunk_bytes: int = CHUNK_BYTES
+    ) -> Iterator[tuple[range, Frames]]:
+        """Assembled coordinates of file k, with the numbers of the frames, in blocks of bounded size or, where
+        that costs nothing, in one."""
         file, frames, assembler = self._files[k], self._frames[k], self._assemblers[k]
         per_block = max(1, chunk_bytes // (12 * file.n_atoms * frames.step))
         if per_block > 4096:
@@ -229,78 +249,103 @@ class _Run:
         atoms = assembler.atoms
         if whole and frames.step == 1 and (atoms is None or len(atoms.chosen) == atoms.n_total):
             per_block = len(frames)
-        last = None
-        while len(frames):
-            part, frames = frames[:per_block], frames[per_block:]
-            try:
-                block = file.read(part[0], part[-1] + 1)
-            except DamagedError as damage:
-                if not self._keep_good or damage.n_good <= self._frames[k][0]:
-                    raise InputError(str(damage)) from None
-                warn_of_damage(self.paths[k], damage.n_good)
-                part, frames = part[: len(range(part[0], damage.n_good, part.step))], ()
-                if not len(part):
-                    return
-                block = file.read(part[0], part[-1] + 1)
-            block = Frames(*(None if a is None else a[:: part.step] for a in block))
-            time = block.time
-            if time is not None and file.akma_time and assembler.length_unit != "sigma":
-                time = time * AKMA_PS
-            time, last = (
-                (None, None) if self._ignore_times else self._checked_times(k, part, time, block.step, last)
-            )
-            positions, box = assembler.coordinates(block.positions, block.box, np.asarray(part))
+        self._times[k].begin()
+        for part, block in self._raw(k, frames, per_block):
+            self._survey(k, part, block, per_block)
+            time = self._times[k].checked(part, block.time, block.step)
+            _check_weights(self.paths[k], part, block.weights)
+            positions, box = assembler.coordinates(block.positions, block.box, _numbers(part))
             if positions.shape[2] != (self._n_dims or positions.shape[2]):
                 raise InputError(
                     f"{self.paths[k]} holds positions in {positions.shape[2]}-D, {self.paths[0]} in "
                     f"{self._n_dims}-D; the pieces of one trajectory need the same; say which with --dims (dims=)"
                 )
             self._n_dims = positions.shape[2]
-            yield Frames(positions, time, box)
+            yield part, block._replace(positions=positions, time=time, box=box, step=None)
         file.close()
 
-    def record(self, k: int, blocks: list[Frames], first_frame: int) -> Trajectory:
+    def _raw(self, k: int, frames: range, per_block: int) -> Iterator[tuple[range, Frames]]:
+        """Frames of file k as they stand in it, with their numbers, in blocks."""
+        file, first, step = self._files[k], self._frames[k][0], frames.step
+        while len(frames := range(frames.start, min(frames.stop, self._frames[k].stop), step)):
+            part, frames = frames[:per_block], frames[per_block:]
+            try:
+                block = file.read(part[0], part[-1] + 1)
+            except DamagedError as damage:
+                if not self._keep_good or damage.n_good <= first:
+                    raise InputError(str(damage)) from None
+                warn_of_damage(self.paths[k], damage.n_good)
+                self._frames[k] = range(first, damage.n_good, step)  # the damage is met, and told, once
+                part = range(part[0], damage.n_good, step)
+                if not len(part):
+                    return
+                block = file.read(part[0], part[-1] + 1)
+            block = Frames(*(None if a is None else a[::step] for a in block))
+            if block.time is not None:
+                akma = file.akma_time and self._assemblers[k].length_unit != "sigma"
+                block = block._replace(time=np.asarray(block.time, np.float64) * (AKMA_PS if akma else 1.0))
+            yield part, block
+
+    def _survey(self, k: int, part: range, block: Frames, per_block: int) -> None:
+        """Settle what holds for all of file k, from its first block and as much after it as that takes."""
+        assembler, times = self._assemblers[k], self._times[k]
+        if assembler.settled and times.settled:
+            return
+        rest = self._raw(k, self._frames[k][len(part) :], per_block)
+        while block is not None and not (assembler.settled and times.settled):
+            assembler.survey(block.positions, block.box, part[0])
+            times.look(block.time)
+            if not (assembler.settled and times.settled):
+                part, block = next(rest, (part, None))
+        assembler.settle()
+        times.settle()
+
+    def segments(self, k: int, frames: range) -> np.ndarray:
+        """The segment of file k that each frame is of."""
+        lengths = self._files[k].extras.get("segments")
+        if lengths is None:
+            return np.zeros(len(frames), int)
+        return np.searchsorted(np.cumsum(lengths), _numbers(frames), side="right")
+
+    def record(
+        self, k: int, blocks: list[tuple[range, Frames]], first_frame: int, *, continues: bool = False
+    ) -> Trajectory:
         """Blocks of file k as a trajectory, in the unit of the first file."""
+        parts, blocks = zip(*blocks, strict=True)
         joined = (
             blocks[0]
             if len(blocks) == 1
             else Frames(*(None if a[0] is None else np.concatenate(a) for a in zip(*blocks, strict=True)))
         )
-        segments = self._files[k].extras.get("segments")
-        if segments is not None and int(np.sum(segments)) != len(joined.positions):
-            segments = None
+        segment = np.concatenate([self.segments(k, part) for part in parts])
         try:
             traj = self._assemblers[k].trajectory(
-                joined.positions, joined.time, joined.box, first_frame=first_frame, segments=segments
+                joined.positions,
+                joined.time,
+                joined.box,
+                weights=joined.weights,
+                origin=joined.origin,
+                first_frame=first_frame,
+                segments=np.unique(segment, return_counts=True)[1],
+                continues=bool(continues),
             )
         except InputError as error:
             raise InputError(f"{self.paths[k]}: {error}") from None
         return traj.to_unit(self._unit)
 
-    def _checked_times(self, k, part, time, step, last):
-        """Times that increase, or None where the file holds none that tell frames apart."""
-        if time is None or not len(time):
-            return None, None
-        time = np.asarray(time, np.float64)
-        if len(self._frames[k]) > 1 and last is None and len(time) > 1 and (time == time[0]).all():
-            log.info("%s: all frames have the same time, which is left out", self.paths[k])
-            return None, None
-        before_time, before_step = (None, None) if last is None else last
-        rise = np.diff(time) if last is None else np.diff(time, prepend=before_time)
-        bad = ~(rise > 0)
-        if bad.any() and step is not None:
-            # Single precision runs out of digits late in a long run; the step numbers tell frames apart.
-            steps = np.diff(step) if last is None else np.diff(step, prepend=before_step)
-            bad &= ~((rise == 0) & (steps > 0))
-        if bad.any():
-            at = int(np.argmax(bad)) + (last is None)
-            earlier = time[at - 1] if at else before_time
-            raise InputError(
-                f"{self.paths[k]}: the time of frame {part[at]} is {time[at]:g}, that of the frame before it "
-                f"{earlier:g}; times must increase in a file. Cut the file there, or leave times out "
-                f"(--ignore-times, ignore_times=True)"
-            )
-        return time, (time[-1], None if step is None else step[-1])
+
+def _numbers(frames: range) -> np.ndarray:
+    return np.arange(frames.start, frames.stop, frames.step)
+
+
+def _check_weights(path: Path, frames: range, weights: np.ndarray | None) -> None:
+    if weights is None or (good := (weights >= 0) & (weights < np.inf)).all():
+        return
+    k = int(np.argmin(good))
+    raise InputError(
+        f"{path}: weights must be finite and not negative; that of frame {frames[k]} is {weights[k]:g}. Mend the "
+        f"weights, or leave them out of the file"
+    )
 
 
 def _expanded(paths: Paths) -> list[str | os.PathLike]:
@@ -336,21 +381,16 @@ def _existing(path: str | os.PathLike) -> Path:
 
 
 def _opened(path: Path, keep_good: bool, n_atoms: int | None) -> TrajectoryFile:
+    if path.suffix.lower() == ".npy":
+        raise InputError(
+            f'{path} is a bare array; save it as npz (numpy.savez, array "positions"), or give the array itself '
+            f"in Python (pv.fit(numpy.load(...)))"
+        )
     reader = _READERS.get(path.suffix.lower())
     try:
         return UniverseFile(path, keep_good, n_atoms) if reader is None else reader(path, keep_good)
     except DamagedError as damage:
         raise InputError(str(damage)) from None
-
-
-def _own_topology(path: Path, select: str | None) -> Atoms | None:
-    """What a PDB, GRO and the like say of their atoms; None where the format says nothing of them."""
-    try:
-        return read_topology(path, select)
-    except InputError as error:
-        if select is not None and "cannot be read as a topology" not in str(error):
-            raise
-        return None
 
 
 def _atoms_in_file(file: TrajectoryFile, path: Path) -> Atoms | None:

@@ -11,6 +11,10 @@ from polyvae.molecules import Atoms
 from polyvae.sources import atoms_of
 
 
+class _UnreadError(InputError):
+    """No parser takes the file."""
+
+
 def read_topology(path: Path, select: str | None) -> Atoms:
     """The atoms of a topology file that `select` names, all of them by default.
 
@@ -26,7 +30,8 @@ def read_topology(path: Path, select: str | None) -> Atoms:
             # Masses that are guessed from names would make a coarse bead "B" boron: take only what is there.
             universe = MDAnalysis.Universe(str(path), to_guess=())
     except Exception as error:  # the parsers raise whatever their format calls for
-        raise InputError(f"{path} cannot be read as a topology ({short(error)})") from None
+        raise _UnreadError(f"{path} cannot be read as a topology ({short(error)})") from None
+    _check_records(path, universe)
     group = universe.atoms
     if select is not None:
         try:
@@ -37,9 +42,83 @@ def read_topology(path: Path, select: str | None) -> Atoms:
             raise InputError(f"the selection {select!r} does not work on {path} ({short(error)})") from None
         if len(group) == 0:
             raise InputError(f"the selection {select!r} matches none of the {len(universe.atoms)} atoms of {path}")
-    atoms = atoms_of(group)
+    try:
+        atoms = atoms_of(group)
+    except IndexError as error:
+        raise InputError(
+            f"{path}: its bonds name atoms beyond the {len(universe.atoms)} that it holds ({short(error)}); mend "
+            f"the bonds or give the topology of this run"
+        ) from None
     check_bonds(atoms.bonds, atoms.n_total, path)
     return atoms
+
+
+def own_topology(path: Path, select: str | None) -> Atoms | None:
+    """What a PDB, GRO and the like say of their atoms; None where the format says nothing of them."""
+    import MDAnalysis
+
+    try:
+        return read_topology(path, select)
+    except _UnreadError:
+        if _format(path) in MDAnalysis._PARSERS:
+            raise
+        return None
+
+
+def _format(path: Path) -> str:
+    """MDAnalysis' name of the format that the file's name stands for."""
+    from MDAnalysis.lib.util import guess_format
+
+    try:
+        return guess_format(str(path))
+    except ValueError:
+        return ""
+
+
+def _check_records(path: Path, universe) -> None:
+    """Raise `InputError` for a bond record that names an atom that is not there, which the parsers pass over.
+
+    MDAnalysis leaves out such CONECT records of a PDB, and all bonds of a LAMMPS data file that holds one.
+    """
+    kind = _format(path)
+    atoms, bonds = set(), []
+    if kind in ("PDB", "ENT"):
+        atoms, bonds = _pdb_records(path)
+    elif kind == "DATA" and not len(universe.bonds):
+        from MDAnalysis.topology.LAMMPSParser import DATAParser
+
+        sections = DATAParser(str(path)).grab_datafile()[1]
+        atoms = {line.split()[0] for line in sections["Atoms"]}
+        bonds = [tuple(line.split()[2:4]) for line in sections.get("Bonds", [])]
+    missing = next((bond for bond in bonds if not atoms.issuperset(bond)), None)
+    if missing is not None:
+        absent = next(number for number in missing if number not in atoms)
+        raise InputError(
+            f"{path}: a bond joins the atoms {' and '.join(missing)}, but there is no atom {absent}; mend the "
+            f"bonds or give the topology of this run"
+        )
+
+
+def _pdb_records(path: Path) -> tuple[set[str], list[tuple[str, str]]]:
+    """Numbers of the atoms of a PDB, and pairs that its CONECT records join.
+
+    None are given of a file so large that numbers come again, where records have no meaning.
+    """
+    from MDAnalysis.lib.util import openany
+
+    atoms, bonds, n_atoms, n_models = set(), [], 0, 0
+    with openany(str(path), "rt") as file:
+        for line in file:
+            if line.startswith(("ATOM", "HETATM", "TER")):
+                if n_models < 2 and not line.startswith("TER"):
+                    n_atoms += 1
+                atoms.add(line[6:11].strip())
+            elif line.startswith("MODEL"):
+                n_models += 1
+            elif line.startswith("CONECT"):
+                numbers = [line[k : k + 5].strip() for k in range(6, len(line.rstrip()), 5)]
+                bonds += [(numbers[0], other) for other in numbers[1:] if other]
+    return atoms, bonds if n_atoms < 100_000 else []
 
 
 def check_bonds(bonds: np.ndarray | None, n_atoms: int, path: Path) -> None:

@@ -117,7 +117,7 @@ def _write_npz(path: Path, traj: Trajectory) -> None:
         "masses": traj.masses,
         "segments": np.array(traj.segments),
     }
-    for name in ("time", "bonds", "box"):
+    for name in ("time", "bonds", "box", "weights", "origin"):
         if getattr(traj, name) is not None:
             arrays[name] = getattr(traj, name)
     if traj.names is not None:

@@ -1,0 +1,72 @@
+"""The times of the frames of one file: increasing, or left out."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from polyvae.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+class Times:
+    """Whether a file holds times that tell frames apart, and the check that they increase.
+
+    Frames come in blocks, from the first, until `settled`: one time that differs settles it. A file whose
+    times are all the same, or whose first frame has none, is taken to hold none; `ignore` takes it so, too.
+    """
+
+    def __init__(self, path: Path, ignore: bool = False):
+        self._path, self._first, self._seen = path, None, 0
+        self.settled, self._kept = ignore, False
+        self.begin()
+
+    def look(self, time: np.ndarray | None) -> None:
+        """Look at the next frames' times."""
+        if self.settled:
+            return
+        if not self._seen:
+            self._first = None if time is None or np.isnan(time[0]) else time[0]
+        self._seen += 1 if time is None else len(time)
+        if self._first is None:
+            self.settled = True
+        elif time is None or (time != self._first).any():
+            self.settled = self._kept = True
+
+    def settle(self) -> None:
+        """No frame is left to look at."""
+        if not self.settled:
+            self.settled, self._kept = True, self._seen == 1
+            if not self._kept:
+                log.info("%s: all frames have the same time, which is left out", self._path)
+
+    def begin(self) -> None:
+        """The next block is the first one."""
+        self._last: tuple | None = None
+
+    def checked(self, frames: range, time: np.ndarray | None, step: np.ndarray | None) -> np.ndarray | None:
+        """The times of the next block, numbers `frames`, or None where the file is taken to hold none.
+
+        Raises:
+            InputError: a time that does not increase; the frame is named.
+        """
+        if not self._kept:
+            return None
+        time = np.full(len(frames), np.nan) if time is None else time
+        before_time, before_step = (time[0], None) if self._last is None else self._last
+        rise = np.diff(time, prepend=before_time)
+        bad = ~(rise > 0)
+        if bad.any() and step is not None:
+            # Single precision runs out of digits late in a long run; the step numbers tell frames apart.
+            bad &= ~((rise == 0) & (np.diff(step, prepend=step[0] if before_step is None else before_step) > 0))
+        bad[0] &= self._last is not None
+        if bad.any():
+            at = int(np.argmax(bad))
+            raise InputError(
+                f"{self._path}: the time of frame {frames[at]} is {time[at]:g}, that of the frame before it "
+                f"{time[at - 1] if at else before_time:g}; times must increase in a file. Cut the file there, or "
+                f"leave times out (--ignore-times, ignore_times=True)"
+            )
+        self._last = time[-1], None if step is None else step[-1]
+        return time
