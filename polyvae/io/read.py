@@ -249,7 +249,9 @@ class _Run:
             time, last = (
                 (None, None) if self._ignore_times else self._checked_times(k, part, time, block.step, last)
             )
-            positions, box = assembler.coordinates(block.positions, block.box, np.asarray(part))
+            positions, box = assembler.coordinates(
+                block.positions, block.box, np.arange(part.start, part.stop, part.step)
+            )
             if positions.shape[2] != (self._n_dims or positions.shape[2]):
                 raise InputError(
                     f"{self.paths[k]} holds positions in {positions.shape[2]}-D, {self.paths[0]} in "
