@@ -5,6 +5,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,8 @@ def read(
         topology: any topology that MDAnalysis reads; gives names, bonds and masses.
         select: which atoms, in MDAnalysis' selection language; needs a topology.
         length_unit: unit of the numbers in the files: "nm", "angstrom" or "sigma" (reduced). By default
-            what the file states, else the format's convention: nm in XTC, Å in DCD, sigma in npz.
+            what the file states (npz; PDB in a line "1 SIGMA = 10 ANGSTROM"), else the format's convention:
+            nm in XTC, Å in DCD, sigma in npz.
         start, stop, step: which frames, counted in each file.
         unwrap: "auto" makes molecules whole along their bonds where the file holds a periodic box
             (orthorhombic or triclinic); where no bonds are known, along the beads in file order, and says
@@ -176,7 +178,7 @@ class _Run:
         self._assemblers: list[Assembler] = []
         first_unit = None
         for path in self.paths:
-            file = _opened(path, keep_good, None if atoms is None else atoms.n_total)
+            file = _opened(path, keep_good, None if atoms is None else atoms.n_total, length_unit)
             if atoms is not None and file.n_atoms != atoms.n_total:
                 raise InputError(
                     f"{path} holds {file.n_atoms} atoms a frame, the topology {topology or self.paths[0]} "
@@ -337,10 +339,10 @@ def _existing(path: str | os.PathLike) -> Path:
     return path
 
 
-def _opened(path: Path, keep_good: bool, n_atoms: int | None) -> TrajectoryFile:
+def _opened(path: Path, keep_good: bool, n_atoms: int | None, length_unit: str | None) -> TrajectoryFile:
     reader = _READERS.get(path.suffix.lower())
     try:
-        return UniverseFile(path, keep_good, n_atoms) if reader is None else reader(path, keep_good)
+        return (reader or partial(UniverseFile, n_atoms=n_atoms, length_unit=length_unit))(path, keep_good)
     except DamagedError as damage:
         raise InputError(str(damage)) from None
 
