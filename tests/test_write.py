@@ -371,6 +371,17 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, suffix):
     assert os.listdir(tmp_path) == [path.name]
 
 
+@pytest.mark.parametrize("suffix", [".xtc", ".dcd"])
+def test_nothing_is_written_where_the_topology_cannot_stand(tmp_path, suffix):
+    traj = pv.Trajectory(np.random.default_rng(0).normal(size=(3, 4, 3)))
+    (tmp_path / "a.pdb").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"a\.pdb is a folder"):
+        pv.write(tmp_path / f"a{suffix}", traj)
+    with pytest.raises(FileNotFoundError, match="create it first"):
+        pv.write(tmp_path / "none" / f"a{suffix}", traj)
+    assert os.listdir(tmp_path) == ["a.pdb"]
+
+
 def colvar(path):
     names = path.read_text().splitlines()[0].split()
     return names, np.loadtxt(path, ndmin=2)
