@@ -8,7 +8,7 @@ import numpy as np
 from polyvae.errors import InputError
 from polyvae.molecules import Atoms, Tree, make_whole, spanning_tree, usable_box
 from polyvae.survey import Survey
-from polyvae.trajectory import Trajectory, chain_bonds
+from polyvae.trajectory import Trajectory, all_finite, chain_bonds
 
 log = logging.getLogger(__name__)
 
@@ -254,14 +254,9 @@ class Assembler:
         return self.atoms.names if self.atoms is not None and inner is None else None
 
     def _check_finite(self, positions, frames) -> None:
-        with np.errstate(invalid="ignore", over="ignore"):
-            flat = positions.reshape(-1)
-            if np.isfinite(np.dot(flat, flat)):
-                return
-        bad = ~np.isfinite(positions)
-        if not bad.any():
+        if all_finite(positions):
             return
-        frame, bead, _ = np.argwhere(bad)[0]
+        frame, bead, _ = np.argwhere(~np.isfinite(positions))[0]
         raise InputError(
             f"{self.where}: positions must be finite; frame {frames[frame]}, bead {bead} holds "
             f"{positions[frame, bead].tolist()}. Remove that frame first"

@@ -25,7 +25,8 @@ from polyvae.embedding import coordinates_from_distances
 from polyvae.errors import InputError
 from polyvae.trajectory import Trajectory
 
-# A PDB file holds three decimals. In reduced units the number is written as it is.
+# A PDB file holds three decimals. In reduced units an engine reads the number as it is; `write`, whose sigma
+# is 10 Å, holds such a number as well.
 _PDB_STEP = {"angstrom": 1e-3, "nm": 1e-4, "sigma": 1e-3}
 
 

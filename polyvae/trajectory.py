@@ -84,8 +84,8 @@ class Trajectory:
         if not np.issubdtype(positions.dtype, np.floating) and not np.issubdtype(positions.dtype, np.integer):
             raise InputError(f"positions must be real numbers; got dtype {positions.dtype}")
         positions = np.ascontiguousarray(positions, dtype=np.float32)
-        finite = np.isfinite(positions)
-        if not finite.all():
+        if not all_finite(positions):
+            finite = np.isfinite(positions)
             frame, bead, _ = np.argwhere(~finite)[0]
             raise InputError(
                 f"positions must be finite; frame {frame}, bead {bead} holds {positions[frame, bead].tolist()} "
@@ -173,6 +173,14 @@ class Trajectory:
             box=None if self.box is None else self.box * np.float32(factor),
             length_unit=length_unit,
         )
+
+
+def all_finite(array: np.ndarray) -> bool:
+    """Whether an array holds neither NaN nor infinity."""
+    flat = array.reshape(-1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        # The sum of squares takes a third of the time; it is finite where all are, unless they are huge.
+        return bool(np.isfinite(np.dot(flat, flat))) or bool(np.isfinite(flat).all())
 
 
 def chain_bonds(n_beads: int) -> np.ndarray:

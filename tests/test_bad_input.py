@@ -271,7 +271,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, suffix):
     code = (
         "import resource, signal, sys, numpy as np, polyvae as pv\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "traj = pv.read(sys.argv[1], length_unit='nm')\n"
+        "traj = pv.read(sys.argv[1])\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)\n"
         "try:\n    pv.write(sys.argv[1], traj, topology=False)\n"
         "except OSError as error:\n    print(error)\nelse:\n    sys.exit('no error')\n"

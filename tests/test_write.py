@@ -2,29 +2,45 @@
 
 import logging
 import os
+import re
+import subprocess
+import sys
 import warnings
 
+import jax
+import mdtraj
 import numpy as np
 import pytest
+from conftest import DATA
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from models import untrained
 
 import polyvae as pv
 from polyvae.io.write import WRITERS
 from polyvae.molecules import box_vectors
+from polyvae.trajectory import chain_bonds
 
-# Absolute error in the unit written, relative error of single precision, largest coordinate that fits.
-ROUNDING = {
-    ".npz": {"nm": 0, "angstrom": 0, "sigma": 0},
-    ".dcd": {"nm": 0, "angstrom": 0, "sigma": 0},
-    ".xtc": {"nm": 0.5e-5, "angstrom": 0.5e-4, "sigma": 0.5e-5},
-    ".gro": {"nm": 0.5e-3, "angstrom": 0.5e-2, "sigma": 0.5e-3},
-    ".pdb": {"nm": 0.5e-4, "angstrom": 0.5e-3, "sigma": 0.5e-4},
+# Absolute error in nm of the numbers written.
+ROUNDING_NM = {".npz": 0, ".dcd": 0, ".xtc": 0.5e-5, ".gro": 0.5e-3, ".pdb": 0.5e-4}
+NM = {"nm": 1.0, "angstrom": 0.1, "sigma": 1.0}
+SINGLE = 2.0**-23
+PROPERTY = {
+    "deadline": None,
+    "derandomize": True,
+    "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 }
-# What to tell the reader about reduced units, and the factor on the numbers: 1 sigma = 1 nm = 10 Å.
-AS_READ = {".npz": 1, ".dcd": 1, ".xtc": 1, ".gro": 1, ".pdb": 10}
+
+
+@st.composite
+def clocks(draw, n):
+    """None, evenly spaced times, or times that only rise."""
+    kind = draw(st.sampled_from(["none", "even", "uneven"]))
+    first = draw(st.sampled_from([0.0, 0.25, -7.0, 100.5, 3e6]))
+    steps = np.full(n, draw(st.sampled_from([0.5, 1.0, 2.0, 0.002 if first < 1e6 else 20.0])))
+    if kind == "uneven":
+        steps = steps * draw(hnp.arrays(int, n, elements=st.integers(1, 9)))
+    return None if kind == "none" else first + np.cumsum(steps)
 
 
 @st.composite
@@ -33,43 +49,123 @@ def trajectories(draw):
     positions = draw(hnp.arrays(np.float32, (n_frames, n_beads, dims), elements=st.floats(-90, 90, width=32)))
     # XTC's compression, which is not ours, fails on some frames in which many beads coincide.
     positions += np.linspace(0, 1, n_beads, dtype=np.float32)[:, None]
-    boxed = draw(st.booleans())
-    lengths = np.full((n_frames, 3), draw(st.floats(50, 90)))
-    angles = np.tile(draw(st.sampled_from([[90, 90, 90], [70, 100, 60]])), (n_frames, 1))
-    timed = draw(st.booleans())
+    lengths = np.array(draw(st.lists(st.floats(50, 90), min_size=3, max_size=3)))
+    # A box that breathes, or one and the same.
+    lengths = lengths * (1 + draw(st.sampled_from([0, 0.01])) * np.arange(n_frames)[:, None])
+    angles = np.tile(draw(st.sampled_from([[90, 90, 90], [70, 100, 60], [90, 90, 120]])), (n_frames, 1))
+    name = st.text("ABCXZabcz0189'*+", min_size=1, max_size=4)
+    pair = st.lists(st.integers(0, n_beads - 1), min_size=2, max_size=2, unique=True).map(sorted)
+    cut = draw(st.integers(0, n_frames - 1))
     return pv.Trajectory(
         positions,
-        time=draw(st.integers(0, 5)) + draw(st.sampled_from([0.5, 1, 2.0])) * np.arange(n_frames)
-        if timed
-        else None,
+        time=draw(clocks(n_frames)),
         length_unit=draw(st.sampled_from(["nm", "angstrom", "sigma"])),
-        box=box_vectors(lengths, angles) if boxed else None,
-        names=[f"B{k}" for k in range(n_beads)],
+        box=box_vectors(lengths, angles) if draw(st.booleans()) else None,
+        names=draw(st.none() | st.lists(name, min_size=n_beads, max_size=n_beads)),
+        masses=draw(st.none() | hnp.arrays(float, n_beads, elements=st.floats(0.5, 200))),
+        bonds=draw(st.none() | st.lists(pair, min_size=1, max_size=n_beads, unique_by=tuple)),
+        segments=(cut, n_frames - cut) if cut else None,
     )
 
 
+def as_pairs(bonds):
+    return None if bonds is None else sorted(map(tuple, bonds.tolist()))
+
+
 @pytest.mark.parametrize("suffix", WRITERS)
-@settings(
-    max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, **PROPERTY)
 @given(traj=trajectories())
 def test_round_trip(tmp_path, suffix, traj):
-    path = pv.write(tmp_path / f"a{suffix}", traj, topology=False)[0]
-    unit = traj.length_unit
-    back = pv.read(path, dims=traj.n_dims, unwrap=False, length_unit="sigma" if unit == "sigma" else None)
-    factor = AS_READ[suffix] if unit == "sigma" else 1
-    back = back.to_unit(unit)
+    """Every format gives back what the table in the docstring of `write` says, and None for the rest."""
+    written = pv.write(tmp_path / f"a{suffix}", traj)
+    path, unit = written[0], traj.length_unit
+    assert path.suffix == suffix
+    # GRO and PDB are topologies themselves, npz needs none.
+    topology = {"topology": written[1]} if len(written) > 1 else {}
+    back = pv.read(
+        path, dims=traj.n_dims, unwrap=False, length_unit="sigma" if unit == "sigma" else None, **topology
+    ).to_unit(unit)
     assert back.positions.shape == traj.positions.shape
-    atol = 1.05 * ROUNDING[suffix][unit] * factor + 1e-30
-    np.testing.assert_allclose(back.positions, traj.positions * factor, atol=atol, rtol=3e-7)
+    atol = 1.05 * ROUNDING_NM[suffix] / NM[unit]
+    np.testing.assert_allclose(back.positions, traj.positions, atol=atol + 1e-30, rtol=3e-7)
     if traj.box is None:
         assert back.box is None
     else:
-        np.testing.assert_allclose(back.box, traj.box * factor, rtol=1e-4, atol=0.02 * factor)
-    if suffix in (".npz", ".xtc", ".gro") and traj.time is not None:
-        np.testing.assert_allclose(back.time, traj.time, atol=1e-4)
-    if suffix == ".dcd" and traj.time is not None and traj.n_frames > 1:
-        np.testing.assert_allclose(back.time, traj.time, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(back.box, traj.box, rtol=1e-4, atol=0.02)
+    names = traj.names or (("B",) * traj.n_beads if suffix != ".npz" else None)
+    assert back.names == names
+    if suffix == ".npz":
+        np.testing.assert_array_equal(back.time, traj.time) if traj.time is not None else None
+        np.testing.assert_array_equal(back.masses, traj.masses)
+        assert back.segments == traj.segments
+    bonds = chain_bonds(traj.n_beads) if traj.bonds is None and suffix != ".npz" else traj.bonds
+    assert as_pairs(back.bonds) == (None if suffix == ".gro" else as_pairs(bonds))
+    check_times(suffix, traj.time, back.time)
+
+
+def check_times(suffix, time, back):
+    if suffix == ".pdb" or (time is None and suffix != ".xtc") or (suffix == ".gro" and time[0] < 0):
+        assert back is None
+    elif suffix == ".xtc":
+        expected = np.arange(len(back)) if time is None else time
+        np.testing.assert_allclose(back, expected, rtol=SINGLE)
+    elif suffix == ".dcd":
+        even = len(time) < 3 or np.ptp(np.diff(time)) < 1e-6
+        assert (back is not None) == even
+        if even:
+            np.testing.assert_allclose(back, time, rtol=4 * SINGLE, atol=1e-6)
+    else:
+        np.testing.assert_array_equal(back, time)
+
+
+@st.composite
+def long_clocks(draw):
+    """Times of up to 60 frames with the spacing and the start of real runs, some with a fault."""
+    n = draw(st.integers(1, 60))
+    spacing = draw(st.sampled_from([1.0, 0.5, 0.002, 1 / 3, 10.0, 1e4, 0.04888821, 1e-3]))
+    start = draw(st.integers(-(2**31) // 2000, 2**31 // 2000) | st.sampled_from([0, 1, 0.5, 0.123456, 1_000_000]))
+    time = spacing * (start + np.arange(n))
+    fault = draw(st.sampled_from(["none", "none", "gap", "jitter", "back", "same", "single precision"]))
+    if fault == "gap":
+        time[n // 2 :] += 3 * spacing
+    elif fault == "jitter":
+        time += spacing * draw(hnp.arrays(float, n, elements=st.sampled_from([0.0, 0.2, 0.35])))
+    elif fault == "back":
+        time[n // 2 :] = time[: n - n // 2]
+    elif fault == "same":
+        time[:] = time[0]
+    elif fault == "single precision":
+        time = time.astype(np.float32).astype(float)
+    return time, spacing, fault == "none"
+
+
+@settings(max_examples=300, **PROPERTY)
+@given(clock=long_clocks(), unit=st.sampled_from(["nm", "angstrom", "sigma"]))
+def test_dcd_gives_the_times_back_or_none(tmp_path, clock, unit):
+    time, spacing, even = clock
+    rng = np.random.default_rng(0)
+    path = tmp_path / "a.dcd"
+    pv.write(path, pv.Trajectory(rng.normal(size=(len(time), 2, 3)), time=time, length_unit=unit), topology=False)
+    back = pv.read(path, length_unit="sigma" if unit == "sigma" else None).time
+    assert back is not None or not even
+    if back is not None:
+        # The length of a step, and times that came from an XTC, are in single precision.
+        assert np.abs(back - time).max() <= 8 * SINGLE * max(np.abs(time).max(), spacing)
+        assert np.abs(np.diff(back) - np.diff(time)).max(initial=0) <= 0.25 * spacing
+
+
+def test_times_that_dcd_cannot_hold_are_left_out_and_it_says_so(tmp_path, caplog):
+    frames = np.random.default_rng(0).normal(size=(4, 2, 3))
+    with caplog.at_level(logging.WARNING, logger="polyvae"):
+        pv.write(tmp_path / "a.dcd", pv.Trajectory(frames, time=[5, 6, 7, 20]))
+    assert caplog.messages == [
+        f"{tmp_path / 'a.dcd'}: DCD holds rising, evenly spaced times only, so these are left out; "
+        "npz and XTC keep them"
+    ]
+    assert pv.read(tmp_path / "a.dcd", length_unit="sigma").time is None
+    late = 1e9 + np.arange(4.0)
+    pv.write(tmp_path / "a.dcd", pv.Trajectory(frames, time=late))
+    np.testing.assert_array_equal(pv.read(tmp_path / "a.dcd", length_unit="sigma").time, late)
 
 
 def test_npz_keeps_everything(tmp_path):
@@ -98,14 +194,23 @@ def test_npz_keeps_everything(tmp_path):
 
 
 def test_one_run_in_three_formats_gives_one_cv(tmp_path):
-    rng = np.random.default_rng(1)
-    x = np.cumsum(rng.normal(size=(600, 12, 3)) * 0.1, axis=1)
-    traj = pv.Trajectory(x, length_unit="nm", time=np.arange(600.0))
-    cv = untrained(traj)
+    """A trained CV differs by no more than its own gradient makes of the format's rounding of coordinates."""
+    traj = pv.read(DATA / "chain3d.xtc", length_unit="nm", stop=600)
+    cv = pv.fit(traj, epochs=10, batch_size=64, encoder=(8,), decoder=(8,))
     z = cv.transform(traj)
-    for suffix, tolerance in ((".npz", 0), (".dcd", 2e-5), (".xtc", 5e-4)):
+    # To first order, the largest change of z when no coordinate changes by more than 1.
+    slope = np.abs(jax.vmap(jax.jacobian(cv))(traj.positions)).sum((2, 3))
+    size = np.abs(traj.positions).max((1, 2))[:, None]
+    noise = 8 * 2.0**-24  # of single precision: a few operations on the way from the file to z
+    for suffix in (".npz", ".dcd", ".xtc"):
         path = pv.write(tmp_path / f"a{suffix}", traj)[0]
-        np.testing.assert_allclose(cv.transform(pv.read(path)), z, atol=tolerance, err_msg=suffix)
+        back = cv.transform(pv.read(path))
+        if suffix == ".npz":
+            np.testing.assert_array_equal(back, z)
+            continue
+        tolerance = slope * (ROUNDING_NM[suffix] + noise * size) + noise * np.abs(z).max()
+        assert np.median(tolerance) < 1e-3 * z.std()
+        assert (np.abs(back - z) <= tolerance).all(), suffix
 
 
 def test_reduced_units_too_large_for_xtc_become_dcd(tmp_path, caplog):
@@ -129,6 +234,133 @@ def test_topology_beside_the_trajectory_reads_back(tmp_path):
     np.testing.assert_allclose(picked.positions, traj.positions[:, 1:3], atol=1e-5)
 
 
+@pytest.mark.parametrize("unit", ["nm", "angstrom", "sigma"])
+@pytest.mark.parametrize("suffix", [".xtc", ".dcd"])
+def test_a_viewer_sees_no_jump_from_topology_to_trajectory(tmp_path, suffix, unit):
+    traj = pv.Trajectory(np.random.default_rng(0).normal(size=(3, 12, 3)), length_unit=unit)
+    path, pdb = pv.write(tmp_path / f"a{suffix}", traj)
+    first = mdtraj.load(str(path), top=str(pdb)).xyz[0]  # nm, by the conventions of each format
+    np.testing.assert_allclose(mdtraj.load(str(pdb)).xyz[0], first, atol=6e-5)
+    # As a structure, the PDB says itself how long a sigma is.
+    for said in (None, unit) if unit != "nm" else (None,):
+        structure = pv.read(pdb, length_unit=said).to_unit(unit)
+        np.testing.assert_allclose(structure.positions, traj[0].positions, atol=6e-4)
+
+
+def test_a_pdb_of_reduced_units_reads_back_as_such(tmp_path, caplog):
+    traj = pv.Trajectory(np.random.default_rng(0).normal(size=(2, 5, 3)), box=np.tile(np.eye(3) * 20, (2, 1, 1)))
+    (path,) = pv.write(tmp_path / "a.pdb", traj)
+    assert "1 SIGMA = 10 ANGSTROM" in path.read_text().splitlines()[0]
+    back = pv.read(path)
+    assert back.length_unit == "sigma"
+    np.testing.assert_allclose(back.positions, traj.positions, atol=5.1e-5)
+    np.testing.assert_allclose(back.box, traj.box, rtol=1e-5)
+    chain = pv.read(DATA / "chain3d.pdb")  # written by other means, with the same words
+    assert chain.length_unit == "sigma"
+    assert np.allclose(np.linalg.norm(np.diff(chain.positions, axis=1), axis=2), 1, atol=0.2)
+    # Who calls the numbers in the file Å gets them as they stand.
+    raw = pv.read(path, length_unit="angstrom")
+    np.testing.assert_allclose(raw.positions, 10 * traj.positions, atol=5.1e-4)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "unit", "scale", "smaller"),
+    [(".xtc", "angstrom", 4000, ""), (".xtc", "nm", 400, ""), (".dcd", "sigma", 4000, ""),
+     (".dcd", "angstrom", 7000, " and 10 times smaller"), (".dcd", "nm", 1e5, " and 1000 times smaller"),
+     (".dcd", "sigma", 9000, " and 10 times smaller"), (".xtc", "sigma", 600, " and 10 times smaller")],
+)  # fmt: skip
+def test_a_chain_too_long_for_pdb_still_gets_its_topology(tmp_path, caplog, suffix, unit, scale, smaller):
+    x = scale * np.linspace(-1, 1, 100)[:, None] * [1, 0.5, 0.1] + 2 * scale
+    traj = pv.Trajectory(x[None], length_unit=unit, names=[f"B{k}" for k in range(100)], bonds=[[0, 99], [3, 4]])
+    with caplog.at_level(logging.WARNING, logger="polyvae"):
+        path, pdb = pv.write(tmp_path / f"a{suffix}", traj)
+    assert caplog.messages == [
+        f"{pdb}: the frame does not fit into PDB's columns; as a topology it stands there moved{smaller}"
+    ]
+    back = pv.read(path, topology=pdb, length_unit="sigma" if unit == "sigma" else None).to_unit(unit)
+    assert (back.names, as_pairs(back.bonds)) == (traj.names, [(0, 99), (3, 4)])
+    np.testing.assert_allclose(back.positions, traj.positions, rtol=1e-6, atol=1e-4)
+    shape = pv.read(pdb, dims=3).to_unit(unit).positions[0]
+    moved = shape - shape[0] - (x - x[0])
+    assert np.abs(moved).max() <= 1e-6 * scale
+
+
+def test_what_pdb_has_no_columns_for(tmp_path, caplog, monkeypatch):
+    far = np.zeros((3, 4, 3)) + np.arange(4)[:, None]
+    far[2, 1, 0] = -1234
+    wide = pv.Trajectory(far[:1], length_unit="angstrom", box=np.eye(3)[None] * 2e5)
+    for traj in (pv.Trajectory(far, length_unit="angstrom"), wide):
+        with pytest.raises(pv.InputError, match="write XTC or DCD"):
+            pv.write(tmp_path / "a.pdb", traj)
+    assert os.listdir(tmp_path) == []
+    path, pdb = pv.write(tmp_path / "a.xtc", wide)
+    assert pv.read(path, topology=pdb, unwrap=False).n_beads == 4
+    monkeypatch.setattr("polyvae.io.write._PDB_BONDED", 3)
+    caplog.clear()
+    pv.write(tmp_path / "b.pdb", pv.Trajectory(far[:1], length_unit="angstrom"))
+    assert "cannot number more than 3 beads in bonds" in caplog.text
+
+
+@settings(max_examples=200, **PROPERTY)
+@given(
+    size=st.floats(0, 7).map(lambda x: 10**x),
+    steps=hnp.arrays(float, (2, 12, 3), elements=st.floats(-1, 1)),
+    step=st.floats(-2, 7).map(lambda x: 10**x),
+    n_beads=st.sampled_from([9, 10, 12]),
+)
+def test_xtc_of_fewer_decimals_says_so(tmp_path, size, steps, step, n_beads):
+    """However large the coordinates, or far apart the beads, XTC gives them back to what it says."""
+    # No two beads of a frame at one place: XTC's compression, which is not ours, can fail there.
+    x = size + step * (steps + np.arange(12)[:, None] / 6).cumsum(1)
+    traj = pv.Trajectory(x[:, :n_beads], length_unit="nm")
+    said = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("polyvae.io.write.log.warning", lambda text, *words: said.append(text % words))
+        (path,) = pv.write(tmp_path / "a.xtc", traj, topology=False)
+    kept = 1e-5 if n_beads > 9 else 0
+    if said:
+        assert n_beads > 9
+        kept = float(re.fullmatch(r".*a\.xtc: coordinates .* are kept to (\S+) nm, not 1e-05 nm; .*", said[0])[1])
+    largest = np.abs(traj.positions).max()
+    np.testing.assert_allclose(
+        pv.read(path).positions, traj.positions, rtol=3e-7, atol=0.51 * kept + 2e-7 * largest
+    )
+
+
+def test_gro_leaves_out_times_that_it_cannot_hold(tmp_path, caplog):
+    frames = np.random.default_rng(0).normal(size=(2, 3, 3))
+    for time in ([-2.0, 0.0], [1e-5, 2e-5]):
+        caplog.clear()
+        pv.write(tmp_path / "a.gro", pv.Trajectory(frames, time=time))
+        assert "a.gro: GRO cannot hold such times, so they are left out" in caplog.text
+        assert pv.read(tmp_path / "a.gro").time is None
+
+
+@pytest.mark.parametrize("suffix", [".xtc", ".dcd"])
+def test_trajectory_and_topology_appear_together_or_not_at_all(tmp_path, suffix):
+    """The disk is full once the trajectory stands and its topology is written."""
+    traj = pv.Trajectory(np.random.default_rng(0).normal(size=(3, 40, 3)), length_unit="nm")
+    path, pdb = pv.write(tmp_path / f"a{suffix}", traj)
+    before = [path.read_bytes(), pdb.read_bytes()]
+    limit = (len(before[0]) + len(before[1])) // 2
+    assert len(before[0]) < limit < len(before[1])
+    code = (
+        "import resource, signal, sys, pathlib, numpy as np, polyvae as pv\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "path = pathlib.Path(sys.argv[1])\n"
+        "traj = pv.read(path)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)\n"
+        "for name in (path, path.with_stem('new')):\n"
+        "    try:\n        pv.write(name, traj)\n"
+        "    except OSError as error:\n        print(error)\n    else:\n        sys.exit('no error')\n"
+    )
+    words = [sys.executable, "-c", code, str(path), str(limit)]
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert [path.read_bytes(), pdb.read_bytes()] == before
+    assert sorted(os.listdir(tmp_path)) == sorted([path.name, pdb.name])
+
+
 @pytest.mark.parametrize("suffix", WRITERS)
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, suffix):
     traj = pv.Trajectory(np.random.default_rng(0).normal(size=(3, 4, 3)))
@@ -143,6 +375,17 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, suffix):
         pv.write(path, traj[:1], topology=False)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("suffix", [".xtc", ".dcd"])
+def test_nothing_is_written_where_the_topology_cannot_stand(tmp_path, suffix):
+    traj = pv.Trajectory(np.random.default_rng(0).normal(size=(3, 4, 3)))
+    (tmp_path / "a.pdb").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"a\.pdb is a folder"):
+        pv.write(tmp_path / f"a{suffix}", traj)
+    with pytest.raises(FileNotFoundError, match="create it first"):
+        pv.write(tmp_path / "none" / f"a{suffix}", traj)
+    assert os.listdir(tmp_path) == ["a.pdb"]
 
 
 def colvar(path):

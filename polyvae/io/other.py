@@ -1,5 +1,7 @@
 """The formats without a reader of their own here: GRO by mdtraj, everything else by MDAnalysis."""
 
+import contextlib
+import re
 import warnings
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from polyvae.molecules import box_vectors
 
 # Suffixes that LAMMPS users give and MDAnalysis does not know.
 _FORMATS = {".lammpstrj": "LAMMPSDUMP", ".dump": "LAMMPSDUMP"}
+# How a PDB says that its numbers are not plain Å; see `scale_note`.
+_SCALE = re.compile(r"(?<![\d.])1 (SIGMA|NM|ANGSTROM) = ([0-9.E+-]+) ANGSTROM")
 _UNITS = {"A": "angstrom", "Angstrom": "angstrom", "angstrom": "angstrom", "nm": "nm", "nanometer": "nm"}
 
 
@@ -49,7 +53,9 @@ class UniverseFile:
 
     always_3d, akma_time = True, False
 
-    def __init__(self, path: Path, keep_good: bool = False, n_atoms: int | None = None):
+    def __init__(
+        self, path: Path, keep_good: bool = False, n_atoms: int | None = None, length_unit: str | None = None
+    ):
         from MDAnalysis.coordinates.core import reader
 
         self.path, self.extras = path, {}
@@ -66,9 +72,13 @@ class UniverseFile:
                 f"{path}: trajectories are read from npz, XTC, DCD, GRO and all that MDAnalysis reads; "
                 f"this one is not ({short(error)}){hint}"
             ) from None
-        self._only_box = _crystal(path) if path.suffix.lower() in (".pdb", ".ent") else None
         unit = (self._reader.units or {}).get("length")
-        self.stated_unit = None
+        self.stated_unit, self._per_unit, self._only_box = None, 1.0, None
+        if path.suffix.lower() in (".pdb", ".ent"):
+            stated, per_unit, self._only_box = _pdb_head(path)
+            # The caller's word about the numbers in the file stands above the file's.
+            if stated is not None and length_unit in (None, stated):
+                self.stated_unit, self._per_unit = stated, per_unit
         self.usual_unit = _UNITS.get(str(unit), "angstrom")
 
     def read(self, start: int, stop: int) -> Frames:
@@ -95,6 +105,8 @@ class UniverseFile:
             raise
         except Exception as error:
             raise InputError(f"{self.path} cannot be read on from frame {start} ({short(error)})") from None
+        if self._per_unit != 1:
+            positions, box[:, :3] = positions / np.float32(self._per_unit), box[:, :3] / self._per_unit
         return Frames(
             positions,
             None if np.isnan(time).all() else np.array(time, float),
@@ -106,18 +118,29 @@ class UniverseFile:
         self._reader.close()
 
 
-def _crystal(path: Path) -> list[float] | None:
-    """Box of a PDB, which says it once before the first model, where MDAnalysis takes it for no model's."""
+def scale_note(unit: str, angstrom: float) -> str:
+    """What the title of a PDB says where a length unit stands for other than its Å."""
+    return f"1 {unit.upper()} = {angstrom:g} ANGSTROM"
+
+
+def _pdb_head(path: Path) -> tuple[str | None, float, list[float] | None]:
+    """What a PDB says before its first model: the unit of its lengths and the Å it is written as, and the box.
+
+    Where a box is said once for all models, MDAnalysis takes it for no model's.
+    """
+    unit, per_unit, box = None, 1.0, None
     with path.open(errors="replace") as file:
         for line in file:
             if line.startswith(("MODEL", "ATOM", "HETATM")):
                 break
-            if line.startswith("CRYST1"):
-                try:
+            if line.startswith(("TITLE", "REMARK")) and (found := _SCALE.search(line)):
+                with contextlib.suppress(ValueError):
+                    per_unit = float(found[2])
+                    unit = found[1].lower() if 0 < per_unit < np.inf else None
+            if line.startswith("CRYST1") and box is None:
+                with contextlib.suppress(ValueError):
                     box = [
                         float(line[k : k + n]) for k, n in ((6, 9), (15, 9), (24, 9), (33, 7), (40, 7), (47, 7))
                     ]
-                except ValueError:
-                    return None
-                return None if box == [1, 1, 1, 90, 90, 90] else box  # what stands for no box
-    return None
+    box = None if box == [1, 1, 1, 90, 90, 90] else box  # what stands for no box
+    return unit, per_unit if unit else 1.0, box

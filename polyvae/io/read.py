@@ -5,6 +5,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,8 @@ def read(
             are guessed from names or elements: a coarse bead named "B" is no boron. All are 1 then.
         select: which atoms, in MDAnalysis' selection language; needs a topology.
         length_unit: unit of the numbers in the files: "nm", "angstrom" or "sigma" (reduced). By default
-            what the file states, else the format's convention: nm in XTC, Å in DCD, sigma in npz.
+            what the file states (npz; PDB in a line "1 SIGMA = 10 ANGSTROM"), else the format's convention:
+            nm in XTC, Å in DCD, sigma in npz.
         start, stop, step: which frames, counted in each file. Frames of one segment stay one.
         unwrap: "auto" makes molecules whole along their bonds where the file holds a periodic box
             (orthorhombic or triclinic). What counts is each bond, which must be shorter than half the box,
@@ -180,7 +182,9 @@ class _Run:
         if topology is not None:
             atoms = read_topology(_existing(topology), select)
         elif fallback:
-            first_file = _opened(self.paths[0], keep_good, None)  # what is no trajectory is told as that
+            first_file = _opened(
+                self.paths[0], keep_good, None, length_unit
+            )  # what is no trajectory is told as that
             atoms = own_topology(self.paths[0], select)
         if select is not None and atoms is None:
             raise InputError(f"the selection {select!r} needs a topology; give one (--top, topology=)")
@@ -191,7 +195,8 @@ class _Run:
         self._assemblers: list[Assembler] = []
         first_unit = None
         for path in self.paths:
-            file = first_file or _opened(path, keep_good, None if atoms is None else atoms.n_total)
+            n_atoms = None if atoms is None else atoms.n_total
+            file = first_file or _opened(path, keep_good, n_atoms, length_unit)
             first_file = None
             if atoms is not None and file.n_atoms != atoms.n_total:
                 raise InputError(
@@ -380,7 +385,7 @@ def _existing(path: str | os.PathLike) -> Path:
     return path
 
 
-def _opened(path: Path, keep_good: bool, n_atoms: int | None) -> TrajectoryFile:
+def _opened(path: Path, keep_good: bool, n_atoms: int | None, length_unit: str | None) -> TrajectoryFile:
     if path.suffix.lower() == ".npy":
         raise InputError(
             f'{path} is a bare array; save it as npz (numpy.savez, array "positions"), or give the array itself '
@@ -388,7 +393,7 @@ def _opened(path: Path, keep_good: bool, n_atoms: int | None) -> TrajectoryFile:
         )
     reader = _READERS.get(path.suffix.lower())
     try:
-        return UniverseFile(path, keep_good, n_atoms) if reader is None else reader(path, keep_good)
+        return (reader or partial(UniverseFile, n_atoms=n_atoms, length_unit=length_unit))(path, keep_good)
     except DamagedError as damage:
         raise InputError(str(damage)) from None
 

