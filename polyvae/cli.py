@@ -66,6 +66,7 @@ Validation = Annotated[
     float, typer.Option("--validation", min=0.0, max=0.9, help="Fraction held out for early stopping; 0 for none.")
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of weights, batches and draws.")]
+Lag = Annotated[int | None, typer.Option("--lag", min=1, help="Frames, for VAMP-2 [default: as trained, else 1].")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Objective = Annotated[str, typer.Option("--objective", help=f"One of {', '.join(OBJECTIVES)}.")]
 
@@ -300,6 +301,7 @@ def score(
     dims: Dims = None,
     keep_good: KeepGood = False,
     ignore_times: IgnoreTimes = False,
+    lag: Lag = None,
     seed: Seed = 0,
     force: Force = False,
 ):
@@ -313,7 +315,7 @@ def score(
     # A run that fits in memory is held there, for what needs neighbouring frames.
     data = stream if len(stream) > _HELD_FRAMES else _read(files, _reading(locals()) | {"dims": cv.n_dims})
     generated = pv.sample(cv, min(len(stream), 10_000), seed=seed)
-    scores = pv.score(cv, data, generated=generated, seed=seed)
+    scores = pv.score(cv, data, generated=generated, lag=lag, seed=seed)
     _write_json(out, scores)
     print_scores(scores)
 

@@ -38,6 +38,7 @@ LAYERS = {
     "mdanalysis": "use",  # the plug-in, which polyvae itself never imports
     "plot": "top",
     "report": "top",
+    "page": "top",
     "cli": "top",
     "console": "top",
     "__main__": "top",
