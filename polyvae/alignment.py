@@ -1,7 +1,9 @@
 """Diagnostics of an alignment: where its frame is undefined, and whether features jump in time."""
 
 import dataclasses
+import functools
 
+import equinox as eqx
 import jax
 import numpy as np
 
@@ -58,6 +60,15 @@ class AlignmentReport:
     message: str | None
 
 
+# Compiled once for all featurizers of one kind, which are arguments and not constants.
+_radii = jax.jit(jax.vmap(geometry.radius_of_gyration))
+_features = eqx.filter_jit(lambda featurizer, frames: jax.vmap(featurizer)(frames))
+_margins = eqx.filter_jit(lambda featurizer, frames: jax.vmap(featurizer.margins)(frames))
+_superposed = eqx.filter_jit(
+    lambda masses, pairs: jax.vmap(lambda pair: superposition.rmsd(pair[0], pair[1], masses))(pairs)
+)
+
+
 def margins(traj: Trajectory, featurizer) -> dict[str, np.ndarray]:
     """Per frame, how far the featurizer's frame is from undefined; (n_frames,) each, 0 undefined, at most 1.
 
@@ -65,7 +76,7 @@ def margins(traj: Trajectory, featurizer) -> dict[str, np.ndarray]:
     `Reference` (`superposition.superposition_margin`), none for `PairDistances`; with `reversal` also
     "reversal" (`geometry.reversal_margin`). The featurizer must be fitted.
     """
-    found = map_frames(jax.jit(jax.vmap(featurizer.margins)), traj.positions)
+    found = map_frames(functools.partial(_margins, featurizer), traj.positions)
     return {name: np.asarray(values) for name, values in found.items()}
 
 
@@ -87,21 +98,18 @@ def jumps(traj: Trajectory, featurizer, *, factor: float = FACTOR, floor: float 
         floor: in units of the data's size.
     """
     masses = getattr(featurizer, "masses", None)
-    features = map_frames(jax.jit(jax.vmap(featurizer)), traj.positions)
+    features = map_frames(functools.partial(_features, featurizer), traj.positions)
     per_frame = traj.n_beads if featurizer.coordinates else features.shape[1]
     last = np.cumsum(traj.segments) - 1
     starts = np.setdiff1d(np.arange(traj.n_frames), last)
 
-    def step(pair):
-        return superposition.rmsd(pair[0], pair[1], masses)
-
-    radii = map_frames(jax.jit(jax.vmap(geometry.radius_of_gyration)), traj.positions)
+    radii = map_frames(_radii, traj.positions)
     size = float(np.sqrt(np.mean(np.square(radii, dtype=np.float64))))
     if len(starts) == 0:
         empty = np.empty(0)
         return Jumps(0.0, np.empty(0, int), 0, empty, empty, floor * size)
     pairs = np.stack([traj.positions[starts], traj.positions[starts + 1]], axis=1)
-    superposed = map_frames(jax.jit(jax.vmap(step)), pairs).astype(np.float64)
+    superposed = map_frames(functools.partial(_superposed, masses), pairs).astype(np.float64)
     change = np.sum(np.square(features[starts + 1] - features[starts], dtype=np.float64), axis=1)
     aligned = np.sqrt(change / per_frame)
     found = np.flatnonzero(aligned > factor * superposed + floor * size)

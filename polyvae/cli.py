@@ -29,6 +29,7 @@ from polyvae.options import (
     TRAINING,
     Files,
     Force,
+    Lag,
     Model,
     Objective,
     Seed,
@@ -280,6 +281,7 @@ def score(
     files: Files,
     reading: dict,
     out: Annotated[Path, typer.Option("--out", help="JSON file to write.")] = Path("scores.json"),
+    lag: Lag = None,
     seed: Seed = 0,
     force: Force = False,
 ):
@@ -293,7 +295,7 @@ def score(
     # A run that fits in memory is held there, for what needs neighbouring frames.
     data = stream if len(stream) > _HELD_FRAMES else _read(files, _as_the_model(reading, cv))
     generated = pv.sample(cv, min(len(stream), 10_000), seed=seed)
-    scores = pv.score(cv, data, generated=generated, seed=seed)
+    scores = pv.score(cv, data, generated=generated, lag=lag, seed=seed)
     _write_json(out, scores)
     print_scores(scores)
 

@@ -51,22 +51,30 @@ def frame_bar(what: str, total: int, unit: str = "frame") -> Iterator:
 
 def print_scores(scores: dict) -> None:
     unit, parts = scores["length_unit"], scores["frames"]
+    lag, time_unit = scores["kinetics"]["lag"], scores["kinetics"]["time_unit"]
     rows = [["", *parts]]
     for label, key in (
         ("frames", "n_frames"),
         ("variance explained", "fve"),
         (f"RMSD ({unit})", "rmsd"),
         ("ELBO (nats a frame)", "elbo"),
-        ("KL (nats a frame)", "kl"),
+        (f"importance-weighted bound, k = {parts['all']['iw_k']}", "iw_bound"),
+        ("KL per latent (nats)", "kl_per_latent"),
         ("active latents", "active_units"),
+        ("aggregated mean", "latent_mean"),
         ("aggregated std", "aggregated_std"),
+        (f"VAMP-2 at lag {lag}", "vamp2"),
+        (f"slowest timescale ({time_unit})", "timescale"),
+        (f"autocorrelation time ({time_unit})", "autocorrelation_time"),
         ("correlation with Rg", "correlation_rg"),
+        ("correlation with end-to-end", "correlation_end_to_end"),
+        (f"mean gradient (1/{unit})", "gradient_mean"),
+        (f"largest gradient (1/{unit})", "gradient_max"),
     ):
         rows.append([label, *(_number(part[key]) for part in parts.values())])
-    _table(rows)
     if "alignment" in scores:
-        found = scores["alignment"]
-        print(f"alignment jumps at {found['n_jumps']} of {found['n_steps']} steps")
+        rows.append(["alignment jumps", *(f"{part['n_jumps']} of {part['n_steps']}" for part in parts.values())])
+    _table(rows)
     if "generated" in scores:
         apart, floor = scores["generated"], scores["generated"]["noise_floor"]
         print(f"generated against data, Wasserstein-1 in {unit} (two halves of the data):")
@@ -85,7 +93,9 @@ def _number(value) -> str:
         return " ".join(_number(v) for v in value)
     if value is None:
         return "-"
-    return str(value) if isinstance(value, int) else f"{value:.3f}"
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.3f}" if abs(value) < 1000 else f"{value:.4g}"
 
 
 def print_optimum(summary: dict, objective: str, objective_unit: str, unit: str) -> None:

@@ -25,6 +25,7 @@ Files = Annotated[
 ]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model.safetensors.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of weights, batches and draws.")]
+Lag = Annotated[int | None, typer.Option("--lag", min=1, help="Frames, for VAMP-2 [default: as trained, else 1].")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Objective = Annotated[str, typer.Option("--objective", help=f"One of {', '.join(OBJECTIVES)}.")]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from polyvae.errors import InputError
 from polyvae.files import replacing
+from polyvae.page import CSS
 from polyvae.plot import CAPTIONS
 from polyvae.plot.style import UNIT_SYMBOLS
 from polyvae.score import ACTIVE
@@ -27,50 +28,6 @@ _PURPOSES = {
     "scores.json": "every number on this page and more, in full precision",
     "figures": "the pictures on this page, as PNG files",
 }
-
-_CSS = """
-:root { color-scheme: light dark; --ink: #1f2937; --soft: #5b6472; --line: #dfe3e8; --paper: #ffffff;
-  --card: #f5f7f9; --accent: #2b6a99; --good: #1f7a5a; --bad: #b4491b; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ee; --soft: #a3acb9; --line: #38404c;
-  --paper: #14181e; --card: #1d232b; --accent: #7fb6de; --good: #6cc5a1; --bad: #f0956a; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-main { max-width: 62rem; margin: 0 auto; padding: 2rem 1.1rem 4rem; }
-h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .4rem; }
-h2 { font-size: 1.2rem; margin: 2.6rem 0 .7rem; padding-bottom: .3rem; border-bottom: 1px solid var(--line); }
-p, li { max-width: 46rem; } p { margin: .5rem 0; }
-ul.plain { padding-left: 1.2rem; margin: .8rem 0; } ul.plain li { margin: .35rem 0; }
-.soft { color: var(--soft); font-size: .92rem; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.6rem, 1fr)); gap: .7rem;
-  margin: 1.3rem 0; }
-.card { background: var(--card); border-radius: .5rem; padding: .75rem .9rem; }
-.card b { display: block; font-size: 1.5rem; line-height: 1.2; color: var(--accent);
-  font-variant-numeric: tabular-nums; }
-.card b small { font-size: .55em; font-weight: 600; }
-.card span { display: block; font-weight: 600; font-size: .95rem; line-height: 1.3; margin: .1rem 0 .2rem; }
-.card p { margin: .15rem 0 0; font-size: .83rem; line-height: 1.4; color: var(--soft); }
-.good { color: var(--good); font-weight: 600; } .bad { color: var(--bad); font-weight: 600; }
-.wide { overflow-x: auto; margin: .8rem 0; }
-table { border-collapse: collapse; font-size: .94rem; }
-th, td { padding: .32rem .9rem .32rem 0; text-align: right; border-bottom: 1px solid var(--line);
-  font-variant-numeric: tabular-nums; white-space: nowrap; vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; white-space: normal; }
-th { font-weight: 600; color: var(--soft); white-space: normal; max-width: 9rem; line-height: 1.3; }
-@media (max-width: 36rem) { table { font-size: .84rem; } th, td { padding-right: .55rem; } }
-table.words td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
-code, pre { font: .9em/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
-pre { background: var(--card); padding: .7rem .9rem; border-radius: .5rem; white-space: pre-wrap;
-  overflow-wrap: anywhere; margin: .8rem 0; }
-figure { margin: 1.8rem 0; } figure img { display: block; max-width: 100%; height: auto; background: #fff;
-  border: 1px solid var(--line); border-radius: .5rem; padding: .5rem; }
-figcaption { margin-top: .5rem; max-width: 46rem; font-size: .95rem; color: var(--soft); }
-figcaption b { color: var(--ink); }
-@media print { :root { color-scheme: light; --ink: #000; --soft: #444; --line: #bbb; --paper: #fff;
-  --card: #f2f2f2; --accent: #1d4f76; --good: #14553e; --bad: #8f3712; }
-  body { font-size: 10.5pt; } main { max-width: none; padding: 0; }
-  figure, .card, .wide, pre { break-inside: avoid; } h2 { break-after: avoid; } figure img { max-height: 17cm; } }
-"""
 
 
 def write_report(folder: str | os.PathLike) -> Path:
@@ -97,7 +54,7 @@ def write_report(folder: str | os.PathLike) -> Path:
     html = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>polyvae report</title>\n<style>{_CSS}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>polyvae report</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(section for section in sections if section)
         + "\n</main>\n</body>\n</html>\n"
     )
@@ -367,7 +324,9 @@ def _figures(paths: Sequence[Path]) -> str:
 
 def _frames(scores: dict) -> str:
     parts = [name for name in ("train", "validation", "all") if _get(scores, "frames", name, kind=dict)]
-    unit = escape(_unit(scores))
+    unit, first = escape(_unit(scores)), _get(scores, "frames", "all", kind=dict) or {}
+    lag, time_unit = _number(_get(scores, "kinetics", "lag")), _time_unit(scores)
+    k = _number(_get(first, "iw_k"))
     names = {
         "n_frames": "frames",
         "fve": "fraction of variance explained",
@@ -376,29 +335,73 @@ def _frames(scores: dict) -> str:
         "reconstruction": "reconstruction, −E log p(x|z) (nats)",
         "kl": "KL (nats)",
         "elbo": "ELBO (nats)",
+        "iw_bound": f"importance-weighted bound{f', k = {k}' if k else ''} (nats)",
+        "active_units": "active latents",
+        "vamp2": f"VAMP-2 at a lag of {lag or '?'} frame{'' if lag == '1' else 's'}",
+        "timescale": f"slowest implied timescale ({time_unit})",
+        "n_jumps": "jumps of the alignment",
+        "n_steps": "steps between frames",
     }
     rows = [(name, *(_number(_get(scores, "frames", p, key)) for p in parts)) for key, name in names.items()]
-    return _section("Scores by frames", _table(("", *parts), rows))
+    latents = len(_get(first, "kl_per_latent", kind=list) or [])
+    notes = []
+    if _number(_get(first, "iw_bound")):
+        notes.append(
+            "Both bounds lie below the model’s log-likelihood, the importance-weighted one closer: compare models "
+            "by that."
+        )
+    if _number(_get(first, "vamp2")):
+        notes.append(
+            f"VAMP-2 is 1 where nothing is left to predict after the lag, and {latents + 1} where all {latents} "
+            "latents are unchanged by it; a slower collective variable scores higher."
+        )
+    note = f'<p class="soft">{" ".join(notes)}</p>' if notes else ""
+    return _section("Scores by frames", _table(("", *parts), rows), note)
+
+
+def _time_unit(scores: dict) -> str:
+    name = _get(scores, "kinetics", "time_unit", kind=str) or ""
+    return escape({"tau": "τ"}.get(name, name))
 
 
 def _latents(scores: dict) -> str:
-    part = _get(scores, "frames", "all", kind=dict) or {}
-    columns = {
+    """A row for each quantity, a column for each latent: in training and, beside it, in validation."""
+    parts = [name for name in ("train", "validation") if _get(scores, "frames", name, kind=dict)] or ["all"]
+    unit, time_unit = escape(_unit(scores)), _time_unit(scores)
+    names = {
         "kl_per_latent": "KL (nats)",
         "latent_mean": "mean",
         "latent_std": "std of the mean",
         "aggregated_std": "spread, 1 fills the prior",
         "correlation_rg": "correlation with Rg",
-        "correlation_end_to_end": "with end-to-end",
+        "correlation_end_to_end": "correlation with end-to-end",
+        "autocorrelation_time": f"autocorrelation time ({time_unit})",
+        "gradient_mean": f"gradient, mean (1/{unit})",
+        "gradient_max": f"gradient, largest (1/{unit})",
     }
-    lists = {key: _get(part, key, kind=list) for key in columns if _get(part, key, kind=list)}
-    rows = []
-    for k in range(max(map(len, lists.values()), default=0)):
-        values = [_number(column[k]) if k < len(column) else None for column in lists.values()]
-        std = (lists.get("latent_std") or [None] * (k + 1))[k : k + 1]
-        idle = bool(std) and _number(std[0]) is not None and std[0] ** 2 <= ACTIVE
-        rows.append((f"z{k}" + (" (idle)" if idle else ""), *values))
-    return _section("Latent coordinates, all frames", _table(("", *(columns[key] for key in lists)), rows))
+    latents = range(len(_get(scores, "frames", parts[0], "kl_per_latent", kind=list) or []))
+    columns = [(k, part) for k in latents for part in parts]
+
+    def cells(key, pick):
+        for k, part in columns:
+            values = _get(scores, "frames", part, key, kind=list) or []
+            yield _number(pick(values[k], k)) if k < len(values) else None
+
+    rows = [(name, *cells(key, lambda value, k: value)) for key, name in names.items()]
+    for j in latents:
+        others = cells("aggregated_covariance", lambda row, k, j=j: _at(row, j) if k != j else None)
+        rows.append((f"covariance with z{j}", *others))
+    head = [f"z{k}{_idle(scores, k)}" + (f" {part}" if len(parts) > 1 else "") for k, part in columns]
+    return _section("Latent coordinates", _table(("", *head), rows))
+
+
+def _at(row, j: int):
+    return row[j] if isinstance(row, list) and j < len(row) else None
+
+
+def _idle(scores: dict, k: int) -> str:
+    std = (_get(scores, "frames", "all", "latent_std", kind=list) or [])[k : k + 1]
+    return " (idle)" if std and _number(std[0]) is not None and std[0] ** 2 <= ACTIVE else ""
 
 
 def _model(scores: dict) -> str:

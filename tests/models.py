@@ -2,11 +2,14 @@
 
 import dataclasses
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import stats
 
 import polyvae as pv
+from polyvae.cv import fingerprint
 from polyvae.likelihood import Gaussian
 from polyvae.vae import VAE
 
@@ -26,3 +29,32 @@ def untrained(traj: pv.Trajectory, latent_dim: int = 2, seed: int = 0) -> pv.Lat
     scale = np.float32(traj.positions.std())
     record = {"settings": {"validation": 0.1}, "data": {"sha256": "", "n_frames": 100, "n_train": 90}}
     return pv.LatentCV(pv.PrincipalAxes(), jnp.zeros(n), jnp.asarray(scale), vae, template, record)
+
+
+def seen(cv: pv.LatentCV, traj: pv.Trajectory) -> pv.LatentCV:
+    """The same CV with a record that says it was trained on a trajectory, a tenth of it held out."""
+    data = {"sha256": fingerprint(traj), "n_frames": len(traj)}
+    return dataclasses.replace(cv, record=cv.record | {"data": data})
+
+
+def linear_gaussian(n: int, latent_dim: int, *, spread: float = 1.0, shift: float = 0.0, seed: int = 0):
+    """A linear VAE on vectors of length n, the exact log p(x) of its decoder, and draws from it.
+
+    The encoder is the exact posterior at spread 1 and shift 0; else its standard deviation is `spread` times
+    that, and its mean off by `shift` standard deviations. Tipping & Bishop 1999, doi:10.1111/1467-9868.00196.
+    """
+    rng = np.random.default_rng(seed)
+    width = 0.5
+    w = np.linalg.qr(rng.normal(size=(n, latent_dim)))[0] * rng.uniform(1, 2, latent_dim)  # orthogonal columns
+    b = 0.1 * rng.normal(size=n)
+    precision = 1 + (w**2).sum(axis=0) / width**2
+    gain, std = (w / width**2 / precision).T, precision**-0.5
+    encoder = np.vstack([gain, np.zeros((latent_dim, n))]), np.r_[shift * std - gain @ b, np.log(spread * std)]
+    vae = VAE(n, latent_dim=latent_dim, encoder=(), decoder=(), likelihood=Gaussian(width), key=jax.random.key(0))
+    vae = eqx.tree_at(
+        lambda v: [getattr(net.layers[0], name) for net in (v.encoder, v.decoder) for name in ("weight", "bias")],
+        vae,
+        [jnp.asarray(a, jnp.float32) for a in (*encoder, w, b)],
+    )
+    exact = stats.multivariate_normal(b, w @ w.T + width**2 * np.eye(n))
+    return vae, exact.logpdf, lambda size: exact.rvs(size, random_state=rng).astype(np.float32)

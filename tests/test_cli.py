@@ -1,6 +1,7 @@
 """Every verb, on small data, as the shell calls it."""
 
 import json
+import re
 import warnings
 
 import numpy as np
@@ -97,7 +98,17 @@ def test_score_and_info(folder, tmp_path, capfd):
     model = pv.load(folder / "model.safetensors")
     traj = pv.read(folder / "run.xtc")
     assert scores == pv.score(model, traj, generated=pv.sample(model, 600))
-    assert "alignment jumps at 0 of 599 steps" in capfd.readouterr().out
+    out = capfd.readouterr().out
+    assert re.search(r"alignment jumps +0 of 599 +0 of 534 +0 of 55\n", out)
+    part = scores["frames"]["validation"]
+    for label, value in (("bound, k = 64", part["iw_bound"]), ("VAMP-2 at lag 1", part["vamp2"])):
+        assert re.search(rf"{label} .*{re.escape(f'{value:.3f}')}\n", out)
+    assert "autocorrelation time (ps)" in out
+    call("score", folder / "model.safetensors", folder / "run.xtc", "--out", tmp_path / "lag.json", "--lag", 3)
+    assert json.loads((tmp_path / "lag.json").read_text()) == pv.score(
+        model, traj, generated=pv.sample(model, 600), lag=3
+    )
+    capfd.readouterr()
     call("info", folder / "model.safetensors")
     assert "6 beads in 3-D (nm)" in capfd.readouterr().out
     call("info", folder / "more.npz")

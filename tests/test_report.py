@@ -32,6 +32,17 @@ def part(**changes) -> dict:
         "aggregated_std": [1.0058, 0.9884],
         "correlation_rg": [-0.7317, None],
         "correlation_end_to_end": [-0.6610, None],
+        "aggregated_covariance": [[1.0116, -0.0731], [-0.0731, 0.97693]],
+        "iw_bound": -16.4152,
+        "iw_k": 64,
+        "n_costly": 4000,
+        "gradient_mean": [2.4178, 0.00612],
+        "gradient_max": [9.5523, 0.0871],
+        "vamp2": 1.8437,
+        "timescale": 71.513,
+        "autocorrelation_time": [33.891, None],
+        "n_steps": 4316,
+        "n_jumps": 29,
     } | changes
 
 
@@ -41,7 +52,12 @@ def scores() -> dict:
     structure |= {"mean_bond": 0.44524, "longest_bond": 0.54757, "closest_pair": 0.16661, "z": [1.2, 0.9]}
     return {
         "length_unit": "nm",
-        "frames": {"all": part(), "train": part(elbo=-17.91), "validation": part(elbo=-18.66, fve=0.4821)},
+        "frames": {
+            "all": part(),
+            "train": part(elbo=-17.91),
+            "validation": part(elbo=-18.66, fve=0.4821, iw_bound=-17.733, gradient_max=[7.214, 0.0522]),
+        },
+        "kinetics": {"lag": 5, "time_step": 0.5, "time_unit": "ps"},
         "generated": {
             "bond": 0.11915,
             "rg": 0.021631,
@@ -146,7 +162,15 @@ def test_the_numbers_of_the_scores_are_there(scores, report):
         "Lengths in nanometres",
         "polyvae run some/where/run.xtc --seed 7",
         "no better validation bound in 40 epochs",
-        "z1 (idle)",
+        "z1 (idle) train",
+        "importance-weighted bound, k = 64 (nats) −16.4 −17.7 −16.4",  # train, validation, all
+        "VAMP-2 at a lag of 5 frames 1.84",
+        "slowest implied timescale (ps) 71.5",
+        "jumps of the alignment 29 29 29",
+        "autocorrelation time (ps) 33.9 33.9",
+        "gradient, mean (1/nm) 2.42 2.42 0.00612",
+        "gradient, largest (1/nm) 9.55 7.21 0.0871 0.0522",  # z0 in train and validation, z1
+        "covariance with z0 −0.0731",
     ):
         assert number in text, number
     assert "The objective is smaller than in every frame of the data." in text
@@ -196,7 +220,7 @@ def test_text_is_escaped(scores, report, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "missing", ["length_unit", "frames", "generated", "optimized", "data", "model", "command"]
+    "missing", ["length_unit", "frames", "kinetics", "generated", "optimized", "data", "model", "command"]
 )
 def test_a_missing_part_is_left_out(scores, report, missing):
     del scores[missing]

@@ -1,5 +1,6 @@
 """Chunks of bounded size give what the whole trajectory gives; tables and scores grow with it, memory does not."""
 
+import dataclasses
 import sys
 
 import numpy as np
@@ -106,8 +107,11 @@ def test_a_failed_projection_leaves_the_old_file(run, cv, tmp_path):
 
 def test_score_in_chunks(run, cv, monkeypatch):
     generated = pv.sample(cv, 100)
-    whole = pv.score(cv, run[1], generated=generated)
-    chunked = pv.score(cv, pv.stream(run[0] / "part*.npz", chunk_bytes=12 * 12 * 90), generated=generated)
+    stream = pv.stream(run[0] / "part*.npz", chunk_bytes=12 * 12 * 90)
+    # The same frames in memory, broken where the stream is.
+    traj = dataclasses.replace(run[1], segments=pv.as_trajectory(stream).segments)
+    whole = pv.score(cv, traj, generated=generated)
+    chunked = pv.score(cv, stream, generated=generated)
 
     def close(a, b):
         if isinstance(a, dict):
@@ -119,12 +123,20 @@ def test_score_in_chunks(run, cv, monkeypatch):
         else:
             assert a == b
 
-    assert whole.pop("alignment")["n_steps"] == 699  # needs neighbouring frames: not of a stream
+    everything = whole["frames"]["all"]
+    # Jumps need neighbouring frames: not of a stream.
+    assert whole.pop("alignment")["n_steps"] == everything.pop("n_steps") == 700 - len(traj.segments)
+    everything.pop("n_jumps")
     close(chunked, whole)
     monkeypatch.setattr(sys.modules["polyvae.score"], "MAX_SAMPLED", 100)
-    sampled = pv.score(cv, pv.stream(run[0] / "part*.npz", chunk_bytes=12 * 12 * 90), generated=generated)
-    close(sampled["frames"], whole["frames"])
+    sampled = pv.score(cv, stream, generated=generated)
+    sampling = {"iw_bound", "gradient_mean", "gradient_max", "n_costly"}
+    assert sampled["frames"]["all"]["n_costly"] == 88  # 700 / 8, one frame in 2^3
+    for key in everything.keys() - sampling:
+        close(sampled["frames"]["all"][key], everything[key])
     assert sampled["generated"] != whole["generated"]
+    # The bound is not that of the few frames, but moved to all.
+    assert sampled["frames"]["all"]["iw_bound"] == pytest.approx(everything["iw_bound"], abs=1.0)
 
 
 def test_scores_are_what_they_say(run, cv):
