@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import itertools
 import math
 from typing import NamedTuple
 
@@ -15,14 +14,14 @@ import numpy as np
 from polyvae import alignment, geometry, kinetics
 from polyvae.batches import map_frames
 from polyvae.bound import importance_weighted_bound
-from polyvae.cv import LatentCV
+from polyvae.cv import CVFunction, LatentCV
+from polyvae.ensembles import ensemble_distances, frame_weights
 from polyvae.errors import InputError
-from polyvae.sources import Stream, chunks_of, concatenate
+from polyvae.sources import Stream, chunks_of, concatenate, joined_segments
 from polyvae.train import validation_blocks
-from polyvae.trajectory import Trajectory, chain_bonds
+from polyvae.trajectory import Trajectory
 from polyvae.vae import kl_to_standard_normal
 
-MAX_PAIRS = 2000
 MAX_SAMPLED = 20_000  # frames of a `Stream` that distances between ensembles are taken on
 MAX_COSTLY = 4000  # frames that the importance-weighted bound and the gradients are taken on
 ACTIVE = 0.01  # variance of the mean above which a latent counts as active (Burda et al., arXiv:1509.00519)
@@ -60,6 +59,8 @@ def score(
           encoding, summed over features, in length^2; rmsd: its root, per bead (per pair
           with `PairDistances`); fve: the fraction of
           the features' variance that the decoded mean explains;
+          Of a model with a time lag the frame to be decoded is the later one, here and below, and frames
+          without one in their segment (of a `Stream`, in its chunk) are left out;
         - reconstruction, kl and elbo, in nats per frame, the density taken in the model's length unit
           and the expectation over one draw of z a frame; kl_per_latent;
         - iw_bound: the importance-weighted bound of iw_k draws a frame (`importance_weighted_bound`), in the
@@ -94,21 +95,26 @@ def score(
     """
     if min(1 if lag is None else lag, k) < 1:
         raise InputError(f"the lag and k must be at least 1; got lag={lag} and k={k}")
-    values_of = _frame_values(cv, seed)
+    decoded_lag = cv.record["settings"].get("lag", 0)
+    values_of = _frame_values(cv, decoded_lag, seed)
     sums = {"all": _Sums(), "train": _Sums(), "validation": _Sums()}
     held_out = validation_blocks(cv.record["data"]["n_frames"], cv.record["settings"]["validation"])
     n_frames, digest, kept, every, chunks = 0, hashlib.sha256(), [], 1, []
     for chunk in chunks_of(data, array_unit=cv.length_unit, dims=cv.n_dims):
-        positions, weights = cv.frames(chunk), _weights(chunk, n_frames)
-        values = values_of(positions, n_frames)
-        sums["all"].add(values, weights)
+        positions, weights = cv.frames(chunk), frame_weights(chunk, n_frames)
+        starts = kinetics.lagged(chunk.segments, decoded_lag)
+        values = values_of(positions, starts, n_frames)
+        sums["all"].add(values, weights, np.isin(np.arange(len(chunk)), starts))
         here = held_out[n_frames : n_frames + len(chunk)]
         if len(here) == len(chunk):
+            inside = starts[here[starts] == here[starts + decoded_lag]]
+            paired = np.isin(np.arange(len(chunk)), inside)
             for name, mask in (("train", ~here), ("validation", here)):
-                sums[name].add({key: v[mask] for key, v in values.items()}, weights[mask])
+                sums[name].add({key: v[mask] for key, v in values.items()}, weights[mask], paired[mask])
         digest.update(positions.tobytes())
         elbo = values["log_prob"] - values["kl"].sum(axis=1)
-        chunks.append(_Series(values["mean"].astype(np.float32), elbo, weights, chunk.time, chunk.segments))
+        z = values["mean"].astype(np.float32)
+        chunks.append(_Series(z, elbo, weights, chunk.time, chunk.segments, chunk.continues))
         traj = dataclasses.replace(chunk, positions=positions, length_unit=cv.length_unit, box=None, origin=None)
         if not isinstance(data, Stream):
             kept = [traj]
@@ -129,14 +135,24 @@ def score(
     parts = {name: sums[name].scores(cv) for name in masks}
 
     stride = -(-len(traj) // MAX_COSTLY)
-    keys = jax.random.split(jax.random.key(seed), len(traj.positions[::stride]))
-    costly = [np.asarray(v, np.float64) for v in _costly(_model(cv), traj.positions[::stride], keys, k)]
-    chosen = np.arange(len(keys)) * every * stride
+    rows = np.arange(0, len(traj), stride)
+    # A lagged model's bound needs the later frame, which of a stream is not kept.
+    bounded = decoded_lag == 0 or not isinstance(data, Stream)
+    later = np.minimum(rows + decoded_lag, len(traj) - 1) if bounded else rows
+    keys = jax.random.split(jax.random.key(seed), len(rows))
+    costly = _costly(cv.function(), traj.positions[rows], traj.positions[later], keys, k)
+    bounds, slopes = (np.asarray(v, np.float64) for v in costly)
+    chosen = rows * every
+    paired = np.isin(chosen, kinetics.lagged(series.segments, decoded_lag) if bounded else ())
     for name, mask in masks.items():
         here = mask[chosen]
-        bound = parts[name]["elbo"], (costly[0] - series.elbo[chosen])[here]
-        parts[name] |= _costly_scores(*bound, costly[1][here], series.weights[chosen][here]) | {"iw_k": k}
-        parts[name] |= _kinetics(series.z[mask], kinetics.segments_within(mask, series.segments), clock)
+        both = here & paired & mask[np.minimum(chosen + decoded_lag, n_frames - 1)]
+        gap = (bounds - series.elbo[chosen])[both], series.weights[chosen][both]
+        parts[name] |= {"iw_bound": _iw_bound(parts[name]["elbo"], *gap), "iw_k": k, "n_costly": int(here.sum())}
+        parts[name] |= _slope_scores(slopes[here], series.weights[chosen][here])
+        order = series.order
+        segments = kinetics.segments_within(mask[order], series.segments)
+        parts[name] |= _kinetics(series.z[order][mask[order]], segments, clock)
 
     result = {"length_unit": cv.length_unit, "frames": parts, "kinetics": clock}
     if not isinstance(data, Stream):
@@ -155,96 +171,83 @@ def score(
     return result
 
 
-def _weights(chunk: Trajectory, first: int = 0) -> np.ndarray:
-    """Weights (n_frames,) of a chunk whose first frame has the number `first`."""
-    if chunk.weights is None:
-        return np.ones(len(chunk))
-    if (chunk.weights < 0).any():
-        bad = int(np.argmax(chunk.weights < 0))
-        raise InputError(
-            f"weights must not be negative; frame {first + bad} has {chunk.weights[bad]:g}. "
-            f"Give exp(bias / kT), not the bias"
-        )
-    return chunk.weights
-
-
 class _Series(NamedTuple):
-    """What is held of every frame, in order."""
+    """What is held of every frame, in the order that frames come in."""
 
     z: np.ndarray
     elbo: np.ndarray
     weights: np.ndarray
     time: np.ndarray | None
     segments: tuple[int, ...]
+    continues: int = 0
+    order: np.ndarray | slice = slice(None)  # in which the segments are whole
 
 
 def _joined(chunks: list[_Series]) -> _Series:
-    """One series of several; a chunk's first frame starts a segment."""
-    z, elbo, weights, times, segments = zip(*chunks, strict=True)
-    time = None if any(t is None for t in times) else np.concatenate(times)
-    return _Series(*map(np.concatenate, (z, elbo, weights)), time, tuple(itertools.chain(*segments)))
+    """One series of several."""
+    z, elbo, weights, times, *_ = zip(*chunks, strict=True)
+    segments, order = joined_segments([(chunk.segments, chunk.continues) for chunk in chunks])
+    time = None if any(t is None for t in times) else np.concatenate(times)[order]
+    return _Series(*map(np.concatenate, (z, elbo, weights)), time, segments, order=order)
 
 
-def _model(cv: LatentCV):
-    """The arrays of a model, to be an argument of a compiled function and not constants inside it: models of
-    one shape, as of several seeds, share what is compiled."""
-    return cv.featurizer, cv.mean, cv.scale, cv.vae
-
-
-def _frame_values(cv: LatentCV, seed: int):
-    """A function of positions and the number of the first frame that gives per-frame quantities as float64."""
+def _frame_values(cv: LatentCV, lag: int, seed: int):
+    """A function of positions, the frames that have one `lag` frames later, and the number of the first frame,
+    that gives per-frame quantities as float64."""
     key = jax.random.key(seed)
     # A key for each frame, so that its noise does not depend on the chunk that it comes in.
     draw = jax.jit(jax.vmap(lambda number: jax.random.normal(jax.random.fold_in(key, number), (cv.latent_dim,))))
-    batched = functools.partial(_measure, _model(cv), (cv.n_beads, cv.n_dims))
+    batched = functools.partial(_measure, cv.function(), (cv.n_beads, cv.n_dims), lag > 0)
 
-    def values(positions: np.ndarray, first: int) -> dict[str, np.ndarray]:
+    def values(positions: np.ndarray, starts: np.ndarray, first: int) -> dict[str, np.ndarray]:
         noise = map_frames(draw, np.arange(first, first + len(positions), dtype=np.uint32))
-        rows = np.concatenate([positions.reshape(len(positions), -1), noise], axis=1)
+        flat = positions.reshape(len(positions), -1)
+        columns = [noise, flat]
+        if lag > 0:
+            later = flat.copy()
+            later[starts] = flat[starts + lag]
+            columns.append(later)
+        rows = np.concatenate(columns, axis=1)
         return {name: np.asarray(value, np.float64) for name, value in map_frames(batched, rows).items()}
 
     return values
 
 
 @eqx.filter_jit
-def _measure(model, shape: tuple[int, int], rows):
-    """Per-frame quantities; a row is a frame's positions and then its noise."""
-    featurizer, mean, scale, vae = model
+def _measure(cv: CVFunction, shape: tuple[int, int], lagged: bool, rows):
+    """Per-frame quantities; a row is noise, a frame's positions and, if lagged, those of the frame to decode."""
 
     def one(row):
-        positions, noise = row[: math.prod(shape)].reshape(shape), row[math.prod(shape) :]
-        x = (featurizer(positions) - mean) / scale
-        z, std = vae.encode(x)
-        log_prob = vae.likelihood.log_prob(x, vae.decode(z + std * noise))
+        noise, frames = row[: cv.vae.latent_dim], row[cv.vae.latent_dim :].reshape(-1, *shape)
+        x = cv.standardize(frames[0])
+        target = cv.standardize(frames[1]) if lagged else x
+        z, std = cv.vae.encode(x)
+        log_prob = cv.vae.likelihood.log_prob(target, cv.vae.decode(z + std * noise))
         return {
             "mean": z,
             "std": std,
-            "x": x * scale,
-            "residual": (x - vae.decode(z)) * scale,
-            "log_prob": log_prob - _log_scale(scale, x),
+            "x": target * cv.scale,
+            "residual": (target - cv.vae.decode(z)) * cv.scale,
+            "log_prob": log_prob - _log_scale(cv.scale, x),
             "kl": kl_to_standard_normal(z, std),
-            "rg": geometry.radius_of_gyration(positions),
-            "end_to_end": geometry.end_to_end(positions),
+            "rg": geometry.radius_of_gyration(frames[0]),
+            "end_to_end": geometry.end_to_end(frames[0]),
         }
 
     return jax.vmap(one)(rows)
 
 
 @eqx.filter_jit
-def _costly(model, positions, keys, k: int):
+def _costly(cv: CVFunction, positions, later, keys, k: int):
     """Per frame: the importance-weighted bound, and the norm of each latent's gradient."""
-    featurizer, mean, scale, vae = model
 
-    def one(positions, key):
-        def scaled(positions):
-            return (featurizer(positions) - mean) / scale
-
-        x = scaled(positions)
-        slopes = jax.jacrev(lambda positions: vae.encode(scaled(positions))[0])(positions)
-        bound = importance_weighted_bound(vae, x, k=k, key=key) - _log_scale(scale, x)
+    def one(positions, later, key):
+        slopes = jax.jacrev(lambda positions: cv.posterior(positions)[0])(positions)
+        x, target = cv.standardize(positions), cv.standardize(later)
+        bound = importance_weighted_bound(cv.vae, x, target=target, k=k, key=key) - _log_scale(cv.scale, x)
         return bound, jnp.sqrt(jnp.sum(slopes**2, axis=(1, 2)))
 
-    return jax.vmap(one)(positions, keys)
+    return jax.vmap(one)(positions, later, keys)
 
 
 def _log_scale(scale, x):
@@ -252,18 +255,18 @@ def _log_scale(scale, x):
     return jnp.sum(jnp.log(jnp.broadcast_to(scale, x.shape)))
 
 
-def _costly_scores(elbo: float, gap: np.ndarray, slopes: np.ndarray, weights: np.ndarray) -> dict:
+def _iw_bound(elbo: float | None, gap: np.ndarray, weights: np.ndarray) -> float | None:
     """The gap between the bounds varies less from frame to frame than either, hence their difference is
     averaged over the few frames and added to the elbo of all."""
+    return elbo + float(np.average(gap, weights=weights)) if weights.any() and elbo is not None else None
+
+
+def _slope_scores(slopes: np.ndarray, weights: np.ndarray) -> dict:
     seen = weights > 0
     if not seen.any():
-        return {"iw_bound": None, "gradient_mean": None, "gradient_max": None, "n_costly": 0}
-    return {
-        "iw_bound": elbo + float(np.average(gap, weights=weights)),
-        "gradient_mean": np.average(slopes, axis=0, weights=weights).tolist(),
-        "gradient_max": slopes[seen].max(axis=0).tolist(),
-        "n_costly": len(gap),
-    }
+        return {"gradient_mean": None, "gradient_max": None}
+    mean = np.average(slopes, axis=0, weights=weights)
+    return {"gradient_mean": mean.tolist(), "gradient_max": slopes[seen].max(axis=0).tolist()}
 
 
 def _clock(cv: LatentCV, series: _Series, lag: int | None) -> dict:
@@ -311,42 +314,53 @@ class _Sums:
     """Weighted sums over frames from which the frame scores follow, so that frames may come in chunks."""
 
     def __init__(self):
-        self._n, self._weight, self._sums, self._about = 0, 0.0, {}, {}
+        self._n, self._weight, self._paired, self._sums, self._about = 0, 0.0, 0.0, {}, {}
 
-    def add(self, v: dict[str, np.ndarray], weights: np.ndarray) -> None:
+    def add(self, v: dict[str, np.ndarray], weights: np.ndarray, paired: np.ndarray) -> None:
+        """Values, weights, and whether the frame to decode is there."""
         if not len(weights):
             return
         if not self._about:  # moments about a number near the mean lose no digits
             self._about = {name: v[name].mean(axis=0) for name in ("mean", "x", "rg", "end_to_end")}
+        shares = weights * paired
         new = {
-            "squared": weights @ (v["residual"] ** 2).sum(axis=1),
-            "log_prob": weights @ v["log_prob"],
+            "squared": shares @ (v["residual"] ** 2).sum(axis=1),
+            "log_prob": shares @ v["log_prob"],
             "kl": weights @ v["kl"],
             "std2": weights @ v["std"] ** 2,
         }
         apart = {name: v[name] - about for name, about in self._about.items()}
         for name, value in apart.items():
-            new |= {name: weights @ value, f"{name}2": weights @ value**2}
+            each = shares if name == "x" else weights
+            new |= {name: each @ value, f"{name}2": each @ value**2}
         for name in ("mean", "rg", "end_to_end"):
             new[f"mean*{name}"] = (apart["mean"] * weights[:, None]).T @ apart[name]
         self._sums = {name: self._sums.get(name, 0.0) + value for name, value in new.items()}
         self._weight += weights.sum()
+        self._paired += shares.sum()
         self._n += len(weights)
 
     def scores(self, cv: LatentCV) -> dict:
-        m = {name: value / self._weight for name, value in self._sums.items()}
+        decoded = ("squared", "log_prob", "x", "x2")
+        m = {
+            name: v / (self._paired or np.inf if name in decoded else self._weight)
+            for name, v in self._sums.items()
+        }
         variance = {name: np.maximum(m[f"{name}2"] - m[name] ** 2, 0) for name in self._about}
         spread, total = variance["mean"], float(variance["x"].sum())
         aggregated = m["mean*mean"] - np.outer(m["mean"], m["mean"])
         np.fill_diagonal(aggregated, spread + m["std2"])
-        return {
-            "n_frames": self._n,
+        reconstruction = {
             "squared_error": float(m["squared"]),
             "rmsd": math.sqrt(m["squared"] / (cv.n_beads if cv.featurizer.coordinates else cv.mean.size)),
             "fve": float(1 - m["squared"] / total) if total > 0 else None,
             "reconstruction": float(-m["log_prob"]),
-            "kl": float(m["kl"].sum()),
             "elbo": float(m["log_prob"] - m["kl"].sum()),
+        }
+        return {
+            "n_frames": self._n,
+            **(reconstruction if self._paired else dict.fromkeys(reconstruction)),
+            "kl": float(m["kl"].sum()),
             "kl_per_latent": m["kl"].tolist(),
             "active_units": int((spread > ACTIVE).sum()),
             "latent_mean": (self._about["mean"] + m["mean"]).tolist(),
@@ -367,50 +381,3 @@ def _correlation(covariance: np.ndarray, spread: np.ndarray, variance: float) ->
     if not variance > 0:
         return [None] * len(spread)
     return [float(c / math.sqrt(s * variance)) if s > 0 else None for c, s in zip(covariance, spread, strict=True)]
-
-
-def ensemble_distances(a: Trajectory, b: Trajectory) -> dict[str, float]:
-    """Wasserstein-1 distances between two ensembles of one chain, in their length unit.
-
-    "bond" over all bond lengths pooled (consecutive beads where no bonds are known), "rg",
-    "end_to_end", and "pairs", the mean over all pairs of beads of the distance for that pair (at most
-    `MAX_PAIRS`, evenly chosen). Frames count by their weights.
-    """
-    from scipy.stats import wasserstein_distance
-
-    pairs = np.array(list(itertools.combinations(range(a.n_beads), 2))).reshape(-1, 2)
-    pairs = pairs[:: -(-len(pairs) // MAX_PAIRS) or 1]
-    bonds = a.bonds if a.bonds is not None and len(a.bonds) else chain_bonds(a.n_beads)
-    shapes = [shape_measures(traj, bonds) for traj in (a, b)]
-    apart = [pair_distances(traj, pairs) for traj in (a, b)]
-
-    def distance(x, y):  # (n_frames,) or, pooled, (n_frames, n)
-        weights = [np.repeat(_weights(t), v[0].size) for t, v in ((a, x), (b, y))]
-        return float(wasserstein_distance(x.ravel(), y.ravel(), *weights))
-
-    result = {name: distance(*(s[name] for s in shapes)) for name in shapes[0]}
-    result["pairs"] = float(np.mean([distance(x, y) for x, y in zip(*(d.T for d in apart), strict=True)]))
-    return result
-
-
-def shape_measures(traj: Trajectory, bonds: np.ndarray) -> dict[str, np.ndarray]:
-    """Per frame: "bond" (n_frames, n_bonds), "rg" and "end_to_end" (n_frames,)."""
-    measures = map_frames(functools.partial(_shape, bonds), traj.positions)
-    return dict(zip(("bond", "rg", "end_to_end"), measures, strict=True))
-
-
-@jax.jit
-def _shape(bonds, frames):
-    return jax.vmap(
-        lambda x: (geometry.distances(x, bonds), geometry.radius_of_gyration(x), geometry.end_to_end(x))
-    )(frames)
-
-
-def pair_distances(traj: Trajectory, pairs: np.ndarray) -> np.ndarray:
-    """Distances (n_frames, n_pairs) between pairs of beads, pairs of shape (n_pairs, 2)."""
-    return map_frames(functools.partial(_distances, pairs), traj.positions)
-
-
-@jax.jit
-def _distances(pairs, frames):
-    return jax.vmap(lambda x: geometry.distances(x, pairs))(frames)

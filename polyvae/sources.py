@@ -114,20 +114,9 @@ def concatenate(pieces: list[Trajectory], positions: np.ndarray | None = None) -
     if len(pieces) == 1:
         return first
     pieces = [piece.to_unit(first.length_unit) for piece in pieces]
-    parts: list[list[range]] = []  # of each segment, the rows of all pieces that it is made of
-    n = 0
-    for piece in pieces:
-        ends = n + np.cumsum(piece.segments)
-        rows = [range(end - length, end) for end, length in zip(ends, piece.segments, strict=True)]
-        at_most = len(parts) if positions is None else 1
-        going_on = piece.continues if piece.continues <= at_most else 0
-        for part, more in zip(parts[len(parts) - going_on :], rows, strict=False):
-            part.append(more)
-        parts += [[row] for row in rows[going_on:]]
-        n += len(piece)
-    # Only of several molecules, which take turns in every chunk, do rows change places.
-    moved = positions is None and any(piece.continues > 1 for piece in pieces[1:])
-    order = np.concatenate([row for part in parts for row in part]) if moved else slice(None)
+    segments, order = joined_segments(
+        [(piece.segments, piece.continues) for piece in pieces], keep_order=positions is not None
+    )
 
     def joined(name):
         values = [getattr(piece, name) for piece in pieces]
@@ -136,9 +125,34 @@ def concatenate(pieces: list[Trajectory], positions: np.ndarray | None = None) -
     return dataclasses.replace(
         first,
         positions=joined("positions") if positions is None else positions,
-        segments=tuple(sum(map(len, part)) for part in parts),
+        segments=segments,
         **{name: joined(name) for name in ("time", "box", "weights", "origin")},
     )
+
+
+def joined_segments(
+    pieces: list[tuple[tuple[int, ...], int]], *, keep_order: bool = False
+) -> tuple[tuple[int, ...], np.ndarray | slice]:
+    """Segments of several pieces together, and the order of their frames in which these are whole.
+
+    Args:
+        pieces: `segments` and `continues` of each.
+        keep_order: leave segments apart that only another order would join.
+    """
+    parts: list[list[range]] = []  # of each segment, the rows of all pieces that it is made of
+    n = 0
+    for segments, continues in pieces:
+        ends = n + np.cumsum(segments)
+        rows = [range(end - length, end) for end, length in zip(ends, segments, strict=True)]
+        going_on = continues if continues <= (min(len(parts), 1) if keep_order else len(parts)) else 0
+        for part, more in zip(parts[len(parts) - going_on :], rows, strict=False):
+            part.append(more)
+        parts += [[row] for row in rows[going_on:]]
+        n += sum(segments)
+    # Only of several molecules, which take turns in every chunk, do rows change places.
+    moved = not keep_order and any(continues > 1 for _, continues in pieces[1:])
+    order = np.concatenate([row for part in parts for row in part]) if moved else slice(None)
+    return tuple(sum(map(len, part)) for part in parts), order
 
 
 def atoms_of(group) -> Atoms:

@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array
 
 from polyvae.errors import InputError
+from polyvae.kinetics import lagged
 from polyvae.vae import VAE
 
 TERMS = ("reconstruction", "kl", "val_reconstruction", "val_kl")
@@ -65,10 +66,8 @@ def first_of_pairs(taken: np.ndarray, segments: tuple[int, ...], lag: int) -> np
         taken: (n_frames,) mask, such as of the training frames.
         segments: lengths of the pieces that are continuous in time.
     """
-    if lag == 0:
-        return np.flatnonzero(taken)
-    piece = np.repeat(np.arange(len(segments)), segments)
-    return np.flatnonzero(taken[:-lag] & taken[lag:] & (piece[:-lag] == piece[lag:]))
+    first = lagged(segments, lag)
+    return first[taken[first] & taken[first + lag]]
 
 
 class Plan(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 import polyvae as pv
-from polyvae.cv import fingerprint
+from polyvae.checkpoint import digest
 from polyvae.likelihood import Gaussian
 from polyvae.vae import VAE
 
@@ -33,7 +33,7 @@ def untrained(traj: pv.Trajectory, latent_dim: int = 2, seed: int = 0) -> pv.Lat
 
 def seen(cv: pv.LatentCV, traj: pv.Trajectory) -> pv.LatentCV:
     """The same CV with a record that says it was trained on a trajectory, a tenth of it held out."""
-    data = {"sha256": fingerprint(traj), "n_frames": len(traj)}
+    data = {"sha256": digest(traj.positions), "n_frames": len(traj)}
     return dataclasses.replace(cv, record=cv.record | {"data": data})
 
 

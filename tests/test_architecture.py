@@ -35,6 +35,7 @@ LAYERS = {
     "cv": 3.5,
     "kinetics": 2,
     "alignment": 3.7,
+    "ensembles": 3.7,
     "generate": 4,
     "optimize": 4,
     "score": 4,

@@ -11,7 +11,7 @@ from scipy import stats
 
 import polyvae as pv
 import polyvae.geometry
-from polyvae.score import ensemble_distances
+from polyvae.ensembles import ensemble_distances
 
 
 def test_samples_are_the_prior_pushed_through_the_decoder(cv):
