@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 
 import jax
 import numpy as np
@@ -103,6 +104,7 @@ def test_verb(tmp_path, traj):
 
 def test_the_default_trains_together_only_where_that_helps(traj, monkeypatch):
     called = []
-    monkeypatch.setattr("polyvae.sweep._together", lambda runs: called.append(1) or [run.train() for run in runs])
+    together = lambda runs: called.append(1) or [run.train() for run in runs]  # noqa: E731
+    monkeypatch.setattr(sys.modules["polyvae.sweep"], "_together", together)
     pv.sweep(traj, seeds=1, **SMALL | {"epochs": 1})
     assert bool(called) == (jax.default_backend() != "cpu")
