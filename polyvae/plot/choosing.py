@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from polyvae.plot.style import ALONG, NEUTRAL, canvas, styled
+from polyvae.plot.style import ALONG, NEUTRAL, canvas, evenly, styled
 from polyvae.sweep import Sweep
 
 LABELS = {
@@ -44,7 +44,9 @@ def sweep(result: Sweep, *, axes=None):
             ax.set_xlabel("beta, the weight of the KL term")
             if betas[0] > 0 and betas[-1] > 4 * betas[0]:
                 ax.set_xscale("log")
-                ax.xaxis.set_major_formatter("{x:g}")
+            shown = [betas[k] for k in evenly(len(betas), 6)]
+            ax.set_xticks(shown, [f"{value:g}" for value in shown])
+            ax.minorticks_off()
         else:
             ax.set_xlabel("latent coordinates")
             ax.set_xticks(sizes)

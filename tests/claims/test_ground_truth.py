@@ -1,7 +1,7 @@
 """Claim: on linear-Gaussian data a linear VAE reaches probabilistic PCA's exact log-likelihood within 0.05 nats.
 
 The exact value is known (Tipping & Bishop, 10.1111/1467-9868.00196). 4,096 frames of 10 features, 3 of them
-latent, seed 0. The importance-weighted bound (Burda et al., arXiv:1509.00519) of a model whose encoder is not exact
+latent, seed 0. The importance-weighted bound (Burda et al., arXiv:1509.00519) of a model with an inexact encoder
 rises towards the log-likelihood of the same model as k grows, and stays below it. Run with `-s` for the figures.
 """
 
