@@ -95,6 +95,7 @@ def test_what_cannot_be_told_is_nan():
     times = kinetics.autocorrelation_time(np.hstack([slow, constant, fast]), (25, 25))
     assert np.isnan(times).tolist() == [True, True, False]
     assert np.isnan(kinetics.autocorrelation_time(fast, (1,) * 50)).all()
+    assert np.isnan(kinetics.autocorrelation_time(fast[:2])).all()  # one step: rho = -1, and a sum below 0
 
 
 def test_latents_that_do_not_vary_or_repeat_count_nothing():

@@ -135,8 +135,11 @@ def test_score_in_chunks(run, cv, monkeypatch):
     for key in everything.keys() - sampling:
         close(sampled["frames"]["all"][key], everything[key])
     assert sampled["generated"] != whole["generated"]
-    # The bound is not that of the few frames, but moved to all.
-    assert sampled["frames"]["all"]["iw_bound"] == pytest.approx(everything["iw_bound"], abs=1.0)
+    # The frames that stand for all are the same in memory.
+    monkeypatch.setattr(sys.modules["polyvae.score"], "MAX_COSTLY", 88)
+    few = pv.score(cv, traj, alternatives=False)["frames"]["all"]
+    for key in sampling:
+        close(sampled["frames"]["all"][key], few[key])
 
 
 def test_scores_are_what_they_say(run, cv):
