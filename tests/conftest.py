@@ -1,14 +1,19 @@
 """Shared by all tests: small data, a small model, and strict JAX."""
 
+import os
 from pathlib import Path
 
-import jax
-import numpy as np
-import pytest
-
-import polyvae as pv
-
 ROOT = Path(__file__).resolve().parent.parent
+# Most of the time goes into compiling. What one process has compiled, all others and the next run read from disk.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+import polyvae as pv  # noqa: E402
+
 DATA = ROOT / "data"
 SEED_DATA = ROOT.parent / "shared" / "seed"
 
