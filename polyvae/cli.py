@@ -151,10 +151,21 @@ def fit(
         unfinished.unlink(missing_ok=True)
     stream = pv.stream(files, **_for_reading(reading))
     say(f"training on {len(stream)} frames")
-    with training_bar("training") as progress:
-        cv = pv.fit(
-            stream, **model, **training, progress=progress, checkpoint=unfinished, resume=resume, cache=out.parent
-        )
+    try:
+        with training_bar("training") as progress:
+            cv = pv.fit(
+                stream,
+                **model,
+                **training,
+                progress=progress,
+                checkpoint=unfinished,
+                resume=resume,
+                cache=out.parent,
+            )
+    except (KeyboardInterrupt, SystemExit):
+        if unfinished.exists():
+            say(f"the run so far is in {unfinished}; --resume goes on with it")
+        raise
     cv.save(out)
     unfinished.unlink(missing_ok=True)
     print(f"{cv} in {out}; {cv.record['stopped']}, best epoch {cv.record['best_epoch']}")
@@ -396,14 +407,14 @@ def main(argv: list[str] | None = None) -> None:
         with notes():
             code = app(argv, prog_name="polyvae", standalone_mode=False)
         if code == 130:
-            _fail("interrupted; nothing was written", 130)
+            _fail("interrupted; no result was written", 130)
         sys.exit(code or 0)
     except (InputError, OSError) as error:
         if debug:
             raise
         _fail(_one_line(error), 1)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; nothing was written", 130)
+        _fail("interrupted; no result was written", 130)
     except Exception as error:
         # What the parser raises for bad use knows its message and exit code.
         if debug or not hasattr(error, "format_message"):
