@@ -53,8 +53,8 @@ def chapter_frames() -> np.ndarray:
 def to_the_chapter_s_error(x: np.ndarray) -> None:
     start = time.perf_counter()
     model = pv.fit_vae(
-        x, likelihood=pv.Gaussian(0.5**0.5), beta=0.01 / 2, encoder=HIDDEN, decoder=HIDDEN, batch_size=64,
-        epochs=120, learning_rate=2e-3, validation=0,
+        x, likelihood=pv.Gaussian(0.5**0.5), beta=0.01 / 2, encoder=HIDDEN, decoder=HIDDEN, batch_size=128,
+        epochs=250, learning_rate=2e-3, validation=0,
     )  # fmt: skip
     error = float(((model.decode(model.transform(x)) - x) ** 2).sum(axis=1).mean())
     seconds = time.perf_counter() - start
