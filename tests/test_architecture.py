@@ -35,6 +35,7 @@ LAYERS = {
     "generate": 4,
     "optimize": 4,
     "score": 4,
+    "check": 4,
     "io": "edge",
     "project": "use",
     "mdanalysis": "use",  # the plug-in, which polyvae itself never imports
