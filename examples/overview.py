@@ -1,6 +1,6 @@
 """From a trajectory to latent coordinates and a compact structure, with the picture of the README.
 
-python examples/overview.py [--quick] [--out overview.png]
+python examples/overview.py [--quick] [--out FOLDER]
 """
 
 import argparse
@@ -16,11 +16,11 @@ from polyvae import plot
 DATA = Path(__file__).resolve().parent.parent / "data" / "chain2d.npz"
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="train for a few epochs only")
-    parser.add_argument("--out", type=Path, default=Path("overview.png"))
-    args = parser.parse_args()
+    parser.add_argument("--out", type=Path, default=Path(), metavar="FOLDER", help="for the picture")
+    args = parser.parse_args(argv)
 
     traj = pv.read(DATA)
     cv = pv.fit(traj, epochs=5 if args.quick else None)
@@ -34,8 +34,9 @@ def main():
     plot.overlay(cv.align(traj), ax=left)
     plot.latent_values(z, rg, label="radius of gyration Rg (σ)", ax=middle)
     plot.structure(best.structure.positions[0], title=f"Optimised: Rg {best.value:.2f} σ", ax=right)
-    figure.savefig(args.out, dpi=110)
-    print(args.out)
+    args.out.mkdir(parents=True, exist_ok=True)
+    figure.savefig(args.out / "overview.png", dpi=110)
+    print(args.out / "overview.png")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """polyvae: collective variables from finished MD runs."""
 
+from polyvae.check import check_vae
 from polyvae.cv import LatentCV, fit, load
 from polyvae.errors import InputError
 from polyvae.featurize import PairDistances, PrincipalAxes, Reference
@@ -42,6 +43,7 @@ __all__ = [
     "acylindricity",
     "as_trajectory",
     "asphericity",
+    "check_vae",
     "contacts",
     "end_to_end",
     "fit",

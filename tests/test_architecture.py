@@ -40,6 +40,7 @@ LAYERS = {
     "optimize": 4,
     "score": 4,
     "sweep": 4.5,
+    "check": 4,
     "io": "edge",
     "project": "use",
     "mdanalysis": "use",  # the plug-in, which polyvae itself never imports
