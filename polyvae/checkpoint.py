@@ -33,7 +33,8 @@ class Checkpoint:
         self.saved = self._load() if resume and self._path.exists() else None
         if not resume and self._path.exists():
             raise InputError(
-                f"{path} holds an unfinished run; go on with it (--resume, resume=True), or remove it (--force) to start over"
+                f"{path} holds an unfinished run; go on with it (--resume, resume=True), or remove it (--force) "
+                f"to start over"
             )
 
     def save(self, leaves: list, table: np.ndarray, last: bool) -> None:
