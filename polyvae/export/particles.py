@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from polyvae.cv import LatentCV
 from polyvae.errors import InputError
 from polyvae.molecules import spanning_tree
-from polyvae.trajectory import unit_factor
+from polyvae.trajectory import LENGTH_UNITS, unit_factor
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +69,10 @@ def length_factor(cv: LatentCV, unit: str, sigma: float | None) -> float:
         sigma: length of one sigma in `unit`, for a model in reduced units in an engine that has none.
 
     Raises:
-        InputError: `sigma` is missing where the model needs it, or given where it has no meaning.
+        InputError: no such unit; `sigma` is missing where the model needs it, or given where it has no meaning.
     """
+    if unit not in LENGTH_UNITS:
+        raise InputError(f"the engine's length unit must be one of {', '.join(LENGTH_UNITS)}; got {unit!r}")
     if cv.length_unit == "sigma" and unit != "sigma":
         if sigma is None:
             raise InputError(
