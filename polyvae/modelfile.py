@@ -112,8 +112,11 @@ def vae_of(tensors: dict[str, np.ndarray], header: dict) -> VAE:
 
 
 def take(tensors: dict[str, np.ndarray], name: str, like):
-    """The tensor of that name, if it has the shape and type of `like`."""
+    """The tensor of that name, if it has the shape and type of `like`.
+
+    Single precision always will do: `like` is double where a caller has turned that on for all of JAX.
+    """
     value = tensors[name]
-    if value.shape != like.shape or value.dtype != like.dtype:
+    if value.shape != like.shape or value.dtype not in (np.float32, like.dtype):
         raise ValueError(f"{name} is {value.dtype}{value.shape}, expected {like.dtype}{like.shape}")
     return jnp.asarray(value)

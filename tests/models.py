@@ -14,9 +14,11 @@ from polyvae.likelihood import Gaussian
 from polyvae.vae import VAE
 
 
-def untrained(traj: pv.Trajectory, latent_dim: int = 2, seed: int = 0) -> pv.LatentCV:
+def untrained(traj: pv.Trajectory, latent_dim: int = 2, seed: int = 0, featurizer=None) -> pv.LatentCV:
     """A CV with random weights on the features of a trajectory: made at once, and as smooth as a trained one."""
-    n = traj.n_beads * traj.n_dims
+    featurizer = pv.PrincipalAxes() if featurizer is None else featurizer.fit(traj)
+    rows = np.asarray(jax.vmap(featurizer)(traj.positions[:1000]))
+    n = rows.shape[1]
     vae = VAE(
         n,
         latent_dim=latent_dim,
@@ -26,9 +28,12 @@ def untrained(traj: pv.Trajectory, latent_dim: int = 2, seed: int = 0) -> pv.Lat
         key=jax.random.key(seed),
     )
     template = dataclasses.replace(traj[0], time=None, weights=None, box=None, origin=None)
-    scale = np.float32(traj.positions.std())
+    if featurizer.coordinates:
+        mean, scale = jnp.zeros(n), jnp.asarray(np.float32(traj.positions.std()))
+    else:
+        mean, scale = jnp.asarray(rows.mean(axis=0)), jnp.asarray(rows.std(axis=0))
     record = {"settings": {"validation": 0.1}, "data": {"sha256": "", "n_frames": 100, "n_train": 90}}
-    return pv.LatentCV(pv.PrincipalAxes(), jnp.zeros(n), jnp.asarray(scale), vae, template, record)
+    return pv.LatentCV(featurizer, mean, scale, vae, template, record)
 
 
 def seen(cv: pv.LatentCV, traj: pv.Trajectory) -> pv.LatentCV:

@@ -44,6 +44,7 @@ LAYERS = {
     "io": "edge",
     "project": "use",
     "mdanalysis": "use",  # the plug-in, which polyvae itself never imports
+    "export": "use",  # a model inside engines, which the core never imports
     "plot": "top",
     "report": "top",
     "page": "top",
@@ -53,7 +54,7 @@ LAYERS = {
     "__main__": "top",
     "__init__": "top",
 }
-HEAVY = ("mdtraj", "MDAnalysis", "matplotlib", "typer", "tqdm")
+HEAVY = ("mdtraj", "MDAnalysis", "matplotlib", "typer", "tqdm", "openmm", "pysages")
 
 
 def modules():

@@ -90,6 +90,16 @@ def test_everything_a_model_can_hold_survives_saving(tmp_path, width):
     assert again.vae.likelihood.learned == (width == "learned")
 
 
+def test_a_model_loads_where_double_precision_is_on(cv, traj, tmp_path):
+    """As after importing PySAGES, which turns it on."""
+    cv.save(tmp_path / "model.safetensors")
+    with jax.enable_x64(True):
+        loaded = pv.load(tmp_path / "model.safetensors")
+        z = loaded(np.asarray(traj.positions[0], np.float64))
+        assert z.dtype == np.float64
+    np.testing.assert_allclose(z, cv(traj.positions[0]), atol=1e-4)
+
+
 def test_one_seed_gives_one_model_and_another_another(tmp_path):
     traj = pv.Trajectory(ideal_chains(300, 5, 2))
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):

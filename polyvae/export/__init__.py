@@ -1,0 +1,1 @@
+"""The latent collective variable inside simulation engines."""

@@ -1,0 +1,307 @@
+"""The latent coordinates as forces of OpenMM, for `CustomCVForce` and `app.Metadynamics`.
+
+Source: the OpenMM user guide and the API documentation of `PythonForce`, `CustomCVForce` and `app.Metadynamics`
+(openmm.org).
+"""
+
+import functools
+import os
+import pickle
+from collections.abc import Sequence
+from importlib import resources
+from string import Template
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from polyvae.cv import LatentCV
+from polyvae.errors import InputError
+from polyvae.export.particles import length_factor, make_whole, particle_numbers, wholeness
+from polyvae.files import replacing_folder
+from polyvae.molecules import NEAR_HALF
+
+CHECKED_WITH = "OpenMM 8.6.1"
+_PRIOR = (-4.0, 4.0, 0.2)  # latents of a trained model are spread much like the prior, a standard normal
+
+
+def latent_forces(
+    cv: LatentCV,
+    particles: Sequence[int],
+    *,
+    system=None,
+    periodic: bool | None = None,
+    bonds: np.ndarray | None = None,
+    sigma: float | None = None,
+) -> list:
+    """One `openmm.PythonForce` for each latent coordinate, whose energy, as a bare number, is its value.
+
+    For `CustomCVForce.addCollectiveVariable`, not for `System.addForce`. Computed in float64; all latents at
+    one set of positions are evaluated together. The forces can be copied, pickled and serialised, as
+    `XmlSerializer` does with the system; what is written holds a pickle, to be loaded with polyvae installed.
+
+    Args:
+        particles: (n_beads,) numbers from 0, in the order of the model's beads. Of a 2-D model z is ignored.
+        system: the `openmm.System`, with its forces, to check the numbers against and to see whether it is
+            periodic.
+        periodic: make the molecule whole by the minimum image along its bonds before the CV is computed; a
+            barostat may change the box. By default what `system` says.
+        bonds: (n_bonds, 2) bead numbers, for a periodic system; by default those of the training data. They
+            may join any beads that are always less than half the box apart.
+        sigma: nm per sigma, required for a model in reduced units, since OpenMM has none.
+
+    Raises:
+        InputError: a model without coordinates; particles of the wrong count, repeated or out of range; a
+            reduced model without `sigma`; a periodic system without bonds that join all beads; no OpenMM. And, in
+            a periodic run, a bond of about half the box or longer, from which no whole molecule can be told.
+    """
+    openmm = _openmm()
+    numbers = particle_numbers(cv, particles, None if system is None else system.getNumParticles())
+    factor = length_factor(cv, "nm", sigma)
+    if periodic is None:
+        if system is None:
+            raise InputError(
+                "whether the system is periodic must be known; give system=, or periodic=True or False"
+            )
+        periodic = system.usesPeriodicBoundaryConditions()
+    known = wholeness(cv.n_beads, cv.template.bonds if bonds is None else bonds) if periodic else None
+    # A copy that OpenMM makes, by pickle, must not depend on the process; the encoder is all it needs.
+    function = eqx.tree_at(lambda f: f.vae.decoder, cv.function(), None)
+    model = pickle.dumps((jax.tree.map(np.asarray, function), factor, known))
+    forces = []
+    for k in range(cv.latent_dim):
+        force = openmm.PythonForce(_Latent(model, k))
+        force.setName(f"latent {k}")
+        force.setParticles(numbers)
+        force.setUsesPeriodicBoundaryConditions(periodic)
+        forces.append(force)
+    return forces
+
+
+def bias_variables(
+    cv: LatentCV,
+    particles: Sequence[int],
+    *,
+    data=None,
+    minimum: float | Sequence[float] | None = None,
+    maximum: float | Sequence[float] | None = None,
+    width: float | Sequence[float] | None = None,
+    system=None,
+    periodic: bool | None = None,
+    bonds: np.ndarray | None = None,
+    sigma: float | None = None,
+) -> list:
+    """One `app.BiasVariable` for each latent coordinate, for `app.Metadynamics`, which takes up to three.
+
+    Args:
+        data: what `cv.transform` takes; range and hill width come from it where they are not given, see
+            `bias_grid`.
+        minimum, maximum, width: range of the grid and standard deviation of the hills, a number each or one
+            for each latent. Outside the range there is no bias.
+        particles, system, periodic, bonds, sigma: as for `latent_forces`.
+
+    Raises:
+        InputError: as `latent_forces`; neither data nor numbers; an empty range or a width that is not positive.
+    """
+    forces = latent_forces(cv, particles, system=system, periodic=periodic, bonds=bonds, sigma=sigma)
+    from openmm import app
+
+    given = [minimum, maximum, width]
+    if data is None and any(value is None for value in given):
+        raise InputError("the bias needs minimum, maximum and width; give them, or data= to take them from")
+    grid = np.full((3, cv.latent_dim), np.nan) if data is None else bias_grid(cv, data)
+    for row, value in zip(grid, given, strict=True):
+        if value is not None:
+            if np.shape(value) not in ((), row.shape):
+                raise InputError(f"minimum, maximum and width take one number, or {cv.latent_dim}; got {value}")
+            row[:] = value
+    if not (np.isfinite(grid).all() and (grid[0] < grid[1]).all() and (grid[2] > 0).all()):
+        raise InputError(
+            f"the bias needs minimum < maximum and width > 0 for every latent; got {grid[0].tolist()}, "
+            f"{grid[1].tolist()}, {grid[2].tolist()}"
+        )
+    return [app.BiasVariable(force, *map(float, row)) for force, row in zip(forces, grid.T, strict=True)]
+
+
+def bias_grid(cv: LatentCV, data) -> np.ndarray:
+    """Minimum, maximum and hill width of each latent, (3, latent_dim), from data that `cv.transform` takes.
+
+    The range is that of the data and a quarter of it more at each end. The width is a fifth of the standard
+    deviation: of latents that visit several basins, some third to half of the fluctuation within one.
+    """
+    z = cv.transform(data).astype(float)
+    low, high = z.min(axis=0), z.max(axis=0)
+    margin = 0.25 * (high - low)
+    return np.stack([low - margin, high + margin, 0.2 * z.std(axis=0)])
+
+
+def evaluate(forces: list, positions: np.ndarray, box: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Values and gradients of `latent_forces` as OpenMM gives them for frames, to check an export.
+
+    Each force stands in a `CustomCVForce` whose energy is linear in it, on the reference platform; the
+    gradient is read from the forces on the particles.
+
+    Args:
+        positions: (n_frames, n_particles, 3) of all particles of the system, in nm.
+        box: (3, 3) vectors as rows, in nm, lower triangular; for periodic forces.
+
+    Returns:
+        (n_frames, n_latents), and (n_frames, n_latents, n_particles, 3) per nm, both float64.
+    """
+    openmm = _openmm()
+    system = openmm.System()
+    for _ in range(positions.shape[1]):
+        system.addParticle(1.0)
+    if box is not None:
+        system.setDefaultPeriodicBoxVectors(*np.asarray(box, float))
+    linear = openmm.CustomCVForce(" + ".join(f"pick{k} * z{k}" for k in range(len(forces))))
+    for k, force in enumerate(forces):
+        linear.addCollectiveVariable(f"z{k}", pickle.loads(pickle.dumps(force)))  # the system owns its forces
+        linear.addGlobalParameter(f"pick{k}", 0.0)
+    system.addForce(linear)
+    context = openmm.Context(
+        system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
+    )
+    values, gradients = [], []
+    for frame in np.asarray(positions, float):
+        context.setPositions(frame)
+        values.append(linear.getCollectiveVariableValues(context))
+        for k in range(len(forces)):
+            for j in range(len(forces)):
+                context.setParameter(f"pick{j}", float(j == k))
+            gradients.append(-context.getState(forces=True).getForces(asNumpy=True)._value)
+    shape = (len(positions), len(forces), *positions.shape[1:])
+    return np.array(values), np.reshape(gradients, shape)
+
+
+def _openmm():
+    try:
+        import openmm
+    except ImportError:
+        raise InputError("this needs OpenMM, which is not installed: pip install 'polyvae[openmm]'") from None
+    if not hasattr(openmm, "PythonForce"):
+        raise InputError(
+            f"this needs an OpenMM with PythonForce; {openmm.__version__} has none: pip install --upgrade openmm"
+        )
+    return openmm
+
+
+class _Latent:
+    """One latent coordinate as the function of a state that `PythonForce` calls."""
+
+    def __init__(self, model: bytes, index: int):
+        self.model, self.index = model, index
+        self.joint = _joint(model)
+
+    def __reduce__(self):
+        return _Latent, (self.model, self.index)
+
+    def __call__(self, state) -> tuple[float, np.ndarray]:
+        _, values, gradients = self.joint.at(state)
+        return float(values[self.index]), -gradients[self.index]
+
+
+class _Joint:
+    """All latents and their gradients, kept for the positions that were seen last."""
+
+    def __init__(self, model: bytes):
+        function, factor, self.known = pickle.loads(model)
+
+        def evaluate(positions, box):
+            def encode(r):
+                r, reach = (r, jnp.zeros(1)) if self.known is None else make_whole(r, box, self.known)
+                return function.posterior(factor * r[:, : function.n_dims])[0], reach
+
+            z, pull, reach = jax.vjp(encode, positions, has_aux=True)
+            return z, jax.vmap(pull)(jnp.eye(len(z), dtype=z.dtype))[0], reach
+
+        self.compiled = jax.jit(evaluate)
+        self.last = (b"", None, None)
+
+    def at(self, state) -> tuple[bytes, np.ndarray, np.ndarray]:
+        # What the state gives are views of memory that is the engine's.
+        positions = np.array(state.getPositions(asNumpy=True)._value, np.float64)
+        box = np.zeros((3, 3))
+        if self.known is not None:
+            box = np.array(state.getPeriodicBoxVectors(asNumpy=True)._value, np.float64)
+        key = positions.tobytes() + box.tobytes()
+        last = self.last  # read once: another thread may put its own there
+        if last[0] == key:
+            return last
+        with _float64():
+            z, gradient, reach = map(np.asarray, self.compiled(positions, box))
+        if (reach > NEAR_HALF).any():
+            bond = int(np.argmax(reach))
+            raise InputError(
+                f"the bond of beads {' and '.join(map(str, self.known.bonds[bond]))} spans {reach[bond]:.2g} of "
+                f"the periodic box, about half or more, so that the molecule cannot be made whole; check that "
+                f"box, bonds and particles belong together"
+            )
+        self.last = (key, z, gradient)
+        return self.last
+
+
+# Copies of a force share nothing but what their bytes lead to here.
+_joint = functools.lru_cache(maxsize=32)(_Joint)
+
+
+def _float64():
+    """Double precision within a block, in this thread alone; costs under a microsecond."""
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    from jax.experimental import enable_x64
+
+    return enable_x64()
+
+
+def export(
+    cv: LatentCV,
+    folder: str | os.PathLike,
+    *,
+    atoms: Sequence[int] | None = None,
+    data=None,
+    sigma: float | None = None,
+    force: bool = False,
+) -> None:
+    """Write the model, a biased run as a Python script, and a README into a folder.
+
+    The script runs as it is, on a bead-spring chain like the model's, until the user's system takes its place.
+
+    Args:
+        atoms: particle numbers from 0, one for each bead; by default the first particles of the system.
+        data: what `cv.transform` takes, for range and width of the bias; without it those of a standard normal.
+        sigma: nm per sigma of a model in reduced units. By default the script says 1.0, where it can be changed.
+        force: replace files of an earlier export.
+
+    Raises:
+        InputError: as `latent_forces`; a folder that holds files already.
+    """
+    numbers = particle_numbers(cv, atoms)
+    if cv.length_unit == "sigma" and sigma is None:
+        sigma = 1.0
+    length_factor(cv, "nm", sigma)
+    low, high, width = np.outer(_PRIOR, np.ones(cv.latent_dim)) if data is None else bias_grid(cv, data)
+
+    def listed(values):
+        return "[" + ", ".join(f"{value:.4g}" for value in values) + "]"
+
+    words = {
+        "particles": numbers,
+        "sigma": sigma,
+        "minimum": listed(low),
+        "maximum": listed(high),
+        "width": listed(width),
+        "model": repr(cv),
+        "unit": cv.length_unit,
+        "scale": "" if sigma is None else f", 1 sigma taken as {sigma:g} nm (SIGMA in the script)",
+        "plane": "" if cv.n_dims == 3 else " The model is 2-D: z is ignored, so keep the particles in a plane.",
+        "whence": "the data that were given" if data is not None else "a standard normal, as no data were given",
+        "checked": CHECKED_WITH,
+    }
+    templates = resources.files("polyvae.export") / "openmm_files"
+    with replacing_folder(folder, force=force) as temporary:
+        cv.save(temporary / "model.safetensors")
+        for name in ("biased_run.py", "README.md"):
+            text = Template((templates / f"{name}.in").read_text()).substitute(words)
+            (temporary / name).write_text(text)

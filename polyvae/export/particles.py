@@ -1,0 +1,156 @@
+"""An engine's particles as a model's beads: which ones, in which unit, in which image."""
+
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from polyvae.cv import LatentCV
+from polyvae.errors import InputError
+from polyvae.molecules import spanning_tree
+from polyvae.trajectory import LENGTH_UNITS, unit_factor
+
+log = logging.getLogger(__name__)
+
+
+def particle_numbers(cv: LatentCV, particles: Sequence[int] | None, n_particles: int | None = None) -> list[int]:
+    """Particle numbers, from 0, one for each bead of the model and in its order, checked.
+
+    A 2-D model takes x and y of each particle; that z is ignored is said in the log.
+
+    Args:
+        particles: (n_beads,) numbers; None for the first of the system.
+        n_particles: particles in the engine's system, where known.
+
+    Raises:
+        InputError: a model that takes no coordinates; numbers of the wrong count, repeated or out of range.
+    """
+    if not isinstance(cv, LatentCV):
+        raise InputError(
+            f"an engine needs a CV of positions; got {cv!r}, which takes none. Give a model that pv.fit made of "
+            f"a trajectory"
+        )
+    found = np.asarray(range(cv.n_beads) if particles is None else particles)
+    if found.ndim != 1 or not np.issubdtype(found.dtype, np.integer):
+        raise InputError(
+            f"particles must be whole numbers, one for each bead; got {found.dtype} of shape {found.shape}"
+        )
+    if len(found) != cv.n_beads:
+        raise InputError(
+            f"the model has {cv.n_beads} beads; got {len(found)} particles. Name one for each bead, in order"
+        )
+    last = np.inf if n_particles is None else n_particles - 1
+    if found.min() < 0 or found.max() > last:
+        bad = int(np.argmax((found < 0) | (found > last)))
+        raise InputError(
+            f"particles are counted from 0{'' if n_particles is None else f' to {last}'}; bead {bad} was given "
+            f"particle {found[bad]}. Take 1 off where the numbers are serial numbers"
+        )
+    values, counts = np.unique(found, return_counts=True)
+    if (counts > 1).any():
+        twice = values[np.argmax(counts > 1)]
+        raise InputError(
+            f"every bead needs a particle of its own; particle {twice} was given for beads "
+            f"{', '.join(map(str, np.flatnonzero(found == twice)))}"
+        )
+    if cv.n_dims == 2:
+        log.warning("the model is 2-D: z of the particles is ignored; keep them near a plane of constant z")
+    return found.tolist()
+
+
+def length_factor(cv: LatentCV, unit: str, sigma: float | None) -> float:
+    """Number that turns the engine's lengths, in `unit`, into the model's.
+
+    Args:
+        sigma: length of one sigma in `unit`, for a model in reduced units in an engine that has none.
+
+    Raises:
+        InputError: no such unit; `sigma` is missing where the model needs it, or given where it has no meaning.
+    """
+    if unit not in LENGTH_UNITS:
+        raise InputError(f"the engine's length unit must be one of {', '.join(LENGTH_UNITS)}; got {unit!r}")
+    if cv.length_unit == "sigma" and unit != "sigma":
+        if sigma is None:
+            raise InputError(
+                f"the model is in reduced units and the engine in {unit}; say how many {unit} one sigma is: "
+                f"sigma=1.0 where the run was set up that way"
+            )
+        if not (np.isfinite(sigma) and sigma > 0):
+            raise InputError(f"sigma must be a length greater than 0, in {unit}; got {sigma}")
+        return 1 / sigma
+    if sigma is not None:
+        raise InputError(
+            f"sigma= is for models in reduced units, and this one is in {cv.length_unit}; leave it out"
+        )
+    return unit_factor(unit, cv.length_unit)
+
+
+class Wholeness(NamedTuple):
+    """How to make the beads whole along their bonds: arrays that an engine's callable carries.
+
+    Args:
+        bonds: (n_bonds, 2) bead numbers, bonds of the spanning tree first, each as (parent, child).
+        paths: (n_beads, n_beads - 1), 1 where a bond of the tree lies between the first bead and this one.
+    """
+
+    bonds: np.ndarray
+    paths: np.ndarray
+
+
+def wholeness(n_beads: int, bonds: np.ndarray | None) -> Wholeness:
+    """The spanning tree of a molecule of `n_beads`.
+
+    Raises:
+        InputError: bonds are not known, join beads that there are not, or leave beads apart.
+    """
+    if bonds is None:
+        raise InputError(
+            "in a periodic box the molecule is made whole along its bonds, and the model knows none; give "
+            "bonds=[(0, 1), (1, 2), ...] in bead numbers"
+        )
+    bonds = np.asarray(bonds, int).reshape(-1, 2)
+    if bonds.size and (bonds.min() < 0 or bonds.max() >= n_beads):
+        raise InputError(f"bonds must join beads 0 to {n_beads - 1}; got {bonds.min()} to {bonds.max()}")
+    tree = spanning_tree(n_beads, bonds)
+    if tree.n_molecules > 1:
+        apart = int(np.argmax(tree.molecule > 0))
+        raise InputError(
+            f"in a periodic box the bonds must join all beads; bead {apart} is not joined to bead 0. Give bonds= "
+            f"that join beads which are always less than half the box apart"
+        )
+    child = np.flatnonzero(tree.parent != np.arange(n_beads))
+    place = {int(bead): k for k, bead in enumerate(child)}
+    paths = np.zeros((n_beads, len(child)))
+    for start in child:
+        bead = int(start)
+        while bead in place:
+            paths[start, place[bead]] = 1
+            bead = int(tree.parent[bead])
+    return Wholeness(np.concatenate([np.stack([tree.parent[child], child], axis=1), tree.loose]), paths)
+
+
+def make_whole(
+    positions: Float[Array, "beads 3"], box: Float[Array, "3 3"], known: Wholeness
+) -> tuple[Float[Array, "beads 3"], Float[Array, "bonds"]]:
+    """Positions with every bead next to the one it hangs on, and each bond's extent as a fraction of the box.
+
+    The first bead stays; whole boxes are added to the others, so that the derivative is the identity. From
+    a fraction of about a half on, another image could be meant, or the molecule is bonded to its own image.
+
+    Args:
+        box: vectors as rows, lower triangular, as OpenMM holds them; row by row from the last one is then exact
+            for bonds within half its diagonal.
+    """
+    first, second = known.bonds[: known.paths.shape[1]].T
+    near = positions[second] - positions[first]
+    shift = jnp.zeros_like(near)
+    for axis in (2, 1, 0):
+        step = -jnp.round(near[:, axis] / box[axis, axis])[:, None] * box[axis][None, :]
+        near, shift = near + step, shift + step
+    whole = positions + jax.lax.stop_gradient(known.paths.astype(positions.dtype) @ shift)
+    i, j = known.bonds.T
+    return whole, jnp.max(jnp.abs(whole[i] - whole[j]) / jnp.diagonal(box)[None, :], axis=1)
