@@ -4,7 +4,7 @@ from polyvae.check import check_vae
 from polyvae.cv import LatentCV, fit, load
 from polyvae.errors import InputError
 from polyvae.featurize import PairDistances, PrincipalAxes, Reference
-from polyvae.fitted import FittedVAE, fit_vae
+from polyvae.fitted import FittedVAE
 from polyvae.generate import sample
 from polyvae.geometry import (
     acylindricity,
@@ -19,6 +19,7 @@ from polyvae.io.read import read, stream
 from polyvae.io.write import write
 from polyvae.likelihood import Bernoulli, Categorical, Gaussian
 from polyvae.optimize import Optimum, optimize
+from polyvae.prepared import fit_vae
 from polyvae.project import project
 from polyvae.score import score
 from polyvae.sources import Stream, as_trajectory

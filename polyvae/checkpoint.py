@@ -68,12 +68,9 @@ class Checkpoint:
 
 def _difference(theirs: str | None, ours: str) -> str:
     theirs, ours = json.loads(theirs or "{}"), json.loads(ours)
-    names = [
-        f"{name} ({theirs.get(name)} there, {value} here)"
-        for name, value in ours.items()
-        if theirs.get(name) != value
-    ]
-    return ", ".join(names) or "settings"
+    names = [name for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name)]
+    words = {"inputs": "data, weights, segments, features or likelihood"}
+    return ", ".join(words.get(n, f"{n} ({theirs.get(n)} there, {ours.get(n)} here)") for n in names)
 
 
 def digest(*arrays: np.ndarray | None) -> str:

@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -33,10 +34,12 @@ from polyvae.options import (
     Model,
     Objective,
     Seed,
+    Weights,
     known,
     numbers,
     takes,
 )
+from polyvae.sources import weighted
 from polyvae.train import BETA_SCHEDULES, LR_SCHEDULES
 
 app = typer.Typer(
@@ -80,6 +83,8 @@ def run(
     training, seed = _for_training(training), model["seed"]
     with replacing_folder(out, force=force) as folder:
         traj = _read(files, reading)
+        if (weights := training.pop("weights")) is not None:  # for all that follows, and not for training alone
+            traj = weighted(traj, weights)
         if quick and training["epochs"] is None:
             n_batches = max(1, int(traj.n_frames * (1 - training["validation"])) // training["batch_size"])
             training["epochs"] = math.ceil(_QUICK["steps"] / n_batches)
@@ -143,8 +148,7 @@ def fit(
     """
     unfinished = out.with_name(out.name + ".unfinished")
     if resume and out.exists() and not unfinished.exists():
-        print(f"{out} is finished")
-        return
+        raise InputError(f"{out} exists already, and there is no unfinished run to go on with")
     training = _for_training(training)
     check_output(out, force=force or resume, suffixes=[".safetensors"])
     if force and not resume:
@@ -293,6 +297,7 @@ def score(
     reading: dict,
     out: Annotated[Path, typer.Option("--out", help="JSON file to write.")] = Path("scores.json"),
     lag: Lag = None,
+    weights: Weights = None,
     seed: Seed = 0,
     force: Force = False,
 ):
@@ -305,6 +310,8 @@ def score(
     stream = pv.stream(files, **_for_reading(_as_the_model(reading, cv)))
     # A run that fits in memory is held there, for what needs neighbouring frames.
     data = stream if len(stream) > _HELD_FRAMES else _read(files, _as_the_model(reading, cv))
+    if weights is not None:
+        data = weighted(data, _weights(weights))
     generated = pv.sample(cv, min(len(stream), 10_000), seed=seed)
     scores = pv.score(cv, data, generated=generated, lag=lag, seed=seed)
     _write_json(out, scores)
@@ -370,6 +377,8 @@ def _for_training(training: dict) -> dict:
     known("lr-schedule", training["lr_schedule"], LR_SCHEDULES)
     widths = {name: numbers(name, training[name], int, 1) for name in ("encoder", "decoder")}
     found = {"featurizer": FEATURIZERS[training["featurizer"]](), "weights": _weights(training["weights"])}
+    if training["width"] != "learned":
+        (found["width"],) = numbers("width", training["width"], float, 0) or [0.0]
     return training | widths | found
 
 
@@ -377,7 +386,9 @@ def _weights(path: Path | None) -> np.ndarray | None:
     if path is None:
         return None
     try:
-        weights = np.loadtxt(path, ndmin=1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an empty file
+            weights = np.loadtxt(path, ndmin=1)
     except ValueError as error:
         raise InputError(f"{path}: weights must be one number a line ({error})") from None
     if weights.ndim != 1:

@@ -18,9 +18,11 @@ from polyvae.batches import map_frames
 from polyvae.checkpoint import digest
 from polyvae.errors import InputError
 from polyvae.featurize import FEATURIZERS, PairDistances, PrincipalAxes, Reference
-from polyvae.fitted import FittedVAE, prepare
+from polyvae.fitted import FittedVAE
 from polyvae.likelihood import Gaussian
+from polyvae.prepared import prepare, settings_of
 from polyvae.sources import Stream, as_trajectory, concatenate
+from polyvae.train import validation_blocks
 from polyvae.trajectory import Trajectory
 from polyvae.vae import VAE
 
@@ -297,31 +299,21 @@ def fit(
         seed: of weights, batches and noise; one seed gives one result.
         progress: called with epochs done, epochs in all, and the latest loss terms.
         checkpoint: file for the state of the run, renewed about every second; remove it once the model is saved.
-        resume: go on from that file where it exists; the result has the same bits.
+        resume: go on from that file where it exists; on the same machine with as many cores the result has
+            the same bits.
         cache: folder for temporary files with coordinates and features, which data of more than
             `IN_MEMORY` bytes are trained from; the system's own by default.
 
     Raises:
         InputError: unusable settings, constant data, fewer training frames than a batch.
     """
-    settings = settings_of(locals())
+    settings = settings_of(locals()) | {
+        "width": width if isinstance(width, str) else Gaussian(width) and float(width)
+    }
     with prepared_data(data, featurizer, settings, weights, cache) as (featurizer, template, prepared):
         return latent_cv(
             prepared.train(progress=progress, checkpoint=checkpoint, resume=resume), featurizer, template
         )
-
-
-def settings_of(arguments: dict) -> dict:
-    """What the record keeps of the arguments of `fit`, as plain numbers and words."""
-    width = arguments["width"]
-    kinds = {"latent_dim": int, "beta": float, "free_bits": float, "lag": int, "batch_size": int}
-    kinds |= {"learning_rate": float, "validation": float, "seed": int}
-    return (
-        {name: kind(arguments[name]) for name, kind in kinds.items()}
-        | {name: list(map(int, arguments[name])) for name in ("encoder", "decoder")}
-        | {name: arguments[name] for name in ("beta_schedule", "lr_schedule", "epochs", "patience")}
-        | {"width": width if isinstance(width, str) else float(width)}
-    )
 
 
 def latent_cv(model: FittedVAE, featurizer, template: Trajectory) -> LatentCV:
@@ -336,7 +328,16 @@ def prepared_data(data, featurizer, settings: dict, weights=None, cache=None) ->
         traj = _gathered(data, new_file) if isinstance(data, Stream) else as_trajectory(data)
         if weights is not None:
             traj = dataclasses.replace(traj, weights=weights)
-        featurizer = (PrincipalAxes() if featurizer is None else featurizer).fit(traj)
+        featurizer = PrincipalAxes() if featurizer is None else featurizer
+        if not isinstance(featurizer, tuple(FEATURIZERS.values())):
+            raise InputError(
+                f"featurizer must be one of {', '.join(FEATURIZERS)}, as in Reference(); got {featurizer!r}"
+            )
+        # A reference structure must not see the frames that the model is measured on.
+        seen = ~validation_blocks(traj.n_frames, settings["validation"])
+        featurizer = featurizer.fit(
+            dataclasses.replace(traj, weights=seen * (1.0 if traj.weights is None else traj.weights))
+        )
         if not (featurizer.coordinates or isinstance(settings["width"], str)):
             raise InputError(
                 f'with {type(featurizer).__name__} the width must be "learned"; got {settings["width"]!r}'

@@ -5,6 +5,7 @@ Each takes what the decoder puts out, one number a feature, and says what it mea
 """
 
 import math
+import numbers
 
 import equinox as eqx
 import jax
@@ -31,10 +32,8 @@ class Gaussian(eqx.Module):
     learned: bool = eqx.field(static=True)
 
     def __init__(self, width: float | str = "learned"):
-        if isinstance(width, str) and width != "learned":
-            raise InputError(f'width must be "learned" or a positive number; got {width!r}')
-        self.learned = width == "learned"
-        if not self.learned and not 0 < width < math.inf:
+        self.learned = isinstance(width, str) and width == "learned"
+        if not self.learned and not (isinstance(width, numbers.Real) and 0 < width < math.inf):
             raise InputError(f'width must be "learned" or a positive number; got {width!r}')
         self.log_width = jnp.asarray(0.0 if self.learned else math.log(width), jnp.float32)
 
@@ -77,8 +76,8 @@ class Categorical(eqx.Module):
     n_classes: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
-        if self.n_classes is not None and self.n_classes < 2:
-            raise InputError(f"n_classes must be at least 2, or None; got {self.n_classes}")
+        if self.n_classes is not None and not (isinstance(self.n_classes, int) and self.n_classes >= 2):
+            raise InputError(f"n_classes must be a whole number, at least 2, or None; got {self.n_classes}")
 
     def _blocks(self, x):
         return x.reshape(-1, x.size if self.n_classes is None else self.n_classes)
@@ -115,7 +114,11 @@ class Categorical(eqx.Module):
 
 
 class Bernoulli(eqx.Module):
-    """Features that are 0 or 1, such as contacts: log p(x | out) = sum(x out - log(1 + exp(out)))."""
+    """Features that are 0 or 1, such as contacts: log p(x | out) = sum(x out - log(1 + exp(out))).
+
+    A number between them, such as a soft contact, is taken as the probability of a 1, and log p as its
+    expectation.
+    """
 
     def log_prob(self, x: Float[Array, "features"], out: Float[Array, "features"]) -> Float[Array, ""]:
         """log p(x | out), out the logits of a 1."""
@@ -131,13 +134,13 @@ class Bernoulli(eqx.Module):
         return jax.random.bernoulli(key, jax.nn.sigmoid(out)).astype(out.dtype)
 
     def check(self, x: np.ndarray) -> None:
-        """Raise `InputError` where x, (n_frames, n_features), holds anything but 0 and 1."""
-        good = ((x == 0) | (x == 1)).all(axis=1)
+        """Raise `InputError` where x, (n_frames, n_features), holds what is no probability."""
+        good = ((x >= 0) & (x <= 1)).all(axis=1)
         if not good.all():
             frame = int(np.argmin(good))
-            value = x[frame][(x[frame] != 0) & (x[frame] != 1)][0]
+            value = x[frame][(x[frame] < 0) | (x[frame] > 1)][0]
             raise InputError(
-                f"Bernoulli needs features that are 0 or 1; frame {frame} holds {value:g}. "
+                f"Bernoulli needs features from 0 to 1; frame {frame} holds {value:g}. "
                 f"Use Gaussian() for real numbers, or apply a cutoff first"
             )
 

@@ -25,6 +25,9 @@ Files = Annotated[
 ]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model.safetensors.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of weights, batches and draws.")]
+Weights = Annotated[
+    Path | None, typer.Option("--weights", help="Text file, one weight a frame, as of a biased run.")
+]
 Lag = Annotated[int | None, typer.Option("--lag", min=1, help="Frames, for VAMP-2 [default: as trained, else 1].")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Objective = Annotated[str, typer.Option("--objective", help=f"One of {', '.join(OBJECTIVES)}.")]
@@ -87,12 +90,8 @@ TRAINING = {
         Annotated[int, typer.Option("--lag", min=0, help="Decode the frame so many later: a slow CV.")],
         0,
     ),
-    "weights": (
-        Annotated[
-            Path | None, typer.Option("--weights", help="Text file, one weight a frame, as of a biased run.")
-        ],
-        None,
-    ),
+    "weights": (Weights, None),
+    "width": (Annotated[str, typer.Option("--width", help="Of the decoder: learned, or a length.")], "learned"),
     "epochs": (
         Annotated[
             int | None, typer.Option("--epochs", min=1, help="Passes over the data [default: ~8,000 steps].")

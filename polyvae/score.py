@@ -326,6 +326,7 @@ class _Sums:
         new = {
             "squared": shares @ (v["residual"] ** 2).sum(axis=1),
             "log_prob": shares @ v["log_prob"],
+            "kl_paired": shares @ v["kl"].sum(axis=1),
             "kl": weights @ v["kl"],
             "std2": weights @ v["std"] ** 2,
         }
@@ -355,7 +356,7 @@ class _Sums:
             "rmsd": math.sqrt(m["squared"] / (cv.n_beads if cv.featurizer.coordinates else cv.mean.size)),
             "fve": float(1 - m["squared"] / total) if total > 0 else None,
             "reconstruction": float(-m["log_prob"]),
-            "elbo": float(m["log_prob"] - m["kl"].sum()),
+            "elbo": float(m["log_prob"] - m["kl_paired"]),
         }
         return {
             "n_frames": self._n,

@@ -100,6 +100,23 @@ def as_trajectory(
     ).record(positions, time, box)
 
 
+def weighted(data: Trajectory | Stream, weights: np.ndarray) -> Trajectory | Stream:
+    """The same frames with statistical weights, (n_frames,)."""
+    weights = np.asarray(weights, np.float64)
+    if weights.shape != (len(data),):
+        raise InputError(f"weights must hold one number a frame, shape ({len(data)},); got {weights.shape}")
+    if isinstance(data, Trajectory):
+        return dataclasses.replace(data, weights=weights)
+
+    def chunks() -> Iterator[Trajectory]:
+        n = 0
+        for chunk in data:
+            yield dataclasses.replace(chunk, weights=weights[n : n + len(chunk)])
+            n += len(chunk)
+
+    return Stream(chunks, len(data), ", weighted")
+
+
 def concatenate(pieces: list[Trajectory], positions: np.ndarray | None = None) -> Trajectory:
     """One trajectory of several of the same beads, in the unit of the first; the chunks of a stream give the
     whole again.

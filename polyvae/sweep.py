@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-import math
+import itertools
 from collections.abc import Callable, Sequence
 
 import equinox as eqx
@@ -11,15 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from polyvae import train as training
-from polyvae.cv import LatentCV, fit, latent_cv, prepared_data, settings_of
+from polyvae.cv import LatentCV, fit, latent_cv, prepared_data
 from polyvae.errors import InputError
-from polyvae.fitted import FittedVAE, Prepared
+from polyvae.fitted import FittedVAE
+from polyvae.prepared import Prepared, check_settings, settings_of
 from polyvae.score import score
 from polyvae.sources import as_trajectory
 from polyvae.trajectory import Trajectory
+from polyvae.vae import check_latent_dim
 
 # By the name that `score` gives them.
-MEASURES = {"bound": "elbo", "fve": "fve", "active_units": "active_units", "vamp2": "vamp2"}
+MEASURES = {"bound": "iw_bound", "fve": "fve", "active_units": "active_units", "vamp2": "vamp2"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,8 +30,9 @@ class Sweep:
 
     Args:
         rows: one dictionary a model, in the order of `models`: latent_dim, beta and seed; and on the held-out
-            frames (on all, where none were) "bound", the evidence lower bound in nats per frame whatever beta
-            was, "fve", the fraction of variance explained, "active_units" and "vamp2"; "epochs".
+            frames (on all, where none were) "bound", the importance-weighted bound on log p(x) in nats per
+            frame, whatever beta was, "fve", the fraction of variance explained, "active_units" and "vamp2";
+            and "epochs".
         models: the models.
     """
 
@@ -75,47 +78,63 @@ def sweep(
 ) -> Sweep:
     """Train a model for every latent_dim, beta and seed, and measure each on the held-out frames.
 
+    These frames also end the training of each, so that the best values are a little too good; measure the
+    model that you take on another run.
+
     Args:
         data: as for `fit`.
         latent_dim, beta: values to try.
         seeds: their numbers, or how many.
         together: train all models of one latent_dim in one vectorised program. By default where there is an
-            accelerator; a CPU trains them one after another with the same compiled program, which takes as
-            long and stops each when it has converged. Either way a model is the one that `fit` gives with
-            these settings, on a CPU by default to the bit.
+            accelerator; a CPU trains them one after another with the same compiled program, and ends each when
+            it has converged. Either way a model is the one that `fit` gives with these settings, one after
+            another to the bit.
         score_lag: of the VAMP-2 score, in frames; see `score`.
         progress: called with models done and models in all.
-        **options: those of `fit`.
+        **options: those of `fit`, but for seed, checkpoint and resume.
 
     Raises:
         InputError: as `fit`.
     """
-    grid = {"latent_dim": latent_dim, "beta": beta, "seeds": range(seeds) if isinstance(seeds, int) else seeds}
-    grid = {name: [v] if isinstance(v, (int, float)) else list(v) for name, v in grid.items()}
+    grid = {"latent_dim": latent_dim, "beta": beta, "seeds": range(int(seeds)) if np.ndim(seeds) == 0 else seeds}
+    grid = {name: [v] if np.ndim(v) == 0 else list(v) for name, v in grid.items()}
     for name, values in grid.items():
         if not values:
             raise InputError(f"the sweep needs at least one value of {name}; got none")
+    if ignored := {"seed", "progress", "checkpoint", "resume"} & set(options):
+        raise TypeError(f"a sweep takes no {', '.join(sorted(ignored))}; see seeds and progress")
     together = jax.default_backend() != "cpu" if together is None else together
     call = inspect.signature(fit).bind(data, **options)
     call.apply_defaults()
+    given = call.arguments
     traj = data if isinstance(data, Trajectory) else as_trajectory(data)
-    n_models = math.prod(map(len, grid.values()))
+    if given["weights"] is not None:  # for what is measured, too
+        traj = dataclasses.replace(traj, weights=given["weights"])
+    names = ("latent_dim", "beta", "seed")
+    cells = [dict(zip(names, cell, strict=True)) for cell in itertools.product(*grid.values())]
+    settings = [settings_of(given | cell) for cell in cells]
+    for cell in settings:  # all, before the first is trained
+        check_settings(cell)
     rows, models = [], []
-    for dims in grid["latent_dim"]:
-        cells = [
-            {"latent_dim": int(dims), "beta": float(b), "seed": int(k)}
-            for b in grid["beta"]
-            for k in grid["seeds"]
+    with prepared_data(
+        traj, given["featurizer"], settings[0] | {"width": given["width"]}, cache=given["cache"]
+    ) as (featurizer, template, prepared):
+        for cell in settings:
+            check_latent_dim(cell["latent_dim"], prepared.x.shape[1])
+        runs = [
+            dataclasses.replace(prepared, settings=prepared.settings | {name: cell[name] for name in names})
+            for cell in settings
         ]
-        settings = settings_of(call.arguments | cells[0])
-        with prepared_data(traj, call.arguments["featurizer"], settings, call.arguments["weights"]) as found:
-            featurizer, template, prepared = found
-            runs = [dataclasses.replace(prepared, settings=prepared.settings | cell) for cell in cells]
-            for cell, model in zip(cells, _together(runs) if together else map(Prepared.train, runs), strict=True):
+        for _, group in itertools.groupby(runs, lambda run: run.settings["latent_dim"]):
+            group = list(group)
+            for run, model in zip(
+                group, _together(group) if together else map(Prepared.train, group), strict=True
+            ):
                 models.append(latent_cv(model, featurizer, template))
-                rows.append(cell | _measured(models[-1], traj, score_lag))
+                row = {name: run.settings[name] for name in names}
+                rows.append(row | _measured(models[-1], traj, score_lag))
                 if progress is not None:
-                    progress(len(models), n_models)
+                    progress(len(models), len(runs))
     return Sweep(rows, models)
 
 

@@ -1,6 +1,7 @@
 """Training: whole epochs compiled into one program, early stopping on held-out frames."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from polyvae.kinetics import lagged
 from polyvae.vae import VAE
 
 TERMS = ("reconstruction", "kl", "val_reconstruction", "val_kl")
-BETA_SCHEDULES = ("constant", "warmup", "cycle")
+BETA_SCHEDULES = {"constant": 0.0, "warmup": 0.1, "cycle": 0.5}  # share of the steps on which beta rises from 0
 LR_SCHEDULES = ("cosine", "plateau", "constant")
 MAX_VALIDATION = 65_536  # validation frames that are looked at after each epoch, evenly spread
 BLOCK_ROWS = 1 << 18  # frames in memory at once where the data lie on disk
@@ -83,6 +84,7 @@ class Plan(NamedTuple):
     free_bits: float
     patience: int
     lag: int
+    ramp: int  # epochs until beta has its final value: only then do patience and the plateau begin to count
 
     def optimiser(self) -> optax.GradientTransformation:
         rate = self.learning_rate
@@ -99,7 +101,7 @@ class Plan(NamedTuple):
 
     def beta_factor(self, step):
         """What beta is multiplied by at a step: 1, or a ramp from 0 over a tenth or half of the steps."""
-        share = {"constant": 0.0, "warmup": 0.1, "cycle": 0.5}[self.beta_schedule]
+        share = BETA_SCHEDULES[self.beta_schedule]
         return 1.0 if share == 0 else optax.linear_schedule(0.0, 1.0, max(1, int(share * self.n_steps)))(step)
 
 
@@ -178,19 +180,25 @@ def _pass(state: State, static, data: Rows, key, beta, plan: Plan):
     return state, jnp.mean(pairs, axis=0)
 
 
-def _judge(state: State, static, row, val: Rows | None, noise, number, beta, plan: Plan):
-    """The state after an epoch, with the best weights so far, and the row of the history."""
+def _judge(state: State, static, row, val: Rows | None, sample: Rows, noise, number, beta, plan: Plan):
+    """The state after an epoch, with the best weights so far, and the row of the history.
+
+    Without validation frames a sample of the training frames tells whether the weights are of any use.
+    """
+    terms = _terms(state.weights, static, sample if val is None else val, noise, plan.free_bits)
     if val is None:
-        value, better = row[0] + beta * row[1], jnp.isfinite(row).all()
+        value = row[0] + beta * row[1]
+        better = jnp.isfinite(row).all() & jnp.isfinite(terms[0] + terms[1])
     else:
-        reconstruction, kl, paid = _terms(state.weights, static, val, noise, plan.free_bits)
-        row = jnp.concatenate([row, jnp.stack([reconstruction, kl])])
-        value = reconstruction + beta * paid
+        row = jnp.concatenate([row, jnp.stack(terms[:2])])
+        value = terms[0] + beta * terms[2]
         # Late improvements do not count: a run within a sweep ends where it would have ended alone.
-        better = (value < state.best_value) & (number - state.best_epoch <= plan.patience)  # False for NaN
+        waited = number - jnp.maximum(state.best_epoch, plan.ramp - 1)
+        better = (value < state.best_value) & (waited <= plan.patience)  # False for NaN
     plateau = state.plateau
     if plan.lr_schedule == "plateau":
-        _, plateau = plan.plateau().update((), plateau, value=value)
+        _, later = plan.plateau().update((), plateau, value=value)
+        plateau = jax.tree.map(lambda new, old: jnp.where(number < plan.ramp, old, new), later, plateau)
     return state._replace(
         plateau=plateau,
         best_value=jnp.where(better, value, state.best_value),
@@ -206,21 +214,26 @@ def epochs(state: State, static, data: Rows, val: Rows | None, keys, beta, span,
     shapes is not compiled again.
     """
     train_key, val_key = keys
-    noise = None if val is None else _validation_noise(val_key, state, static, val)
+    sample = _sample(data, plan)
+    noise = _fixed_noise(val_key, state, static, sample if val is None else val)
 
     def body(k, carried):
         state, table = carried
         number = span[0] + k
         state, row = _pass(state, static, data, jax.random.fold_in(train_key, number), beta, plan)
-        state, row = _judge(state, static, row, val, noise, number, beta, plan)
+        state, row = _judge(state, static, row, val, sample, noise, number, beta, plan)
         return state, table.at[k].set(row)
 
     table = jnp.zeros((plan.stride, 2 if val is None else len(TERMS)))
     return jax.lax.fori_loop(0, span[1], body, (state, table))
 
 
-def _validation_noise(key, state, static, val):
-    return jax.random.normal(key, (len(val.x), eqx.combine(state.weights, static).latent_dim))
+def _sample(data: Rows, plan: Plan) -> Rows:
+    return jax.tree.map(lambda rows: rows[: plan.batch_size], data)
+
+
+def _fixed_noise(key, state, static, rows: Rows):
+    return jax.random.normal(key, (len(rows.x), eqx.combine(state.weights, static).latent_dim))
 
 
 _epochs = eqx.filter_jit(epochs)
@@ -228,9 +241,9 @@ _block = eqx.filter_jit(_pass)
 
 
 @eqx.filter_jit
-def _finish(state, static, row, val, val_key, number, beta, plan):
-    noise = None if val is None else _validation_noise(val_key, state, static, val)
-    return _judge(state, static, row, val, noise, number, beta, plan)
+def _finish(state, static, row, val, sample, val_key, number, beta, plan):
+    noise = _fixed_noise(val_key, state, static, sample if val is None else val)
+    return _judge(state, static, row, val, sample, noise, number, beta, plan)
 
 
 def _blocks(x, weights, rows, key, plan: Plan) -> Iterator[Rows]:
@@ -249,7 +262,7 @@ def _epoch_from_disk(state, static, x, weights, rows, val, keys, beta, number: i
         state, row = _block(state, static, block, jax.random.fold_in(key, k), beta, plan)
         block_rows.append(row)
     row = jnp.mean(jnp.stack(block_rows), axis=0)
-    state, row = _finish(state, static, row, val, keys[1], jnp.asarray(number), beta, plan)
+    state, row = _finish(state, static, row, val, _sample(block, plan), keys[1], jnp.asarray(number), beta, plan)
     return state, row[None]
 
 
@@ -276,6 +289,7 @@ def make_plan(
         n_steps,
         stride,
         patience=max(1, -(-epochs // 5)) if patience is None else patience,
+        ramp=math.ceil(BETA_SCHEDULES[options["beta_schedule"]] * epochs),
         **options,
     )
 
@@ -319,8 +333,8 @@ def train(
     Each epoch visits the frames in a new order and leaves out the last partial batch. After each epoch
     the objective, with the final beta, is taken on the validation frames, with the same noise every
     time; the best weights are kept, and training stops when `patience` epochs (a fifth of `epochs` by
-    default) bring no better ones. Without validation frames every epoch is done and the last weights
-    are kept.
+    default) bring no better ones, not counting those in which beta rises. Without validation frames every
+    epoch is done and the last weights are kept. Gradients are clipped at a norm of 100.
 
     Args:
         x: (n_frames, n_features), scaled. A `numpy.memmap` stays on disk, and is read in blocks.
@@ -332,13 +346,13 @@ def train(
         free_bits: nats per latent, averaged over a batch, that cost nothing (Kingma et al.,
             arXiv:1606.04934).
         lr_schedule: "cosine" (a rise over the first twentieth of the steps, then a fall along a cosine),
-            "plateau" (a third each time the objective has not fallen for a third of `patience`), or
-            "constant".
+            "plateau" (0.3 times the rate, down to a thousandth of it, each time the objective has not fallen
+            for a third of `patience`), or "constant".
         progress: called with the number of epochs done and the latest terms.
         save: called now and then with all that is needed to go on: the leaves of the state, the history
             so far, (epochs done, terms), and whether this is the end.
-        saved: leaves and history that `save` was called with; training goes on from there, and ends with
-            the same bits as if it had not been interrupted.
+        saved: leaves and history that `save` was called with; training goes on from there, and ends, on the
+            same machine with as many cores, with the same bits as if it had not been interrupted.
 
     Raises:
         InputError: fewer frames than a batch; or a loss that is not finite before any epoch is done.
@@ -373,13 +387,14 @@ def train(
         else:
             state, new = _epochs(state, static, data, val, keys, beta, jnp.asarray([len(table), n]), plan)
         table = np.concatenate([table, np.asarray(new)[:n]])
-        if save is not None:
+        if save is not None and np.isfinite(table).all():
             save(jax.tree.leaves(state), table, False)
         if progress is not None:
             progress(len(table), dict(zip(TERMS, table[-1].tolist(), strict=False)))
+    trained = finished(state.best_weights, static, table, int(state.best_epoch), stopped, plan)
     if save is not None:
         save(jax.tree.leaves(state), table, True)
-    return finished(state.best_weights, static, table, int(state.best_epoch), stopped, plan)
+    return trained
 
 
 def ended(table: np.ndarray, best_epoch: int, epochs: int, plan: Plan, validated: bool) -> str | None:
@@ -387,8 +402,8 @@ def ended(table: np.ndarray, best_epoch: int, epochs: int, plan: Plan, validated
     finite = np.isfinite(table).all(axis=1)
     if not finite.all():
         return f"the loss was not finite in epoch {int(np.argmin(finite))}"
-    if validated and len(table) - 1 - best_epoch >= plan.patience:
-        return f"no better validation bound in {plan.patience} epochs"
+    if validated and len(table) - 1 - max(best_epoch, plan.ramp - 1) >= plan.patience:
+        return f"no better validation objective in {plan.patience} epochs"
     return f"all {epochs} epochs done" if len(table) >= epochs else None
 
 

@@ -52,8 +52,7 @@ class VAE(eqx.Module):
         likelihood: Gaussian | Categorical | Bernoulli | None = None,
         key,
     ):
-        if not 1 <= latent_dim <= n_features:
-            raise InputError(f"latent_dim must lie between 1 and the {n_features} features; got {latent_dim}")
+        check_latent_dim(latent_dim, n_features)
         if min([*encoder, *decoder, 1]) < 1:
             raise InputError(f"layer widths must be positive; got encoder {encoder}, decoder {decoder}")
         encoder_key, decoder_key = jax.random.split(key)
@@ -84,6 +83,11 @@ class VAE(eqx.Module):
         """
         mean, std = self.encode(x)
         return self.likelihood.log_prob(target, self.decode(mean + std * noise)), kl_to_standard_normal(mean, std)
+
+
+def check_latent_dim(latent_dim: int, n_features: int) -> None:
+    if not 1 <= latent_dim <= n_features:
+        raise InputError(f"latent_dim must lie between 1 and the {n_features} features; got {latent_dim}")
 
 
 def kl_to_standard_normal(mean: Float[Array, "latent"], std: Float[Array, "latent"]) -> Float[Array, "latent"]:

@@ -32,6 +32,7 @@ LAYERS = {
     "checkpoint": 3,
     "modelfile": 3,
     "fitted": 3.2,
+    "prepared": 3.3,
     "cv": 3.5,
     "kinetics": 2,
     "alignment": 3.7,

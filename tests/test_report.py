@@ -92,7 +92,7 @@ def scores() -> dict:
             "settings": {"latent_dim": 2, "encoder": [64, 48], "beta": 1.0},
             "versions": {"polyvae": "0.1.0", "jax": "0.9.9"},
             "best_epoch": 125,
-            "stopped": "no better validation bound in 40 epochs",
+            "stopped": "no better validation objective in 40 epochs",
         },
         "command": "polyvae run some/where/run.xtc --seed 7",
     }
@@ -161,7 +161,7 @@ def test_the_numbers_of_the_scores_are_there(scores, report):
         "XTC holds nm.",
         "Lengths in nanometres",
         "polyvae run some/where/run.xtc --seed 7",
-        "no better validation bound in 40 epochs",
+        "no better validation objective in 40 epochs",
         "z1 (idle) train",
         "importance-weighted bound, k = 64 (nats) −16.4 −17.7 −16.4",  # train, validation, all
         "VAMP-2 at a lag of 5 frames 1.84",

@@ -1,6 +1,7 @@
 """A grid of models is the models that `fit` gives, one by one or together."""
 
 import csv
+import dataclasses
 import json
 import sys
 
@@ -34,7 +35,7 @@ def test_a_model_of_the_grid_is_the_one_that_fit_gives(traj, result):
     np.testing.assert_array_equal(model.transform(traj), alone.transform(traj))
     assert model.record == alone.record
     found = pv.score(model, traj, alternatives=False)["frames"]["validation"]
-    for name, key in (("bound", "elbo"), ("fve", "fve"), ("active_units", "active_units"), ("vamp2", "vamp2")):
+    for name, key in (("bound", "iw_bound"), ("fve", "fve"), ("active_units", "active_units"), ("vamp2", "vamp2")):
         assert result.rows[-1][name] == found[key]
 
 
@@ -70,6 +71,30 @@ def test_a_grid_without_values_is_refused(traj):
         pv.Sweep([], []).best("charm")
     with pytest.raises(TypeError, match="learning"):
         pv.sweep(traj, learning=1)
+
+
+@pytest.mark.parametrize(
+    ("grid", "words"),
+    [
+        ({"beta": [1, -1]}, "beta must be 0 or a positive number; got -1"),
+        ({"latent_dim": [1, 99]}, "latent_dim must lie between 1 and the 10 features; got 99"),
+        ({"latent_dim": [1.9]}, "latent dim must be a whole number"),
+        ({"seeds": [0, -1]}, "the seed must lie between"),
+    ],
+)
+def test_every_cell_is_checked_before_the_first_is_trained(grid, words, traj):
+    with pytest.raises(pv.InputError, match=words):
+        pv.sweep(traj, **grid, progress=lambda *_: pytest.fail("trained"), **SMALL)
+    with pytest.raises(TypeError, match="takes no checkpoint, seed"):
+        pv.sweep(traj, seed=1, checkpoint="x")
+
+
+def test_weights_count_in_what_is_measured_too(traj):
+    weights = np.linspace(0.1, 3, len(traj))
+    given = pv.sweep(traj, seeds=1, weights=weights, **SMALL)
+    own = pv.sweep(dataclasses.replace(traj, weights=weights), seeds=1, **SMALL)
+    assert given.rows == own.rows
+    assert given.rows[0]["fve"] != pv.sweep(traj, seeds=1, **SMALL).rows[0]["fve"]
 
 
 def test_picture_shows_every_model(result):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import polyvae as pv
 from polyvae import cv as cv_module
-from polyvae import fitted
+from polyvae import prepared
 from polyvae import train as training
 from polyvae.train import Rows, first_of_pairs, validation_blocks
 from polyvae.vae import VAE
@@ -130,8 +130,10 @@ class TestLag:
 
     def test_a_lag_longer_than_every_piece_is_refused(self):
         x = linear_data(640)
-        with pytest.raises(pv.InputError, match="in pairs 70 frames apart"):
+        with pytest.raises(pv.InputError, match="a lag of 70 frames needs a segment of more frames"):
             pv.fit_vae(x, **SMALL, lag=70, segments=(64,) * 10)
+        with pytest.raises(pv.InputError, match="0 after 10% for validation and in pairs 63 frames apart"):
+            pv.fit_vae(x, **SMALL, lag=63, segments=(64,) * 10, validation=0.1)
         with pytest.raises(pv.InputError, match="no two validation frames are 20 frames apart"):
             pv.fit_vae(x, **SMALL, lag=20)  # five blocks of 12
 
@@ -154,8 +156,8 @@ class TestWeights:
         for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
             np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5)
         for a, b in zip(
-            fitted._moments(x, counts.astype(float)),
-            fitted._moments(x[repeated], np.ones(len(repeated))),
+            prepared._moments(x, counts.astype(float)),
+            prepared._moments(x[repeated], np.ones(len(repeated))),
             strict=True,
         ):
             np.testing.assert_allclose(a, b, rtol=1e-6)
@@ -184,7 +186,9 @@ class TestWeights:
             (np.ones(3), r"one number a frame, shape \(200,\); got \(3,\)"),
             (np.full(200, -1.0), "that of frame 0 is -1.0"),
             (np.full(200, np.nan), "that of frame 0 is nan"),
-            (np.zeros(200), "all training frames have weight 0"),
+            (np.zeros(200), "weights of all training frames are 0"),
+            (np.where(validation_blocks(200, 0.1), 0.0, 1.0), "weights of all validation frames are 0"),
+            (np.full(200, 1e308), "too large to add"),
         ],
     )
     def test_bad_weights(self, weights, words):
@@ -246,13 +250,20 @@ class TestSettings:
             ({"learning_rate": 0.0}, "learning rate must be positive"),
             ({"patience": 0}, "patience must be at least 1"),
             ({"scaling": "none"}, "scaling must be"),
-            ({"segments": (100, 99)}, "segments must add up to 200"),
+            ({"latent_dim": 2.7}, "latent dim must be a whole number; got 2.7"),
+            ({"epochs": 2.5}, "epochs must be a whole number"),
+            ({"beta": None}, "beta must be a number"),
+            ({"encoder": 64}, "encoder must be layer widths"),
+            ({"segments": 200}, "segments must be lengths"),
+            ({"weights": "w.txt"}, "weights must be an array of 200 numbers; got 'w.txt'"),
+            ({"likelihood": pv.Bernoulli}, "likelihood must be Gaussian"),
+            ({"segments": (100, 99)}, "segments must be lengths that add up to 200"),
             ({"likelihood": pv.Gaussian(0.1), "scaling": "feature"}, "need a learned width"),
         ],
     )
     def test_refused_by_name(self, options, words):
         with pytest.raises(pv.InputError, match=words):
-            pv.fit_vae(linear_data(200), **SMALL, **options)
+            pv.fit_vae(linear_data(200), **SMALL | options)
 
     @pytest.mark.parametrize(
         ("x", "words"),
@@ -299,7 +310,7 @@ class TestDiscrete:
             (pv.Categorical(), np.full((300, 3), 0.5), "one-hot rows.*frame 0 is not"),
             (pv.Categorical(), np.eye(3)[[0] * 299 + [1]] * 2, "one-hot"),
             (pv.Categorical(4), np.eye(6)[[0] * 300], "needs a multiple of 4 features; got 6"),
-            (pv.Bernoulli(), np.eye(3)[[0] * 300] * 0.5, "0 or 1; frame 0 holds 0.5"),
+            (pv.Bernoulli(), np.eye(3)[[0] * 300] * 1.5, "from 0 to 1; frame 0 holds 1.5"),
         ],
     )
     def test_data_that_do_not_fit(self, likelihood, x, words):
@@ -322,6 +333,7 @@ class TestDiscrete:
 
 
 LONG = {**SMALL, "epochs": 300, "patience": 300}
+SHORT = {**SMALL, "epochs": 40, "patience": 40}
 
 
 class TestInterruptions:
@@ -357,7 +369,7 @@ class TestInterruptions:
         before = (tmp_path / "run").read_bytes()
         with pytest.raises(pv.InputError, match=r"other beta \(1.0 there, 2.0 here\)"):
             pv.fit_vae(x, **LONG, beta=2.0, checkpoint=tmp_path / "run", resume=True)
-        with pytest.raises(pv.InputError, match="other sha256"):
+        with pytest.raises(pv.InputError, match="other data, weights, segments, features or likelihood;"):
             pv.fit_vae(x[::-1], **LONG, checkpoint=tmp_path / "run", resume=True)
         with pytest.raises(pv.InputError, match="holds an unfinished run"):
             pv.fit_vae(x, **LONG, checkpoint=tmp_path / "run")
@@ -397,6 +409,81 @@ def kill_and_resume(folder, delays, epochs: int = 600) -> int:
     assert out.read_bytes() == (folder / "whole.safetensors").read_bytes()
     assert not unfinished.exists()
     return killed
+
+
+class TestWhatARunIs:
+    """A run is taken up again only where everything that decides its result is the same."""
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"likelihood": pv.Gaussian(0.9)},
+            {"likelihood": pv.Gaussian()},
+            {"segments": (320, 320)},
+            {"weights": np.linspace(1, 2, 640)},
+            {"scaling": "feature", "likelihood": pv.Gaussian()},
+        ],
+    )
+    def test_vectors(self, change, tmp_path, monkeypatch):
+        monkeypatch.setattr("polyvae.checkpoint._EVERY", 0.0)
+        x, base = linear_data(640), SHORT | {"likelihood": pv.Gaussian(0.1), "lag": 1}
+        pv.fit_vae(x, **base, checkpoint=tmp_path / "run")
+        with pytest.raises(pv.InputError, match="unfinished run with other"):
+            pv.fit_vae(x, **base | change, checkpoint=tmp_path / "run", resume=True)
+        pv.fit_vae(x, **base | change, checkpoint=tmp_path / "other")
+        with pytest.raises(pv.InputError, match="unfinished run with other"):
+            pv.fit_vae(x, **base, checkpoint=tmp_path / "other", resume=True)
+
+    def test_trajectories(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("polyvae.checkpoint._EVERY", 0.0)
+        traj = pv.Trajectory(ideal_chains(320, 5, 2))
+        heavy = dataclasses.replace(traj, masses=[2.0, 1, 1, 1, 1])
+        pv.fit(traj, **SHORT, checkpoint=tmp_path / "run")
+        for other, featurizer in ((traj, pv.PrincipalAxes(mirror=True)), (heavy, None)):
+            with pytest.raises(pv.InputError, match="unfinished run with other"):
+                pv.fit(other, **SHORT, featurizer=featurizer, checkpoint=tmp_path / "run", resume=True)
+
+    def test_a_run_that_fails_at_once_leaves_nothing_in_the_way(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("polyvae.checkpoint._EVERY", 0.0)
+        with pytest.raises(pv.InputError, match="lower the learning rate"):
+            pv.fit_vae(linear_data(640), **LONG, learning_rate=1e30, checkpoint=tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("mode", ["r", "r+", "c"])
+def test_the_user_s_own_file_is_left_alone(mode, tmp_path):
+    np.save(tmp_path / "x.npy", linear_data(200))
+    before = (tmp_path / "x.npy").read_bytes()
+    mapped = np.load(tmp_path / "x.npy", mmap_mode=mode)
+    model = pv.fit_vae(mapped, **SMALL, epochs=1)
+    np.testing.assert_array_equal(model.transform(mapped), model.transform(linear_data(200)))
+    assert (tmp_path / "x.npy").read_bytes() == before
+
+
+def test_patience_waits_for_the_end_of_the_ramp():
+    """While beta rises, the objective with the final beta gets worse; that must not end training."""
+    x = linear_data(640)
+    model = pv.fit_vae(x, **SMALL, beta=8.0, beta_schedule="cycle", epochs=100, patience=3)
+    assert len(model.record["history"]["kl"]) > 50 + 3
+    assert model.record["best_epoch"] >= 45
+
+
+def test_without_validation_weights_that_lost_the_loss_are_not_kept(caplog):
+    """One batch an epoch: the loss of an epoch is finite, and the step after it is what ruins the weights."""
+    x, key = linear_data(64), jax.random.key(0)
+    weights, static = eqx.partition(VAE(6, encoder=(4,), decoder=(4,), key=key), eqx.is_inexact_array)
+    plan = training.make_plan(
+        64, epochs=5, batch_size=64, patience=5, on_disk=False, learning_rate=1e25, lr_schedule="constant",
+        beta_schedule="constant", free_bits=0.0, lag=0,
+    )  # fmt: skip
+    start = training.initial_state(weights, plan)
+    state, table = eqx.filter_jit(training.epochs)(
+        start, static, Rows(x, x, None), None, jax.random.split(key), jnp.asarray(1.0), jnp.asarray([0, 1]), plan
+    )
+    assert np.isfinite(np.asarray(table)[0]).all()  # the loss before the step
+    assert int(state.best_epoch) == -1  # and yet nothing came of it
+    with pytest.raises(pv.InputError, match="lower the learning rate"):
+        pv.fit_vae(x, **SMALL, validation=0, learning_rate=1e25, lr_schedule="constant", epochs=5)
 
 
 class TestOnDisk:

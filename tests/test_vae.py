@@ -121,7 +121,7 @@ def test_early_stopping_keeps_the_best_epoch():
     out = everything(vae, x, val, epochs=600, batch_size=64, learning_rate=5e-3, patience=100)
     objective = out.history["val_reconstruction"] + out.history["val_kl"]
     assert out.best_epoch == int(np.argmin(objective))
-    assert "no better validation bound" in out.stopped
+    assert "no better validation objective" in out.stopped
     assert len(objective) < 600
     # The weights kept are those of that epoch, not the last: the objective on the same noise says so.
     _, val_key = jax.random.split(jax.random.key(3))

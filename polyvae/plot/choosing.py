@@ -6,7 +6,7 @@ from polyvae.plot.style import ALONG, NEUTRAL, canvas, evenly, styled
 from polyvae.sweep import Sweep
 
 LABELS = {
-    "bound": "ELBO (nats a frame)",
+    "bound": "bound on log p (nats a frame)",
     "fve": "fraction of variance explained",
     "active_units": "active latents",
     "vamp2": "VAMP-2",
