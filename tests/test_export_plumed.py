@@ -1,0 +1,140 @@
+"""The CV in PLUMED is the CV in JAX: values, and gradients read from the engine's forces."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from engines import chain, cube, errors, float64_values, ideal, random_model, require, wrapped
+
+import polyvae as pv
+from polyvae.errors import InputError
+from polyvae.export import plumed
+from polyvae.export.common import walk
+
+LENGTH = 10.0  # of a periodic box: twice a bond fits into it, a stretched chain does not
+FEATURIZERS = {
+    "principal": pv.PrincipalAxes(),
+    "reference": pv.Reference(),
+    "distances": pv.PairDistances(),
+}
+SYMMETRIC = {
+    "principal, mirror and reversal": pv.PrincipalAxes(mirror=True, reversal=True),
+    "reference on the PDB grid, reversal": pv.Reference(pdb_grid=True, reversal=True),
+    "reference, mirror": pv.Reference(mirror=True),
+    "reference, planar 3d": pv.Reference(planar="3d"),
+    "distances, reversal": pv.PairDistances(reversal=True),
+}
+
+
+def compare(cv, folder, frames, what, *, tolerance=1e-10, length=None, atoms=None):
+    """Values and gradients of the exported files in PLUMED, free and cut by a box of that length."""
+    value, gradient = errors(cv, frames, plumed.evaluate(folder, cv, frames, atoms=atoms), what)
+    assert max(value, gradient) <= tolerance
+    if length is not None:
+        boxes = np.stack([cube(length)] * len(frames))
+        found = plumed.evaluate(folder, cv, wrapped(frames, length), atoms=atoms, boxes=boxes)
+        value, gradient = errors(cv, frames, found, f"{what}, wrapped")
+        assert max(value, gradient) <= tolerance
+
+
+@pytest.mark.parametrize("featurizer", FEATURIZERS)
+@pytest.mark.parametrize("name", ["chain2d", "chain3d"])
+def test_vector_actions(name, featurizer, tmp_path):
+    require("plumed")
+    traj = chain(name)
+    cv = random_model(traj, FEATURIZERS[featurizer])
+    plumed.export(cv, tmp_path)
+    compare(cv, tmp_path, traj.positions, f"PLUMED text, {name}, {featurizer}", length=LENGTH)
+
+
+@pytest.mark.parametrize("n_dims", [2, 3], ids=["2-D", "3-D"])
+@pytest.mark.parametrize("featurizer", SYMMETRIC)
+def test_symmetries(n_dims, featurizer, tmp_path):
+    require("plumed")
+    traj = ideal(n_dims)
+    cv = random_model(traj, SYMMETRIC[featurizer], encoder=(8,))
+    plumed.export(cv, tmp_path)
+    compare(cv, tmp_path, traj.positions, f"PLUMED text, ideal {n_dims}-D, {featurizer}")
+
+
+@pytest.mark.parametrize("featurizer", ["principal", "reference"])
+@pytest.mark.parametrize("unit", ["nm", "angstrom"])
+def test_masses_units_atom_numbers_and_odd_networks(unit, featurizer, tmp_path):
+    require("plumed")
+    traj = dataclasses.replace(ideal(3), masses=[12.011, 1.008, 15.999, 3, 7, 1, 2], length_unit=unit)
+    cv = random_model(traj, FEATURIZERS[featurizer], encoder=(5, 1) if unit == "nm" else (), latent_dim=1)
+    atoms = "30-33,4,8,5"
+    plumed.export(cv, tmp_path, atoms=atoms)
+    compare(cv, tmp_path, traj.positions, f"PLUMED text, masses, {unit}, {featurizer}", atoms=atoms)
+
+
+def test_a_branched_molecule_is_made_whole_along_its_bonds(tmp_path):
+    require("plumed")
+    bonds = [[0, 1], [1, 2], [2, 3], [1, 4], [4, 5], [1, 6]]
+    rng = np.random.default_rng(0)
+    x = np.zeros((20, 7, 3), np.float32)
+    for i, j in bonds:
+        x[:, j] = x[:, i] + rng.normal(size=(20, 3))
+    traj = pv.Trajectory(x, bonds=bonds)
+    cv = random_model(traj, pv.Reference(), encoder=(8,))
+    path = walk(cv)
+    assert set(path) == set(range(7))
+    assert all(sorted(step) in bonds for step in zip(path, path[1:], strict=False))
+    plumed.export(cv, tmp_path)
+    compare(cv, tmp_path, x, "PLUMED text, branched", length=2 * np.abs(x[:, [0, 1, 2, 1, 4, 1]] - x[:, 1:]).max())
+
+
+def test_what_plumed_cannot_do_is_refused(tmp_path):
+    cv = random_model(ideal(3), pv.PrincipalAxes(sign="none"), encoder=(8,))
+    with pytest.raises(InputError, match=r'sign="none".*train with sign="chain".*pycv'):
+        plumed.export(cv, tmp_path)
+    cv = random_model(ideal(3), pv.PrincipalAxes(), encoder=(8,))
+    with pytest.raises(InputError, match="dialect must be vector"):
+        plumed.export(cv, tmp_path, dialect="lepton")
+    for atoms, text in (
+        ("1-6", r"takes 7 beads; got 6 atom numbers \(1-6\).*--atoms 1-7"),
+        ("0-6", "from 1 up; got 0"),
+        ("1-6,3", "an atom of its own; got 3 twice"),
+        ("1-6,x", "such as 1-12,20; got 'x'"),
+        ([1, 2, 3, 4, 5, 6, -7], "got -7"),
+    ):
+        with pytest.raises(InputError, match=text):
+            plumed.export(cv, tmp_path, atoms=atoms)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("bias", ["METAD", "OPES_METAD"])
+def test_the_input_runs_in_the_driver_and_its_biases_work(bias, tmp_path):
+    """`plumed driver` in the folder, as the README there says, after taking one "#" away."""
+    require("plumed")
+    traj = chain("chain3d")
+    cv = random_model(traj, pv.Reference())
+    plumed.export(cv, tmp_path, data=traj)
+    text = (tmp_path / "plumed.dat").read_text().replace(f"# {bias} ", f"{bias} ")
+    text = text.replace("STRIDE=100", "STRIDE=1 FMT=%.12f").replace("PACE=500", "PACE=5")
+    (tmp_path / "plumed.dat").write_text(text)
+    with (tmp_path / "frames.xyz").open("w") as file:
+        for frame in traj.positions.astype(float):
+            file.write(f"{len(frame)}\n0 0 0\n")
+            np.savetxt(file, frame, fmt="X %.17g %.17g %.17g")
+    command = "driver --plumed plumed.dat --ixyz frames.xyz --length-units 1".split()
+    subprocess.run(
+        [Path(sys.executable).parent / "plumed", *command],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    printed = np.loadtxt(tmp_path / "COLVAR")
+    np.testing.assert_allclose(printed[:, 1:3], float64_values(cv, traj.positions)[0], atol=1e-8)
+    deposited = np.loadtxt(tmp_path / {"METAD": "HILLS", "OPES_METAD": "KERNELS"}[bias])
+    assert len(deposited) >= 9
+    grid = np.array(
+        [[float(v) for v in word.split("=")[1].split(",")] for word in text.split() if "GRID_M" in word]
+    )
+    z = cv.transform(traj)
+    assert (grid[0] < z.min(axis=0)).all()
+    assert (grid[1] > z.max(axis=0)).all()
