@@ -1,6 +1,7 @@
 """The CV in PLUMED is the CV in JAX: values, and gradients read from the engine's forces."""
 
 import dataclasses
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from engines import chain, cube, errors, float64_values, ideal, random_model, re
 
 import polyvae as pv
 from polyvae.errors import InputError
-from polyvae.export import plumed
+from polyvae.export import plumed, pycv
 from polyvae.export.common import walk
 
 LENGTH = 10.0  # of a periodic box: twice a bond fits into it, a stretched chain does not
@@ -29,13 +30,13 @@ SYMMETRIC = {
 }
 
 
-def compare(cv, folder, frames, what, *, tolerance=1e-10, length=None, atoms=None):
+def compare(cv, folder, frames, what, *, tolerance=1e-10, length=None, atoms=None, module=plumed):
     """Values and gradients of the exported files in PLUMED, free and cut by a box of that length."""
-    value, gradient = errors(cv, frames, plumed.evaluate(folder, cv, frames, atoms=atoms), what)
+    value, gradient = errors(cv, frames, module.evaluate(folder, cv, frames, atoms=atoms), what)
     assert max(value, gradient) <= tolerance
     if length is not None:
         boxes = np.stack([cube(length)] * len(frames))
-        found = plumed.evaluate(folder, cv, wrapped(frames, length), atoms=atoms, boxes=boxes)
+        found = module.evaluate(folder, cv, wrapped(frames, length), atoms=atoms, boxes=boxes)
         value, gradient = errors(cv, frames, found, f"{what}, wrapped")
         assert max(value, gradient) <= tolerance
 
@@ -48,6 +49,16 @@ def test_vector_actions(name, featurizer, tmp_path):
     cv = random_model(traj, FEATURIZERS[featurizer])
     plumed.export(cv, tmp_path)
     compare(cv, tmp_path, traj.positions, f"PLUMED text, {name}, {featurizer}", length=LENGTH)
+
+
+@pytest.mark.parametrize("featurizer", FEATURIZERS)
+@pytest.mark.parametrize("name", ["chain2d", "chain3d"])
+def test_pycv(name, featurizer, tmp_path):
+    require("plumed")
+    traj = chain(name)
+    cv = random_model(traj, FEATURIZERS[featurizer])
+    pycv.export(cv, tmp_path)
+    compare(cv, tmp_path, traj.positions, f"PLUMED pycv, {name}, {featurizer}", length=LENGTH, module=pycv)
 
 
 @pytest.mark.parametrize("n_dims", [2, 3], ids=["2-D", "3-D"])
@@ -82,7 +93,7 @@ def test_a_branched_molecule_is_made_whole_along_its_bonds(tmp_path):
     cv = random_model(traj, pv.Reference(), encoder=(8,))
     path = walk(cv)
     assert set(path) == set(range(7))
-    assert all(sorted(step) in bonds for step in zip(path, path[1:], strict=False))
+    assert all(sorted(step) in bonds for step in itertools.pairwise(path))
     plumed.export(cv, tmp_path)
     compare(cv, tmp_path, x, "PLUMED text, branched", length=2 * np.abs(x[:, [0, 1, 2, 1, 4, 1]] - x[:, 1:]).max())
 
@@ -120,14 +131,9 @@ def test_the_input_runs_in_the_driver_and_its_biases_work(bias, tmp_path):
         for frame in traj.positions.astype(float):
             file.write(f"{len(frame)}\n0 0 0\n")
             np.savetxt(file, frame, fmt="X %.17g %.17g %.17g")
-    command = "driver --plumed plumed.dat --ixyz frames.xyz --length-units 1".split()
-    subprocess.run(
-        [Path(sys.executable).parent / "plumed", *command],
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    driver = [Path(sys.executable).parent / "plumed", "driver", "--plumed", "plumed.dat"]
+    frames = ["--ixyz", "frames.xyz", "--length-units", "1"]
+    subprocess.run([*driver, *frames], cwd=tmp_path, check=True, capture_output=True)
     printed = np.loadtxt(tmp_path / "COLVAR")
     np.testing.assert_allclose(printed[:, 1:3], float64_values(cv, traj.positions)[0], atol=1e-8)
     deposited = np.loadtxt(tmp_path / {"METAD": "HILLS", "OPES_METAD": "KERNELS"}[bias])

@@ -28,13 +28,15 @@ def atom_numbers(cv: LatentCV, atoms: str | Sequence[int] | None = None, n_atoms
     Raises:
         InputError: text that is no list of numbers, numbers out of range or repeated, or of the wrong count.
     """
+    if not isinstance(cv, LatentCV):
+        raise InputError(f"an engine needs a CV of positions; got {cv!r}, which takes none. Give one of pv.fit")
     if atoms is None:
         return list(range(1, cv.n_beads + 1))
     found = _parsed(atoms) if isinstance(atoms, str) else [int(number) for number in atoms]
     if len(found) != cv.n_beads:
         raise InputError(
-            f"the model takes {cv.n_beads} beads; got {len(found)} atom numbers ({ranges(found)}). Give the number "
-            f"of each bead, in the order of the beads, such as --atoms 1-{cv.n_beads}"
+            f"the model takes {cv.n_beads} beads; got {len(found)} atom numbers ({ranges(found)}). Give the "
+            f"number of each bead, in the order of the beads, such as --atoms 1-{cv.n_beads}"
         )
     highest = max(found) if n_atoms is None else n_atoms
     outside = [number for number in found if not 1 <= number <= highest]
@@ -142,8 +144,8 @@ def statistics(cv: LatentCV, data) -> dict[str, np.ndarray] | None:
     std = np.sqrt(np.average((z - mean) ** 2, axis=0, weights=w))
     if not (std > 0).all():
         raise InputError(
-            f"latent {int(np.argmin(std))} is the same in all {len(z)} frames of the data, which gives it no width; "
-            f"give a trajectory that moves, or export without data"
+            f"latent {int(np.argmin(std))} is the same in all {len(z)} frames of the data, which gives it no "
+            f"width; give a trajectory that moves, or export without data"
         )
     return {"mean": mean, "std": std, "min": z.min(axis=0), "max": z.max(axis=0), "n_frames": np.array(len(z))}
 
@@ -231,9 +233,9 @@ def write_readme(
         "\n".join(f"- `{name}`: {text}" for name, text in files.items()),
         "## Units and atoms",
         fill(
-            f"Lengths are in {cv.length_unit}{' (reduced units)' if cv.length_unit == 'sigma' else ''}; the latents "
-            f"have no unit. Beads 1 to {cv.n_beads} of the model are the engine's atoms {ranges(atoms)}, counted "
-            f"from 1 in the order of the engine's input."
+            f"Lengths are in {cv.length_unit}{' (reduced units)' if cv.length_unit == 'sigma' else ''}; the "
+            f"latents have no unit. Beads 1 to {cv.n_beads} of the model are the engine's atoms {ranges(atoms)}, "
+            f"counted from 1 in the order of the engine's input."
         ),
         "## Use",
         use,
@@ -251,10 +253,10 @@ def write_readme(
     parts += [
         "## Check",
         fill(
-            f"`polyvae export MODEL --to {kind} --out DIR --check TRAJ` evaluates the exported files in the engine on "
-            f"frames of a trajectory and prints the largest difference from the model, in values and in gradients. "
-            f"Or let the engine print the latents of a run, and compare with `polyvae project MODEL TRAJ` of the "
-            f"frames that it wrote."
+            f"`polyvae export MODEL --to {kind} --out DIR --check TRAJ` evaluates the exported files in the "
+            f"engine on frames of a trajectory and prints the largest difference from the model, in values and in "
+            f"gradients. Or let the engine print the latents of a run, and compare with `polyvae project MODEL "
+            f"TRAJ` of the frames that it wrote."
         ),
         fill(f"Checked with {checked}."),
     ]

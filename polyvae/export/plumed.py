@@ -23,59 +23,72 @@ from polyvae.export.common import (
     write_readme,
 )
 from polyvae.featurize import PairDistances, PrincipalAxes
+from polyvae.files import replacing_folder
 
 CHECKED = "PLUMED 2.11 (the kernel in the hillclimber 0.1.8 wheel)"
 UNITS = {"nm": "UNITS LENGTH=nm", "angstrom": "UNITS LENGTH=A", "sigma": "UNITS NATURAL"}
+WHOLE_NOTE = (
+    "WHOLEMOLECULES makes the molecule whole along its bonds before the CV sees it; without that line a chain "
+    "that a periodic boundary cuts has wrong latents."
+)
 _VARIABLES = "abcdfghijk"  # no "e", which is a number to PLUMED's parser
 
 
 def export(
-    cv: LatentCV, folder: Path, *, atoms: str | Sequence[int] | None = None, data=None, dialect: str = "vector"
+    cv: LatentCV,
+    folder: str | os.PathLike,
+    *,
+    atoms: str | Sequence[int] | None = None,
+    data=None,
+    dialect: str = "vector",
+    force: bool = False,
 ) -> None:
     """Write `plumed.dat`, which is to be edited, `latent.dat`, which computes z0, z1, ..., and a README.
 
-    Exact: superposition and principal axes are done by actions on numbers in 17 digits, so that values and
-    gradients are those of the model in float64 to rounding. WHOLEMOLECULES makes the molecule whole first.
+    Superposition and principal axes are done by actions on numbers in 17 digits, so that values and gradients
+    are those of the model in float64, to rounding. WHOLEMOLECULES makes the molecule whole first.
 
     Args:
-        folder: an existing folder.
+        folder: where to write; made if need be.
         atoms: see `common.atom_numbers`.
         data: see `common.statistics`; widths and bounds of the METAD and OPES_METAD lines.
         dialect: "vector" (PLUMED 2.10 and newer).
+        force: write into a folder that holds files.
 
     Raises:
-        InputError: atom numbers that do not fit; `PrincipalAxes(sign="none")`.
+        InputError: atom numbers that do not fit; `PrincipalAxes(sign="none")`; a folder that holds files.
     """
     if dialect not in DIALECTS:
         raise InputError(f"the dialect must be {' or '.join(DIALECTS)}; got {dialect!r}")
     numbers = atom_numbers(cv, atoms)
-    text, notes = DIALECTS[dialect](cv, numbers, Path(folder))
-    stats = statistics(cv, data)
-    whole = f"WHOLEMOLECULES ENTITY0={ranges([numbers[bead] for bead in walk(cv)])}"
-    (folder / "latent.dat").write_text("\n".join([whole, *text]) + "\n")
-    (folder / "plumed.dat").write_text(main_input(cv, stats, "INCLUDE FILE=latent.dat"))
-    write_readme(
-        folder,
-        cv,
-        engine="PLUMED",
-        kind="plumed" if dialect == "vector" else f"plumed --dialect {dialect}",
-        atoms=numbers,
-        files={
-            "plumed.dat": "units, output and biases; edit this one",
-            "latent.dat": "computes the latents; leave it as it is",
-        },
-        use="Copy all files to the folder of the run and give `plumed.dat` to the engine, or, on frames:\n\n"
-        "```sh\nplumed driver --plumed plumed.dat --ixyz frames.xyz"
-        + (" --length-units 1" if cv.length_unit == "sigma" else "")
-        + "\n```",
-        notes=[
-            "WHOLEMOLECULES makes the molecule whole along its bonds before the CV sees it; without that line a "
-            "chain that a periodic boundary cuts has wrong latents.",
-            *notes,
-        ],
-        checked=CHECKED,
-        stats=stats,
-    )
+    with replacing_folder(folder, force=force) as place:
+        text, notes = DIALECTS[dialect](cv, numbers, place)
+        stats = statistics(cv, data)
+        (place / "latent.dat").write_text("\n".join([whole_molecule(cv, numbers), *text]) + "\n")
+        (place / "plumed.dat").write_text(main_input(cv, stats, "INCLUDE FILE=latent.dat"))
+        write_readme(
+            place,
+            cv,
+            engine="PLUMED",
+            kind="plumed" if dialect == "vector" else f"plumed --dialect {dialect}",
+            atoms=numbers,
+            files={
+                "plumed.dat": "units, output and biases; edit this one",
+                "latent.dat": "computes the latents; leave it as it is",
+            },
+            use="Copy all files to the folder of the run and give `plumed.dat` to the engine, or, on frames:\n\n"
+            "```sh\nplumed driver --plumed plumed.dat --ixyz frames.xyz"
+            + (" --length-units 1" if cv.length_unit == "sigma" else "")
+            + "\n```",
+            notes=[WHOLE_NOTE, *notes],
+            checked=CHECKED,
+            stats=stats,
+        )
+
+
+def whole_molecule(cv: LatentCV, numbers: list[int]) -> str:
+    """The line that makes the molecule whole along its bonds."""
+    return f"WHOLEMOLECULES ENTITY0={ranges([numbers[bead] for bead in walk(cv)])}"
 
 
 def main_input(cv: LatentCV, stats: dict | None, cv_lines: str) -> str:
@@ -89,16 +102,16 @@ def main_input(cv: LatentCV, stats: dict | None, cv_lines: str) -> str:
         hot = "TEMP=1.0 HEIGHT=0.5 " if cv.length_unit == "sigma" else "TEMP=300 HEIGHT=1.0 "
         barrier = "BARRIER=10 TEMP=1.0" if cv.length_unit == "sigma" else "BARRIER=30 TEMP=300"
         bias = (
-            f"# Biases, one of the two; take away the first #. SIGMA is a fifth of the standard deviation over the\n"
-            f"# {int(stats['n_frames'])} frames given, the grid their range and half of it more on each side. Set "
-            f"TEMP and heights to your system.\n"
+            f"# Biases, one of the two: take its # away, and set TEMP and heights to your system. SIGMA is a\n"
+            f"# fifth of the standard deviation over the {int(stats['n_frames'])} frames given, the grid their "
+            f"range and half of it more on each side.\n"
             f"# METAD ARG={latents} SIGMA={sigma} {hot}BIASFACTOR=10 PACE=500 GRID_MIN={low} GRID_MAX={high} "
             f"GRID_BIN={bins} FILE=HILLS\n"
             f"# OPES_METAD ARG={latents} SIGMA={sigma} {barrier} PACE=500 FILE=KERNELS"
         )
     return (
-        f"# Latents {latents} of a polyvae model; README.md says what they are.\n{UNITS[cv.length_unit]}\n{cv_lines}\n"
-        f"PRINT ARG={latents} STRIDE=100 FILE=COLVAR\n{bias}\n"
+        f"# Latents {latents} of a polyvae model; README.md says what they are.\n"
+        f"{UNITS[cv.length_unit]}\n{cv_lines}\nPRINT ARG={latents} STRIDE=100 FILE=COLVAR\n{bias}\n"
     )
 
 
@@ -173,7 +186,7 @@ def _positions(script: Script, cv: LatentCV, numbers: list[int]) -> list[str]:
 
 
 def _forward(script: Script, cv: LatentCV, positions: list[str]) -> str:
-    """1 where the chain is in its canonical order, 0 where it is to be reversed; see `geometry.canonical_order`."""
+    """1 where the chain is in its canonical order (`geometry.canonical_order`), 0 where it is to be reversed."""
     n = cv.n_beads
     away = []
     for c, vector in zip("xyz", positions, strict=False):
@@ -202,8 +215,8 @@ def _principal(script: Script, cv: LatentCV, positions: list[str]) -> list[str]:
     """Coordinates along the axes of the gyration tensor: `geometry.principal_frame` in actions."""
     if cv.featurizer.sign == "none":
         raise InputError(
-            'PrincipalAxes(sign="none") leaves the direction of each axis to the eigensolver, and PLUMED has another '
-            'one; train with sign="chain" (the default), or export to pycv'
+            'PrincipalAxes(sign="none") leaves the direction of each axis to the eigensolver, and PLUMED has '
+            'another one; train with sign="chain" (the default), or export to pycv'
         )
     n = cv.n_beads
     order = np.arange(n) - (n - 1) / 2
@@ -309,8 +322,6 @@ def _unmirrored(script: Script, reference: np.ndarray, positions: list[str]) -> 
 
 
 def _distances(script: Script, cv: LatentCV, numbers: list[int]) -> str:
-    n = cv.n_beads
-
     def vector(label, beads):
         pairs = " ".join(f"ATOMS{k + 1}={beads[i]},{beads[j]}" for k, (i, j) in enumerate(pairs_of))
         return script.put(label, f"DISTANCE NOPBC {pairs}")
