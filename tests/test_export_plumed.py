@@ -82,6 +82,17 @@ def test_masses_units_atom_numbers_and_odd_networks(unit, featurizer, tmp_path):
     compare(cv, tmp_path, traj.positions, f"PLUMED text, masses, {unit}, {featurizer}", atoms=atoms)
 
 
+@pytest.mark.parametrize("featurizer", ["principal", "reference", "distances"])
+def test_a_flat_chain_in_three_dimensions(featurizer, tmp_path):
+    """Matrix entries that are exactly 0 must not lose their derivative."""
+    require("plumed")
+    flat = ideal(3).positions.copy()
+    flat[:, :, 2] = 0
+    cv = random_model(ideal(3), FEATURIZERS[featurizer], encoder=(8,))
+    plumed.export(cv, tmp_path)
+    compare(cv, tmp_path, flat, f"PLUMED text, flat in 3-D, {featurizer}")
+
+
 def test_a_branched_molecule_is_made_whole_along_its_bonds(tmp_path):
     require("plumed")
     bonds = [[0, 1], [1, 2], [2, 3], [1, 4], [4, 5], [1, 6]]

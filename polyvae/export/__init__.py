@@ -23,6 +23,7 @@ from polyvae.io.topology import read_topology
 TARGETS = {
     "plumed": ("polyvae.export.plumed", 1),
     "pycv": ("polyvae.export.pycv", 1),
+    "colvars": ("polyvae.export.colvars", 1),
 }
 _CHECKED_FRAMES = 50
 

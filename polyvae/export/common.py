@@ -217,12 +217,13 @@ def write_readme(
     checked: str,
     stats: dict | None,
     kind: str,
+    unit: str | None = None,
 ) -> None:
     """README.md of an export: what it is, units, atoms, how to use and check it, what it was checked with."""
     fill = functools.partial(textwrap.fill, width=110, break_long_words=False, break_on_hyphens=False)
     latents = ", ".join(f"z{k}" for k in range(cv.latent_dim))
     widths = " -> ".join(str(w) for w in (cv.mean.size, *(len(b) for _, b in encoder_layers(cv))))
-    data = cv.record.get("data", {}).get("sha256", "")
+    data, unit = cv.record.get("data", {}).get("sha256", ""), unit or cv.length_unit
     parts = [
         f"# A latent collective variable for {engine}",
         fill(
@@ -233,7 +234,7 @@ def write_readme(
         "\n".join(f"- `{name}`: {text}" for name, text in files.items()),
         "## Units and atoms",
         fill(
-            f"Lengths are in {cv.length_unit}{' (reduced units)' if cv.length_unit == 'sigma' else ''}; the "
+            f"Lengths are in {unit}{' (reduced units)' if unit == 'sigma' else ''}; the "
             f"latents have no unit. Beads 1 to {cv.n_beads} of the model are the engine's atoms {ranges(atoms)}, "
             f"counted from 1 in the order of the engine's input."
         ),

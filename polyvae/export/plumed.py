@@ -32,6 +32,10 @@ WHOLE_NOTE = (
     "that a periodic boundary cuts has wrong latents."
 )
 _VARIABLES = "abcdfghijk"  # no "e", which is a number to PLUMED's parser
+_COS, _SIN = np.cos(1), np.sin(1)
+_ABOUT_Z = np.array([[_COS, -_SIN, 0], [_SIN, _COS, 0], [0, 0, 1]])
+_ABOUT_X = np.array([[1, 0, 0], [0, _COS, -_SIN], [0, _SIN, _COS]])
+_TURNS = {2: _ABOUT_Z[:2, :2], 3: _ABOUT_Z @ _ABOUT_X @ _ABOUT_Z}  # no entry is 0
 
 
 def export(
@@ -175,14 +179,26 @@ def _vector_dialect(cv: LatentCV, numbers: list[int], folder: Path) -> tuple[lis
 
 
 def _positions(script: Script, cv: LatentCV, numbers: list[int]) -> list[str]:
-    """Vectors x, y(, z) of the beads, in the canonical order where the model asks for one."""
-    components = "xyz"[: cv.n_dims]
-    here = script.put("atoms", f"POSITION ATOMS={ranges(numbers)} NOPBC")
+    """Vectors x, y(, z) of the beads, in the canonical order where the model asks for one.
+
+    Turned by a fixed rotation, which features do not depend on: where numbers are exactly 0, as every z of a flat
+    molecule, PLUMED leaves out derivatives of centred vectors and of matrix entries.
+    """
+    here = _turned(script, cv, numbers, "")
     if not cv.featurizer.reversal:
-        return [f"{here}.{c}" for c in components]
-    back = script.put("reversed", f"POSITION ATOMS={ranges(numbers[::-1])} NOPBC")
-    forward = _forward(script, cv, [f"{here}.{c}" for c in components])
-    return [script.custom(f"r{c}", [f"{here}.{c}", f"{back}.{c}", forward], "c*a+(1-c)*b") for c in components]
+        return here
+    forward, back = _forward(script, cv, here), _turned(script, cv, numbers[::-1], "back_")
+    return [
+        script.custom(f"ordered_{c}", [one, other, forward], "c*a+(1-c)*b")
+        for c, one, other in zip("xyz", here, back, strict=False)
+    ]
+
+
+def _turned(script: Script, cv: LatentCV, numbers: list[int], prefix: str) -> list[str]:
+    atoms = script.put(f"{prefix}atoms", f"POSITION ATOMS={ranges(numbers)} NOPBC")
+    components = [f"{atoms}.{c}" for c in "xyz"[: cv.n_dims]]
+    sums = ["+".join(f"({t:.17g})*{v}" for t, v in zip(row, "abc", strict=False)) for row in _TURNS[cv.n_dims]]
+    return [script.custom(f"{prefix}{c}", components, total) for c, total in zip("xyz", sums, strict=False)]
 
 
 def _forward(script: Script, cv: LatentCV, positions: list[str]) -> str:
@@ -207,7 +223,7 @@ def _centred(script: Script, cv: LatentCV, positions: list[str]) -> list[str]:
     centred = []
     for c, vector in zip("xyz", positions, strict=False):
         mean = script.dot(f"com_{c}", vector, _weights(cv))
-        centred.append(script.custom(c, [vector, mean], "a-b"))
+        centred.append(script.custom(f"centred_{c}", [vector, mean], "a-b"))
     return centred
 
 
@@ -271,7 +287,7 @@ def _superposed(script: Script, cv: LatentCV, positions: list[str]) -> list[str]
         turn = [script.custom("unit_c", sums, "(a+d)/sqrt((a+d)^2+(b-c)^2)")]
         turn.append(script.custom("unit_s", sums, "(b-c)/sqrt((a+d)^2+(b-c)^2)"))
         return [script.custom("ax", [x, y, *turn], "a*c-b*d"), script.custom("ay", [x, y, *turn], "a*d+b*c")]
-    together = script.put("centred", f"CONCATENATE ARG={','.join(positions)}")
+    together = script.put("turned", f"CONCATENATE ARG={','.join(positions)}")
     columns = [
         script.product(f"horn{k}", script.constant(f"horn{k}_c", rows.reshape(4, -1)), together)
         for k, rows in enumerate(_horn(reference))
@@ -330,9 +346,8 @@ def _distances(script: Script, cv: LatentCV, numbers: list[int]) -> str:
     here = vector("distances", numbers)
     if not cv.featurizer.reversal:
         return here
-    atoms = script.put("atoms", f"POSITION ATOMS={ranges(numbers)} NOPBC")
-    forward = _forward(script, cv, [f"{atoms}.{c}" for c in "xyz"[: cv.n_dims]])
-    return script.custom("ordered", [here, vector("backwards", numbers[::-1]), forward], "c*a+(1-c)*b")
+    forward = _forward(script, cv, _turned(script, cv, numbers, ""))
+    return script.custom("ordered_d", [here, vector("backwards", numbers[::-1]), forward], "c*a+(1-c)*b")
 
 
 DIALECTS = {"vector": _vector_dialect}
