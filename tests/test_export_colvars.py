@@ -1,10 +1,11 @@
 """The CV in Colvars is the CV in JAX: values, and gradients read from the forces in LAMMPS."""
 
+import contextlib
 import dataclasses
 
 import numpy as np
 import pytest
-from engines import chain, errors, ideal, random_model, require
+from engines import chain, chain_simulation, errors, float64_values, ideal, random_model, require
 
 import polyvae as pv
 from polyvae.errors import InputError
@@ -64,3 +65,35 @@ def test_what_colvars_cannot_do_is_refused(tmp_path):
     with pytest.raises(InputError, match="lengths in angstrom cannot be turned into sigma"):
         colvars.export(cv, tmp_path, dialect="namd")
     assert not list(tmp_path.iterdir())
+
+
+def test_metadynamics_of_the_chain_in_lammps(tmp_path, monkeypatch):
+    """The exported input with its block uncommented: hills, and printed latents that are those of the frames."""
+    require("lammps")
+    simulate = chain_simulation()
+    cv = random_model(chain("chain2d"), pv.Reference(planar="3d"), encoder=(16, 16))
+    colvars.export(cv, tmp_path, data=chain("chain2d"))
+    text = (tmp_path / "colvars.in").read_text()
+    start = text.index("# metadynamics {")
+    text = text[:start] + text[start:].replace("# ", "").replace("#", "").replace("Frequency 500", "Frequency 50")
+    (tmp_path / "colvars.in").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    with contextlib.closing(colvars.load_lammps()(cmdargs=["-log", "none", "-screen", "none"])) as engine:
+        engine.commands_list(simulate.setup_commands(simulate.FLAT, seed=5))
+        engine.command("run 2000 pre no post no")
+        engine.commands_list(
+            ["unfix flat", "fix latent all colvars colvars.in output run", "fix flat all enforce2d"]
+        )
+        engine.command("dump frames all custom 100 frames.dump xu yu zu")
+        engine.command('dump_modify frames sort id format line "%.17g %.17g %.17g"')
+        engine.command("run 2000")
+        bias = engine.extract_fix("latent", 0, 0)
+    lines = (tmp_path / "frames.dump").read_text().split("ITEM: ATOMS")[1:]
+    frames = np.array([np.loadtxt(part.splitlines()[1:13]) for part in lines])
+    assert frames.shape == (21, 12, 3)
+    printed = np.loadtxt(tmp_path / "run.colvars.traj")[:, 1:3]
+    difference = np.abs(printed - float64_values(cv, frames[:, :, :2])[0]).max()
+    print(f"\nColvars, metadynamics in LAMMPS: printed latents differ by {difference:.1e}; bias {bias:.2f} kT")
+    assert difference <= 1e-8
+    np.testing.assert_allclose(printed, cv.transform(frames[:, :, :2] - frames[:, :1, :2]), atol=1e-5)
+    assert bias > 0.1, "hills were deposited"

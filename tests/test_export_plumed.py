@@ -2,15 +2,19 @@
 
 import dataclasses
 import itertools
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from engines import chain, cube, errors, float64_values, ideal, random_model, require, wrapped
+from engines import chain, chain_simulation, cube, errors, float64_values, ideal, random_model, require, wrapped
 
 import polyvae as pv
+from polyvae import geometry
 from polyvae.errors import InputError
 from polyvae.export import plumed, pycv
 from polyvae.export.common import walk
@@ -162,3 +166,72 @@ def test_the_input_runs_in_the_driver_and_its_biases_work(bias, tmp_path):
     z = cv.transform(traj)
     assert (grid[0] < z.min(axis=0)).all()
     assert (grid[1] > z.max(axis=0)).all()
+
+
+def test_metadynamics_of_the_chain_driven_from_python(tmp_path, monkeypatch):
+    """Langevin dynamics of a chain like that of the data, biased by the exported input; latents of its frames."""
+    require("plumed")
+    simulate = chain_simulation()
+    traj = chain("chain2d")
+    cv = random_model(traj, pv.PrincipalAxes())
+    plumed.export(cv, tmp_path, data=traj)
+    text = (tmp_path / "plumed.dat").read_text().replace("# METAD", "METAD").replace("PACE=500", "PACE=20")
+    (tmp_path / "plumed.dat").write_text(text.replace("STRIDE=100", "STRIDE=10 FMT=%.12f"))
+    monkeypatch.chdir(tmp_path)
+    engine = _engine(12, simulate.DT)
+
+    def energy(x):
+        d = geometry.distances(x, np.stack(np.triu_indices(12, 2), axis=1)) ** -6
+        b = x[1:] - x[:-1]
+        bonds = jnp.sqrt(jnp.sum(b**2, axis=1))
+        cosine = jnp.sum(b[1:] * b[:-1], axis=1) / (bonds[1:] * bonds[:-1])
+        lj = 4 * simulate.FLAT.epsilon * jnp.sum(d**2 - d)
+        return lj + jnp.sum(simulate.BOND_K * (bonds - 1) ** 2) + simulate.FLAT.angle_k * jnp.sum(2 * (1 - cosine))
+
+    gradient = jax.jit(jax.grad(energy))
+    rng = np.random.default_rng(1)
+    x, v, frames = traj.positions[0].astype(float), rng.normal(size=(12, 2)), []
+    keep, dt = np.exp(-simulate.DT), simulate.DT
+    for step in range(400):
+        if step % 10 == 0:
+            frames.append(x)
+        with jax.enable_x64(True):
+            force = -np.asarray(gradient(x)) + _biasing_force(engine, step, x)
+        v = keep * (v + dt * force) + np.sqrt(1 - keep**2) * rng.normal(size=v.shape)
+        x = x + dt * v
+    engine.finalize()
+    printed = np.loadtxt("COLVAR")[:, 1:3]
+    difference = np.abs(printed - float64_values(cv, np.array(frames))[0]).max()
+    hills = np.loadtxt("HILLS")
+    print(f"\nPLUMED, metadynamics: printed latents differ by {difference:.1e}; {len(hills)} hills")
+    assert difference <= 1e-8
+    assert len(hills) >= 19
+    np.testing.assert_allclose(printed, cv.transform(np.array(frames)), atol=1e-5)
+
+
+def _engine(n_atoms: int, dt: float):
+    import plumed as engine
+
+    engine = engine.Plumed()
+    engine.cmd("setNaturalUnits")
+    engine.cmd("setNatoms", n_atoms)
+    engine.cmd("setMDEngine", "python")
+    engine.cmd("setTimestep", dt)
+    engine.cmd("setKbT", 1.0)
+    engine.cmd("setPlumedDat", "plumed.dat")
+    engine.cmd("setLogFile", os.devnull)
+    engine.cmd("init")
+    return engine
+
+
+def _biasing_force(engine, step: int, x: np.ndarray) -> np.ndarray:
+    n = len(x)
+    positions, forces = np.zeros((n, 3)), np.zeros((n, 3))
+    positions[:, :2] = x
+    arrays = {"Masses": np.ones(n), "Charges": np.zeros(n), "Virial": np.zeros((3, 3))}
+    arrays |= {"Positions": positions, "Forces": forces}
+    engine.cmd("setStep", step)
+    for name, array in arrays.items():
+        engine.cmd(f"set{name}", array)
+    engine.cmd("calc")
+    return forces[:, :2]
