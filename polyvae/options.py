@@ -152,7 +152,10 @@ EXPORTING = {
         None,
     ),
     "dialect": (
-        Annotated[str | None, typer.Option("--dialect", help="Of PLUMED [default: vector, for 2.10 and newer].")],
+        Annotated[
+            str | None,
+            typer.Option("--dialect", help="plumed: vector, or ann for old ones; colvars: lammps, namd, gromacs."),
+        ],
         None,
     ),
 }

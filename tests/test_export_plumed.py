@@ -17,7 +17,7 @@ import polyvae as pv
 from polyvae import geometry
 from polyvae.errors import InputError
 from polyvae.export import plumed, pycv
-from polyvae.export.common import walk
+from polyvae.export.common import featurizer_name, walk
 
 LENGTH = 10.0  # of a periodic box: twice a bond fits into it, a stretched chain does not
 FEATURIZERS = {
@@ -63,6 +63,24 @@ def test_pycv(name, featurizer, tmp_path):
     cv = random_model(traj, FEATURIZERS[featurizer])
     pycv.export(cv, tmp_path)
     compare(cv, tmp_path, traj.positions, f"PLUMED pycv, {name}, {featurizer}", length=LENGTH, module=pycv)
+
+
+@pytest.mark.parametrize(
+    ("name", "featurizer", "tolerance"),
+    [
+        ("chain2d", pv.Reference(planar="3d", pdb_grid=True), 1e-8),
+        ("chain3d", pv.Reference(pdb_grid=True), 1e-8),
+        ("chain3d", pv.Reference(), 1e-5),
+        ("chain3d", pv.PairDistances(every=2), 1e-8),
+    ],
+)
+def test_ann_dialect(name, featurizer, tolerance, tmp_path):
+    require("plumed")
+    traj = chain(name)
+    cv = random_model(traj, featurizer)
+    plumed.export(cv, tmp_path, dialect="ann")
+    what = f"PLUMED ann, {name}, {featurizer_name(cv)}{', PDB grid' if 'pdb_grid=True' in str(featurizer) else ''}"
+    compare(cv, tmp_path, traj.positions, what, length=LENGTH, tolerance=tolerance)
 
 
 @pytest.mark.parametrize("n_dims", [2, 3], ids=["2-D", "3-D"])
@@ -125,8 +143,15 @@ def test_what_plumed_cannot_do_is_refused(tmp_path):
     with pytest.raises(InputError, match=r'sign="none".*train with sign="chain".*pycv'):
         plumed.export(cv, tmp_path)
     cv = random_model(ideal(3), pv.PrincipalAxes(), encoder=(8,))
-    with pytest.raises(InputError, match="dialect must be vector"):
+    with pytest.raises(InputError, match="dialect must be vector or ann; got 'lepton'"):
         plumed.export(cv, tmp_path, dialect="lepton")
+    with pytest.raises(
+        InputError, match="PrincipalAxes model cannot run in PLUMED's ann dialect.*--dialect vector"
+    ):
+        plumed.export(cv, tmp_path, dialect="ann")
+    spatial = random_model(ideal(3), pv.Reference(), encoder=(8,))
+    with pytest.raises(InputError, match="numbers atoms up to 99999; got atom 100000.*--dialect vector"):
+        plumed.export(spatial, tmp_path, dialect="ann", atoms=range(99_994, 100_001))
     for atoms, text in (
         ("1-6", r"takes 7 beads; got 6 atom numbers \(1-6\).*--atoms 1-7"),
         ("0-6", "from 1 up; got 0"),

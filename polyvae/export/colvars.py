@@ -23,11 +23,11 @@ from polyvae.export.common import (
     bias_grid,
     digits,
     encoder_layers,
+    refuse_all_but_rotations,
     statistics,
-    unequal_masses,
     write_readme,
 )
-from polyvae.featurize import PairDistances, PrincipalAxes
+from polyvae.featurize import PairDistances
 from polyvae.files import replacing_folder
 from polyvae.trajectory import unit_factor
 
@@ -64,7 +64,7 @@ def export(
             holds files.
     """
     numbers = atom_numbers(cv, atoms)
-    _refuse(cv)
+    refuse_all_but_rotations(cv, "Colvars", "export to plumed or pycv, which can")
     if dialect is not None and dialect not in ENGINES:
         raise InputError(f"the dialect of Colvars must be {', '.join(ENGINES)}; got {dialect!r}")
     unit = cv.length_unit
@@ -108,32 +108,6 @@ def export(
             ],
             checked=CHECKED,
             stats=stats,
-        )
-
-
-def _refuse(cv: LatentCV) -> None:
-    """Raise `InputError` for what Colvars cannot compute, with what to do."""
-    kind, other = cv.featurizer, "export to plumed or pycv, which have it"
-    if isinstance(kind, PrincipalAxes):
-        raise InputError(
-            "a PrincipalAxes model cannot run in Colvars, which has no principal frame with signs from the chain; "
-            "train with --align reference or distances, or " + other
-        )
-    if kind.reversal:
-        raise InputError("reversal=True cannot run in Colvars, which cannot reorder beads; " + other)
-    if isinstance(kind, PairDistances):
-        return
-    if cv.n_dims == 2 and kind.planar != "3d":
-        raise InputError(
-            "a Reference model of 2-D data cannot run in Colvars, which superposes in space and may turn the "
-            'plane over; train with pv.Reference(planar="3d") or --align distances, or ' + other
-        )
-    if cv.n_dims == 3 and kind.mirror:
-        raise InputError("mirror=True cannot run in Colvars, whose superposition is a proper rotation; " + other)
-    if unequal_masses(cv):
-        raise InputError(
-            "a Reference model of unequal masses cannot run in Colvars, which superposes without masses; train on "
-            "a trajectory without masses, or " + other
         )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from polyvae.cv import LatentCV
 from polyvae.errors import InputError
+from polyvae.featurize import PairDistances, PrincipalAxes
 from polyvae.sources import chunks_of
 from polyvae.trajectory import chain_bonds
 
@@ -201,8 +202,32 @@ def featurizer_name(cv: LatentCV) -> str:
     return f"{type(cv.featurizer).__name__}({', '.join(options)})"
 
 
-def unequal_masses(cv: LatentCV) -> bool:
-    return getattr(cv.featurizer, "masses", None) is not None
+def refuse_all_but_rotations(cv: LatentCV, engine: str, otherwise: str) -> None:
+    """Raise `InputError` for a featurizer that is neither distances nor a plain superposition in space."""
+    kind = cv.featurizer
+    if isinstance(kind, PrincipalAxes):
+        raise InputError(
+            f"a PrincipalAxes model cannot run in {engine}, which has no principal frame with signs from the "
+            f"chain; train with --align reference or distances, or {otherwise}"
+        )
+    if kind.reversal:
+        raise InputError(f"reversal=True cannot run in {engine}, which cannot reorder beads; {otherwise}")
+    if isinstance(kind, PairDistances):
+        return
+    if cv.n_dims == 2 and kind.planar != "3d":
+        raise InputError(
+            f"a Reference model of 2-D data cannot run in {engine}, which superposes in space and may turn the "
+            f'plane over; train with pv.Reference(planar="3d") or --align distances, or {otherwise}'
+        )
+    if cv.n_dims == 3 and kind.mirror:
+        raise InputError(
+            f"mirror=True cannot run in {engine}, whose superposition is a proper rotation; {otherwise}"
+        )
+    if kind.masses is not None:
+        raise InputError(
+            f"a Reference model of unequal masses cannot run in {engine}, which superposes without masses; train "
+            f"on a trajectory without masses, or {otherwise}"
+        )
 
 
 def write_readme(

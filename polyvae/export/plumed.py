@@ -1,7 +1,7 @@
 """The CV as PLUMED input: nothing but text, for every engine that PLUMED is patched into or linked with.
 
-Source: the PLUMED manual, https://www.plumed.org/doc (actions POSITION, DIAGONALIZE, MATRIX_VECTOR_PRODUCT,
-CUSTOM); Tribello et al., 10.1016/j.cpc.2013.09.018.
+Source: the PLUMED manual, https://www.plumed.org/doc (actions WHOLEMOLECULES, FIT_TO_TEMPLATE, ANN); Tribello et
+al., 10.1016/j.cpc.2013.09.018.
 """
 
 import os
@@ -12,18 +12,21 @@ import numpy as np
 
 from polyvae.cv import LatentCV
 from polyvae.errors import InputError
+from polyvae.export import plumed_vectors
 from polyvae.export.common import (
     atom_numbers,
     bias_grid,
     digits,
     encoder_layers,
     ranges,
+    refuse_all_but_rotations,
     statistics,
     walk,
     write_readme,
 )
-from polyvae.featurize import PairDistances, PrincipalAxes
+from polyvae.featurize import PairDistances
 from polyvae.files import replacing_folder
+from polyvae.superposition import round_to_grid
 
 CHECKED = "PLUMED 2.11 (the kernel in the hillclimber 0.1.8 wheel)"
 UNITS = {"nm": "UNITS LENGTH=nm", "angstrom": "UNITS LENGTH=A", "sigma": "UNITS NATURAL"}
@@ -31,12 +34,7 @@ WHOLE_NOTE = (
     "WHOLEMOLECULES makes the molecule whole along its bonds before the CV sees it; without that line a chain "
     "that a periodic boundary cuts has wrong latents."
 )
-_VARIABLES = "abcdfghijk"  # no "e", which is a number to PLUMED's parser
-_ONE = "vae_one"  # an unused argument where all others may be 0, for PLUMED then leaves out the derivative
-_COS, _SIN = np.cos(1), np.sin(1)
-_ABOUT_Z = np.array([[_COS, -_SIN, 0], [_SIN, _COS, 0], [0, 0, 1]])
-_ABOUT_X = np.array([[1, 0, 0], [0, _COS, -_SIN], [0, _SIN, _COS]])
-_TURNS = {2: _ABOUT_Z[:2, :2], 3: _ABOUT_Z @ _ABOUT_X @ _ABOUT_Z}  # no entry is 0
+_PDB_ATOMS, _PDB_THOUSANDTHS = 99_999, 900_000  # what the columns of a PDB hold
 
 
 def export(
@@ -57,11 +55,14 @@ def export(
         folder: where to write; made if need be.
         atoms: see `common.atom_numbers`.
         data: see `common.statistics`; widths and bounds of the METAD and OPES_METAD lines.
-        dialect: "vector" (PLUMED 2.10 and newer).
+        dialect: "vector" (PLUMED 2.10 and newer), or "ann" for older ones with the module annfunc, which has
+            `PairDistances`, and `Reference` in 3-D or with `planar="3d"`, rounded to six digits unless it is on
+            the PDB grid.
         force: write into a folder that holds files.
 
     Raises:
-        InputError: atom numbers that do not fit; `PrincipalAxes(sign="none")`; a folder that holds files.
+        InputError: atom numbers that do not fit; `PrincipalAxes(sign="none")`; what a dialect has not; a folder
+            that holds files.
     """
     if dialect not in DIALECTS:
         raise InputError(f"the dialect must be {' or '.join(DIALECTS)}; got {dialect!r}")
@@ -80,6 +81,7 @@ def export(
             files={
                 "plumed.dat": "units, output and biases; edit this one",
                 "latent.dat": "computes the latents; leave it as it is",
+                **({"reference.pdb": "the reference"} if (place / "reference.pdb").exists() else {}),
             },
             use="Copy all files to the folder of the run and give `plumed.dat` to the engine, or, on frames:\n\n"
             "```sh\nplumed driver --plumed plumed.dat --ixyz frames.xyz"
@@ -120,240 +122,63 @@ def main_input(cv: LatentCV, stats: dict | None, cv_lines: str) -> str:
     )
 
 
-class Script(list):
-    """Lines of PLUMED input; labels of what is not for the user begin with "vae_"."""
-
-    def put(self, label: str, action: str) -> str:
-        self.append(f"vae_{label}: {action}")
-        return f"vae_{label}"
-
-    def constant(self, label: str, values) -> str:
-        values = np.asarray(values, np.float64)
-        shape = f" NROWS={values.shape[0]} NCOLS={values.shape[1]}" if values.ndim == 2 else ""
-        return self.put(label, f"CONSTANT{shape} NOLOG VALUES={','.join(digits(values))}")
-
-    def custom(self, label: str, arguments: Sequence[str], function: str) -> str:
-        """A function of the arguments a, b, c, ...; vectors before scalars."""
-        names = ",".join(_VARIABLES[: len(arguments)])
-        return self.put(label, f"CUSTOM ARG={','.join(arguments)} VAR={names} FUNC={function} PERIODIC=NO")
-
-    def sum(self, label: str, vector: str) -> str:
-        return self.put(label, f"SUM ARG={vector} PERIODIC=NO")
-
-    def dot(self, label: str, vector: str, coefficients) -> str:
-        products = self.custom(f"{label}_p", [vector, self.constant(f"{label}_c", coefficients)], "a*b")
-        return self.sum(label, products)
-
-    def product(self, label: str, matrix: str, vector: str) -> str:
-        return self.put(label, f"MATRIX_VECTOR_PRODUCT ARG={matrix},{vector}")
-
-    def element(self, label: str, vector: str, k: int) -> str:
-        return self.sum(label, self.put(f"{label}_s", f"SELECT_COMPONENTS ARG={vector} COMPONENTS={k + 1}"))
-
-    def sign(self, label: str, scalar: str) -> str:
-        """1 where it is not negative, else -1; with derivative 0."""
-        return self.custom(label, [scalar], "2*step(a)-1")
-
-
 def _vector_dialect(cv: LatentCV, numbers: list[int], folder: Path) -> tuple[list[str], list[str]]:
-    """Lines that compute z0, z1, ... with actions on vectors and matrices, and notes for the README."""
-    script = Script([f"{_ONE}: CONSTANT VALUE=1 NOLOG"])
+    """Lines that compute z0, z1, ..., and notes for the README."""
+    note = "This text needs PLUMED 2.10 or newer; for older ones there is `--dialect ann`."
+    return plumed_vectors.latent_lines(cv, numbers), [note]
+
+
+def _ann_dialect(cv: LatentCV, numbers: list[int], folder: Path) -> tuple[list[str], list[str]]:
+    """Lines for PLUMED before 2.10: FIT_TO_TEMPLATE on a PDB, scalars, and the module annfunc."""
+    refuse_all_but_rotations(cv, "PLUMED's ann dialect", "export with --dialect vector, or to pycv")
+    notes = ["This text needs PLUMED 2.5 or newer with the module annfunc (`configure --enable-modules=annfunc`)."]
+    lines, layers = [], encoder_layers(cv)
     if isinstance(cv.featurizer, PairDistances):
-        features, order = _distances(script, cv, numbers), slice(None)
+        inputs = [f"vae_d{k}" for k in range(len(cv.featurizer.pairs))]
+        for label, (i, j) in zip(inputs, np.asarray(cv.featurizer.pairs).tolist(), strict=True):
+            lines.append(f"{label}: DISTANCE ATOMS={numbers[i]},{numbers[j]} NOPBC")
     else:
-        positions = _centred(script, cv, _positions(script, cv, numbers))
-        frame = _principal if isinstance(cv.featurizer, PrincipalAxes) else _superposed
-        aligned = frame(script, cv, positions)
-        features = script.put("features", f"CONCATENATE ARG={','.join(aligned)}")
-        # PLUMED holds all x, then all y, then all z.
-        order = np.arange(cv.n_beads * cv.n_dims).reshape(cv.n_beads, cv.n_dims).T.ravel()
-    layers = encoder_layers(cv)
-    layers[0] = layers[0][0][:, order], layers[0][1]
-    for k, (weight, bias) in enumerate(layers[:-1]):
-        product = script.product(f"m{k}", script.constant(f"w{k}", weight), features)
-        features = script.custom(f"h{k}", [product, script.constant(f"b{k}", bias)], "tanh(a+b)")
-    for k, (weight, bias) in enumerate(zip(*layers[-1], strict=True)):
-        script.append(
-            f"z{k}: CUSTOM ARG={script.dot(f'out{k}', features, weight)} FUNC=x+({bias:.17g}) PERIODIC=NO"
-        )
-    return script, ["This text needs PLUMED 2.10 or newer."]
-
-
-def _positions(script: Script, cv: LatentCV, numbers: list[int]) -> list[str]:
-    """Vectors x, y(, z) of the beads, in the canonical order where the model asks for one.
-
-    Turned by a fixed rotation, which features do not depend on: where an entry of a matrix is exactly 0, as all
-    with z of a flat molecule, PLUMED leaves out its derivative.
-    """
-    here = _turned(script, cv, numbers, "")
-    if not cv.featurizer.reversal:
-        return here
-    forward, back = _forward(script, cv, here), _turned(script, cv, numbers[::-1], "back_")
-    return [
-        script.custom(f"ordered_{c}", [one, other, forward], "c*a+(1-c)*b")
-        for c, one, other in zip("xyz", here, back, strict=False)
+        _write_reference(folder / "reference.pdb", cv, numbers)
+        lines.append("FIT_TO_TEMPLATE REFERENCE=reference.pdb TYPE=OPTIMAL NOPBC")
+        lines += [f"vae_p{k}: POSITION ATOM={number} NOPBC" for k, number in enumerate(numbers)]
+        inputs = [f"vae_p{k}.{c}" for k in range(cv.n_beads) for c in "xyz"[: cv.n_dims]]
+        notes.append("FIT_TO_TEMPLATE moves all atoms for the lines below it; put other CVs above INCLUDE.")
+        if not cv.featurizer.pdb_grid:
+            notes.append(
+                "The reference stands in reference.pdb, enlarged, as a rotation has no scale, and rounded to six "
+                "digits: latents differ by about 1e-6 from the model's. A model of pv.Reference(pdb_grid=True) "
+                "or `--dialect vector` has no such error."
+            )
+    network = [
+        f"NUM_LAYERS={len(layers) + 1}",
+        f"NUM_NODES={','.join(map(str, [len(inputs), *(len(b) for _, b in layers)]))}",
     ]
+    network.append(f"ACTIVATIONS={','.join(['Tanh'] * (len(layers) - 1) + ['Linear'])}")
+    for k, (weight, bias) in enumerate(layers):
+        network += [f"WEIGHTS{k}={','.join(digits(weight))}", f"BIASES{k}={','.join(digits(bias))}"]
+    lines.append(f"vae_ann: ANN ARG={','.join(inputs)} {' '.join(network)}")
+    lines += [f"z{k}: CUSTOM ARG=vae_ann.node-{k} FUNC=x PERIODIC=NO" for k in range(cv.latent_dim)]
+    return lines, notes
 
 
-def _turned(script: Script, cv: LatentCV, numbers: list[int], prefix: str) -> list[str]:
-    atoms = script.put(f"{prefix}atoms", f"POSITION ATOMS={ranges(numbers)} NOPBC")
-    components = [f"{atoms}.{c}" for c in "xyz"[: cv.n_dims]]
-    sums = ["+".join(f"({t:.17g})*{v}" for t, v in zip(row, "abc", strict=False)) for row in _TURNS[cv.n_dims]]
-    return [
-        script.custom(f"{prefix}{c}", [*components, _ONE], total) for c, total in zip("xyz", sums, strict=False)
-    ]
-
-
-def _forward(script: Script, cv: LatentCV, positions: list[str]) -> str:
-    """1 where the chain is in its canonical order (`geometry.canonical_order`), 0 where it is to be reversed."""
-    n = cv.n_beads
-    away = []
-    for c, vector in zip("xyz", positions, strict=False):
-        mean = script.dot(f"plain_{c}", vector, np.full(n, 1 / n))
-        away.append(script.custom(f"away_{c}", [vector, mean, _ONE], "a-b"))
-    squares = "+".join(f"{v}*{v}" for v in _VARIABLES[: len(away)])
-    asymmetry = script.dot("asymmetry", script.custom("reach", away, squares), np.arange(n) - (n - 1) / 2)
-    return script.custom("forward", [asymmetry], "step(a)")
-
-
-def _weights(cv: LatentCV) -> np.ndarray:
-    masses = cv.featurizer.masses
-    masses = np.ones(cv.n_beads) if masses is None else np.asarray(masses, np.float64)
-    return masses / masses.sum()
-
-
-def _centred(script: Script, cv: LatentCV, positions: list[str]) -> list[str]:
-    centred = []
-    for c, vector in zip("xyz", positions, strict=False):
-        mean = script.dot(f"com_{c}", vector, _weights(cv))
-        centred.append(script.custom(f"centred_{c}", [vector, mean, _ONE], "a-b"))
-    return centred
-
-
-def _principal(script: Script, cv: LatentCV, positions: list[str]) -> list[str]:
-    """Coordinates along the axes of the gyration tensor: `geometry.principal_frame` in actions."""
-    if cv.featurizer.sign == "none":
+def _write_reference(path: Path, cv: LatentCV, numbers: list[int]) -> None:
+    """The reference in the columns of a PDB, its centre exactly at the origin, as large as they hold."""
+    if max(numbers) > _PDB_ATOMS:
         raise InputError(
-            'PrincipalAxes(sign="none") leaves the direction of each axis to the eigensolver, and PLUMED has '
-            'another one; train with sign="chain" (the default), or export to pycv'
+            f"a PDB numbers atoms up to {_PDB_ATOMS}; got atom {max(numbers)}. Export with --dialect vector"
         )
-    n = cv.n_beads
-    order = np.arange(n) - (n - 1) / 2
-    matrix = script.put("positions", f"VSTACK ARG={','.join(positions)}")
-    share = script.constant("share", _weights(cv))
-    weighed = [script.custom(f"weighed_{k}", [vector, share], "a*b") for k, vector in enumerate(positions)]
-    script.put("weighed", f"VSTACK ARG={','.join(weighed)}")
-    transposed = script.put("weighed_t", "TRANSPOSE ARG=vae_weighed")
-    tensor = script.put("gyration", f"MATRIX_PRODUCT ARG={transposed},{matrix}")
-    signed = list(range(1, cv.n_dims))  # the last axis completes a right-handed frame
-    script.put("axes", f"DIAGONALIZE ARG={tensor} VECTORS={','.join(map(str, signed))}")
-
-    aligned, axes = [], []
-    for k in range(cv.n_dims):
-        axis = f"vae_axes.vecs-{k + 1}" if k + 1 in signed else _completing(script, axes)
-        along = script.product(f"along{k}", matrix, axis)
-        if k + 1 in signed or cv.featurizer.mirror:
-            sign = script.sign(f"sign{k}", script.dot(f"moment{k}", along, order))
-            along = script.custom(f"signed{k}", [along, sign], "a*b")
-            axes.append(script.custom(f"axis{k}", [axis, sign], "a*b"))
-        aligned.append(along)
-    return aligned
-
-
-def _completing(script: Script, axes: list[str]) -> str:
-    """The axis that makes one axis in 2-D, or two in 3-D, a right-handed frame."""
-    if len(axes) == 1:
-        return script.product("last", script.constant("quarter_turn", [[0, -1], [1, 0]]), axes[0])
-    turns = [script.constant(f"turn{j}", np.roll(np.eye(3), j, axis=1)) for j in (1, 2)]  # to y, z, x and z, x, y
-    parts = [script.product(f"part{k}{j}", turns[j], axes[k]) for k in (0, 1) for j in (0, 1)]
-    return script.custom("last", parts, "a*d-b*c")
-
-
-def _superposed(script: Script, cv: LatentCV, positions: list[str]) -> list[str]:
-    """The rotation that brings centred positions closest to the reference: `superposition.superpose` in actions.
-
-    In the plane from two sums. In space the largest eigenvector of Horn's matrix, 10.1364/JOSAA.4.000629, whose
-    16 entries are sums over the beads too.
-    """
-    reference = np.asarray(cv.featurizer.template(), np.float64)
-    weights = _weights(cv)[:, None]
-    reference = weights * (reference - (weights * reference).sum(axis=0))
-    reference = reference / np.abs(reference).max()  # a rotation has no scale
-    if cv.featurizer.mirror or (cv.n_dims == 2 and cv.featurizer.planar == "3d"):
-        positions = _unmirrored(script, reference, positions)
-    if cv.n_dims == 2:
-        x, y = positions
-        (ax, ay), names = reference.T, ("xx", "yx", "xy", "yy")
-        sums = [
-            script.dot(f"cov_{n}", v, a) for n, v, a in zip(names, (x, x, y, y), (ax, ay, ax, ay), strict=True)
-        ]
-        turn = [script.custom("unit_c", sums, "(a+d)/sqrt((a+d)^2+(b-c)^2)")]
-        turn.append(script.custom("unit_s", sums, "(b-c)/sqrt((a+d)^2+(b-c)^2)"))
-        return [script.custom("ax", [x, y, *turn], "a*c-b*d"), script.custom("ay", [x, y, *turn], "a*d+b*c")]
-    together = script.put("turned", f"CONCATENATE ARG={','.join(positions)}")
-    columns = [
-        script.product(f"horn{k}", script.constant(f"horn{k}_c", rows.reshape(4, -1)), together)
-        for k, rows in enumerate(_horn(reference))
+    structure = np.zeros((cv.n_beads, 3))
+    structure[:, : cv.n_dims] = np.asarray(cv.featurizer.template(), np.float64)
+    step = 1.0 if cv.featurizer.pdb_grid else np.abs(structure).max() / _PDB_THOUSANDTHS
+    counts = round_to_grid(structure, step)
+    rows = [
+        f"ATOM  {number:5d}  B   BEA A{k % 10_000:4d}    {x:8.3f}{y:8.3f}{z:8.3f}  1.00  1.00"
+        for k, (number, (x, y, z)) in enumerate(zip(numbers, counts / 1000, strict=True), start=1)
     ]
-    script.put("horn", f"VSTACK ARG={','.join(columns)}")
-    script.put("quaternion", "DIAGONALIZE ARG=vae_horn VECTORS=1")
-    q = [script.element(f"q{k}", "vae_quaternion.vecs-1", k) for k in range(4)]
-    entries = (
-        ("a*a+b*b-c*c-d*d", "2*(b*c-a*d)", "2*(b*d+a*c)"),
-        ("2*(b*c+a*d)", "a*a-b*b+c*c-d*d", "2*(c*d-a*b)"),
-        ("2*(b*d-a*c)", "2*(c*d+a*b)", "a*a-b*b-c*c+d*d"),
-    )
-    aligned = []
-    for i, row in enumerate(entries):
-        rotation = [script.custom(f"rot{i}{k}", q, entry) for k, entry in enumerate(row)]
-        aligned.append(script.custom(f"aligned{i}", [*positions, *rotation], "a*d+b*f+c*g"))
-    return aligned
+    path.write_text("\n".join([*rows, "END"]) + "\n")
 
 
-def _horn(reference: np.ndarray) -> np.ndarray:
-    """(4, 4, 3, n_beads) coefficients of all x, y, z in Horn's matrix for turning positions onto the reference."""
-
-    def moment(k, m):  # sum_i r_ik a_im
-        coefficients = np.zeros((3, len(reference)))
-        coefficients[k] = reference[:, m]
-        return coefficients
-
-    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = [[moment(k, m) for m in range(3)] for k in range(3)]
-    return np.array(
-        [
-            [xx + yy + zz, yz - zy, zx - xz, xy - yx],
-            [yz - zy, xx - yy - zz, xy + yx, zx + xz],
-            [zx - xz, xy + yx, yy - xx - zz, yz + zy],
-            [xy - yx, zx + xz, yz + zy, zz - xx - yy],
-        ]
-    )
-
-
-def _unmirrored(script: Script, reference: np.ndarray, positions: list[str]) -> list[str]:
-    """Positions as they are or mirrored, whichever a proper rotation brings closer to the reference."""
-    axes = range(len(positions))
-    h = [script.dot(f"h{i}{k}", positions[k], reference[:, i]) for i in axes for k in axes]
-    if len(positions) == 2:
-        sign = script.sign("hand", script.custom("det", h, "a*d-b*c"))
-        return [positions[0], script.custom("y_right", [positions[1], sign], "a*b")]
-    sign = script.sign("hand", script.custom("det", h, "a*(f*j-g*i)-b*(d*j-g*h)+c*(d*i-f*h)"))
-    return [script.custom(f"{c}_right", [v, sign], "a*b") for c, v in zip("xyz", positions, strict=True)]
-
-
-def _distances(script: Script, cv: LatentCV, numbers: list[int]) -> str:
-    def vector(label, beads):
-        pairs = " ".join(f"ATOMS{k + 1}={beads[i]},{beads[j]}" for k, (i, j) in enumerate(pairs_of))
-        return script.put(label, f"DISTANCE NOPBC {pairs}")
-
-    pairs_of = np.asarray(cv.featurizer.pairs).tolist()
-    here = vector("distances", numbers)
-    if not cv.featurizer.reversal:
-        return here
-    forward = _forward(script, cv, _turned(script, cv, numbers, ""))
-    return script.custom("ordered_d", [here, vector("backwards", numbers[::-1]), forward], "c*a+(1-c)*b")
-
-
-DIALECTS = {"vector": _vector_dialect}
+DIALECTS = {"vector": _vector_dialect, "ann": _ann_dialect}
 
 
 def evaluate(
@@ -422,7 +247,8 @@ def _evaluated_lines(folder: Path) -> list[str]:
     lines = []
     for line in (folder / "plumed.dat").read_text().splitlines():
         if line.startswith("INCLUDE FILE="):
-            lines += (folder / line.removeprefix("INCLUDE FILE=")).read_text().splitlines()
+            text = (folder / line.removeprefix("INCLUDE FILE=")).read_text()
+            lines += text.replace("REFERENCE=", f"REFERENCE={folder.absolute()}/").splitlines()
         elif not line.startswith(("#", "PRINT")):
             lines.append(line)
     return lines

@@ -43,8 +43,8 @@ def plumedCalculate(action):
     values, gradients = evaluate(positions[:, : cv.n_dims])
     slopes = np.zeros((cv.latent_dim, *positions.shape))
     slopes[:, :, : cv.n_dims] = gradients
-    boxes = -np.einsum("nk,znl->zkl", positions, slopes)  # the derivative with respect to the cell
-    return {f"z{k}": (float(values[k]), slopes[k], boxes[k]) for k in range(cv.latent_dim)}
+    # Without periodic boundaries PLUMED finds the virial itself: a derivative of the cell would count twice.
+    return {f"z{k}": (float(values[k]), slopes[k], np.zeros((3, 3))) for k in range(cv.latent_dim)}
 '''
 
 
