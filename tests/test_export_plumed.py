@@ -234,6 +234,24 @@ def test_metadynamics_of_the_chain_driven_from_python(tmp_path, monkeypatch):
     np.testing.assert_allclose(printed, cv.transform(np.array(frames)), atol=1e-5)
 
 
+def test_the_virial_is_that_of_the_forces(tmp_path, monkeypatch):
+    """For constant pressure: -sum_i r_i f_i, once, whichever way the CV is computed."""
+    require("plumed")
+    traj = ideal(2)
+    cv = random_model(traj, pv.PrincipalAxes(), encoder=(4,))
+    for module in (plumed, pycv):
+        folder = tmp_path / module.__name__
+        module.export(cv, folder)
+        (folder / "plumed.dat").write_text((folder / "plumed.dat").read_text() + "BIASVALUE ARG=z0\n")
+        monkeypatch.chdir(folder)
+        monkeypatch.syspath_prepend(folder)
+        monkeypatch.delitem(sys.modules, pycv.NAME, raising=False)
+        x, virial = traj.positions[0].astype(float) + 5, np.zeros((3, 3))
+        forces = _biasing_force(_engine(7, 1.0), 0, x, virial)
+        assert np.abs(forces).max() > 0.01
+        np.testing.assert_allclose(virial[:2, :2], -x.T @ forces, atol=1e-12)
+
+
 def _engine(n_atoms: int, dt: float):
     import plumed as engine
 
@@ -249,11 +267,15 @@ def _engine(n_atoms: int, dt: float):
     return engine
 
 
-def _biasing_force(engine, step: int, x: np.ndarray) -> np.ndarray:
+def _biasing_force(engine, step: int, x: np.ndarray, virial: np.ndarray | None = None) -> np.ndarray:
     n = len(x)
     positions, forces = np.zeros((n, 3)), np.zeros((n, 3))
     positions[:, :2] = x
-    arrays = {"Masses": np.ones(n), "Charges": np.zeros(n), "Virial": np.zeros((3, 3))}
+    arrays = {
+        "Masses": np.ones(n),
+        "Charges": np.zeros(n),
+        "Virial": np.zeros((3, 3)) if virial is None else virial,
+    }
     arrays |= {"Positions": positions, "Forces": forces}
     engine.cmd("setStep", step)
     for name, array in arrays.items():
