@@ -89,9 +89,8 @@ def tell(model: dict, unit: str) -> None:
             f"squared error {s['squared_error']:.3f} {unit}² (FVE {s['fve']:.3f}, RMSD {s['rmsd']:.3f} {unit})"
         )
     s = model["score"]["frames"]["all"]
-    listed = {
-        name: ", ".join(f"{v:.2f}" for v in values) for name, values in s.items() if isinstance(values, list)
-    }
+    names = ("latent_mean", "aggregated_std", "kl_per_latent")
+    listed = {name: ", ".join(f"{v:.2f}" for v in s[name]) for name in names}
     print(
         f"  encoder: mean {listed['latent_mean']}; aggregated std {listed['aggregated_std']}; "
         f"mean std {', '.join(f'{v:.3f}' for v in model['mean_std'])}; KL per latent {listed['kl_per_latent']}"

@@ -20,9 +20,11 @@ from polyvae.batches import map_frames
 from polyvae.console import frame_bar, notes, print_optimum, print_scores, print_sweep, say, training_bar
 from polyvae.cv import LatentCV, load_cv
 from polyvae.errors import InputError
+from polyvae.export import TARGETS, export_files
 from polyvae.files import check_output, replacing, replacing_folder
 from polyvae.io.write import WRITERS, check_trajectory_output
 from polyvae.options import (
+    EXPORTING,
     FEATURIZERS,
     OBJECTIVES,
     ONE_MODEL,
@@ -316,6 +318,24 @@ def score(
     scores = pv.score(cv, data, generated=generated, lag=lag, seed=seed)
     _write_json(out, scores)
     print_scores(scores)
+
+
+@app.command()
+@takes(exporting=EXPORTING, reading=READING)
+def export(
+    model: Model,
+    exporting: dict,
+    reading: dict,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
+    force: Force = False,
+):
+    """Write the CV as input of an MD engine, with a README that says how to use it.
+
+    Example: polyvae export model.safetensors --to plumed --data run.xtc --top chain.pdb --out plumed
+    """
+    known("to", exporting["to"], TARGETS)
+    cv = load_cv(model)
+    print(export_files(cv, out, reading=_for_reading(_as_the_model(reading, cv)), force=force, **exporting))
 
 
 @app.command()

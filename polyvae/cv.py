@@ -157,6 +157,8 @@ class LatentCV:
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
             raise InputError(f"z must have shape (n, {self.latent_dim}); got {z.shape}")
         if self.featurizer.coordinates or coordinates:
+            if not self.featurizer.coordinates:
+                self.featurizer.check_joined()  # within a compiled function the pairs are not known
             return self._map(_decode, z)
         return np.maximum(self._map(_decode_features, z), 0)
 

@@ -242,14 +242,15 @@ class PairDistances(eqx.Module):
         Raises:
             InputError: the pairs leave out beads, or fall into parts with no distance between them.
         """
-        self._check_joined()
+        self.check_joined()
         return coordinates_from_distances(features, self.pairs, self.n_beads, n_dims)
 
     def margins(self, positions: Float[Array, "beads dims"]) -> dict[str, Float[Array, ""]]:
         """Nothing but the margin of `reversal`: there is no frame that could be undefined."""
         return _reversal_margin(self, positions)
 
-    def _check_joined(self):
+    def check_joined(self) -> None:
+        """Raise `InputError` where the pairs leave beads without any distance to bead 0."""
         if self.pairs is None:
             raise InputError("this PairDistances has no pairs yet; use the featurizer that .fit(traj) returns")
         if isinstance(self.pairs, jax.core.Tracer):

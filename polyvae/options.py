@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 import polyvae as pv
+from polyvae.export import TARGETS
 from polyvae.train import BETA_SCHEDULES, LR_SCHEDULES
 
 OBJECTIVES = {
@@ -116,6 +117,43 @@ TRAINING = {
     "patience": (
         Annotated[
             int | None, typer.Option("--patience", min=1, help="Epochs without progress [default: a fifth].")
+        ],
+        None,
+    ),
+}
+# By the name in `polyvae.export.export_files`.
+EXPORTING = {
+    "to": (
+        Annotated[str, typer.Option("--to", help=f"Engine: {', '.join(TARGETS)}.")],
+        inspect.Parameter.empty,
+    ),
+    "atoms": (
+        Annotated[
+            str | None,
+            typer.Option("--atoms", help='Its atoms, from 1: "1-12,20" [default: by --select, else the first].'),
+        ],
+        None,
+    ),
+    "data": (
+        Annotated[
+            list[Path] | None,
+            typer.Option("--data", metavar="TRAJ", help="For widths and bounds of metadynamics; repeatable."),
+        ],
+        None,
+    ),
+    "check": (
+        Annotated[
+            list[Path] | None,
+            typer.Option(
+                "--check", metavar="TRAJ", help="Evaluate in the engine, if it is here, on these frames."
+            ),
+        ],
+        None,
+    ),
+    "dialect": (
+        Annotated[
+            str | None,
+            typer.Option("--dialect", help="plumed: vector, or ann for old ones; colvars: lammps, namd, gromacs."),
         ],
         None,
     ),

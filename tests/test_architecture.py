@@ -55,7 +55,8 @@ LAYERS = {
     "__main__": "top",
     "__init__": "top",
 }
-HEAVY = ("mdtraj", "MDAnalysis", "matplotlib", "typer", "tqdm", "openmm", "pysages")
+HEAVY = ("mdtraj", "MDAnalysis", "matplotlib", "typer", "tqdm")
+HEAVY += ("openmm", "pysages", "plumed", "lammps", "polyvae.export")
 
 
 def modules():

@@ -233,7 +233,7 @@ def test_the_command_line_says_one_line_and_leaves_nothing(tmp_path, capfd, case
     last = err.strip().splitlines()[-1]
     assert last.startswith("polyvae: error: ")
     assert "Traceback" not in err
-    assert {"unit": "furlong", "few": "at least one batch of 256", "constant": "same conformation"}.get(
+    assert {"unit": "furlong", "few": "at least one batch of 256", "constant": "all the same"}.get(
         case, "run.npz"
     ) in last
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]

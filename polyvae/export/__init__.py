@@ -1,1 +1,138 @@
-"""The latent collective variable inside simulation engines."""
+"""A latent CV inside MD engines: the same number, and the same force, as in an analysis script.
+
+Each module here is one engine: `export(cv, folder, atoms=, data=, force=)` writes what the engine reads, and
+`evaluate(folder, cv, frames, atoms=)`, where there is one, has the engine compute it. No engine is needed to
+export.
+"""
+
+import importlib
+import inspect
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from polyvae.cv import LatentCV
+from polyvae.errors import InputError
+from polyvae.export.common import atom_numbers, exact, ranges
+from polyvae.io.read import read, stream
+from polyvae.io.topology import read_topology
+
+# By the name on the command line: the module, and the number that its engine gives to the first atom.
+TARGETS = {
+    "plumed": ("polyvae.export.plumed", 1),
+    "pycv": ("polyvae.export.pycv", 1),
+    "colvars": ("polyvae.export.colvars", 1),
+    "openmm": ("polyvae.export.openmm", 0),
+}
+_CHECKED_FRAMES = 50
+
+
+def write(
+    cv: LatentCV,
+    to: str,
+    folder: str | os.PathLike,
+    *,
+    atoms: str | Sequence[int] | None = None,
+    n_atoms: int | None = None,
+    data=None,
+    force: bool = False,
+    **options,
+) -> None:
+    """Export to an engine by its name in `TARGETS`.
+
+    Args:
+        atoms: the engine's atoms, from 1, that are the model's beads, as numbers or as text such as "1-12,20".
+        n_atoms: how many atoms there are, where that is known.
+        data: a trajectory for widths and bounds of metadynamics.
+        options: what one exporter takes and others do not; those that are None are left out.
+
+    Raises:
+        InputError: a name or an option that is not known; what the exporter refuses.
+    """
+    module, first = _module(to)
+    options = {name: value for name, value in options.items() if value is not None}
+    for name in options:
+        if name not in inspect.signature(module.export).parameters:
+            raise InputError(f"{to} has no {name}; leave out --{name}")
+    numbers = atom_numbers(cv, atoms, n_atoms)
+    if atoms is not None:
+        options["atoms"] = [number - 1 + first for number in numbers]
+    module.export(cv, folder, data=data, force=force, **options)
+
+
+def compare(
+    cv: LatentCV,
+    to: str,
+    folder: str | os.PathLike,
+    frames: np.ndarray,
+    *,
+    atoms: str | Sequence[int] | None = None,
+) -> tuple[int, float, float]:
+    """Evaluate what was exported in its engine and compare with the model in float64.
+
+    Args:
+        frames: (n_frames, n_beads, n_dims) in the model's unit; of many, 50 spread evenly are taken.
+
+    Returns:
+        The number of frames, and the largest differences of a latent and of an entry of its gradient.
+
+    Raises:
+        InputError: the engine is not installed, or there is no check for it.
+    """
+    module, first = _module(to)
+    if not hasattr(module, "evaluate"):
+        raise InputError(f"there is no check for {to}; the README in {os.fspath(folder)} says how to compare")
+    frames = frames[np.unique(np.linspace(0, len(frames) - 1, _CHECKED_FRAMES).astype(int))].astype(np.float64)
+    numbers = [number - 1 + first for number in atom_numbers(cv, atoms)]
+    values, gradients = module.evaluate(folder, cv, frames, atoms=numbers)
+    model = exact(cv)
+    expected, slopes = (np.array(part) for part in zip(*map(model, frames), strict=True))
+    return len(frames), float(np.abs(values - expected).max()), float(np.abs(gradients - slopes).max())
+
+
+def export_files(
+    cv: LatentCV,
+    folder: str | os.PathLike,
+    *,
+    to: str,
+    atoms: str | None,
+    data: Sequence[Path] | None,
+    check: Sequence[Path] | None,
+    reading: dict,
+    force: bool,
+    **options,
+) -> str:
+    """What `polyvae export` does: `write` and `compare` with trajectories from files; says what was done.
+
+    Args:
+        reading: options of `polyvae.read`; with a selection and no atom numbers the selected atoms are the beads.
+    """
+    topology, select = reading["topology"], reading["select"]
+    n_atoms = None
+    if topology is not None:
+        known = read_topology(topology, select if atoms is None else None)
+        n_atoms = known.n_total
+        if atoms is None and select is not None:
+            atoms = ranges((known.chosen + 1).tolist())
+    elif select is not None and atoms is None:
+        raise InputError("a selection needs the topology that it selects from; give --top, or atoms by --atoms")
+    frames = None if check is None else cv.frames(read(check, **reading))
+    trajectory = None if data is None else stream(data, **reading)
+    write(cv, to, folder, atoms=atoms, n_atoms=n_atoms, data=trajectory, force=force, **options)
+    done = f"{cv} for {to} in {folder}; {Path(folder) / 'README.md'} says how to use it"
+    if frames is None:
+        return done
+    n, value, gradient = compare(cv, to, folder, frames, atoms=atoms)
+    return (
+        f"{done}\nevaluated in the engine on {n} frames: latents differ by at most {value:.1e}, gradients by "
+        f"{gradient:.1e} per {cv.length_unit}"
+    )
+
+
+def _module(to: str):
+    if to not in TARGETS:
+        raise InputError(f"a CV can be exported to {', '.join(TARGETS)}; got {to!r}")
+    name, first = TARGETS[to]
+    return importlib.import_module(name), first

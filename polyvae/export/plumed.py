@@ -1,0 +1,254 @@
+"""The CV as PLUMED input: nothing but text, for every engine that PLUMED is patched into or linked with.
+
+Source: the PLUMED manual, https://www.plumed.org/doc (actions WHOLEMOLECULES, FIT_TO_TEMPLATE, ANN); Tribello et
+al., 10.1016/j.cpc.2013.09.018.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from polyvae.cv import LatentCV
+from polyvae.errors import InputError
+from polyvae.export import plumed_vectors
+from polyvae.export.common import (
+    atom_numbers,
+    bias_grid,
+    digits,
+    encoder_layers,
+    ranges,
+    refuse_all_but_rotations,
+    statistics,
+    walk,
+    write_readme,
+)
+from polyvae.featurize import PairDistances
+from polyvae.files import replacing_folder
+from polyvae.superposition import round_to_grid
+
+CHECKED = "PLUMED 2.11 (the kernel in the hillclimber 0.1.8 wheel)"
+UNITS = {"nm": "UNITS LENGTH=nm", "angstrom": "UNITS LENGTH=A", "sigma": "UNITS NATURAL"}
+WHOLE_NOTE = (
+    "WHOLEMOLECULES makes the molecule whole along its bonds before the CV sees it; without that line a chain "
+    "that a periodic boundary cuts has wrong latents."
+)
+_PDB_ATOMS, _PDB_THOUSANDTHS = 99_999, 900_000  # what the columns of a PDB hold
+
+
+def export(
+    cv: LatentCV,
+    folder: str | os.PathLike,
+    *,
+    atoms: str | Sequence[int] | None = None,
+    data=None,
+    dialect: str = "vector",
+    force: bool = False,
+) -> None:
+    """Write `plumed.dat`, which is to be edited, `latent.dat`, which computes z0, z1, ..., and a README.
+
+    Superposition and principal axes are done by actions on numbers in 17 digits, so that values and gradients
+    are those of the model in float64, to rounding. WHOLEMOLECULES makes the molecule whole first.
+
+    Args:
+        folder: where to write; made if need be.
+        atoms: see `common.atom_numbers`.
+        data: see `common.statistics`; widths and bounds of the METAD and OPES_METAD lines.
+        dialect: "vector" (PLUMED 2.10 and newer), or "ann" for older ones with the module annfunc, which has
+            `PairDistances`, and `Reference` in 3-D or with `planar="3d"`, rounded to six digits unless it is on
+            the PDB grid.
+        force: write into a folder that holds files.
+
+    Raises:
+        InputError: atom numbers that do not fit; `PrincipalAxes(sign="none")`; what a dialect has not; a folder
+            that holds files.
+    """
+    if dialect not in DIALECTS:
+        raise InputError(f"the dialect must be {' or '.join(DIALECTS)}; got {dialect!r}")
+    numbers = atom_numbers(cv, atoms)
+    with replacing_folder(folder, force=force) as place:
+        text, notes = DIALECTS[dialect](cv, numbers, place)
+        stats = statistics(cv, data)
+        (place / "latent.dat").write_text("\n".join([whole_molecule(cv, numbers), *text]) + "\n")
+        (place / "plumed.dat").write_text(main_input(cv, stats, "INCLUDE FILE=latent.dat"))
+        write_readme(
+            place,
+            cv,
+            engine="PLUMED",
+            kind="plumed" if dialect == "vector" else f"plumed --dialect {dialect}",
+            atoms=numbers,
+            files={
+                "plumed.dat": "units, output and biases; edit this one",
+                "latent.dat": "computes the latents; leave it as it is",
+                **({"reference.pdb": "the reference"} if (place / "reference.pdb").exists() else {}),
+            },
+            use="Copy all files to the folder of the run and give `plumed.dat` to the engine, or, on frames:\n\n"
+            "```sh\nplumed driver --plumed plumed.dat --ixyz frames.xyz"
+            + (" --length-units 1" if cv.length_unit == "sigma" else "")
+            + "\n```",
+            notes=[WHOLE_NOTE, *notes],
+            checked=CHECKED,
+            stats=stats,
+        )
+
+
+def whole_molecule(cv: LatentCV, numbers: list[int]) -> str:
+    """The line that makes the molecule whole along its bonds."""
+    return f"WHOLEMOLECULES ENTITY0={ranges([numbers[bead] for bead in walk(cv)])}"
+
+
+def main_input(cv: LatentCV, stats: dict | None, cv_lines: str) -> str:
+    """The text of `plumed.dat`: units, the lines that define the latents, PRINT, and biases to uncomment."""
+    latents = ",".join(f"z{k}" for k in range(cv.latent_dim))
+    bias = "# Biases: give --data TRAJ to `polyvae export` for METAD and OPES_METAD lines with widths and bounds."
+    if stats is not None:
+        grid = bias_grid(stats)
+        sigma, low, high = (",".join(f"{v:.6g}" for v in grid[name]) for name in ("sigma", "low", "high"))
+        bins = ",".join(str(n) for n in 5 * grid["n_widths"])
+        hot = "TEMP=1.0 HEIGHT=0.5 " if cv.length_unit == "sigma" else "TEMP=300 HEIGHT=1.0 "
+        barrier = "BARRIER=10 TEMP=1.0" if cv.length_unit == "sigma" else "BARRIER=30 TEMP=300"
+        bias = (
+            f"# Biases, one of the two: take its # away, and set TEMP and heights to your system. SIGMA is a\n"
+            f"# fifth of the standard deviation over the {int(stats['n_frames'])} frames given, the grid their "
+            f"range and half of it more on each side.\n"
+            f"# METAD ARG={latents} SIGMA={sigma} {hot}BIASFACTOR=10 PACE=500 GRID_MIN={low} GRID_MAX={high} "
+            f"GRID_BIN={bins} FILE=HILLS\n"
+            f"# OPES_METAD ARG={latents} SIGMA={sigma} {barrier} PACE=500 FILE=KERNELS"
+        )
+    return (
+        f"# Latents {latents} of a polyvae model; README.md says what they are.\n"
+        f"{UNITS[cv.length_unit]}\n{cv_lines}\nPRINT ARG={latents} STRIDE=100 FILE=COLVAR\n{bias}\n"
+    )
+
+
+def _vector_dialect(cv: LatentCV, numbers: list[int], folder: Path) -> tuple[list[str], list[str]]:
+    """Lines that compute z0, z1, ..., and notes for the README."""
+    note = "This text needs PLUMED 2.10 or newer; for older ones there is `--dialect ann`."
+    return plumed_vectors.latent_lines(cv, numbers), [note]
+
+
+def _ann_dialect(cv: LatentCV, numbers: list[int], folder: Path) -> tuple[list[str], list[str]]:
+    """Lines for PLUMED before 2.10: FIT_TO_TEMPLATE on a PDB, scalars, and the module annfunc."""
+    refuse_all_but_rotations(cv, "PLUMED's ann dialect", "export with --dialect vector, or to pycv")
+    notes = ["This text needs PLUMED 2.5 or newer with the module annfunc (`configure --enable-modules=annfunc`)."]
+    lines, layers = [], encoder_layers(cv)
+    if isinstance(cv.featurizer, PairDistances):
+        inputs = [f"vae_d{k}" for k in range(len(cv.featurizer.pairs))]
+        for label, (i, j) in zip(inputs, np.asarray(cv.featurizer.pairs).tolist(), strict=True):
+            lines.append(f"{label}: DISTANCE ATOMS={numbers[i]},{numbers[j]} NOPBC")
+    else:
+        _write_reference(folder / "reference.pdb", cv, numbers)
+        lines.append("FIT_TO_TEMPLATE REFERENCE=reference.pdb TYPE=OPTIMAL NOPBC")
+        lines += [f"vae_p{k}: POSITION ATOM={number} NOPBC" for k, number in enumerate(numbers)]
+        inputs = [f"vae_p{k}.{c}" for k in range(cv.n_beads) for c in "xyz"[: cv.n_dims]]
+        notes.append("FIT_TO_TEMPLATE moves all atoms for the lines below it; put other CVs above INCLUDE.")
+        if not cv.featurizer.pdb_grid:
+            notes.append(
+                "The reference stands in reference.pdb, enlarged, as a rotation has no scale, and rounded to six "
+                "digits: latents differ by about 1e-6 from the model's. A model of pv.Reference(pdb_grid=True) "
+                "or `--dialect vector` has no such error."
+            )
+    network = [
+        f"NUM_LAYERS={len(layers) + 1}",
+        f"NUM_NODES={','.join(map(str, [len(inputs), *(len(b) for _, b in layers)]))}",
+    ]
+    network.append(f"ACTIVATIONS={','.join(['Tanh'] * (len(layers) - 1) + ['Linear'])}")
+    for k, (weight, bias) in enumerate(layers):
+        network += [f"WEIGHTS{k}={','.join(digits(weight))}", f"BIASES{k}={','.join(digits(bias))}"]
+    lines.append(f"vae_ann: ANN ARG={','.join(inputs)} {' '.join(network)}")
+    lines += [f"z{k}: CUSTOM ARG=vae_ann.node-{k} FUNC=x PERIODIC=NO" for k in range(cv.latent_dim)]
+    return lines, notes
+
+
+def _write_reference(path: Path, cv: LatentCV, numbers: list[int]) -> None:
+    """The reference in the columns of a PDB, its centre exactly at the origin, as large as they hold."""
+    if max(numbers) > _PDB_ATOMS:
+        raise InputError(
+            f"a PDB numbers atoms up to {_PDB_ATOMS}; got atom {max(numbers)}. Export with --dialect vector"
+        )
+    structure = np.zeros((cv.n_beads, 3))
+    structure[:, : cv.n_dims] = np.asarray(cv.featurizer.template(), np.float64)
+    step = 1.0 if cv.featurizer.pdb_grid else np.abs(structure).max() / _PDB_THOUSANDTHS
+    counts = round_to_grid(structure, step)
+    rows = [
+        f"ATOM  {number:5d}  B   BEA A{k % 10_000:4d}    {x:8.3f}{y:8.3f}{z:8.3f}  1.00  1.00"
+        for k, (number, (x, y, z)) in enumerate(zip(numbers, counts / 1000, strict=True), start=1)
+    ]
+    path.write_text("\n".join([*rows, "END"]) + "\n")
+
+
+DIALECTS = {"vector": _vector_dialect, "ann": _ann_dialect}
+
+
+def evaluate(
+    folder: Path, cv: LatentCV, frames: np.ndarray, *, atoms=None, boxes: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Latents (n_frames, latent_dim) and gradients (n_frames, latent_dim, n_beads, n_dims) that PLUMED finds.
+
+    Every other atom of the engine is at the origin. The gradient is read from the forces of a bias z_k.
+
+    Args:
+        folder: what `export` wrote.
+        frames: (n_frames, n_beads, n_dims) in the model's unit.
+        boxes: (n_frames, 3, 3) periodic boxes, or None for none.
+
+    Raises:
+        InputError: PLUMED's Python module is not there.
+    """
+    try:
+        import plumed
+    except ImportError:
+        raise InputError(
+            "PLUMED is needed, and its Python module is not there; install one: conda install -c conda-forge "
+            "py-plumed, or pip install --no-deps hillclimber==0.1.8, whose wheel holds PLUMED 2.11"
+        ) from None
+    rows = np.array(atom_numbers(cv, atoms)) - 1
+    n, n_atoms = len(frames), rows.max() + 1
+    values = np.zeros((n, cv.latent_dim))
+    gradients = np.zeros((n, cv.latent_dim, cv.n_beads, cv.n_dims))
+    lines = _evaluated_lines(Path(folder))
+    for k in range(cv.latent_dim):
+        engine = plumed.Plumed()
+        if cv.length_unit == "sigma":
+            engine.cmd("setNaturalUnits")
+        else:
+            engine.cmd("setMDLengthUnits", {"nm": 1.0, "angstrom": 0.1}[cv.length_unit])
+        engine.cmd("setNatoms", int(n_atoms))
+        engine.cmd("setMDEngine", "polyvae")
+        engine.cmd("setTimestep", 1.0)
+        engine.cmd("setLogFile", os.devnull)
+        engine.cmd("init")
+        for line in [*lines, f"BIASVALUE ARG=z{k}"]:
+            engine.cmd("readInputLine", line)
+        for step in range(n):
+            positions, forces = np.zeros((n_atoms, 3)), np.zeros((n_atoms, 3))
+            positions[rows, : cv.n_dims] = frames[step]
+            bias, box, virial = np.zeros(1), np.zeros((3, 3)), np.zeros((3, 3))
+            engine.cmd("setStep", step)
+            if boxes is not None:
+                box[:] = boxes[step]
+                engine.cmd("setBox", box)
+            masses, charges = np.ones(n_atoms), np.zeros(n_atoms)
+            engine.cmd("setMasses", masses)
+            engine.cmd("setCharges", charges)
+            engine.cmd("setPositions", positions)
+            engine.cmd("setForces", forces)
+            engine.cmd("setVirial", virial)
+            engine.cmd("calc")
+            engine.cmd("getBias", bias)
+            values[step, k], gradients[step, k] = bias[0], -forces[rows, : cv.n_dims]
+        engine.finalize()
+    return values, gradients
+
+
+def _evaluated_lines(folder: Path) -> list[str]:
+    """What `plumed.dat` computes, without its output and biases."""
+    lines = []
+    for line in (folder / "plumed.dat").read_text().splitlines():
+        if line.startswith("INCLUDE FILE="):
+            text = (folder / line.removeprefix("INCLUDE FILE=")).read_text()
+            lines += text.replace("REFERENCE=", f"REFERENCE={folder.absolute()}/").splitlines()
+        elif not line.startswith(("#", "PRINT")):
+            lines.append(line)
+    return lines

