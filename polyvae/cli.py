@@ -7,18 +7,16 @@ import re
 import shlex
 import signal
 import sys
-import warnings
 from pathlib import Path
 from typing import Annotated
 
 import jax
-import numpy as np
 import typer
 
 import polyvae as pv
 from polyvae.batches import map_frames
 from polyvae.console import frame_bar, notes, print_optimum, print_scores, print_sweep, say, training_bar
-from polyvae.cv import LatentCV, load_cv
+from polyvae.cv import load_cv
 from polyvae.errors import InputError
 from polyvae.export import TARGETS, export_files
 from polyvae.files import check_output, replacing, replacing_folder
@@ -37,12 +35,15 @@ from polyvae.options import (
     Objective,
     Seed,
     Weights,
+    as_the_model,
+    for_reading,
+    for_training,
     known,
     numbers,
+    read_weights,
     takes,
 )
 from polyvae.sources import weighted
-from polyvae.train import BETA_SCHEDULES, LR_SCHEDULES
 
 app = typer.Typer(
     help="Collective variables from finished MD runs: train a VAE on a trajectory, project, generate, optimise.",
@@ -82,7 +83,7 @@ def run(
     from polyvae.plot import save_figures
     from polyvae.report import write_report
 
-    training, seed = _for_training(training), model["seed"]
+    training, seed = for_training(training), model["seed"]
     with replacing_folder(out, force=force) as folder:
         traj = _read(files, reading)
         if (weights := training.pop("weights")) is not None:  # for all that follows, and not for training alone
@@ -151,11 +152,11 @@ def fit(
     unfinished = out.with_name(out.name + ".unfinished")
     if resume and out.exists() and not unfinished.exists():
         raise InputError(f"{out} exists already, and there is no unfinished run to go on with")
-    training = _for_training(training)
+    training = for_training(training)
     check_output(out, force=force or resume, suffixes=[".safetensors"])
     if force and not resume:
         unfinished.unlink(missing_ok=True)
-    stream = pv.stream(files, **_for_reading(reading))
+    stream = pv.stream(files, **for_reading(reading))
     say(f"training on {len(stream)} frames")
     try:
         with training_bar("training") as progress:
@@ -198,7 +199,7 @@ def sweep(
     from polyvae import plot
     from polyvae.sweep import MEASURES
 
-    training = _for_training(training)
+    training = for_training(training)
     sizes, betas = numbers("latent-dim", latent_dim, int, 1), numbers("beta", beta, float, 0)
     with replacing_folder(out, force=force) as folder:
         traj = _read(files, reading)
@@ -238,7 +239,7 @@ def project(
         known("add", name, OBJECTIVES)
     check_output(out, force=force)
     cv = load_cv(model)
-    stream = pv.stream(files, **_for_reading(_as_the_model(reading, cv)))
+    stream = pv.stream(files, **for_reading(as_the_model(reading, cv)))
     with frame_bar("projecting", len(stream)) as count:
         n = pv.project(cv, stream, out, columns={name: OBJECTIVES[name] for name in add or ()}, progress=count)
     print(f"{cv.latent_dim} latents of {n} frames in {out}")
@@ -309,11 +310,11 @@ def score(
     """
     check_output(out, force=force)
     cv = load_cv(model)
-    stream = pv.stream(files, **_for_reading(_as_the_model(reading, cv)))
+    stream = pv.stream(files, **for_reading(as_the_model(reading, cv)))
     # A run that fits in memory is held there, for what needs neighbouring frames.
-    data = stream if len(stream) > _HELD_FRAMES else _read(files, _as_the_model(reading, cv))
+    data = stream if len(stream) > _HELD_FRAMES else _read(files, as_the_model(reading, cv))
     if weights is not None:
-        data = weighted(data, _weights(weights))
+        data = weighted(data, read_weights(weights))
     generated = pv.sample(cv, min(len(stream), 10_000), seed=seed)
     scores = pv.score(cv, data, generated=generated, lag=lag, seed=seed)
     _write_json(out, scores)
@@ -335,7 +336,7 @@ def export(
     """
     known("to", exporting["to"], TARGETS)
     cv = load_cv(model)
-    print(export_files(cv, out, reading=_for_reading(_as_the_model(reading, cv)), force=force, **exporting))
+    print(export_files(cv, out, reading=for_reading(as_the_model(reading, cv)), force=force, **exporting))
 
 
 @app.command()
@@ -376,44 +377,10 @@ def info(
     print(f"  Rg  mean {rg.mean():.4g}, sd {rg.std():.4g}, {rg.min():.4g} to {rg.max():.4g} {traj.length_unit}")
 
 
-def _as_the_model(reading: dict, cv: LatentCV) -> dict:
-    return reading | {"dims": cv.n_dims if reading["dims"] is None else reading["dims"]}
-
-
 def _read(files, reading: dict) -> pv.Trajectory:
-    traj = pv.read(files, **_for_reading(reading))
+    traj = pv.read(files, **for_reading(reading))
     say(f"read {traj}")
     return traj
-
-
-def _for_reading(reading: dict) -> dict:
-    return reading | {"unwrap": "auto" if reading["unwrap"] is None else reading["unwrap"]}
-
-
-def _for_training(training: dict) -> dict:
-    """The options of `pv.fit` from those of the command line; bad ones are refused."""
-    known("align", training["featurizer"], FEATURIZERS)
-    known("beta-schedule", training["beta_schedule"], BETA_SCHEDULES)
-    known("lr-schedule", training["lr_schedule"], LR_SCHEDULES)
-    widths = {name: numbers(name, training[name], int, 1) for name in ("encoder", "decoder")}
-    found = {"featurizer": FEATURIZERS[training["featurizer"]](), "weights": _weights(training["weights"])}
-    if training["width"] != "learned":
-        (found["width"],) = numbers("width", training["width"], float, 0) or [0.0]
-    return training | widths | found
-
-
-def _weights(path: Path | None) -> np.ndarray | None:
-    if path is None:
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of an empty file
-            weights = np.loadtxt(path, ndmin=1)
-    except ValueError as error:
-        raise InputError(f"{path}: weights must be one number a line ({error})") from None
-    if weights.ndim != 1:
-        raise InputError(f"{path}: weights must be one number a line; got {weights.shape[1]} columns")
-    return weights
 
 
 def _command() -> str:
