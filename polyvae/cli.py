@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Annotated
 
 import jax
-import numpy as np
 import typer
 
 import polyvae as pv
 from polyvae.batches import map_frames
 from polyvae.console import frame_bar, notes, print_optimum, print_scores, print_sweep, say, training_bar
-from polyvae.cv import LatentCV, load_cv
+from polyvae.cv import load_cv
 from polyvae.errors import InputError
 from polyvae.files import check_output, replacing, replacing_folder
 from polyvae.io.write import WRITERS, check_trajectory_output
@@ -33,11 +32,13 @@ from polyvae.options import (
     Model,
     Objective,
     Seed,
+    as_the_model,
+    for_reading,
+    for_training,
     known,
     numbers,
     takes,
 )
-from polyvae.train import BETA_SCHEDULES, LR_SCHEDULES
 
 app = typer.Typer(
     help="Collective variables from finished MD runs: train a VAE on a trajectory, project, generate, optimise.",
@@ -77,7 +78,7 @@ def run(
     from polyvae.plot import save_figures
     from polyvae.report import write_report
 
-    training, seed = _for_training(training), model["seed"]
+    training, seed = for_training(training), model["seed"]
     with replacing_folder(out, force=force) as folder:
         traj = _read(files, reading)
         if quick and training["epochs"] is None:
@@ -87,9 +88,8 @@ def run(
             cv = pv.fit(traj, **model, **training, progress=progress)
         cv.save(folder / "model.safetensors")
 
-        z = cv.transform(traj)
-        pv.write_colvar(folder / "COLVAR", z, time=traj.time)
-        pv.write_colvar(folder / "latent.npz", z, time=traj.time)
+        for name in ("COLVAR", "latent.npz"):
+            pv.project(cv, traj, folder / name)
         generated = pv.sample(cv, min(traj.n_frames, 10_000), seed=seed)
         suffix = files[0].suffix.lower()
         pv.write(folder / f"generated{suffix if suffix in WRITERS else '.xtc'}", generated)
@@ -117,7 +117,7 @@ def run(
         scores["command"] = _command()
         _write_json(folder / "scores.json", scores)
         (folder / "figures").mkdir()
-        save_figures(folder / "figures", cv, traj, z, generated, optimum)
+        save_figures(folder / "figures", cv, traj, cv.transform(traj), generated, optimum)
         write_report(folder)
     print_scores(scores)
     print_optimum(scores["optimized"], "rg", traj.length_unit, traj.length_unit)
@@ -145,11 +145,11 @@ def fit(
     if resume and out.exists() and not unfinished.exists():
         print(f"{out} is finished")
         return
-    training = _for_training(training)
+    training = for_training(training)
     check_output(out, force=force or resume, suffixes=[".safetensors"])
     if force and not resume:
         unfinished.unlink(missing_ok=True)
-    stream = pv.stream(files, **_for_reading(reading))
+    stream = pv.stream(files, **for_reading(reading))
     say(f"training on {len(stream)} frames")
     try:
         with training_bar("training") as progress:
@@ -192,7 +192,7 @@ def sweep(
     from polyvae import plot
     from polyvae.sweep import MEASURES
 
-    training = _for_training(training)
+    training = for_training(training)
     sizes, betas = numbers("latent-dim", latent_dim, int, 1), numbers("beta", beta, float, 0)
     with replacing_folder(out, force=force) as folder:
         traj = _read(files, reading)
@@ -232,7 +232,7 @@ def project(
         known("add", name, OBJECTIVES)
     check_output(out, force=force)
     cv = load_cv(model)
-    stream = pv.stream(files, **_for_reading(_as_the_model(reading, cv)))
+    stream = pv.stream(files, **for_reading(as_the_model(reading, cv)))
     with frame_bar("projecting", len(stream)) as count:
         n = pv.project(cv, stream, out, columns={name: OBJECTIVES[name] for name in add or ()}, progress=count)
     print(f"{cv.latent_dim} latents of {n} frames in {out}")
@@ -302,9 +302,9 @@ def score(
     """
     check_output(out, force=force)
     cv = load_cv(model)
-    stream = pv.stream(files, **_for_reading(_as_the_model(reading, cv)))
+    stream = pv.stream(files, **for_reading(as_the_model(reading, cv)))
     # A run that fits in memory is held there, for what needs neighbouring frames.
-    data = stream if len(stream) > _HELD_FRAMES else _read(files, _as_the_model(reading, cv))
+    data = stream if len(stream) > _HELD_FRAMES else _read(files, as_the_model(reading, cv))
     generated = pv.sample(cv, min(len(stream), 10_000), seed=seed)
     scores = pv.score(cv, data, generated=generated, lag=lag, seed=seed)
     _write_json(out, scores)
@@ -349,40 +349,10 @@ def info(
     print(f"  Rg  mean {rg.mean():.4g}, sd {rg.std():.4g}, {rg.min():.4g} to {rg.max():.4g} {traj.length_unit}")
 
 
-def _as_the_model(reading: dict, cv: LatentCV) -> dict:
-    return reading | {"dims": cv.n_dims if reading["dims"] is None else reading["dims"]}
-
-
 def _read(files, reading: dict) -> pv.Trajectory:
-    traj = pv.read(files, **_for_reading(reading))
+    traj = pv.read(files, **for_reading(reading))
     say(f"read {traj}")
     return traj
-
-
-def _for_reading(reading: dict) -> dict:
-    return reading | {"unwrap": "auto" if reading["unwrap"] is None else reading["unwrap"]}
-
-
-def _for_training(training: dict) -> dict:
-    """The options of `pv.fit` from those of the command line; bad ones are refused."""
-    known("align", training["featurizer"], FEATURIZERS)
-    known("beta-schedule", training["beta_schedule"], BETA_SCHEDULES)
-    known("lr-schedule", training["lr_schedule"], LR_SCHEDULES)
-    widths = {name: numbers(name, training[name], int, 1) for name in ("encoder", "decoder")}
-    found = {"featurizer": FEATURIZERS[training["featurizer"]](), "weights": _weights(training["weights"])}
-    return training | widths | found
-
-
-def _weights(path: Path | None) -> np.ndarray | None:
-    if path is None:
-        return None
-    try:
-        weights = np.loadtxt(path, ndmin=1)
-    except ValueError as error:
-        raise InputError(f"{path}: weights must be one number a line ({error})") from None
-    if weights.ndim != 1:
-        raise InputError(f"{path}: weights must be one number a line; got {weights.shape[1]} columns")
-    return weights
 
 
 def _command() -> str:

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 import polyvae as pv
+from polyvae.cv import LatentCV
+from polyvae.errors import InputError
 from polyvae.train import BETA_SCHEDULES, LR_SCHEDULES
 
 OBJECTIVES = {
@@ -171,3 +174,35 @@ def numbers(option: str, text: str, kind: type, least: float) -> list:
             f"{text!r} is no list of {what}, {least} or more, such as 1,2,4", param_hint=f"--{option}"
         )
     return found
+
+
+def as_the_model(reading: dict, cv: LatentCV) -> dict:
+    """Options for reading with the model's dimensions, where none are given."""
+    return reading | {"dims": cv.n_dims if reading["dims"] is None else reading["dims"]}
+
+
+def for_reading(reading: dict) -> dict:
+    """The options of `pv.read` from those of the command line."""
+    return reading | {"unwrap": "auto" if reading["unwrap"] is None else reading["unwrap"]}
+
+
+def for_training(training: dict) -> dict:
+    """The options of `pv.fit` from those of the command line; bad ones are refused."""
+    known("align", training["featurizer"], FEATURIZERS)
+    known("beta-schedule", training["beta_schedule"], BETA_SCHEDULES)
+    known("lr-schedule", training["lr_schedule"], LR_SCHEDULES)
+    widths = {name: numbers(name, training[name], int, 1) for name in ("encoder", "decoder")}
+    found = {"featurizer": FEATURIZERS[training["featurizer"]](), "weights": _weights(training["weights"])}
+    return training | widths | found
+
+
+def _weights(path: Path | None) -> np.ndarray | None:
+    if path is None:
+        return None
+    try:
+        weights = np.loadtxt(path, ndmin=1)
+    except ValueError as error:
+        raise InputError(f"{path}: weights must be one number a line ({error})") from None
+    if weights.ndim != 1:
+        raise InputError(f"{path}: weights must be one number a line; got {weights.shape[1]} columns")
+    return weights

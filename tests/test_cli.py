@@ -147,3 +147,21 @@ def test_run_force_replaces_its_own_files_and_keeps_others(folder, tmp_path, cap
     assert (out / "report.html").exists()
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     assert "epoch" not in capfd.readouterr().err  # no progress bar in a pipe
+
+
+def test_run_maps_each_row_back_to_its_molecule(tmp_path):
+    """With many molecules, what `run` writes is what `project` writes: in order of time, with the molecule."""
+    x = ideal_chains(200, 15, 3).reshape(200, 3, 5, 3) + 20 * np.arange(3)[:, None, None]
+    bonds = [[5 * m + k, 5 * m + k + 1] for m in range(3) for k in range(4)]
+    data = tmp_path / "run.npz"
+    pv.write(data, pv.Trajectory(x.reshape(200, 15, 3), time=0.5 * np.arange(200), bonds=np.array(bonds)))
+    out = tmp_path / "out"
+    call("run", data, "--per-molecule", "--out", out, "--epochs", 1, "--quick")
+    for name in ("COLVAR", "latent.npz"):
+        again = tmp_path / name
+        call("project", out / "model.safetensors", data, "--per-molecule", "--out", again)
+        assert (out / name).read_bytes() == again.read_bytes()
+    assert (out / "COLVAR").read_text().startswith("#! FIELDS time z0 z1 molecule\n")
+    found = np.load(out / "latent.npz")
+    np.testing.assert_array_equal(found["molecule"], np.tile(np.arange(3), 200))
+    np.testing.assert_allclose(found["time"], np.repeat(0.5 * np.arange(200), 3))
