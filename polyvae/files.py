@@ -1,10 +1,11 @@
 """Writing files so that they appear whole or not at all."""
 
 import contextlib
+import glob
 import os
 import secrets
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from polyvae.errors import InputError
@@ -35,16 +36,25 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def replacing_folder(path: str | os.PathLike, *, force: bool = False) -> Iterator[Path]:
+def replacing_folder(
+    path: str | os.PathLike,
+    *,
+    force: bool = False,
+    results: Collection[str] = (),
+    inputs: Collection[str | os.PathLike | None] = (),
+) -> Iterator[Path]:
     """A temporary folder beside `path` to fill; its files move into `path` if the block ends well.
 
     A folder that already holds anything is refused before the block runs, unless `force`: then files of
-    the same name are replaced and all others stay.
+    the same name are replaced and all others stay. One of the `inputs` under a name among `results`, which
+    may be patterns, is refused.
     """
     path = Path(path).absolute()
     if any(place.is_file() for place in (path, *path.parents)):
         raise InputError(f"{path} is a file or lies under one; name a folder")
     refuse_overwriting(path, force=force)
+    for file in (file for name in results for file in path.glob(name)):
+        refuse_inputs(file, inputs)
     made = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
@@ -71,12 +81,31 @@ def refuse_overwriting(path: str | os.PathLike, *, force: bool = False) -> None:
         raise InputError(f"{path} {what}; name another place, or give --force to replace")
 
 
-def check_output(path: str | os.PathLike, *, force: bool = False, suffixes: Collection[str] = ()) -> None:
+def refuse_inputs(path: str | os.PathLike, inputs: Iterable[str | os.PathLike | None]) -> None:
+    """Raise `InputError` where `path` is one of the inputs, patterns among them, be it through a link."""
+    path = Path(path)
+    if not path.exists():
+        return
+    for given in inputs:
+        found = [] if given is None else [given] if os.path.exists(given) else glob.glob(os.fspath(given))
+        for file in found:
+            if os.path.samefile(file, path):
+                raise InputError(f"{path} is an input here and would be lost; name another place for the result")
+
+
+def check_output(
+    path: str | os.PathLike,
+    *,
+    force: bool = False,
+    suffixes: Collection[str] = (),
+    inputs: Iterable[str | os.PathLike | None] = (),
+) -> None:
     """Raise, before any work is done, where a file cannot or must not be written at `path`.
 
     Raises:
         FileNotFoundError: its folder does not exist.
-        InputError: it is a folder, ends in none of `suffixes`, or stands there already without `force`.
+        InputError: it is a folder, ends in none of `suffixes`, is one of the `inputs`, or stands there already
+            without `force`.
     """
     path = Path(path)
     if suffixes and path.suffix.lower() not in suffixes:
@@ -85,4 +114,5 @@ def check_output(path: str | os.PathLike, *, force: bool = False, suffixes: Coll
         raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist; create it first")
     if path.is_dir():
         raise InputError(f"{path} is a folder; give the name of a file")
+    refuse_inputs(path, inputs)
     refuse_overwriting(path, force=force)
