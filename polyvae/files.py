@@ -3,10 +3,13 @@
 import contextlib
 import glob
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+
+import safetensors.numpy
 
 from polyvae.errors import InputError
 
@@ -31,6 +34,9 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
+    except OSError as error:
+        _name(error, temporary, path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -65,11 +71,24 @@ def replacing_folder(
             target = path / file.relative_to(temporary)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(file, target)
+    except OSError as error:
+        _name(error, temporary, path)
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         for parent in made:  # innermost first; one that got its results is not empty
             with contextlib.suppress(OSError):
                 parent.rmdir()
+
+
+def _name(error: OSError, temporary: Path, path: Path) -> None:
+    """Let an error of the system, a full disk above all, name the result and not what stands for it meanwhile."""
+    if error.errno is None:
+        return
+    named = temporary if error.filename is None else Path(os.fsdecode(error.filename))
+    if named == temporary or temporary in named.parents:
+        error.filename = str(path / named.relative_to(temporary))
+        error.filename2 = None
 
 
 def refuse_overwriting(path: str | os.PathLike, *, force: bool = False) -> None:
@@ -116,3 +135,15 @@ def check_output(
         raise InputError(f"{path} is a folder; give the name of a file")
     refuse_inputs(path, inputs)
     refuse_overwriting(path, force=force)
+
+
+def save_tensors(path: str | os.PathLike, tensors: dict, metadata: dict[str, str]) -> None:
+    """Write a safetensors file, which appears whole or not at all; raises `OSError` where it cannot be written."""
+    with replacing(path) as temporary:
+        try:
+            safetensors.numpy.save_file(tensors, temporary, metadata=metadata)
+        except safetensors.SafetensorError as error:  # of what the system says, it keeps the text alone
+            found = re.search(r"\(os error (\d+)\)", str(error))
+            if found is None:
+                raise OSError(f"{path} cannot be written: {error}") from None
+            raise OSError(int(found[1]), os.strerror(int(found[1])), os.fspath(path)) from None
