@@ -64,7 +64,8 @@ class UniverseFile:
                 warnings.simplefilter("ignore")  # about time steps and boxes that the file does not hold
                 known = {} if n_atoms is None else {"n_atoms": n_atoms}
                 known |= {"format": _FORMATS[path.suffix.lower()]} if path.suffix.lower() in _FORMATS else {}
-                self._reader = reader(str(path), convert_units=False, **known)
+                open_file = _trr_reader() if path.suffix.lower() == ".trr" else reader
+                self._reader = open_file(str(path), convert_units=False, **known)
                 self.n_frames, self.n_atoms = int(self._reader.n_frames), int(self._reader.n_atoms)
         except Exception as error:  # the parsers raise whatever their format calls for
             hint = "" if n_atoms is not None else "; some formats need a topology (--top, topology=)"
@@ -116,6 +117,17 @@ class UniverseFile:
 
     def close(self) -> None:
         self._reader.close()
+
+
+def _trr_reader() -> type:
+    """MDAnalysis' reader of TRR, without the index of frames and the lock that it leaves beside the file."""
+    from MDAnalysis.coordinates.TRR import TRRReader
+
+    class Reader(TRRReader):
+        def _load_offsets(self):
+            self._read_offsets(store=False)
+
+    return Reader
 
 
 def scale_note(unit: str, angstrom: float) -> str:

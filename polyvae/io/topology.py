@@ -63,6 +63,8 @@ def own_topology(path: Path, select: str | None) -> Atoms | None:
     """What a PDB, GRO and the like say of their atoms; None where the format says nothing of them."""
     import MDAnalysis
 
+    if _format(path) == "TRR":  # MDAnalysis would number the atoms, and leave an index of frames beside the file
+        return None
     try:
         return read_topology(path, select)
     except _UnreadError:
