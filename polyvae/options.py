@@ -61,7 +61,12 @@ READING = {
         None,
     ),
     "keep_good": (
-        Annotated[bool, typer.Option("--keep-good", help="Take the whole frames of a damaged file.")],
+        Annotated[
+            bool,
+            typer.Option(
+                "--keep-good", help="Take the whole frames of a damaged XTC or DCD, where only gross damage shows."
+            ),
+        ],
         False,
     ),
     "ignore_times": (

@@ -284,6 +284,25 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, suffix):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+def test_messages_name_the_file_and_what_it_lacks(tmp_path, capfd):
+    x = ideal_chains(5, 4, 3)
+    np.savez(tmp_path / "a.npz", arr=x)
+    xtc = pv.write(tmp_path / "b.xtc", pv.Trajectory(x, length_unit="nm"), topology=False)[0]
+    with pytest.raises(pv.InputError, match=r"b\.xtc is in nm, .*a\.npz in sigma"):
+        pv.read([tmp_path / "a.npz", xtc])
+    for name, text in (("text.pdb", "needs ATOM or HETATM records"), ("text.npz", r"\(it is no zip file\)")):
+        (tmp_path / name).write_text("hello\nworld\n")
+        with pytest.raises(pv.InputError, match=f"{name}.*{text}"):
+            pv.read(tmp_path / name)
+    with pytest.raises(pv.InputError, match=r"text\.pdb: a PDB needs ATOM"):
+        pv.read(xtc, topology=tmp_path / "text.pdb")
+    np.savez(tmp_path / "o.npz", arr=x, names=np.array(["B", None, 1, 2], dtype=object))
+    with pytest.raises(pv.InputError, match=r"array 'names' holds Python objects") as error:
+        pv.read(tmp_path / "o.npz")
+    assert "pickle" not in str(error.value)
+    assert capfd.readouterr().err == ""
+
+
 def test_a_full_disk_is_said_with_the_file(tmp_path, cv):
     """Of models, unfinished runs, tables and what lies in a folder of results."""
     cv.save(tmp_path / "model.safetensors")

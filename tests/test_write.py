@@ -486,4 +486,8 @@ def test_a_dcd_in_place_of_an_xtc_replaces_none(tmp_path):
     with pytest.raises(pv.InputError, match=r"mine\.dcd exists already"):
         pv.write(tmp_path / "mine.xtc", far)
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("mine.dcd", "precious")]
+    pv.write(tmp_path / "mine.dcd", far)
+    with pytest.raises(pv.InputError, match=r"mine\.dcd exists already"):
+        pv.write(tmp_path / "mine.xtc", far)
     assert pv.write(tmp_path / "mine.xtc", far, replace=True)[0] == tmp_path / "mine.dcd"
+    assert pv.write(tmp_path / "mine.xtc", far)[0] == tmp_path / "mine.dcd"  # a second run of a script

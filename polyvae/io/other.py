@@ -59,6 +59,7 @@ class UniverseFile:
         from MDAnalysis.coordinates.core import reader
 
         self.path, self.extras = path, {}
+        check_pdb(path)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about time steps and boxes that the file does not hold
@@ -133,6 +134,15 @@ def _trr_reader() -> type:
 def scale_note(unit: str, angstrom: float) -> str:
     """What the title of a PDB says where a length unit stands for other than its Å."""
     return f"1 {unit.upper()} = {angstrom:g} ANGSTROM"
+
+
+def check_pdb(path: Path) -> None:
+    """Raise `InputError` for a file that is named a PDB and holds no atoms, which MDAnalysis stumbles over."""
+    if path.suffix.lower() not in (".pdb", ".ent"):
+        return
+    with path.open("rb") as file:
+        if not any(line.startswith((b"ATOM", b"HETATM")) for line in file):
+            raise InputError(f"{path}: a PDB needs ATOM or HETATM records, and this file holds none; give a PDB")
 
 
 def _pdb_head(path: Path) -> tuple[str | None, float, list[float] | None]:

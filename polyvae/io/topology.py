@@ -8,6 +8,7 @@ import numpy as np
 
 from polyvae.errors import InputError
 from polyvae.io.frames import short
+from polyvae.io.other import check_pdb
 from polyvae.molecules import Atoms
 from polyvae.sources import atoms_of
 
@@ -30,6 +31,7 @@ def read_topology(path: Path, select: str | None) -> Atoms:
 
     if select is not None:
         _refuse_places(select)
+    check_pdb(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about what the file does not hold, which nothing here needs

@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Collection
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,8 @@ _XTC_APART = 2**21  # for the nearest two neighbours of a frame, as a sum over t
 _XTC_BARE = 9  # up to so many beads an XTC holds bare floats
 _PDB_LOW, _PDB_HIGH, _PDB_BOX = -999.999, 9999.999, 99999.0  # Å that fit into the columns of a PDB
 _PDB_BONDED = 99_999  # beads that its bonds can number
-_TOPOLOGY_TITLE = "polyvae topology"  # how the PDB beside a file is known again
+# How the PDB beside a file, and the DCD in an XTC's place, are known again.
+_TOPOLOGY_TITLE, _STAND_IN_TITLE = "polyvae topology", "polyvae in place of XTC"
 _SINGLE = 2.0**-22  # rounding of single precision, with some room
 
 
@@ -64,7 +66,7 @@ def write(
     Reduced units: 1 sigma is written as 1 nm in XTC and GRO and as 10 Å in PDB, and as the bare number in
     DCD and in the PDB beside a DCD, so that the two agree in a viewer. The PDB's title says which
     ("1 SIGMA = 10 ANGSTROM") and `read` goes by it. Where XTC could not keep 5 decimals of sigma, a DCD is
-    written in its place, which is said; one that stands there already is not replaced.
+    written in its place, which is said; only one that was written so is replaced there.
 
     Args:
         traj: a `Trajectory`, or what `as_trajectory` takes.
@@ -80,23 +82,25 @@ def write(
         raise InputError(
             f"{path}: trajectories are written as {', '.join(WRITERS)}; got {path.suffix or 'no suffix'}"
         )
+    writer = WRITERS[suffix]
     if suffix == ".xtc" and traj.length_unit == "sigma" and _xtc_precision(traj) < _XTC_PRECISION:
         path, suffix = path.with_suffix(".dcd"), ".dcd"
-        if path.exists() and not replace:
+        if path.exists() and not (replace or _says(path, _STAND_IN_TITLE)):
             raise InputError(
                 f"coordinates are too far apart for 5 decimals of sigma in XTC, and {path} exists already; write "
                 f"that file, or another one, as DCD"
             )
+        writer = partial(_write_dcd, title=_STAND_IN_TITLE)
         log.warning("coordinates are too far apart for 5 decimals of sigma in XTC; writing %s in its place", path)
     written = [path]
     # Files take their places once all of them are whole.
     with contextlib.ExitStack() as stack:
         temporary = stack.enter_context(replacing(path))
-        notes = [(path, WRITERS[suffix](temporary, traj))]
+        notes = [(path, writer(temporary, traj))]
         if suffix in _READ_BACK:
             _check_whole(path, temporary, traj.n_frames)
         beside = path.with_suffix(".pdb")
-        if topology and suffix in _BESIDE and beside.is_file() and not (replace or _is_own_topology(beside)):
+        if topology and suffix in _BESIDE and beside.is_file() and not (replace or _says(beside, _TOPOLOGY_TITLE)):
             notes.append(
                 (beside, f"exists and is no topology that polyvae wrote, so it stays; none beside {path}")
             )
@@ -110,9 +114,10 @@ def write(
     return written
 
 
-def _is_own_topology(path: Path) -> bool:
+def _says(path: Path, title: str) -> bool:
+    """Whether the head of a PDB or DCD has the title."""
     with path.open("rb") as file:
-        return _TOPOLOGY_TITLE.encode() in file.readline(200)
+        return title.encode() in file.read(200)
 
 
 def check_trajectory_output(
@@ -204,7 +209,7 @@ def _write_xtc(path: Path, traj: Trajectory) -> str | None:
     return None
 
 
-def _write_dcd(path: Path, traj: Trajectory) -> str | None:
+def _write_dcd(path: Path, traj: Trajectory, title: str = "polyvae") -> str | None:
     from MDAnalysis.lib.formats.libdcd import DCDFile
 
     clock = None if traj.time is None else _dcd_clock(traj.time, 1.0 if traj.length_unit == "sigma" else AKMA_PS)
@@ -213,7 +218,7 @@ def _write_dcd(path: Path, traj: Trajectory) -> str | None:
     cells = _dimensions(traj, factor)[:, [0, 5, 1, 4, 3, 2]]  # CHARMM's order
     with DCDFile(str(path), "w") as file:
         file.write_header(
-            remarks="polyvae", natoms=traj.n_beads, istart=first, nsavc=every, delta=delta, is_periodic=1
+            remarks=title, natoms=traj.n_beads, istart=first, nsavc=every, delta=delta, is_periodic=1
         )
         for frame, cell in zip(_spatial(traj, factor), cells, strict=True):
             file.write(frame, cell)
