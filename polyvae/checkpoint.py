@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-import safetensors.numpy
+import safetensors
 
 from polyvae.errors import InputError
-from polyvae.files import replacing
+from polyvae.files import save_tensors
 
 _EVERY = 1.0  # seconds between two files; writing one takes milliseconds
 
@@ -42,10 +42,7 @@ class Checkpoint:
         if time.monotonic() - self._last < _EVERY and not last:
             return
         tensors = {f"state.{k:04d}": np.asarray(leaf, order="C") for k, leaf in enumerate(leaves)}
-        with replacing(self._path) as temporary:
-            safetensors.numpy.save_file(
-                tensors | {"history": table}, temporary, metadata={"polyvae-run": self._identity}
-            )
+        save_tensors(self._path, tensors | {"history": table}, {"polyvae-run": self._identity})
         self._last = time.monotonic()
 
     def _load(self) -> tuple[list[np.ndarray], np.ndarray]:

@@ -19,7 +19,8 @@ from polyvae.console import frame_bar, notes, print_optimum, print_scores, print
 from polyvae.cv import load_cv
 from polyvae.errors import InputError
 from polyvae.export import TARGETS, export_files
-from polyvae.files import check_output, replacing, replacing_folder
+from polyvae.files import check_output, refuse_inputs, replacing, replacing_folder
+from polyvae.io.colvar import check_table_name
 from polyvae.io.write import WRITERS, check_trajectory_output
 from polyvae.options import (
     EXPORTING,
@@ -53,6 +54,9 @@ app = typer.Typer(
 )
 
 _HELD_FRAMES = 200_000
+_RUN_RESULTS = ("model.safetensors", "COLVAR", "latent.npz", "generated.*", "optimized.pdb", "scores.json",
+                "report.html", "figures/*")  # fmt: skip
+_SWEEP_RESULTS = ("models.csv", "summary.json", "sweep.png", "best.safetensors")
 _QUICK = {"steps": 1000, "n_starts": 8, "refine_steps": 700}
 
 
@@ -83,8 +87,9 @@ def run(
     from polyvae.plot import save_figures
     from polyvae.report import write_report
 
+    inputs = [*files, reading["topology"], training["weights"]]
     training, seed = for_training(training), model["seed"]
-    with replacing_folder(out, force=force) as folder:
+    with replacing_folder(out, force=force, results=_RUN_RESULTS, inputs=inputs) as folder:
         traj = _read(files, reading)
         if (weights := training.pop("weights")) is not None:  # for all that follows, and not for training alone
             traj = weighted(traj, weights)
@@ -95,9 +100,8 @@ def run(
             cv = pv.fit(traj, **model, **training, progress=progress)
         cv.save(folder / "model.safetensors")
 
-        z = cv.transform(traj)
-        pv.write_colvar(folder / "COLVAR", z, time=traj.time)
-        pv.write_colvar(folder / "latent.npz", z, time=traj.time)
+        for name in ("COLVAR", "latent.npz"):
+            pv.project(cv, traj, folder / name)
         generated = pv.sample(cv, min(traj.n_frames, 10_000), seed=seed)
         suffix = files[0].suffix.lower()
         pv.write(folder / f"generated{suffix if suffix in WRITERS else '.xtc'}", generated)
@@ -125,7 +129,7 @@ def run(
         scores["command"] = _command()
         _write_json(folder / "scores.json", scores)
         (folder / "figures").mkdir()
-        save_figures(folder / "figures", cv, traj, z, generated, optimum)
+        save_figures(folder / "figures", cv, traj, cv.transform(traj), generated, optimum)
         write_report(folder)
     print_scores(scores)
     print_optimum(scores["optimized"], "rg", traj.length_unit, traj.length_unit)
@@ -152,8 +156,10 @@ def fit(
     unfinished = out.with_name(out.name + ".unfinished")
     if resume and out.exists() and not unfinished.exists():
         raise InputError(f"{out} exists already, and there is no unfinished run to go on with")
+    inputs = [*files, reading["topology"], training["weights"]]
     training = for_training(training)
-    check_output(out, force=force or resume, suffixes=[".safetensors"])
+    check_output(out, force=force or resume, suffixes=[".safetensors"], inputs=inputs)
+    refuse_inputs(unfinished, inputs)
     if force and not resume:
         unfinished.unlink(missing_ok=True)
     stream = pv.stream(files, **for_reading(reading))
@@ -199,9 +205,10 @@ def sweep(
     from polyvae import plot
     from polyvae.sweep import MEASURES
 
+    inputs = [*files, reading["topology"], training["weights"]]
     training = for_training(training)
     sizes, betas = numbers("latent-dim", latent_dim, int, 1), numbers("beta", beta, float, 0)
-    with replacing_folder(out, force=force) as folder:
+    with replacing_folder(out, force=force, results=_SWEEP_RESULTS, inputs=inputs) as folder:
         traj = _read(files, reading)
         n = len(sizes) * len(betas) * seeds
         with frame_bar("training", n, unit="model") as count:
@@ -237,7 +244,8 @@ def project(
     """
     for name in add or ():
         known("add", name, OBJECTIVES)
-    check_output(out, force=force)
+    check_table_name(out)
+    check_output(out, force=force, inputs=[model, *files, reading["topology"]])
     cv = load_cv(model)
     stream = pv.stream(files, **for_reading(as_the_model(reading, cv)))
     with frame_bar("projecting", len(stream)) as count:
@@ -258,8 +266,8 @@ def generate(
 
     Example: polyvae generate model.safetensors -n 1000 --out gen.xtc
     """
-    check_trajectory_output(out, force=force)
-    written = pv.write(out, pv.sample(load_cv(model), n, seed=seed, noise=not mean))
+    check_trajectory_output(out, force=force, inputs=[model])
+    written = pv.write(out, pv.sample(load_cv(model), n, seed=seed, noise=not mean), replace=force)
     print(f"{n} conformations in {' and '.join(map(str, written))}")
 
 
@@ -281,13 +289,13 @@ def optimize(
     Example: polyvae optimize model.safetensors run.xtc --top chain.pdb --objective rg --out best.pdb
     """
     known("objective", objective, OBJECTIVES)
-    check_trajectory_output(out, force=force)
+    check_trajectory_output(out, force=force, inputs=[model, *files, reading["topology"]])
     cv = load_cv(model)
     traj = _read(files, reading)
     optimum = pv.optimize(
         cv, objective=OBJECTIVES[objective], start=traj, minimize=not maximize, n_starts=n_starts, seed=seed
     )
-    pv.write(out, optimum.structure)
+    pv.write(out, optimum.structure, replace=force)
     power = {"asphericity": f"{cv.length_unit}²", "shape_anisotropy": ""}.get(objective, cv.length_unit)
     print_optimum(optimum.summary(), objective, power, cv.length_unit)
 
@@ -308,7 +316,7 @@ def score(
 
     Example: polyvae score model.safetensors heldout.npz --out scores.json
     """
-    check_output(out, force=force)
+    check_output(out, force=force, inputs=[model, *files, reading["topology"]])
     cv = load_cv(model)
     stream = pv.stream(files, **for_reading(as_the_model(reading, cv)))
     # A run that fits in memory is held there, for what needs neighbouring frames.

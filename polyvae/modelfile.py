@@ -7,10 +7,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
+import safetensors
 
 from polyvae.errors import InputError
-from polyvae.files import replacing
+from polyvae.files import save_tensors
 from polyvae.likelihood import LIKELIHOODS
 from polyvae.vae import VAE
 
@@ -22,9 +22,8 @@ def write(path: str | os.PathLike, tensors: dict, header: dict) -> None:
     """Write tensors and header; the file appears whole or not at all, and the same model is the same bytes."""
     text = json.dumps(header | {"format": FORMAT}, sort_keys=True, separators=(",", ":"))
     tensors = {name: np.asarray(value, order="C") for name, value in tensors.items()}
-    with replacing(path) as temporary:
-        # One key: safetensors keeps no order among several.
-        safetensors.numpy.save_file(tensors, temporary, metadata={"polyvae": text})
+    # One key: safetensors keeps no order among several.
+    save_tensors(path, tensors, {"polyvae": text})
 
 
 def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:

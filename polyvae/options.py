@@ -66,7 +66,12 @@ READING = {
         None,
     ),
     "keep_good": (
-        Annotated[bool, typer.Option("--keep-good", help="Take the whole frames of a damaged file.")],
+        Annotated[
+            bool,
+            typer.Option(
+                "--keep-good", help="Take the whole frames of a damaged XTC or DCD, where only gross damage shows."
+            ),
+        ],
         False,
     ),
     "ignore_times": (
@@ -215,10 +220,12 @@ def numbers(option: str, text: str, kind: type, least: float) -> list:
 
 
 def as_the_model(reading: dict, cv: LatentCV) -> dict:
+    """Options for reading with the model's dimensions, where none are given."""
     return reading | {"dims": cv.n_dims if reading["dims"] is None else reading["dims"]}
 
 
 def for_reading(reading: dict) -> dict:
+    """The options of `pv.read` from those of the command line."""
     return reading | {"unwrap": "auto" if reading["unwrap"] is None else reading["unwrap"]}
 
 

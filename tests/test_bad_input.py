@@ -1,5 +1,6 @@
 """Broken files: one clear line that names the file and, where it can, the frame; exit 1; nothing written."""
 
+import errno
 import subprocess
 import sys
 
@@ -281,6 +282,89 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, suffix):
     assert result.returncode == 0, result.stderr
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_messages_name_the_file_and_what_it_lacks(tmp_path, capfd):
+    x = ideal_chains(5, 4, 3)
+    np.savez(tmp_path / "a.npz", arr=x)
+    xtc = pv.write(tmp_path / "b.xtc", pv.Trajectory(x, length_unit="nm"), topology=False)[0]
+    with pytest.raises(pv.InputError, match=r"b\.xtc is in nm, .*a\.npz in sigma"):
+        pv.read([tmp_path / "a.npz", xtc])
+    for name, text in (("text.pdb", "needs ATOM or HETATM records"), ("text.npz", r"\(it is no zip file\)")):
+        (tmp_path / name).write_text("hello\nworld\n")
+        with pytest.raises(pv.InputError, match=f"{name}.*{text}"):
+            pv.read(tmp_path / name)
+    with pytest.raises(pv.InputError, match=r"text\.pdb: a PDB needs ATOM"):
+        pv.read(xtc, topology=tmp_path / "text.pdb")
+    np.savez(tmp_path / "o.npz", arr=x, names=np.array(["B", None, 1, 2], dtype=object))
+    with pytest.raises(pv.InputError, match=r"array 'names' holds Python objects") as error:
+        pv.read(tmp_path / "o.npz")
+    assert "pickle" not in str(error.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_full_disk_is_said_with_the_file(tmp_path, cv):
+    """Of models, unfinished runs, tables and what lies in a folder of results."""
+    cv.save(tmp_path / "model.safetensors")
+    code = (
+        "import resource, signal, sys, pathlib, numpy as np, polyvae as pv\n"
+        "from polyvae.checkpoint import Checkpoint\n"
+        "from polyvae.files import replacing_folder\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "cv = pv.load(folder / 'model.safetensors')\n"
+        "def results():\n"
+        "    with replacing_folder(folder / 'out') as out:\n        cv.save(out / 'a.safetensors')\n"
+        "many = np.ones((2000, 2), np.float32)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+        "for act in (\n"
+        "    lambda: cv.save(folder / 'new.safetensors'),\n"
+        "    lambda: Checkpoint(folder / 'run.unfinished', {}, resume=False).save([many], many, True),\n"
+        "    lambda: pv.write_colvar(folder / 'COLVAR', many),\n"
+        "    lambda: pv.write_colvar(folder / 'z.npz', many),\n"
+        "    results,\n"
+        "):\n"
+        "    try:\n        act()\n"
+        "    except OSError as error:\n        print(error.errno, error.filename, error.filename2)\n"
+        "    else:\n        sys.exit('no error')\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    names = ("new.safetensors", "run.unfinished", "COLVAR", "z.npz", "out/a.safetensors")
+    assert result.stdout.splitlines() == [f"{errno.EFBIG} {tmp_path / name} None" for name in names]
+    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "select",
+    [
+        "prop x > 10",
+        "name B and (prop abs z<=2.5)",
+        "prop 3 < y",
+        "around 5 name B",
+        "sphzone 6.0 (index 0)",
+        "sphlayer 2 4 index 0",
+        "isolayer 2 4 index 0",
+        "cyzone 15 4 -8 index 0",
+        "cylayer 5 10 10 -8 index 0",
+        "name B and point 5 5 5 3.5",
+        "same x as index 0",
+    ],
+)
+def test_a_selection_by_place_is_refused(tmp_path, select):
+    """It would be taken in the topology's frame and hold for no other."""
+    path, top = pv.write(tmp_path / "run.xtc", good())
+    with pytest.raises(pv.InputError, match="depends on coordinates") as error:
+        pv.read(path, topology=top, select=select)
+    assert "same atoms in all frames" in str(error.value)
+
+
+@pytest.mark.parametrize("select", ["same residue as index 0", "not name x y z"])
+def test_other_selections_work(tmp_path, select):
+    path, top = pv.write(tmp_path / "run.xtc", good())
+    assert pv.read(path, topology=top, select=select, unwrap=False).n_beads >= 1
 
 
 def test_debug_shows_the_traceback(tmp_path):

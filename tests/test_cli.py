@@ -10,6 +10,7 @@ from conftest import ideal_chains
 
 import polyvae as pv
 from polyvae import cli
+from polyvae.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +148,65 @@ def test_run_force_replaces_its_own_files_and_keeps_others(folder, tmp_path, cap
     assert (out / "report.html").exists()
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     assert "epoch" not in capfd.readouterr().err  # no progress bar in a pipe
+
+
+def test_run_maps_each_row_back_to_its_molecule(tmp_path):
+    """With many molecules, what `run` writes is what `project` writes: in order of time, with the molecule."""
+    x = ideal_chains(200, 15, 3).reshape(200, 3, 5, 3) + 20 * np.arange(3)[:, None, None]
+    bonds = [[5 * m + k, 5 * m + k + 1] for m in range(3) for k in range(4)]
+    data = tmp_path / "run.npz"
+    pv.write(data, pv.Trajectory(x.reshape(200, 15, 3), time=0.5 * np.arange(200), bonds=np.array(bonds)))
+    out = tmp_path / "out"
+    call("run", data, "--per-molecule", "--out", out, "--epochs", 1, "--quick")
+    for name in ("COLVAR", "latent.npz"):
+        again = tmp_path / name
+        call("project", out / "model.safetensors", data, "--per-molecule", "--out", again)
+        assert (out / name).read_bytes() == again.read_bytes()
+    assert (out / "COLVAR").read_text().startswith("#! FIELDS time z0 z1 molecule\n")
+    found = np.load(out / "latent.npz")
+    np.testing.assert_array_equal(found["molecule"], np.tile(np.arange(3), 200))
+    np.testing.assert_allclose(found["time"], np.repeat(0.5 * np.arange(200), 3))
+
+
+def test_an_input_is_never_replaced(folder, tmp_path, capfd):
+    """Not with --force either, nor under another name, nor beside the result, nor in the folder of results."""
+    copy = tmp_path / "out"
+    copy.mkdir()
+    model, run, top, held = (
+        copy / name for name in ("model.safetensors", "generated.xtc", "best.pdb", "more.npz")
+    )
+    for source, target in (
+        ("model.safetensors", model),
+        ("run.xtc", run),
+        ("run.pdb", top),
+        ("more.npz", held),
+    ):
+        target.write_bytes((folder / source).read_bytes())
+    (tmp_path / "link").symlink_to(top)
+    (tmp_path / "weights").write_text("1\n" * 600)
+    before = {path: path.read_bytes() for path in (model, run, top, held, tmp_path / "weights")}
+    for words, text in (
+        (["project", model, run, "--out", run], "no .xtc file"),
+        (["project", model, run, "--out", tmp_path / "new.trr"], "no .trr file"),
+        (["project", model, held, "--out", held], "is an input"),
+        (["project", model, f"{copy}/m*.npz", "--out", held], "is an input"),
+        (["project", model, run, "--top", top, "--out", tmp_path / "link"], "is an input"),
+        (["score", model, run, "--top", top, "--out", tmp_path / "link"], "is an input"),
+        (["optimize", model, run, "--top", top, "--out", top.with_suffix(".xtc")], "best.pdb is an input"),
+        (["fit", run, "--top", model, "--out", model], "is an input"),
+        (["run", run, "--top", top, "--out", copy], "generated.xtc is an input"),
+        (["sweep", run, "--top", top, "--weights", tmp_path / "weights", "--out", tmp_path / "s"], None),
+    ):
+        if text is None:
+            (tmp_path / "s").mkdir()
+            (tmp_path / "s" / "models.csv").symlink_to(tmp_path / "weights")
+            text = "is an input"
+        with pytest.raises(SystemExit) as exit_:
+            cli.main([str(word) for word in [*words, "--force"]])
+        assert exit_.value.code == 1
+        err = capfd.readouterr().err
+        assert text in err
+        assert err.count("\n") == 1
+    assert {path: path.read_bytes() for path in before} == before
+    with pytest.raises(InputError, match="end in .csv or .npz"):
+        pv.write_colvar(tmp_path / "z.dcd", np.zeros((3, 2)))

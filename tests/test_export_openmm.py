@@ -97,7 +97,9 @@ def test_value_and_gradient_are_those_of_jax(name, kind, box):
     forces = engine.latent_forces(
         cv, particles, periodic=box != "free", bonds=chain_bonds(cv.n_beads), sigma=SIGMA
     )
-    values, gradients = engine.evaluate(forces, SIGMA * positions, None if box == "free" else SIGMA * BOXES[box])
+    values, gradients = engine.evaluate_forces(
+        forces, SIGMA * positions, None if box == "free" else SIGMA * BOXES[box]
+    )
     assert values.dtype == gradients.dtype == np.float64
 
     exact, slope = reference(name, kind)
@@ -116,7 +118,9 @@ def test_units_and_masses():
     frames = chain("chain3d").positions[:200]
     traj = pv.Trajectory(10 * frames, masses=np.linspace(1, 5, 24), length_unit="angstrom")
     cv = untrained(traj, featurizer=pv.Reference(traj[0], pdb_grid=True))
-    values, gradients = engine.evaluate(engine.latent_forces(cv, range(24), periodic=False), frames[:9] * 1.0)
+    values, gradients = engine.evaluate_forces(
+        engine.latent_forces(cv, range(24), periodic=False), frames[:9] * 1.0
+    )
     exact, slope = by_jax(cv, 10.0 * frames[:9].astype(float))
     assert np.abs(values - exact).max() <= TOLERANCE
     assert np.abs(gradients - 10 * slope).max() <= TOLERANCE
@@ -212,10 +216,10 @@ def test_all_latents_are_evaluated_together(monkeypatch):
     engine._joint.cache_clear()
     forces = engine.latent_forces(cv, range(12), periodic=False, sigma=SIGMA)
     frames = SIGMA * in_space(every(4, chain("chain2d")))
-    values, _ = engine.evaluate(forces, frames)
+    values, _ = engine.evaluate_forces(forces, frames)
     assert engine._joint.cache_info().currsize == 1  # all copies find each other
     assert len(evaluated) == len(frames)
-    again, _ = engine.evaluate(forces, frames[[0, 1, 0, 1]])
+    again, _ = engine.evaluate_forces(forces, frames[[0, 1, 0, 1]])
     np.testing.assert_array_equal(again, values[[0, 1, 0, 1]])
 
 
@@ -283,7 +287,7 @@ def test_a_periodic_system_is_seen_and_a_barostat_may_change_its_box():
 def test_nothing_global_changes():
     cv = model("chain2d")
     forces = engine.latent_forces(cv, range(12), periodic=False, sigma=SIGMA)
-    engine.evaluate(forces, SIGMA * in_space(chain("chain2d").positions[:1]))
+    engine.evaluate_forces(forces, SIGMA * in_space(chain("chain2d").positions[:1]))
     assert not jax.config.jax_enable_x64
     assert jnp.ones(1).dtype == np.float32
     assert cv(chain("chain2d").positions[0]).dtype == np.float32

@@ -455,3 +455,39 @@ def test_plumed_sees_a_blank_free_table(tmp_path):
     assert lines[0] == "#! FIELDS time z0 z1"
     assert [float(word) for word in lines[1].split()] == [0.25, 1.5, -2.25e-7]
     warnings.simplefilter("error")
+
+
+@pytest.mark.parametrize("suffix", [".xtc", ".dcd"])
+@pytest.mark.parametrize("unit", ["sigma", "nm"])
+def test_a_topology_of_the_user_stays(tmp_path, caplog, suffix, unit):
+    """Beside a new file, only a topology that an earlier one left there is replaced."""
+    path, pdb = tmp_path / f"mine{suffix}", tmp_path / "mine.pdb"
+    traj = pv.Trajectory(np.random.default_rng(0).normal(size=(3, 4, 3)), length_unit=unit)
+    pv.write(pdb, traj)  # a trajectory, though polyvae wrote it
+    for theirs in (pdb.read_bytes(), b"HEADER    ALL OF IT\n", b""):
+        pdb.write_bytes(theirs)
+        caplog.clear()
+        assert pv.write(path, traj) == [path]
+        assert pdb.read_bytes() == theirs
+        assert caplog.messages == [
+            f"{pdb}: exists and is no topology that polyvae wrote, so it stays; none beside {path}"
+        ]
+    assert pv.write(path, traj, replace=True) == [path, pdb]
+    before = pdb.read_bytes()
+    caplog.clear()
+    assert pv.write(path, traj[1:]) == [path, pdb]
+    assert pdb.read_bytes() != before
+    assert not caplog.messages
+
+
+def test_a_dcd_in_place_of_an_xtc_replaces_none(tmp_path):
+    far = pv.Trajectory(np.random.default_rng(0).normal(size=(2, 12, 3)) * 1e5)
+    (tmp_path / "mine.dcd").write_text("precious")
+    with pytest.raises(pv.InputError, match=r"mine\.dcd exists already"):
+        pv.write(tmp_path / "mine.xtc", far)
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("mine.dcd", "precious")]
+    pv.write(tmp_path / "mine.dcd", far)
+    with pytest.raises(pv.InputError, match=r"mine\.dcd exists already"):
+        pv.write(tmp_path / "mine.xtc", far)
+    assert pv.write(tmp_path / "mine.xtc", far, replace=True)[0] == tmp_path / "mine.dcd"
+    assert pv.write(tmp_path / "mine.xtc", far)[0] == tmp_path / "mine.dcd"  # a second run of a script

@@ -9,6 +9,7 @@ import os
 import pickle
 from collections.abc import Sequence
 from importlib import resources
+from pathlib import Path
 from string import Template
 
 import equinox as eqx
@@ -16,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from polyvae.cv import LatentCV
+from polyvae.cv import LatentCV, load_cv
 from polyvae.errors import InputError
 from polyvae.export.particles import length_factor, make_whole, particle_numbers, wholeness
 from polyvae.files import replacing_folder
@@ -136,7 +137,9 @@ def bias_grid(cv: LatentCV, data) -> np.ndarray:
     return np.stack([low - margin, high + margin, 0.2 * z.std(axis=0)])
 
 
-def evaluate(forces: list, positions: np.ndarray, box: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def evaluate_forces(
+    forces: list, positions: np.ndarray, box: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Values and gradients of `latent_forces` as OpenMM gives them for frames, to check an export.
 
     Each force stands in a `CustomCVForce` whose energy is linear in it, on the reference platform; the
@@ -173,6 +176,27 @@ def evaluate(forces: list, positions: np.ndarray, box: np.ndarray | None = None)
             gradients.append(-context.getState(forces=True).getForces(asNumpy=True)._value)
     shape = (len(positions), len(forces), *positions.shape[1:])
     return np.array(values), np.reshape(gradients, shape)
+
+
+def evaluate(
+    folder: str | os.PathLike, cv: LatentCV, frames: np.ndarray, *, atoms: Sequence[int] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Values and gradients of an exported model as OpenMM gives them.
+
+    Args:
+        folder: what `export` wrote; the model in it is what is evaluated.
+        frames: (n_frames, n_beads, n_dims) in the model's unit.
+
+    Returns:
+        (n_frames, n_latents), and (n_frames, n_latents, n_beads, n_dims) per length unit, both float64.
+    """
+    exported = load_cv(Path(folder) / "model.safetensors")
+    numbers, sigma = particle_numbers(cv, atoms), 1.0 if cv.length_unit == "sigma" else None
+    factor = length_factor(cv, "nm", sigma)
+    positions = np.zeros((len(frames), max(numbers) + 1, 3))
+    positions[:, numbers, : cv.n_dims] = np.asarray(frames, float) / factor
+    values, gradients = evaluate_forces(latent_forces(exported, numbers, periodic=False, sigma=sigma), positions)
+    return values, gradients[:, :, numbers, : cv.n_dims] / factor
 
 
 def _openmm():

@@ -15,6 +15,19 @@ from polyvae.files import replacing
 from polyvae.io.digits import scientific, table
 
 _ROWS = 1 << 13  # turned into text at once
+# What a table is not named after: a slip of the name would put it in a trajectory's place.
+_NOT_TABLES = (
+    ".arc", ".crd", ".dcd", ".dump", ".ent", ".gro", ".gsd", ".h5", ".h5md", ".inpcrd",
+    ".lammpstrj", ".mdcrd", ".mol2", ".nc", ".ncdf", ".netcdf", ".npy", ".pdb", ".pdbqt", ".psf",
+    ".rst7", ".safetensors", ".tng", ".tpr", ".trj", ".trr", ".trz", ".xtc", ".xyz",
+)  # fmt: skip
+
+
+def check_table_name(path: str | os.PathLike) -> None:
+    """Raise `InputError` for the name of a trajectory, a topology or a model."""
+    suffix = Path(path).suffix.lower()
+    if suffix in _NOT_TABLES:
+        raise InputError(f"{path}: a table of latents is no {suffix} file; name it COLVAR, or end in .csv or .npz")
 
 
 def write_colvar(
@@ -35,7 +48,8 @@ def write_colvar(
         columns: further numbers of each frame, (n_frames,), by name, such as {"rg": rg}.
 
     Raises:
-        InputError: columns that do not hold one number a frame, or names with blanks or commas.
+        InputError: columns that do not hold one number a frame, names with blanks or commas, a path that ends as
+            a trajectory, a topology or a model does.
     """
     z = np.asarray(z)
     if z.ndim != 2:
@@ -52,6 +66,7 @@ def colvar_writer(path: str | os.PathLike, latent_dim: int, columns: Sequence[st
     Memory does not grow with the number of frames. The file appears, whole, when the block ends well.
     """
     path = Path(path)
+    check_table_name(path)
     for name in columns:
         if not name or any(c.isspace() or c == "," for c in name):
             raise InputError(f"the name of a column may not hold blanks or commas; got {name!r}")

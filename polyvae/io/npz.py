@@ -25,11 +25,13 @@ class NpzFile:
         try:
             # np.load leaves a file open that it has opened itself and cannot read.
             with path.open("rb") as stream:
+                head = stream.read(6)
+                if not head.startswith(b"PK"):
+                    raise ValueError("it is a bare .npy array" if head == b"\x93NUMPY" else "it is no zip file")
+                stream.seek(0)
                 file = np.load(stream, allow_pickle=False)
-                if not isinstance(file, np.lib.npyio.NpzFile):
-                    raise ValueError("it is a bare .npy array")
                 names = list(file.files)
-                self.extras = {name: file[name] for name in _EXTRAS if name in names}
+                self.extras = {name: _plain(file, name) for name in _EXTRAS if name in names}
                 self.stated_unit = str(file["length_unit"]) if "length_unit" in names else None
             found = names if len(names) == 1 else [name for name in ("arr", "positions") if name in names]
             if len(found) == 1:
@@ -97,6 +99,16 @@ class NpzFile:
     def close(self) -> None:
         for column in self._columns.values():
             column.close()
+
+
+def _plain(file, name: str) -> np.ndarray:
+    try:
+        return file[name]
+    except ValueError as error:
+        # NumPy's advice on Python objects is to load them, which can execute what is in the file.
+        raise (
+            ValueError(f"array {name!r} holds Python objects") if "allow_pickle" in str(error) else error
+        ) from None
 
 
 class _Column:

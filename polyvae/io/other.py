@@ -59,12 +59,14 @@ class UniverseFile:
         from MDAnalysis.coordinates.core import reader
 
         self.path, self.extras = path, {}
+        check_pdb(path)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about time steps and boxes that the file does not hold
                 known = {} if n_atoms is None else {"n_atoms": n_atoms}
                 known |= {"format": _FORMATS[path.suffix.lower()]} if path.suffix.lower() in _FORMATS else {}
-                self._reader = reader(str(path), convert_units=False, **known)
+                open_file = _trr_reader() if path.suffix.lower() == ".trr" else reader
+                self._reader = open_file(str(path), convert_units=False, **known)
                 self.n_frames, self.n_atoms = int(self._reader.n_frames), int(self._reader.n_atoms)
         except Exception as error:  # the parsers raise whatever their format calls for
             hint = "" if n_atoms is not None else "; some formats need a topology (--top, topology=)"
@@ -118,9 +120,29 @@ class UniverseFile:
         self._reader.close()
 
 
+def _trr_reader() -> type:
+    """MDAnalysis' reader of TRR, without the index of frames and the lock that it leaves beside the file."""
+    from MDAnalysis.coordinates.TRR import TRRReader
+
+    class Reader(TRRReader):
+        def _load_offsets(self):
+            self._read_offsets(store=False)
+
+    return Reader
+
+
 def scale_note(unit: str, angstrom: float) -> str:
     """What the title of a PDB says where a length unit stands for other than its Å."""
     return f"1 {unit.upper()} = {angstrom:g} ANGSTROM"
+
+
+def check_pdb(path: Path) -> None:
+    """Raise `InputError` for a file that is named a PDB and holds no atoms, which MDAnalysis stumbles over."""
+    if path.suffix.lower() not in (".pdb", ".ent"):
+        return
+    with path.open("rb") as file:
+        if not any(line.startswith((b"ATOM", b"HETATM")) for line in file):
+            raise InputError(f"{path}: a PDB needs ATOM or HETATM records, and this file holds none; give a PDB")
 
 
 def _pdb_head(path: Path) -> tuple[str | None, float, list[float] | None]:

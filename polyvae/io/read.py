@@ -21,7 +21,7 @@ from polyvae.io.topology import check_bonds, own_topology, read_topology
 from polyvae.io.xtc import XtcFile
 from polyvae.molecules import Atoms
 from polyvae.sources import Stream, concatenate
-from polyvae.trajectory import LENGTH_UNITS, Trajectory, unit_factor
+from polyvae.trajectory import LENGTH_UNITS, Trajectory
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,9 @@ def read(
         per_molecule: each of many like molecules (by bonds, else residues) becomes frames of its own, one
             molecule after another in each segment; `Trajectory.origin` maps back to (frame, molecule).
         dims: 2 or 3. By default data of three coordinates whose z never varies are 2-D, which is said.
-        keep_good: take the whole frames of a damaged file, up to the damage, in place of refusing it.
+        keep_good: take the whole frames of a damaged XTC or DCD, up to the damage, in place of refusing it; other
+            formats are refused. Neither format has a checksum. Most damage to a compressed XTC shows, but in a
+            DCD only that to a frame's length does; wrong numbers within a frame are read as they are.
         ignore_times: leave out the times of the frames, which must otherwise increase in each file.
 
     Raises:
@@ -222,7 +224,11 @@ class _Run:
                     _WHY[unit],
                 )
             first_unit = first_unit or unit
-            unit_factor(unit, first_unit)
+            if unit != first_unit and "sigma" in (unit, first_unit):
+                raise InputError(
+                    f"{path} is in {unit}, {self.paths[0]} in {first_unit}, and a reduced unit relates "
+                    f"to no other; convert one, or state the one unit of the numbers in all (--unit, length_unit=)"
+                )
             self._files.append(file)
             self._frames.append(frames)
             assembler = Assembler(

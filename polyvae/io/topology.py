@@ -1,5 +1,6 @@
 """Topologies and the selection language, by MDAnalysis."""
 
+import re
 import warnings
 from pathlib import Path
 
@@ -7,8 +8,12 @@ import numpy as np
 
 from polyvae.errors import InputError
 from polyvae.io.frames import short
+from polyvae.io.other import check_pdb
 from polyvae.molecules import Atoms
 from polyvae.sources import atoms_of
+
+# Words of the selection language that look at where atoms are.
+_OF_PLACE = ("around", "sphlayer", "sphzone", "isolayer", "cylayer", "cyzone", "point")
 
 
 class _UnreadError(InputError):
@@ -19,11 +24,14 @@ def read_topology(path: Path, select: str | None) -> Atoms:
     """The atoms of a topology file that `select` names, all of them by default.
 
     Raises:
-        InputError: a file that no parser of MDAnalysis takes, a selection that does not work or matches
-            nothing, bonds that name atoms that are not there.
+        InputError: a file that no parser of MDAnalysis takes, a selection that does not work, matches nothing or
+            depends on coordinates, bonds that name atoms that are not there.
     """
     import MDAnalysis
 
+    if select is not None:
+        _refuse_places(select)
+    check_pdb(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about what the file does not hold, which nothing here needs
@@ -57,12 +65,32 @@ def own_topology(path: Path, select: str | None) -> Atoms | None:
     """What a PDB, GRO and the like say of their atoms; None where the format says nothing of them."""
     import MDAnalysis
 
+    if _format(path) == "TRR":  # MDAnalysis would number the atoms, and leave an index of frames beside the file
+        return None
     try:
         return read_topology(path, select)
     except _UnreadError:
         if _format(path) in MDAnalysis._PARSERS:
             raise
         return None
+
+
+def _refuse_places(select: str) -> None:
+    """Raise `InputError` for a selection that can hold other atoms in every frame."""
+    words = select.replace("(", " ( ").replace(")", " ) ").split()
+    for k, word in enumerate(words):
+        found = word if word in _OF_PLACE else None
+        if word == "prop":  # such as "prop x > 1", "prop abs z<=2", "prop 1 < y"
+            ends = [n for n, after in enumerate(words) if n > k and after in ("and", "or", "(", ")")]
+            condition = " ".join(words[k : ends[0] if ends else None])
+            found = condition if re.search(r"(?<![A-Za-z_])[xyz](?![A-Za-z_])", condition) else None
+        elif word == "same" and words[k + 1 : k + 2] and words[k + 1] in ("x", "y", "z"):
+            found = f"same {words[k + 1]}"
+        if found:
+            raise InputError(
+                f"the selection {select!r} depends on coordinates ({found!r}), which change, and a CV needs "
+                f"the same atoms in all frames; select by names, numbers or residues"
+            )
 
 
 def _format(path: Path) -> str:

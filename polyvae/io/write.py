@@ -6,7 +6,9 @@ import logging
 import os
 import re
 import warnings
+from collections.abc import Collection
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +34,14 @@ _XTC_APART = 2**21  # for the nearest two neighbours of a frame, as a sum over t
 _XTC_BARE = 9  # up to so many beads an XTC holds bare floats
 _PDB_LOW, _PDB_HIGH, _PDB_BOX = -999.999, 9999.999, 99999.0  # Å that fit into the columns of a PDB
 _PDB_BONDED = 99_999  # beads that its bonds can number
+# How the PDB beside a file, and the DCD in an XTC's place, are known again.
+_TOPOLOGY_TITLE, _STAND_IN_TITLE = "polyvae topology", "polyvae in place of XTC"
 _SINGLE = 2.0**-22  # rounding of single precision, with some room
 
 
-def write(path: str | os.PathLike, traj: Trajectory, *, topology: bool = True) -> list[Path]:
+def write(
+    path: str | os.PathLike, traj: Trajectory, *, topology: bool = True, replace: bool = False
+) -> list[Path]:
     """Write a trajectory in the format of the file's suffix, and return the files written.
 
     | suffix | lengths | times | names | bonds, masses, segments |
@@ -54,16 +60,21 @@ def write(path: str | os.PathLike, traj: Trajectory, *, topology: bool = True) -
     trajectory holds no bonds), which viewers load first. Both files appear or none. It is a topology before
     all: a frame that does not fit into PDB's columns is moved, and scaled by tens if need be, which is said.
 
+    A file at `path` is replaced. Another PDB of that name beside it, such as the topology of the whole system,
+    is left as it is, which is said; one that an earlier `write` put there is replaced.
+
     Reduced units: 1 sigma is written as 1 nm in XTC and GRO and as 10 Å in PDB, and as the bare number in
     DCD and in the PDB beside a DCD, so that the two agree in a viewer. The PDB's title says which
     ("1 SIGMA = 10 ANGSTROM") and `read` goes by it. Where XTC could not keep 5 decimals of sigma, a DCD is
-    written in its place, which is said.
+    written in its place, which is said; only one that was written so is replaced there.
 
     Args:
         traj: a `Trajectory`, or what `as_trajectory` takes.
+        topology: write the PDB beside an XTC or DCD.
+        replace: replace any PDB beside it, and a DCD that stands in an XTC's place.
 
     Raises:
-        InputError: another suffix, or coordinates that the format cannot hold.
+        InputError: another suffix, coordinates that the format cannot hold, or a DCD that would be lost.
     """
     path, traj = Path(path), as_trajectory(traj)
     suffix = path.suffix.lower()
@@ -71,18 +82,30 @@ def write(path: str | os.PathLike, traj: Trajectory, *, topology: bool = True) -
         raise InputError(
             f"{path}: trajectories are written as {', '.join(WRITERS)}; got {path.suffix or 'no suffix'}"
         )
+    writer = WRITERS[suffix]
     if suffix == ".xtc" and traj.length_unit == "sigma" and _xtc_precision(traj) < _XTC_PRECISION:
         path, suffix = path.with_suffix(".dcd"), ".dcd"
+        if path.exists() and not (replace or _says(path, _STAND_IN_TITLE)):
+            raise InputError(
+                f"coordinates are too far apart for 5 decimals of sigma in XTC, and {path} exists already; write "
+                f"that file, or another one, as DCD"
+            )
+        writer = partial(_write_dcd, title=_STAND_IN_TITLE)
         log.warning("coordinates are too far apart for 5 decimals of sigma in XTC; writing %s in its place", path)
     written = [path]
     # Files take their places once all of them are whole.
     with contextlib.ExitStack() as stack:
         temporary = stack.enter_context(replacing(path))
-        notes = [(path, WRITERS[suffix](temporary, traj))]
+        notes = [(path, writer(temporary, traj))]
         if suffix in _READ_BACK:
             _check_whole(path, temporary, traj.n_frames)
-        if topology and suffix in _BESIDE:
-            written.append(path.with_suffix(".pdb"))
+        beside = path.with_suffix(".pdb")
+        if topology and suffix in _BESIDE and beside.is_file() and not (replace or _says(beside, _TOPOLOGY_TITLE)):
+            notes.append(
+                (beside, f"exists and is no topology that polyvae wrote, so it stays; none beside {path}")
+            )
+        elif topology and suffix in _BESIDE:
+            written.append(beside)
             temporary = stack.enter_context(replacing(written[-1]))
             notes.append((written[-1], _write_topology(temporary, traj[0], _BESIDE[suffix][traj.length_unit])))
     for name, note in notes:
@@ -91,14 +114,22 @@ def write(path: str | os.PathLike, traj: Trajectory, *, topology: bool = True) -
     return written
 
 
-def check_trajectory_output(path: str | os.PathLike, *, force: bool = False) -> None:
+def _says(path: Path, title: str) -> bool:
+    """Whether the head of a PDB or DCD has the title."""
+    with path.open("rb") as file:
+        return title.encode() in file.read(200)
+
+
+def check_trajectory_output(
+    path: str | os.PathLike, *, force: bool = False, inputs: Collection[str | os.PathLike | None] = ()
+) -> None:
     """`files.check_output` for `write`: also for the topology that goes beside an XTC or DCD, and for the DCD
     that can stand in for an XTC."""
     path = Path(path)
-    check_output(path, force=force, suffixes=WRITERS)
+    check_output(path, force=force, suffixes=WRITERS, inputs=inputs)
     beside = {".xtc": (".pdb", ".dcd"), ".dcd": (".pdb",)}
     for suffix in beside.get(path.suffix.lower(), ()):
-        check_output(path.with_suffix(suffix), force=force)
+        check_output(path.with_suffix(suffix), force=force, inputs=inputs)
 
 
 def _check_whole(path: Path, temporary: Path, n_frames: int) -> None:
@@ -178,7 +209,7 @@ def _write_xtc(path: Path, traj: Trajectory) -> str | None:
     return None
 
 
-def _write_dcd(path: Path, traj: Trajectory) -> str | None:
+def _write_dcd(path: Path, traj: Trajectory, title: str = "polyvae") -> str | None:
     from MDAnalysis.lib.formats.libdcd import DCDFile
 
     clock = None if traj.time is None else _dcd_clock(traj.time, 1.0 if traj.length_unit == "sigma" else AKMA_PS)
@@ -187,7 +218,7 @@ def _write_dcd(path: Path, traj: Trajectory) -> str | None:
     cells = _dimensions(traj, factor)[:, [0, 5, 1, 4, 3, 2]]  # CHARMM's order
     with DCDFile(str(path), "w") as file:
         file.write_header(
-            remarks="polyvae", natoms=traj.n_beads, istart=first, nsavc=every, delta=delta, is_periodic=1
+            remarks=title, natoms=traj.n_beads, istart=first, nsavc=every, delta=delta, is_periodic=1
         )
         for frame, cell in zip(_spatial(traj, factor), cells, strict=True):
             file.write(frame, cell)
@@ -255,7 +286,7 @@ def _write_topology(path: Path, frame: Trajectory, factor: float) -> str | None:
             scale /= 10
         smaller = f" and {factor / scale:g} times smaller" if scale < factor else ""
         notes = [f"the frame does not fit into PDB's columns; as a topology it stands there moved{smaller}"]
-    notes.append(_write_pdb(path, frame, scale))
+    notes.append(_write_pdb(path, frame, scale, _TOPOLOGY_TITLE))
     return "; ".join(filter(None, notes)) or None
 
 
@@ -265,7 +296,7 @@ def _fits_pdb(traj: Trajectory, factor: float) -> bool:
     return low > _PDB_LOW and high < _PDB_HIGH and not longest >= _PDB_BOX
 
 
-def _write_pdb(path: Path, traj: Trajectory, factor: float | None = None) -> str | None:
+def _write_pdb(path: Path, traj: Trajectory, factor: float | None = None, title: str = "polyvae") -> str | None:
     """`factor`: Å for a unit of length, where it is not the usual one."""
     import MDAnalysis
     from MDAnalysis.coordinates.memory import MemoryReader
@@ -277,8 +308,8 @@ def _write_pdb(path: Path, traj: Trajectory, factor: float | None = None) -> str
             f"PDB holds coordinates from {_PDB_LOW:.0f} to {_PDB_HIGH:.0f} Å and a box below {_PDB_BOX:.0f} Å; "
             f"these do not fit, write XTC or DCD"
         )
-    usual = unit != "sigma" and factor == _TO_PDB[unit]
-    title = "polyvae" if usual else scale_note(unit, factor)
+    if unit == "sigma" or factor != _TO_PDB[unit]:
+        title += f", {scale_note(unit, factor)}"
     # Each bead is a residue: readers drop a second atom of one name within a residue.
     universe = MDAnalysis.Universe.empty(n, n_residues=n, atom_resindex=np.arange(n), trajectory=True)
     for name, values in (
