@@ -74,7 +74,7 @@ def read(
             molecule after another in each segment; `Trajectory.origin` maps back to (frame, molecule).
         dims: 2 or 3. By default data of three coordinates whose z never varies are 2-D, which is said.
         keep_good: take the whole frames of a damaged file, up to the damage, in place of refusing it.
-        ignore_times: leave out the times of the frames, which must otherwise increase in each file.
+        ignore_times: leave out the times of the frames, which must otherwise increase in each segment.
 
     Raises:
         FileNotFoundError: for a file that is not there.
@@ -257,7 +257,7 @@ class _Run:
         self._times[k].begin()
         for part, block in self._raw(k, frames, per_block):
             self._survey(k, part, block, per_block)
-            time = self._times[k].checked(part, block.time, block.step)
+            time = self._times[k].checked(part, block.time, block.step, self.segments(k, part))
             _check_weights(self.paths[k], part, block.weights)
             positions, box = assembler.coordinates(block.positions, block.box, _numbers(part))
             if positions.shape[2] != (self._n_dims or positions.shape[2]):
@@ -303,7 +303,7 @@ class _Run:
             if not (assembler.settled and times.settled):
                 part, block = next(rest, (part, None))
         assembler.settle()
-        times.settle()
+        times.settle(len(np.unique(self.segments(k, self._frames[k]))))
 
     def segments(self, k: int, frames: range) -> np.ndarray:
         """The segment of file k that each frame is of."""
