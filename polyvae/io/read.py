@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from polyvae.assemble import Assembler
-from polyvae.errors import InputError
+from polyvae.errors import FrameError, InputError
 from polyvae.io.dcd import AKMA_PS, DcdFile
 from polyvae.io.frames import DamagedError, Frames, TrajectoryFile, warn_of_damage
 from polyvae.io.npz import NpzFile
@@ -73,7 +73,7 @@ def read(
         per_molecule: each of many like molecules (by bonds, else residues) becomes frames of its own, one
             molecule after another in each segment; `Trajectory.origin` maps back to (frame, molecule).
         dims: 2 or 3. By default data of three coordinates whose z never varies are 2-D, which is said.
-        keep_good: take the whole frames of a damaged file, up to the damage, in place of refusing it.
+        keep_good: take the frames of a damaged file up to the damage, in place of refusing it.
         ignore_times: leave out the times of the frames, which must otherwise increase in each segment.
 
     Raises:
@@ -257,17 +257,40 @@ class _Run:
         self._times[k].begin()
         for part, block in self._raw(k, frames, per_block):
             self._survey(k, part, block, per_block)
+            part, block = self._assembled(k, part, block)
+            if not len(part):
+                break
             time = self._times[k].checked(part, block.time, block.step, self.segments(k, part))
             _check_weights(self.paths[k], part, block.weights)
-            positions, box = assembler.coordinates(block.positions, block.box, _numbers(part))
-            if positions.shape[2] != (self._n_dims or positions.shape[2]):
+            n_dims = block.positions.shape[2]
+            if n_dims != (self._n_dims or n_dims):
                 raise InputError(
-                    f"{self.paths[k]} holds positions in {positions.shape[2]}-D, {self.paths[0]} in "
-                    f"{self._n_dims}-D; the pieces of one trajectory need the same; say which with --dims (dims=)"
+                    f"{self.paths[k]} holds positions in {n_dims}-D, {self.paths[0]} in {self._n_dims}-D; "
+                    f"the pieces of one trajectory need the same; say which with --dims (dims=)"
                 )
-            self._n_dims = positions.shape[2]
-            yield part, block._replace(positions=positions, time=time, box=box, step=None)
+            self._n_dims = n_dims
+            yield part, block._replace(time=time, step=None)
         file.close()
+
+    def _assembled(self, k: int, part: range, block: Frames) -> tuple[range, Frames]:
+        """A block of file k with the coordinates and boxes that are wanted; cut where `keep_good` cuts it."""
+        while len(part):
+            try:
+                positions, box = self._assemblers[k].coordinates(block.positions, block.box, _numbers(part))
+                return part, block._replace(positions=positions, box=box)
+            except FrameError as fault:
+                first, step = self._frames[k].start, part.step
+                if fault.frame <= first:
+                    raise
+                if not self._keep_good:
+                    raise InputError(
+                        f"{fault}, or take the frames before it (--keep-good, keep_good=True)"
+                    ) from None
+                warn_of_damage(self.paths[k], fault.frame)
+                self._frames[k] = range(first, fault.frame, step)
+                part = range(part.start, fault.frame, step)
+                block = Frames(*(None if a is None else a[: len(part)] for a in block))
+        return part, block
 
     def _raw(self, k: int, frames: range, per_block: int) -> Iterator[tuple[range, Frames]]:
         """Frames of file k as they stand in it, with their numbers, in blocks."""
