@@ -64,12 +64,12 @@ class Assembler:
 
     n_molecules = property(lambda self: 1 if self.table is None else len(self.table))
 
-    def record(self, positions, time=None, box=None) -> Trajectory:
+    def record(self, positions, time=None, box=None, segments=None) -> Trajectory:
         """All frames of a system at once: `survey`, `coordinates`, then `trajectory`."""
         self.survey(positions, box)
         self.settle()
         positions, box = self.coordinates(positions, box, np.arange(len(positions)))
-        return self.trajectory(positions, time, box)
+        return self.trajectory(positions, time, box, segments=segments)
 
     settled = property(lambda self: self._survey.settled)
 
