@@ -207,8 +207,7 @@ class Assembler:
 
     def _kept(self, box: np.ndarray) -> np.ndarray | None:
         """Boxes for the record, where the first frame has one; zeros in frames whose box is no numbers."""
-        first = self._survey.first_box
-        if not (first.any() and np.isfinite(first).all()):
+        if not has_box(self._survey.first_box):
             return None
         box = np.asarray(box, np.float32)
         bad = ~np.isfinite(box).all(axis=(1, 2))
@@ -276,6 +275,11 @@ class Assembler:
         if text not in self._said:
             self._said.add(text)
             self._note(text)
+
+
+def has_box(first: np.ndarray) -> bool:
+    """Whether a run has a box, by that of its first frame, (3, 3)."""
+    return bool(first.any() and np.isfinite(first).all())
 
 
 def _unless_all(index: np.ndarray, n: int) -> np.ndarray | None:

@@ -130,6 +130,11 @@ def concatenate(pieces: list[Trajectory], positions: np.ndarray | None = None) -
     if len(pieces) == 1:
         return first
     pieces = [piece.to_unit(first.length_unit) for piece in pieces]
+    weighted = [piece.weights is not None for piece in pieces]
+    if any(weighted) and not all(weighted):
+        raise InputError(
+            f"piece {weighted.index(False)} holds no weights, piece {weighted.index(True)} does; give all or none"
+        )
     segments, order = joined_segments(
         [(piece.segments, piece.continues) for piece in pieces], keep_order=positions is not None
     )

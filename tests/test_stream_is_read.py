@@ -149,6 +149,39 @@ def test_segments_weights_and_molecules(tmp_path, lengths, chunk_frames, per_mol
         np.testing.assert_array_equal(whole["weights"], whole["time"] / 2)
 
 
+@pytest.mark.parametrize("lacking", ["time", "box", "weights", "origin"])
+@pytest.mark.parametrize("at", [0, 1, 2])
+@pytest.mark.parametrize("how", ["none", "same"])
+def test_what_only_some_files_hold(tmp_path, caplog, lacking, at, how):
+    """Weights are refused; the rest is left out, as one line says, whichever file lacks it."""
+    rng, n = np.random.default_rng(0), 7
+    paths = [tmp_path / f"{k}.npz" for k in range(3)]
+    for k, path in enumerate(paths):
+        fields = {
+            "time": 1.0 + np.arange(n),
+            "box": np.tile(np.eye(3) * 90, (n, 1, 1)),
+            "weights": rng.random(n),
+            "origin": np.stack([np.arange(n), np.zeros(n, int)], axis=1),
+        }
+        if k == at and how == "none":
+            del fields[lacking]
+        elif k == at and lacking in ("time", "box"):
+            fields[lacking] = 0 * fields[lacking]
+        np.savez(path, positions=rng.normal(size=(n, 4, 3)), **fields)
+    with caplog.at_level(logging.INFO, logger="polyvae"):
+        whole = same(paths, 3, 4)
+    said = [r.message for r in caplog.records if f"{at}.npz holds no" in r.message]
+    if how == "same" and lacking in ("weights", "origin"):
+        assert whole[lacking] is not None
+        assert not said
+    elif lacking == "weights":
+        assert f"{at}.npz holds no weights, " in whole
+    else:
+        assert whole[lacking] is None
+        assert all(whole[name] is not None for name in {"time", "box", "weights", "origin"} - {lacking})
+        assert len(said) == 2  # once for `read`, once for the stream
+
+
 def test_chunks_tell_what_they_go_on_from(tmp_path):
     x = np.random.default_rng(0).normal(size=(10, 4, 3))
     np.savez(tmp_path / "a.npz", positions=x, segments=[4, 6], bonds=[[0, 1], [2, 3]])

@@ -42,6 +42,12 @@ class Times:
             if not self._kept:
                 log.info("%s: all frames have the same time, which is left out", self._path)
 
+    kept = property(lambda self: self._kept, doc="Whether the file holds times; once settled.")
+
+    def leave_out(self) -> None:
+        """Take the file to hold no times."""
+        self.settled, self._kept = True, False
+
     def begin(self) -> None:
         """The next block is the first one."""
         self._last: tuple | None = None
