@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from polyvae.errors import InputError
+from polyvae.errors import FrameError, InputError
 from polyvae.molecules import Atoms, Tree, make_whole, spanning_tree, usable_box
 from polyvae.survey import Survey
-from polyvae.trajectory import Trajectory, all_finite, chain_bonds
+from polyvae.trajectory import LARGEST, Trajectory, all_usable, chain_bonds
 
 log = logging.getLogger(__name__)
 
@@ -64,12 +64,12 @@ class Assembler:
 
     n_molecules = property(lambda self: 1 if self.table is None else len(self.table))
 
-    def record(self, positions, time=None, box=None) -> Trajectory:
+    def record(self, positions, time=None, box=None, segments=None) -> Trajectory:
         """All frames of a system at once: `survey`, `coordinates`, then `trajectory`."""
         self.survey(positions, box)
         self.settle()
         positions, box = self.coordinates(positions, box, np.arange(len(positions)))
-        return self.trajectory(positions, time, box)
+        return self.trajectory(positions, time, box, segments=segments)
 
     settled = property(lambda self: self._survey.settled)
 
@@ -183,13 +183,22 @@ class Assembler:
         if not self._survey.boxed:
             if self.unwrap is True:
                 raise InputError(f"{self.where} holds no box, so molecules cannot be made whole (unwrap=True)")
-            if not box[:, :n_dims, :n_dims].any():
+            there = box[:, :n_dims, :n_dims].any(axis=(1, 2))
+            if not there.any():
                 return None
-        if self._survey.boxed != box[:, :n_dims, :n_dims].any():
+            number = frames[int(np.argmax(there))]
+            raise FrameError(
+                f"{self.where}: frame {number} has a box, the frames before it have none. Mend the box, or read "
+                f"the coordinates as they are (unwrap=False, --no-unwrap)",
+                number,
+            )
+        if not box[:, :n_dims, :n_dims].any():
             # With the first frame before them, the one at fault has the same number however many come at once.
             box, frames = np.concatenate([self._survey.first_box[None], box]), [self._survey.first_frame, *frames]
         try:
             cell = usable_box(box, n_dims, frames)
+        except FrameError as error:
+            raise FrameError(f"{self.where}: {error}", error.frame) from None
         except InputError as error:
             raise InputError(f"{self.where}: {error}") from None
         if self._survey.shrink_wrapped:
@@ -198,8 +207,7 @@ class Assembler:
 
     def _kept(self, box: np.ndarray) -> np.ndarray | None:
         """Boxes for the record, where the first frame has one; zeros in frames whose box is no numbers."""
-        first = self._survey.first_box
-        if not (first.any() and np.isfinite(first).all()):
+        if not has_box(self._survey.first_box):
             return None
         box = np.asarray(box, np.float32)
         bad = ~np.isfinite(box).all(axis=(1, 2))
@@ -254,18 +262,24 @@ class Assembler:
         return self.atoms.names if self.atoms is not None and inner is None else None
 
     def _check_finite(self, positions, frames) -> None:
-        if all_finite(positions):
+        if all_usable(positions):
             return
-        frame, bead, _ = np.argwhere(~np.isfinite(positions))[0]
-        raise InputError(
-            f"{self.where}: positions must be finite; frame {frames[frame]}, bead {bead} holds "
-            f"{positions[frame, bead].tolist()}. Remove that frame first"
+        frame, bead, _ = np.argwhere(~(np.abs(positions) < LARGEST))[0]
+        raise FrameError(
+            f"{self.where}: positions must be finite, and below {LARGEST:g}; frame {frames[frame]}, bead {bead} "
+            f"holds {positions[frame, bead].tolist()}. Remove that frame first",
+            frames[frame],
         )
 
     def _say(self, text: str) -> None:
         if text not in self._said:
             self._said.add(text)
             self._note(text)
+
+
+def has_box(first: np.ndarray) -> bool:
+    """Whether a run has a box, by that of its first frame, (3, 3)."""
+    return bool(first.any() and np.isfinite(first).all())
 
 
 def _unless_all(index: np.ndarray, n: int) -> np.ndarray | None:

@@ -133,15 +133,28 @@ class LatentCV:
         """Mean features at one point of the latent space, in `length_unit`."""
         return self.function().decode_features(z)
 
-    def transform(self, data: Trajectory | np.ndarray) -> np.ndarray:
+    def transform(self, data: Trajectory | np.ndarray, *, first_frame: int = 0) -> np.ndarray:
         """Latent coordinates (n_frames, latent_dim) of a trajectory, or of all that `as_trajectory` takes.
 
         Data in another physical unit are converted; a plain array (n_frames, n_beads, n_dims) is taken to
-        be in the model's unit. The result for a frame does not depend on the other frames.
+        be in the model's unit. The result for a frame does not depend on the other frames. A frame whose
+        latent coordinates are not finite is refused; frames are counted from `first_frame` in that message.
         """
         if isinstance(data, Stream):
-            return np.concatenate([self.transform(chunk) for chunk in data])
-        return self._map(_encode, self.frames(data))[0]
+            found = []
+            for chunk in data:
+                found.append(self.transform(chunk, first_frame=first_frame + sum(map(len, found))))
+            return np.concatenate(found)
+        positions = self.frames(data)
+        z = self._map(_encode, positions)[0]
+        if not (good := np.isfinite(z).all(axis=1)).all():
+            bad = int(np.argmin(good))
+            raise InputError(
+                f"the latent coordinates of frame {first_frame + bad} are {z[bad].tolist()}, where the largest "
+                f"coordinate is {np.abs(positions[bad]).max():g} {self.length_unit}; they must be finite. "
+                f"Remove that frame, or check its coordinates"
+            )
+        return z
 
     def transform_posterior(self, data: Trajectory | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of q(z|x) for each frame, both (n_frames, latent_dim)."""

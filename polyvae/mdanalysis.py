@@ -16,6 +16,7 @@ from polyvae.cv import LatentCV
 from polyvae.errors import InputError
 from polyvae.molecules import box_vectors
 from polyvae.sources import atoms_of
+from polyvae.trajectory import unit_factor
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,8 @@ class LatentAnalysis(AnalysisBase):
         results.times: (n_frames,), in ps.
 
     Raises:
-        InputError: atoms that do not fit the model, an updating group, molecules that cannot be made whole.
+        InputError: no `LatentCV`, a unit that cannot be turned into the model's, atoms that do not fit the
+            model, an updating group, molecules that cannot be made whole.
     """
 
     _analysis_algorithm_is_parallelizable = True
@@ -66,6 +68,9 @@ class LatentAnalysis(AnalysisBase):
         return ("serial", "multiprocessing", "dask")
 
     def __init__(self, atomgroup, cv: LatentCV, *, length_unit: str = "angstrom", unwrap="auto", **kwargs):
+        if not isinstance(cv, LatentCV):
+            raise InputError(f"cv must be a LatentCV, as polyvae.load(path) gives; got {type(cv).__name__}")
+        unit_factor(length_unit, cv.length_unit)
         super().__init__(atomgroup.universe.trajectory, **kwargs)
         self._atoms = atoms_of(atomgroup.atoms if atomgroup.universe is atomgroup else atomgroup)
         self._needed = self._atoms.needed()

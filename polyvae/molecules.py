@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from polyvae.errors import InputError
+from polyvae.errors import FrameError, InputError
 
 # A bond vector whose component comes this near to half a box length could as well be its other image.
 NEAR_HALF = 0.45
@@ -196,7 +196,7 @@ def usable_box(box: np.ndarray, n_dims: int, frames=None) -> np.ndarray | None:
     One and the same box in all frames is given once, with a stride of 0.
 
     Raises:
-        InputError: a length that is zero, negative, NaN or infinite; the first such frame is named.
+        FrameError: a length that is zero, negative, NaN or infinite; the first such frame is named.
     """
     n = len(box)
     box = box[:1] if (box == box[:1]).all() else box
@@ -208,9 +208,10 @@ def usable_box(box: np.ndarray, n_dims: int, frames=None) -> np.ndarray | None:
     if bad.any():
         frame = int(np.argmax(bad))
         number = frame if frames is None else frames[frame]
-        raise InputError(
+        raise FrameError(
             f"frame {number} has the box lengths {lengths[frame].tolist()}; molecules cannot be made "
-            f"whole in it. Mend the box, or read the coordinates as they are (unwrap=False, --no-unwrap)"
+            f"whole in it. Mend the box, or read the coordinates as they are (unwrap=False, --no-unwrap)",
+            number,
         )
     upper = np.triu(box, 1)
     if upper.any() and (np.abs(upper).max(axis=(1, 2)) > 1e-5 * lengths.max(axis=1)).any():

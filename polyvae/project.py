@@ -35,7 +35,7 @@ def project(
         The number of frames written.
 
     Raises:
-        InputError: data that do not fit the model.
+        InputError: data that do not fit the model, a frame whose latent coordinates are not finite.
     """
     measures = {name: jax.jit(jax.vmap(function)) for name, function in (columns or {}).items()}
     chunks = chunks_of(data, array_unit=cv.length_unit, dims=cv.n_dims)
@@ -46,6 +46,7 @@ def project(
         chunk = first
         while chunk is not None:
             positions = cv.frames(chunk)
+            z = cv.transform(positions, first_frame=n_done)
             values = {name: map_frames(measure, positions) for name, measure in measures.items()}
             time = chunk.time
             if chunk.origin is not None:
@@ -53,9 +54,9 @@ def project(
                 time = chunk.origin[:, 0] if time is None else time
                 order = np.lexsort(chunk.origin.T[::-1])
                 values = {name: value[order] for name, value in values.items()}
-                write(cv.transform(positions)[order], time[order], values)
+                write(z[order], time[order], values)
             else:
-                write(cv.transform(positions), time, values)
+                write(z, time, values)
             n_done += len(chunk)
             if progress is not None:
                 progress(len(chunk))

@@ -17,6 +17,8 @@ from polyvae.trajectory import Trajectory
 
 log = logging.getLogger(__name__)
 
+STEPS_ALONE = "a LAMMPS dump holds the numbers of steps and no times, so times are left out"
+
 
 class Stream:
     """A trajectory as a row of chunks, each a `Trajectory`, that need not fit into memory together.
@@ -57,8 +59,8 @@ def as_trajectory(
 
     Args:
         data: a `Trajectory` (given back), an `MDAnalysis.Universe` or `AtomGroup` (all frames of its
-            trajectory), an `mdtraj.Trajectory`, a `Stream` (its chunks together), or an array
-            (n_frames, n_beads, 2 or 3).
+            trajectory; the end of each of several files ends a segment), an `mdtraj.Trajectory`, a `Stream`
+            (its chunks together), or an array (n_frames, n_beads, 2 or 3).
         length_unit: unit of the numbers; by default Å for MDAnalysis, nm for mdtraj, `array_unit` for
             arrays. Say "sigma" for a universe or mdtraj trajectory in reduced units.
         unwrap, per_molecule, dims: as for `read`; for data of MDAnalysis and mdtraj.
@@ -85,19 +87,33 @@ def as_trajectory(
         # Atoms outside the molecules that are wanted stay behind, frame by frame.
         needed = atoms.needed()
         positions, time, box = _frames_of_universe(data, needed)
+        segments = _segments_of(data.universe.trajectory)
         atoms = atoms.among(needed)
     elif hasattr(data, "xyz") and hasattr(data, "unitcell_vectors"):
         positions, box, time = data.xyz, data.unitcell_vectors, data.time
         atoms, unit, where = _atoms_of_mdtraj(data.topology), "nm", "the mdtraj trajectory"
+        segments = (len(positions),)
     else:
         if isinstance(data, (str, bytes)) or hasattr(data, "__fspath__"):
             raise InputError(f"{str(data)!r} is the name of a file; read it first, with pv.read")
-        return Trajectory(np.asarray(data), length_unit=length_unit or array_unit)
-    if time is not None and not (np.diff(time) > 0).all():
-        time = None
+        try:
+            array = np.asarray(data)
+        except ValueError:
+            raise InputError(
+                "positions must be one array (n_frames, n_beads, 2 or 3); got rows of unequal lengths. Take "
+                "the same beads in every frame"
+            ) from None
+        return Trajectory(array, length_unit=length_unit or array_unit)
+    if time is not None:
+        falls = ~(np.diff(time) > 0)
+        falls[np.cumsum(segments)[:-1] - 1] = False
+        if falls.any():
+            k = int(np.argmax(falls))
+            log.info("%s: times are left out, for that of frame %d is not after the one before", where, k + 1)
+            time = None
     return Assembler(
         atoms, length_unit or unit, unwrap=unwrap, per_molecule=per_molecule, dims=dims, where=where, note=log.info
-    ).record(positions, time, box)
+    ).record(positions, time, box, segments)
 
 
 def weighted(data: Trajectory | Stream, weights: np.ndarray) -> Trajectory | Stream:
@@ -131,6 +147,11 @@ def concatenate(pieces: list[Trajectory], positions: np.ndarray | None = None) -
     if len(pieces) == 1:
         return first
     pieces = [piece.to_unit(first.length_unit) for piece in pieces]
+    weighted = [piece.weights is not None for piece in pieces]
+    if any(weighted) and not all(weighted):
+        raise InputError(
+            f"piece {weighted.index(False)} holds no weights, piece {weighted.index(True)} does; give all or none"
+        )
     segments, order = joined_segments(
         [(piece.segments, piece.continues) for piece in pieces], keep_order=positions is not None
     )
@@ -179,7 +200,11 @@ def atoms_of(group) -> Atoms:
             "an updating atom group may hold other atoms in every frame, and a CV needs the same ones; "
             "select without updating=True"
         )
+    if (level := getattr(getattr(group, "level", None), "name", "atom")) != "atom":
+        raise InputError(f"beads are atoms of an AtomGroup; got a group of {level}s. Give its atoms (group.atoms)")
     indices = np.asarray(group.indices)
+    if not len(indices):
+        raise InputError("the atom group holds no atoms, and a CV needs at least one; check the selection")
     repeated = len(np.unique(indices)) < len(indices)
     if repeated:
         raise InputError("the atom group holds an atom twice; take group.unique")
@@ -224,6 +249,27 @@ def _residue_sizes(of_all: np.ndarray, of_chosen: np.ndarray) -> np.ndarray | No
     return sizes[of_chosen] if len(sizes) > 1 else None
 
 
+def _segments_of(trajectory) -> tuple[int, ...]:
+    """Frames of each file of an MDAnalysis trajectory; one piece where it was told to leave out what overlaps."""
+    lengths = [int(reader.n_frames) for reader in getattr(trajectory, "readers", [])]
+    return tuple(lengths) if sum(lengths) == len(trajectory) else (len(trajectory),)
+
+
+def time_of(ts, reader) -> float:
+    """The time of an MDAnalysis frame; NaN where the reader makes it up.
+
+    Where a file holds no time step, readers count frames by 1 ps, and that of LAMMPS dumps MD steps.
+    """
+    if has_steps_alone(reader):
+        return ts.time if "dt" in ts.data else np.nan
+    return ts.time if "time" in ts.data or "dt" in ts.data else np.nan
+
+
+def has_steps_alone(reader) -> bool:
+    """Whether an MDAnalysis reader's files tell steps and not times."""
+    return any(one.format == "LAMMPSDUMP" for one in getattr(reader, "readers", [reader]))
+
+
 def _frames_of_universe(group, indices: np.ndarray):
     """Positions (n, n_indices, 3), times and boxes of all frames; the universe's own frame stays current."""
     trajectory = group.universe.trajectory
@@ -232,10 +278,11 @@ def _frames_of_universe(group, indices: np.ndarray):
     dimensions, time = np.zeros((n, 6)), np.empty(n)
     for k, ts in enumerate(trajectory):
         positions[k] = ts.positions[indices]
-        # A reader makes up a time step of 1 ps where it knows none.
-        time[k] = ts.time if "time" in ts.data or "dt" in ts.data else np.nan
+        time[k] = time_of(ts, trajectory)
         if ts.dimensions is not None:
             dimensions[k] = ts.dimensions
     trajectory[current]
+    if has_steps_alone(trajectory) and np.isnan(time).any():
+        log.info("the atom group: %s; give them: MDAnalysis.Universe(..., dt=the ps of one step)", STEPS_ALONE)
     box = box_vectors(dimensions[:, :3], dimensions[:, 3:]) if dimensions[:, :3].any() else None
     return positions, None if np.isnan(time).any() else time, box

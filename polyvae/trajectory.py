@@ -9,6 +9,7 @@ from polyvae.errors import InputError
 
 LENGTH_UNITS = ("nm", "angstrom", "sigma")
 _PER_NM = {"nm": 1.0, "angstrom": 10.0}
+LARGEST = 1e15  # of a coordinate; damage alone makes larger ones, and their squares leave single precision
 
 
 def unit_factor(source: str, target: str) -> float:
@@ -52,7 +53,7 @@ class Trajectory:
             molecules where each is a segment of its own, else 0.
 
     Raises:
-        InputError: for arrays of the wrong rank or length, and for NaN or infinite positions
+        InputError: for arrays of the wrong rank or length, and for NaN, infinite or absurdly large positions
             (the first bad frame and bead are named).
     """
 
@@ -84,12 +85,13 @@ class Trajectory:
         if not np.issubdtype(positions.dtype, np.floating) and not np.issubdtype(positions.dtype, np.integer):
             raise InputError(f"positions must be real numbers; got dtype {positions.dtype}")
         positions = np.ascontiguousarray(positions, dtype=np.float32)
-        if not all_finite(positions):
-            finite = np.isfinite(positions)
+        if not all_usable(positions):
+            finite = np.abs(positions) < LARGEST
             frame, bead, _ = np.argwhere(~finite)[0]
             raise InputError(
-                f"positions must be finite; frame {frame}, bead {bead} holds {positions[frame, bead].tolist()} "
-                f"({int((~finite).any((1, 2)).sum())} of {n_frames} frames are bad). Remove those frames first"
+                f"positions must be finite, and below {LARGEST:g}; frame {frame}, bead {bead} holds "
+                f"{positions[frame, bead].tolist()} ({int((~finite).any((1, 2)).sum())} of {n_frames} "
+                f"frames are bad). Remove those frames first"
             )
         put("positions", positions)
         if self.length_unit not in LENGTH_UNITS:
@@ -175,12 +177,12 @@ class Trajectory:
         )
 
 
-def all_finite(array: np.ndarray) -> bool:
-    """Whether an array holds neither NaN nor infinity."""
+def all_usable(array: np.ndarray) -> bool:
+    """Whether an array holds neither NaN nor infinity, and nothing from `LARGEST` on."""
     flat = array.reshape(-1)
     with np.errstate(invalid="ignore", over="ignore"):
-        # The sum of squares takes a third of the time; it is finite where all are, unless they are huge.
-        return bool(np.isfinite(np.dot(flat, flat))) or bool(np.isfinite(flat).all())
+        # The sum of squares takes a third of the time; where it is small, all numbers are.
+        return bool(np.dot(flat, flat) < LARGEST**2) or bool((np.abs(flat) < LARGEST).all())
 
 
 def chain_bonds(n_beads: int) -> np.ndarray:

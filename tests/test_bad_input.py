@@ -1,5 +1,6 @@
 """Broken files: one clear line that names the file and, where it can, the frame; exit 1; nothing written."""
 
+import dataclasses
 import errno
 import subprocess
 import sys
@@ -87,10 +88,11 @@ def test_the_c_readers_are_silent(tmp_path, capfd):
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".xtc", ".dcd"])
-def test_coordinates_that_are_not_finite(tmp_path, suffix):
+@pytest.mark.parametrize("value", [np.nan, 1e38, -2e15])
+def test_coordinates_that_are_not_finite(tmp_path, suffix, value):
     path = tmp_path / f"run{suffix}"
     positions = ideal_chains(20, 5, 3)
-    positions[7, 3] = np.nan
+    positions[7, 3] = value
     if suffix == ".npz":
         np.savez(path, arr=positions)
     elif suffix == ".dcd":
@@ -104,8 +106,41 @@ def test_coordinates_that_are_not_finite(tmp_path, suffix):
         with XTCFile(str(path), "w") as file:  # up to 9 atoms are stored as plain floats
             for k, frame in enumerate(positions):
                 file.write(frame, np.zeros((3, 3)), k, k, 1000)
-    with pytest.raises(pv.InputError, match=f"{path.name}: positions must be finite; frame 7, bead 3"):
+    with pytest.raises(
+        pv.InputError, match=f"{path.name}: positions must be finite.* frame 7, bead 3 .*keep_good"
+    ):
         pv.read(path)
+    np.testing.assert_array_equal(pv.read(path, keep_good=True).positions, pv.read(path, stop=7).positions)
+    np.testing.assert_array_equal(
+        pv.read(path, keep_good=True, start=1, step=3).positions, pv.read(path, start=1, stop=7, step=3).positions
+    )
+    stream = pv.stream(path, keep_good=True, chunk_bytes=12 * 5 * 7)
+    assert [sum(map(len, stream)) for _ in range(2)] == [7, 7]
+    with pytest.raises(pv.InputError, match="frame 7, bead 3"):
+        pv.read(path, start=7, keep_good=True)
+    with pytest.raises(pv.InputError, match="frame 7, bead 3"):
+        pv.Trajectory(positions)
+
+
+def test_a_box_that_appears_in_the_middle_is_named_there(tmp_path):
+    box = np.zeros((20, 3, 3))
+    box[15, 0, 0] = 1e-20
+    np.savez(tmp_path / "a.npz", positions=ideal_chains(20, 5, 3), box=box)
+    for make in (pv.read, lambda path: list(pv.stream(path, chunk_bytes=12 * 5 * 4))):
+        with pytest.raises(pv.InputError, match="frame 15 has a box, the frames before it have none.*keep_good"):
+            make(tmp_path / "a.npz")
+    assert len(pv.read(tmp_path / "a.npz", keep_good=True)) == 15
+    assert len(pv.read(tmp_path / "a.npz", unwrap=False)) == 20
+
+
+def test_latents_that_are_not_finite_are_refused_by_frame(tmp_path, cv, traj):
+    broken = dataclasses.replace(cv, mean=cv.mean.at[0].set(np.nan))
+    with pytest.raises(pv.InputError, match="the latent coordinates of frame 0 are"):
+        broken.transform(traj)
+    pv.write(tmp_path / "a.npz", traj)
+    with pytest.raises(pv.InputError, match="the latent coordinates of frame 0 are"):
+        pv.project(broken, pv.stream(tmp_path / "a.npz"), tmp_path / "COLVAR")
+    assert not (tmp_path / "COLVAR").exists()
 
 
 class TestNpz:

@@ -99,6 +99,58 @@ def test_updating_and_unfit_groups_are_refused(cv, universe):
         cv.transform("run.xtc")
 
 
+def test_what_holds_no_beads_is_refused(cv, universe):
+    for data, text in (
+        (universe.atoms[:0], "the atom group holds no atoms"),
+        (universe.residues, "got a group of residues"),
+        (universe.segments, "got a group of segments"),
+        ([[[0, 0, 0], [1, 1, 1]], [[0, 0, 0]]], "rows of unequal lengths"),
+    ):
+        with pytest.raises(pv.InputError, match=text):
+            pv.as_trajectory(data)
+    for model, unit, text in (
+        ("m.safetensors", "angstrom", "cv must be a LatentCV, as polyvae.load.* got str"),
+        (cv, "furlong", "length unit must be one of"),
+        (cv, "sigma", "sigma is a reduced unit"),
+    ):
+        with pytest.raises(pv.InputError, match=text):
+            LatentAnalysis(universe.select_atoms("name B"), model, length_unit=unit)
+    with pytest.raises(pv.InputError, match="no atoms"):
+        LatentAnalysis(universe.atoms[:0], cv)
+
+
+def test_files_of_a_universe_are_segments(system, tmp_path):
+    """As for `read`; MDAnalysis' continuous chain leaves frames out, and is one piece."""
+    xtc, pdb, _ = system
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        universe = MDAnalysis.Universe(pdb, [xtc, xtc])
+    found, read = pv.as_trajectory(universe), pv.read([xtc, xtc], topology=pdb)
+    assert found.segments == read.segments == (N_FRAMES, N_FRAMES)
+    np.testing.assert_allclose(found.time, read.time)
+    np.testing.assert_allclose(found.positions, read.to_unit("angstrom").positions, atol=1e-3)
+    first, second = tmp_path / "1.xtc", tmp_path / "2.xtc"
+    pv.write(first, read[:25])
+    pv.write(second, read[20:N_FRAMES])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        chain = pv.as_trajectory(MDAnalysis.Universe(pdb, [first, second], continuous=True))
+    assert chain.segments == (N_FRAMES,)
+    np.testing.assert_allclose(chain.time, read.time[:N_FRAMES])
+
+
+def test_times_that_do_not_increase_are_said_to_be_left_out(system, caplog):
+    xtc, pdb, _ = system
+    run = mdtraj.load(str(xtc), top=str(pdb))
+    run.time[10:] = run.time[9]
+    with caplog.at_level("INFO", logger="polyvae"):
+        assert pv.as_trajectory(run).time is None
+    assert (
+        "the mdtraj trajectory: times are left out, for that of frame 10 is not after the one before"
+        in caplog.text
+    )
+
+
 def test_units_that_cannot_be_related_are_refused(system, universe):
     reduced = untrained(pv.Trajectory(system[2].positions))
     group = universe.select_atoms("name B")

@@ -102,21 +102,44 @@ def test_formats_that_only_mdanalysis_reads(tmp_path, caplog):
     assert traj.names == ("B",) * 12
     np.testing.assert_allclose(traj.positions, x, atol=1e-5)
     assert len(pv.read(tmp_path / "a.xyz", select="index 0:3").positions[0]) == 4
-    (tmp_path / "a.lammpstrj").write_text(
-        "".join(
-            f"ITEM: TIMESTEP\n{10 * k}\nITEM: NUMBER OF ATOMS\n12\nITEM: BOX BOUNDS pp pp pp\n"
-            + "0 50\n" * 3
-            + "ITEM: ATOMS id type x y z\n"
-            + "".join(f"{i + 1} 1 {a:.5f} {b:.5f} {c:.5f}\n" for i, (a, b, c) in enumerate(frame))
-            for k, frame in enumerate(x + 25)
-        )
-    )
+    lammps_dump(tmp_path / "a.lammpstrj", x + 25)
     traj = pv.read(tmp_path / "a.lammpstrj", length_unit="sigma")
     np.testing.assert_allclose(traj.positions - traj.positions[:, :1], x - x[:, :1], atol=1e-4)
     np.testing.assert_allclose(traj.box[:, 1, 1], 50)
     (tmp_path / "a.xyzzy").write_text("what is this?")
     with pytest.raises(pv.InputError, match="trajectories are read from"):
         pv.read(tmp_path / "a.xyzzy")
+
+
+def lammps_dump(path, x):
+    path.write_text(
+        "".join(
+            f"ITEM: TIMESTEP\n{10 * k}\nITEM: NUMBER OF ATOMS\n{len(frame)}\nITEM: BOX BOUNDS pp pp pp\n"
+            + "0 50\n" * 3
+            + "ITEM: ATOMS id type x y z\n"
+            + "".join(f"{i + 1} 1 {a:.5f} {b:.5f} {c:.5f}\n" for i, (a, b, c) in enumerate(frame))
+            for k, frame in enumerate(x)
+        )
+    )
+
+
+@pytest.mark.filterwarnings("ignore:Reader has no dt:UserWarning")
+def test_steps_of_a_lammps_dump_are_no_times(tmp_path, caplog):
+    """MDAnalysis gives them as ps, with 1 ps a step where nobody told it the time step."""
+    path = tmp_path / "a.lammpstrj"
+    lammps_dump(path, walks(20) + 25)
+    with caplog.at_level(logging.INFO, logger="polyvae"):
+        assert pv.read(path, length_unit="sigma").time is None
+    assert sum("numbers of steps and no times" in record.message for record in caplog.records) == 1
+    for files in (str(path), [str(path)] * 2):
+        universe = [MDAnalysis.Universe.empty(12, trajectory=True) for _ in range(2)]
+        caplog.clear()
+        with caplog.at_level(logging.INFO, logger="polyvae"):
+            traj = pv.as_trajectory(universe[0].load_new(files, format="LAMMPSDUMP"), unwrap=False)
+        assert traj.time is None
+        assert sum("numbers of steps and no times" in record.message for record in caplog.records) == 1
+        traj = pv.as_trajectory(universe[1].load_new(files, format="LAMMPSDUMP", dt=0.005), unwrap=False)
+        np.testing.assert_allclose(traj.time[:20], 0.05 * np.arange(20))
 
 
 def lammps_data(path, n=12, bond=None):

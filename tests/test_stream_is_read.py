@@ -116,10 +116,11 @@ def test_odd_files(tmp_path, arrays, chunk_frames, options):
     lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4),
     chunk_frames=st.integers(1, 5),
     per_molecule=st.booleans(),
+    again=st.booleans(),
     stop=st.integers(1, 12) | st.none(),
     options=st.fixed_dictionaries({"start": st.integers(0, 3), "step": st.integers(1, 4)}),
 )
-def test_segments_weights_and_molecules(tmp_path, lengths, chunk_frames, per_molecule, stop, options):
+def test_segments_weights_and_molecules(tmp_path, lengths, chunk_frames, per_molecule, again, stop, options):
     n = sum(lengths)
     rng = np.random.default_rng(n)
     np.savez(
@@ -128,7 +129,7 @@ def test_segments_weights_and_molecules(tmp_path, lengths, chunk_frames, per_mol
         bonds=[[0, 2], [2, 4], [1, 3], [3, 5]],
         segments=lengths,
         weights=np.arange(n) / 2,
-        time=np.arange(n),
+        time=np.concatenate([np.arange(length) for length in lengths]) if again else np.arange(n),
     )
     options = options | {"stop": stop, "per_molecule": per_molecule}
     files = [tmp_path / "a.npz"] * 2
@@ -144,7 +145,41 @@ def test_segments_weights_and_molecules(tmp_path, lengths, chunk_frames, per_mol
     ends = np.cumsum(whole["segments"])
     for end, length in zip(ends, whole["segments"], strict=True):
         assert (np.diff(whole["time"][end - length : end]) == options["step"]).all()
-    np.testing.assert_array_equal(whole["weights"], whole["time"] / 2)
+    if not again:
+        np.testing.assert_array_equal(whole["weights"], whole["time"] / 2)
+
+
+@pytest.mark.parametrize("lacking", ["time", "box", "weights", "origin"])
+@pytest.mark.parametrize("at", [0, 1, 2])
+@pytest.mark.parametrize("how", ["none", "same"])
+def test_what_only_some_files_hold(tmp_path, caplog, lacking, at, how):
+    """Weights are refused; the rest is left out, as one line says, whichever file lacks it."""
+    rng, n = np.random.default_rng(0), 7
+    paths = [tmp_path / f"{k}.npz" for k in range(3)]
+    for k, path in enumerate(paths):
+        fields = {
+            "time": 1.0 + np.arange(n),
+            "box": np.tile(np.eye(3) * 90, (n, 1, 1)),
+            "weights": rng.random(n),
+            "origin": np.stack([np.arange(n), np.zeros(n, int)], axis=1),
+        }
+        if k == at and how == "none":
+            del fields[lacking]
+        elif k == at and lacking in ("time", "box"):
+            fields[lacking] = 0 * fields[lacking]
+        np.savez(path, positions=rng.normal(size=(n, 4, 3)), **fields)
+    with caplog.at_level(logging.INFO, logger="polyvae"):
+        whole = same(paths, 3, 4)
+    said = [r.message for r in caplog.records if f"{at}.npz holds no" in r.message]
+    if how == "same" and lacking in ("weights", "origin"):
+        assert whole[lacking] is not None
+        assert not said
+    elif lacking == "weights":
+        assert f"{at}.npz holds no weights, " in whole
+    else:
+        assert whole[lacking] is None
+        assert all(whole[name] is not None for name in {"time", "box", "weights", "origin"} - {lacking})
+        assert len(said) == 2  # once for `read`, once for the stream
 
 
 def test_chunks_tell_what_they_go_on_from(tmp_path):

@@ -56,9 +56,12 @@ def trajectories(draw):
     name = st.text("ABCXZabcz0189'*+", min_size=1, max_size=4)
     pair = st.lists(st.integers(0, n_beads - 1), min_size=2, max_size=2, unique=True).map(sorted)
     cut = draw(st.integers(0, n_frames - 1))
+    time = draw(clocks(n_frames))
+    if time is not None and cut and draw(st.booleans()):
+        time[cut:] += time[0] - time[cut]  # the second segment begins at the time of the first
     return pv.Trajectory(
         positions,
-        time=draw(clocks(n_frames)),
+        time=time,
         length_unit=draw(st.sampled_from(["nm", "angstrom", "sigma"])),
         box=box_vectors(lengths, angles) if draw(st.booleans()) else None,
         names=draw(st.none() | st.lists(name, min_size=n_beads, max_size=n_beads)),
@@ -95,7 +98,6 @@ def test_round_trip(tmp_path, suffix, traj):
     names = traj.names or (("B",) * traj.n_beads if suffix != ".npz" else None)
     assert back.names == names
     if suffix == ".npz":
-        np.testing.assert_array_equal(back.time, traj.time) if traj.time is not None else None
         np.testing.assert_array_equal(back.masses, traj.masses)
         assert back.segments == traj.segments
     bonds = chain_bonds(traj.n_beads) if traj.bonds is None and suffix != ".npz" else traj.bonds
@@ -104,18 +106,42 @@ def test_round_trip(tmp_path, suffix, traj):
 
 
 def check_times(suffix, time, back):
-    if suffix == ".pdb" or (time is None and suffix != ".xtc") or (suffix == ".gro" and time[0] < 0):
+    rising = time is not None and (np.diff(time) > 0).all()
+    none = time is None or (suffix == ".gro" and not (rising and time[0] >= 0))
+    if suffix == ".pdb" or (none and suffix != ".xtc"):
         assert back is None
     elif suffix == ".xtc":
-        expected = np.arange(len(back)) if time is None else time
-        np.testing.assert_allclose(back, expected, rtol=SINGLE)
+        np.testing.assert_allclose(back, time if rising else np.arange(len(back)), rtol=SINGLE)
     elif suffix == ".dcd":
-        even = len(time) < 3 or np.ptp(np.diff(time)) < 1e-6
+        even = rising and (len(time) < 3 or np.ptp(np.diff(time)) < 1e-6)
         assert (back is not None) == even
         if even:
             np.testing.assert_allclose(back, time, rtol=4 * SINGLE, atol=1e-6)
     else:
         np.testing.assert_array_equal(back, time)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".xtc", ".gro", ".dcd"])
+@pytest.mark.parametrize("n_frames", [1, 2, 5])
+def test_segments_and_molecules_that_begin_anew_in_time(tmp_path, caplog, suffix, n_frames):
+    """What several files, or many molecules, give can be written, and read back."""
+    x = np.random.default_rng(0).normal(size=(n_frames, 4, 3))
+    np.savez(tmp_path / "run.npz", positions=x, time=5 + np.arange(n_frames), bonds=[[0, 1], [2, 3]])
+    for files, per_molecule in (([tmp_path / "run.npz"] * 2, False), (tmp_path / "run.npz", True)):
+        traj = pv.read(files, per_molecule=per_molecule, length_unit="nm")
+        assert traj.segments == (n_frames, n_frames)
+        caplog.clear()
+        path = pv.write(tmp_path / f"a{suffix}", traj)[0]
+        assert suffix == ".npz" or sum("npz keeps" in record.message for record in caplog.records) == 1
+        back = pv.read(path).to_unit("nm")
+        np.testing.assert_allclose(back.positions, traj.positions, atol=1e-3)
+        if suffix == ".npz":
+            assert back.segments == traj.segments
+            np.testing.assert_array_equal(back.time, traj.time)
+        elif suffix == ".xtc":
+            np.testing.assert_array_equal(back.time, np.arange(2 * n_frames))
+        else:
+            assert back.time is None
 
 
 @st.composite
@@ -159,8 +185,7 @@ def test_times_that_dcd_cannot_hold_are_left_out_and_it_says_so(tmp_path, caplog
     with caplog.at_level(logging.WARNING, logger="polyvae"):
         pv.write(tmp_path / "a.dcd", pv.Trajectory(frames, time=[5, 6, 7, 20]))
     assert caplog.messages == [
-        f"{tmp_path / 'a.dcd'}: DCD holds rising, evenly spaced times only, so these are left out; "
-        "npz and XTC keep them"
+        f"{tmp_path / 'a.dcd'}: DCD holds rising, evenly spaced times only, so these are left out; npz keeps them"
     ]
     assert pv.read(tmp_path / "a.dcd", length_unit="sigma").time is None
     late = 1e9 + np.arange(4.0)

@@ -89,6 +89,10 @@ class NpzFile:
                 f"got {listed or 'none'}, in all {segments.sum()}. Mend them, or leave them out"
             )
 
+    columns = property(
+        lambda self: set(self._columns) - {self._name}, doc="What it holds of each frame beside them."
+    )
+
     def read(self, start: int, stop: int) -> Frames:
         try:
             arrays = {name: column.read(start, stop) for name, column in self._columns.items()}

@@ -1,6 +1,7 @@
 """The formats without a reader of their own here: GRO by mdtraj, everything else by MDAnalysis."""
 
 import contextlib
+import logging
 import re
 import warnings
 from pathlib import Path
@@ -10,6 +11,9 @@ import numpy as np
 from polyvae.errors import InputError
 from polyvae.io.frames import Frames, short
 from polyvae.molecules import box_vectors
+from polyvae.sources import STEPS_ALONE, has_steps_alone, time_of
+
+log = logging.getLogger(__name__)
 
 # Suffixes that LAMMPS users give and MDAnalysis does not know.
 _FORMATS = {".lammpstrj": "LAMMPSDUMP", ".dump": "LAMMPSDUMP"}
@@ -74,6 +78,8 @@ class UniverseFile:
                 f"{path}: trajectories are read from npz, XTC, DCD, GRO and all that MDAnalysis reads; "
                 f"this one is not ({short(error)}){hint}"
             ) from None
+        if has_steps_alone(self._reader):
+            log.info("%s: %s", path, STEPS_ALONE)
         unit = (self._reader.units or {}).get("length")
         self.stated_unit, self._per_unit, self._only_box = None, 1.0, None
         if path.suffix.lower() in (".pdb", ".ent"):
@@ -100,8 +106,7 @@ class UniverseFile:
                     dimensions = self._only_box if ts.dimensions is None else ts.dimensions
                     if dimensions is not None:
                         box[k] = dimensions
-                    # A reader makes up a time step of 1 ps where the file holds none.
-                    time.append(ts.time if "time" in ts.data or "dt" in ts.data else np.nan)
+                    time.append(time_of(ts, self._reader))
                     step.append(ts.data.get("step"))
         except (InputError, MemoryError):
             raise

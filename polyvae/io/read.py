@@ -10,16 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from polyvae.assemble import Assembler
-from polyvae.errors import InputError
+from polyvae.assemble import Assembler, has_box
+from polyvae.errors import FrameError, InputError
 from polyvae.io.dcd import AKMA_PS, DcdFile
 from polyvae.io.frames import DamagedError, Frames, TrajectoryFile, warn_of_damage
 from polyvae.io.npz import NpzFile
 from polyvae.io.other import GroFile, UniverseFile
+from polyvae.io.pieces import check_all_weighted, check_weights, holds, left_out
 from polyvae.io.times import Times
-from polyvae.io.topology import check_bonds, own_topology, read_topology
+from polyvae.io.topology import own_topology, read_topology, stated_atoms
 from polyvae.io.xtc import XtcFile
-from polyvae.molecules import Atoms
 from polyvae.sources import Stream, concatenate
 from polyvae.trajectory import LENGTH_UNITS, Trajectory
 
@@ -75,14 +75,14 @@ def read(
         dims: 2 or 3. By default data of three coordinates whose z never varies are 2-D, which is said.
         keep_good: take the whole frames of a damaged XTC or DCD, up to the damage, in place of refusing it; other
             formats are refused. Neither format has a checksum. Most damage to a compressed XTC shows, but in a
-            DCD only that to a frame's length does; wrong numbers within a frame are read as they are.
-        ignore_times: leave out the times of the frames, which must otherwise increase in each file.
+            DCD only that to a frame's length and absurd coordinates do; other wrong numbers are read as they are.
+        ignore_times: leave out the times of the frames, which must otherwise increase in each segment.
 
     Raises:
         FileNotFoundError: for a file that is not there.
-        InputError: for a file that cannot be used; the message names it, and the frame where one is at
-            fault, and says what to do. A bond of about half the box or more is refused, for its molecule
-            cannot be made whole; a chain as a whole may be longer than the box.
+        InputError: for a file that cannot be used, and for weights in only some files; the message names
+            the file, and the frame where one is at fault, and says what to do. A bond of about half the box
+            or more is refused, for its molecule cannot be made whole; a chain as a whole may be longer.
     """
     run = _Run(
         paths,
@@ -232,7 +232,7 @@ class _Run:
             self._files.append(file)
             self._frames.append(frames)
             assembler = Assembler(
-                _atoms_in_file(file, path) if atoms is None else atoms,
+                stated_atoms(file, path) if atoms is None else atoms,
                 unit,
                 unwrap=unwrap,
                 per_molecule=per_molecule,
@@ -245,6 +245,8 @@ class _Run:
             self._times.append(Times(path, ignore_times))
         self.n_molecules = self._assemblers[0].n_molecules
         self.n_frames = sum(map(len, self._frames)) * self.n_molecules
+        check_all_weighted(self.paths, self._files)
+        self._left_out: set[str] | None = None if len(self.paths) > 1 else set()
         self._unit = first_unit
         self._n_dims: int | None = None
 
@@ -260,20 +262,68 @@ class _Run:
         atoms = assembler.atoms
         if whole and frames.step == 1 and (atoms is None or len(atoms.chosen) == atoms.n_total):
             per_block = len(frames)
+        if self._left_out is None:
+            self._left_out = self._settle_fields()
         self._times[k].begin()
         for part, block in self._raw(k, frames, per_block):
             self._survey(k, part, block, per_block)
-            time = self._times[k].checked(part, block.time, block.step)
-            _check_weights(self.paths[k], part, block.weights)
-            positions, box = assembler.coordinates(block.positions, block.box, _numbers(part))
-            if positions.shape[2] != (self._n_dims or positions.shape[2]):
+            part, block = self._assembled(k, part, block)
+            if not len(part):
+                break
+            time = self._times[k].checked(part, block.time, block.step, self.segments(k, part))
+            check_weights(self.paths[k], part, block.weights)
+            n_dims = block.positions.shape[2]
+            if n_dims != (self._n_dims or n_dims):
                 raise InputError(
-                    f"{self.paths[k]} holds positions in {positions.shape[2]}-D, {self.paths[0]} in "
-                    f"{self._n_dims}-D; the pieces of one trajectory need the same; say which with --dims (dims=)"
+                    f"{self.paths[k]} holds positions in {n_dims}-D, {self.paths[0]} in {self._n_dims}-D; "
+                    f"the pieces of one trajectory need the same; say which with --dims (dims=)"
                 )
-            self._n_dims = positions.shape[2]
-            yield part, block._replace(positions=positions, time=time, box=box, step=None)
+            self._n_dims = n_dims
+            yield part, block._replace(time=time, step=None, **dict.fromkeys(self._left_out))
         file.close()
+
+    def _settle_fields(self) -> set[str]:
+        """What only some files hold of times, boxes and origins, which is left out; from their first frames."""
+        boxed = []
+        for k, (file, frames, times) in enumerate(zip(self._files, self._frames, self._times, strict=True)):
+            many = max(2, CHUNK_BYTES // (12 * file.n_atoms * frames.step))
+            for rows, per_block in ((frames[:2], 2), (frames[2:], many)):
+                if len(boxed) > k and times.settled:
+                    break
+                for part, block in self._raw(k, rows, per_block):
+                    if part[0] == frames[0]:
+                        boxed.append(block.box is not None and has_box(block.box[0]))
+                    times.look(block.time)
+                    if times.settled:
+                        break
+            self._settle_times(k)
+            file.close()
+        # Of several molecules, all files get an origin.
+        origins = [self._assemblers[0].table is not None or holds(file, "origin") for file in self._files]
+        return left_out(self.paths, self._times, boxed, origins)
+
+    def _settle_times(self, k: int) -> None:
+        self._times[k].settle(len(np.unique(self.segments(k, self._frames[k]))))
+
+    def _assembled(self, k: int, part: range, block: Frames) -> tuple[range, Frames]:
+        """A block of file k with the coordinates and boxes that are wanted; cut where `keep_good` cuts it."""
+        while len(part):
+            try:
+                positions, box = self._assemblers[k].coordinates(block.positions, block.box, _numbers(part))
+                return part, block._replace(positions=positions, box=box)
+            except FrameError as fault:
+                first, step = self._frames[k].start, part.step
+                if fault.frame <= first:
+                    raise
+                if not self._keep_good:
+                    raise InputError(
+                        f"{fault}, or take the frames before it (--keep-good, keep_good=True)"
+                    ) from None
+                warn_of_damage(self.paths[k], fault.frame)
+                self._frames[k] = range(first, fault.frame, step)
+                part = range(part.start, fault.frame, step)
+                block = Frames(*(None if a is None else a[: len(part)] for a in block))
+        return part, block
 
     def _raw(self, k: int, frames: range, per_block: int) -> Iterator[tuple[range, Frames]]:
         """Frames of file k as they stand in it, with their numbers, in blocks."""
@@ -309,7 +359,7 @@ class _Run:
             if not (assembler.settled and times.settled):
                 part, block = next(rest, (part, None))
         assembler.settle()
-        times.settle()
+        self._settle_times(k)
 
     def segments(self, k: int, frames: range) -> np.ndarray:
         """The segment of file k that each frame is of."""
@@ -347,16 +397,6 @@ class _Run:
 
 def _numbers(frames: range) -> np.ndarray:
     return np.arange(frames.start, frames.stop, frames.step)
-
-
-def _check_weights(path: Path, frames: range, weights: np.ndarray | None) -> None:
-    if weights is None or (good := (weights >= 0) & (weights < np.inf)).all():
-        return
-    k = int(np.argmin(good))
-    raise InputError(
-        f"{path}: weights must be finite and not negative; that of frame {frames[k]} is {weights[k]:g}. Mend the "
-        f"weights, or leave them out of the file"
-    )
 
 
 def _expanded(paths: Paths) -> list[str | os.PathLike]:
@@ -402,28 +442,3 @@ def _opened(path: Path, keep_good: bool, n_atoms: int | None, length_unit: str |
         return (reader or partial(UniverseFile, n_atoms=n_atoms, length_unit=length_unit))(path, keep_good)
     except DamagedError as damage:
         raise InputError(str(damage)) from None
-
-
-def _atoms_in_file(file: TrajectoryFile, path: Path) -> Atoms | None:
-    extras = {name: file.extras.get(name) for name in ("bonds", "names", "masses")}
-    if all(value is None for value in extras.values()):
-        return None
-    if extras["bonds"] is not None:
-        bonds = np.asarray(extras["bonds"])
-        if bonds.size and (bonds.ndim != 2 or bonds.shape[1] != 2 or not np.issubdtype(bonds.dtype, np.integer)):
-            raise InputError(f"{path}: bonds must be pairs of bead numbers, shape (n_bonds, 2); got {bonds.shape}")
-        check_bonds(bonds, file.n_atoms, path)
-        extras["bonds"] = bonds if bonds.size else None
-    names = extras["names"]
-    for name in ("names", "masses"):
-        if extras[name] is not None and np.shape(extras[name]) != (file.n_atoms,):
-            raise InputError(
-                f"{path}: {name} must hold one entry a bead, {file.n_atoms}; got shape {np.shape(extras[name])}"
-            )
-    return Atoms(
-        np.arange(file.n_atoms),
-        file.n_atoms,
-        extras["bonds"],
-        names=None if names is None else tuple(map(str, names)),
-        masses=extras["masses"],
-    )

@@ -1,4 +1,4 @@
-"""The times of the frames of one file: increasing, or left out."""
+"""The times of the frames of one file: increasing in each of its segments, or left out."""
 
 import logging
 from pathlib import Path
@@ -15,6 +15,7 @@ class Times:
 
     Frames come in blocks, from the first, until `settled`: one time that differs settles it. A file whose
     times are all the same, or whose first frame has none, is taken to hold none; `ignore` takes it so, too.
+    Times need to tell frames apart only within a segment, where the file states segments.
     """
 
     def __init__(self, path: Path, ignore: bool = False):
@@ -34,19 +35,30 @@ class Times:
         elif time is None or (time != self._first).any():
             self.settled = self._kept = True
 
-    def settle(self) -> None:
+    def settle(self, n_segments: int = 1) -> None:
         """No frame is left to look at."""
         if not self.settled:
-            self.settled, self._kept = True, self._seen == 1
+            self.settled, self._kept = True, self._seen == n_segments
             if not self._kept:
                 log.info("%s: all frames have the same time, which is left out", self._path)
+
+    kept = property(lambda self: self._kept, doc="Whether the file holds times; once settled.")
+
+    def leave_out(self) -> None:
+        """Take the file to hold no times."""
+        self.settled, self._kept = True, False
 
     def begin(self) -> None:
         """The next block is the first one."""
         self._last: tuple | None = None
 
-    def checked(self, frames: range, time: np.ndarray | None, step: np.ndarray | None) -> np.ndarray | None:
+    def checked(
+        self, frames: range, time: np.ndarray | None, step: np.ndarray | None, segment: np.ndarray
+    ) -> np.ndarray | None:
         """The times of the next block, numbers `frames`, or None where the file is taken to hold none.
+
+        Args:
+            segment: (n,) number of the segment that each frame is of.
 
         Raises:
             InputError: a time that does not increase; the frame is named.
@@ -54,19 +66,19 @@ class Times:
         if not self._kept:
             return None
         time = np.full(len(frames), np.nan) if time is None else time
-        before_time, before_step = (time[0], None) if self._last is None else self._last
+        before_time, before_step, before = (time[0], None, segment[0] - 1) if self._last is None else self._last
         rise = np.diff(time, prepend=before_time)
         bad = ~(rise > 0)
         if bad.any() and step is not None:
             # Single precision runs out of digits late in a long run; the step numbers tell frames apart.
             bad &= ~((rise == 0) & (np.diff(step, prepend=step[0] if before_step is None else before_step) > 0))
-        bad[0] &= self._last is not None
+        bad &= np.diff(segment, prepend=before) == 0
         if bad.any():
             at = int(np.argmax(bad))
             raise InputError(
                 f"{self._path}: the time of frame {frames[at]} is {time[at]:g}, that of the frame before it "
-                f"{time[at - 1] if at else before_time:g}; times must increase in a file. Cut the file there, or "
-                f"leave times out (--ignore-times, ignore_times=True)"
+                f"{time[at - 1] if at else before_time:g}; times must increase in each segment of a "
+                f"file. Cut the file there, or leave times out (--ignore-times, ignore_times=True)"
             )
-        self._last = time[-1], None if step is None else step[-1]
+        self._last = time[-1], None if step is None else step[-1], segment[-1]
         return time

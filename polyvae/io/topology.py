@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from polyvae.errors import InputError
-from polyvae.io.frames import short
+from polyvae.io.frames import TrajectoryFile, short
 from polyvae.io.other import check_pdb
 from polyvae.molecules import Atoms
 from polyvae.sources import atoms_of
@@ -160,3 +160,29 @@ def check_bonds(bonds: np.ndarray | None, n_atoms: int, path: Path) -> None:
             f"{path}: bonds must join beads 0 to {n_atoms - 1}; bond {k} joins {bonds[k].tolist()}. "
             f"Mend the bonds or give the topology of this run"
         )
+
+
+def stated_atoms(file: TrajectoryFile, path: Path) -> Atoms | None:
+    """What a trajectory file itself says of its atoms, or None."""
+    extras = {name: file.extras.get(name) for name in ("bonds", "names", "masses")}
+    if all(value is None for value in extras.values()):
+        return None
+    if extras["bonds"] is not None:
+        bonds = np.asarray(extras["bonds"])
+        if bonds.size and (bonds.ndim != 2 or bonds.shape[1] != 2 or not np.issubdtype(bonds.dtype, np.integer)):
+            raise InputError(f"{path}: bonds must be pairs of bead numbers, shape (n_bonds, 2); got {bonds.shape}")
+        check_bonds(bonds, file.n_atoms, path)
+        extras["bonds"] = bonds if bonds.size else None
+    names = extras["names"]
+    for name in ("names", "masses"):
+        if extras[name] is not None and np.shape(extras[name]) != (file.n_atoms,):
+            raise InputError(
+                f"{path}: {name} must hold one entry a bead, {file.n_atoms}; got shape {np.shape(extras[name])}"
+            )
+    return Atoms(
+        np.arange(file.n_atoms),
+        file.n_atoms,
+        extras["bonds"],
+        names=None if names is None else tuple(map(str, names)),
+        masses=extras["masses"],
+    )

@@ -47,14 +47,14 @@ def write(
     | suffix | lengths | times | names | bonds, masses, segments |
     |---|---|---|---|---|
     | .npz | as they are | all | all | all |
-    | .xtc | nm, 5 decimals | single precision; 0, 1, 2, ... for none | beside | bonds beside |
+    | .xtc | nm, 5 decimals | rising ones, single precision; else 0, 1, 2, ... | beside | bonds beside |
     | .dcd | Å | evenly spaced ones, single precision | beside | bonds beside |
-    | .gro | nm, 3 decimals | all | 5 letters | - |
+    | .gro | nm, 3 decimals | rising ones | 5 letters | - |
     | .pdb | Å, 3 decimals, a MODEL for each frame | - | 4 letters | bonds |
 
     All keep the periodic box. 2-D frames get z = 0. What a format should hold and cannot is said in a log
-    line: times that a DCD has no place for (it then holds none, never others), coordinates so large that
-    an XTC keeps fewer decimals.
+    line: times that a format has no place for, such as those that begin anew in each segment, which only an
+    npz tells apart; coordinates so large that an XTC keeps fewer decimals.
 
     Beside an XTC or DCD goes a PDB of its first frame with names and bonds (consecutive beads where the
     trajectory holds no bonds), which viewers load first. Both files appear or none. It is a topology before
@@ -198,15 +198,19 @@ def _write_xtc(path: Path, traj: Trajectory) -> str | None:
     from MDAnalysis.lib.formats.libmdaxdr import XTCFile
 
     factor, precision = _TO_NM[traj.length_unit], _xtc_precision(traj)
-    time = np.arange(traj.n_frames, dtype=float) if traj.time is None else traj.time
+    rising = traj.time is not None and bool((np.diff(traj.time) > 0).all())
+    time = traj.time if rising else np.arange(traj.n_frames, dtype=float)
     rows = zip(_spatial(traj, factor), _box(traj, factor), time, strict=True)
     with XTCFile(str(path), "w") as file:
         for k, (frame, box, t) in enumerate(rows):
             file.write(frame, box, k, t, precision)
+    notes = []
+    if traj.time is not None and not rising:
+        notes.append("XTC needs times that rise from frame to frame, so frames are numbered; npz keeps the times")
     if precision < _XTC_PRECISION:
         kept, usual = (f"{1 / p:g} nm" for p in (precision, _XTC_PRECISION))
-        return f"coordinates so large or so far apart are kept to {kept}, not {usual}; DCD keeps more"
-    return None
+        notes.append(f"coordinates so large or so far apart are kept to {kept}, not {usual}; DCD keeps more")
+    return "; ".join(notes) or None
 
 
 def _write_dcd(path: Path, traj: Trajectory, title: str = "polyvae") -> str | None:
@@ -223,7 +227,7 @@ def _write_dcd(path: Path, traj: Trajectory, title: str = "polyvae") -> str | No
         for frame, cell in zip(_spatial(traj, factor), cells, strict=True):
             file.write(frame, cell)
     if traj.time is not None and clock is None:
-        return "DCD holds rising, evenly spaced times only, so these are left out; npz and XTC keep them"
+        return "DCD holds rising, evenly spaced times only, so these are left out; npz keeps them"
     return None
 
 
@@ -271,10 +275,12 @@ def _write_gro(path: Path, traj: Trajectory) -> str | None:
     if not (box.max() < 999 and box.min() > -99):
         raise InputError("GRO cannot hold a box of 999 nm or more, or tilted by 99 nm or more; write XTC or DCD")
     # mdtraj reads plain decimals without a sign alone.
-    plain = traj.time is None or all(re.fullmatch(r"\d+\.\d+", str(t)) for t in traj.time.tolist())
+    plain = traj.time is None or (
+        all(re.fullmatch(r"\d+\.\d+", str(t)) for t in traj.time.tolist()) and (np.diff(traj.time) > 0).all()
+    )
     with GroTrajectoryFile(str(path), "w") as file:
         file.write(positions, topology, time=traj.time if plain else None, unitcell_vectors=box)
-    return None if plain else "GRO cannot hold such times, so they are left out; npz and XTC keep them"
+    return None if plain else "GRO cannot hold such times, so they are left out; npz keeps them"
 
 
 def _write_topology(path: Path, frame: Trajectory, factor: float) -> str | None:
