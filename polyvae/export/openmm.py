@@ -317,7 +317,7 @@ def export(
         "maximum": listed(high),
         "width": listed(width),
         "model": repr(cv),
-        "unit": cv.length_unit,
+        "unit": "sigma (reduced units)" if cv.length_unit == "sigma" else cv.length_unit,
         "scale": "" if sigma is None else f", 1 sigma taken as {sigma:g} nm (SIGMA in the script)",
         "plane": "" if cv.n_dims == 3 else " The model is 2-D: z is ignored, so keep the particles in a plane.",
         "whence": "the data that were given" if data is not None else "a standard normal, as no data were given",

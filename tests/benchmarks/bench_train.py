@@ -25,8 +25,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from common import side_by_side
+from jax.example_libraries import optimizers
 
 import polyvae as pv
 from polyvae import train as training
@@ -77,7 +77,7 @@ def step_by_step(x: np.ndarray, batch: int, epochs: int):
     """One jitted gradient and one optimiser update outside of it a step, as the chapter's code has it."""
     vae = VAE(x.shape[1], latent_dim=2, encoder=HIDDEN, decoder=HIDDEN, key=jax.random.key(0))
     start, static = eqx.partition(vae, eqx.is_inexact_array)
-    optimiser = optax.adam(1e-3)
+    first, update, weights_in = optimizers.adam(1e-3)  # the one that the chapter uses
 
     def loss(weights, frames, key):
         noise = jax.random.normal(key, (len(frames), 2))
@@ -86,14 +86,16 @@ def step_by_step(x: np.ndarray, batch: int, epochs: int):
 
     gradient = jax.jit(jax.grad(loss))
 
+    x = jnp.asarray(x)
+
     def run():
-        weights, state, key = start, optimiser.init(start), jax.random.key(1)
+        state, key, step = first(start), jax.random.key(1), 0
         for _ in range(epochs):
             for k in range(0, len(x) - batch + 1, batch):
                 key, step_key = jax.random.split(key)
-                updates, state = optimiser.update(gradient(weights, x[k : k + batch], step_key), state)
-                weights = optax.apply_updates(weights, updates)
-        jax.block_until_ready(weights)
+                state = update(step, gradient(weights_in(state), x[k : k + batch], step_key), state)
+                step += 1
+        jax.block_until_ready(weights_in(state))
 
     return run
 
