@@ -46,10 +46,10 @@ def test_a_selection_becomes_atom_numbers_and_the_engine_agrees(to, folder, tmp_
     assert "evaluated in the engine on 50 frames" in said
     value, gradient = (float(number) for number in re.findall(r"\d\.\de[-+]\d+", said))
     assert max(value, gradient) <= 1e-8
+    if to == "openmm":
+        return  # its README is another, and tested with the script beside it
     readme = (tmp_path / "out" / "README.md").read_text()
-    # OpenMM counts from 0.
-    listed = "atoms 2,4,6,8,10,12,14,16,18,20,22,24," if TARGETS[to][1] else str(list(range(1, 24, 2)))
-    assert listed in readme.replace("\n", " ")
+    assert "atoms 2,4,6,8,10,12,14,16,18,20,22,24," in readme.replace("\n", " ")
     assert "sigma (reduced units)" in readme
     assert "Checked with" in readme
     assert "| z1 |" in readme
