@@ -210,3 +210,28 @@ def test_an_input_is_never_replaced(folder, tmp_path, capfd):
     assert {path: path.read_bytes() for path in before} == before
     with pytest.raises(InputError, match="end in .csv or .npz"):
         pv.write_colvar(tmp_path / "z.dcd", np.zeros((3, 2)))
+
+
+def test_resuming_what_is_finished_is_refused(folder, capsys):
+    """Nothing is said of a model that may have been made with other settings."""
+    before = (folder / "model.safetensors").read_bytes()
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(
+            ["fit", str(folder / "run.xtc"), "--beta", "7", "--out", str(folder / "model.safetensors"), "--resume"]
+        )
+    assert exit_.value.code == 1
+    assert "there is no unfinished run to go on with" in capsys.readouterr().err
+    assert (folder / "model.safetensors").read_bytes() == before
+
+
+def test_score_takes_weights(folder, tmp_path):
+    weights = np.linspace(0.1, 3, 600)
+    np.savetxt(tmp_path / "w.txt", weights)
+    call("score", folder / "model.safetensors", folder / "run.xtc", "--weights", tmp_path / "w.txt", "--out",
+         tmp_path / "s.json")  # fmt: skip
+    found = json.loads((tmp_path / "s.json").read_text())["frames"]["all"]["squared_error"]
+    cv, traj = pv.load(folder / "model.safetensors"), pv.read(folder / "run.xtc")
+    x = cv.align(traj).reshape(600, -1)
+    squared = ((cv.decode(cv.transform(traj)).reshape(600, -1) - x) ** 2).sum(axis=1)
+    assert found == pytest.approx(np.average(squared, weights=weights), rel=1e-4)
+    assert found != pytest.approx(squared.mean(), rel=1e-3)
