@@ -43,7 +43,8 @@ def write(
     """Export to an engine by its name in `TARGETS`.
 
     Args:
-        atoms: the engine's atoms, from 1, that are the model's beads, as numbers or as text such as "1-12,20".
+        atoms: the engine's atoms, from 1, that are the model's beads, as numbers or as text such as "1-12,20"; by
+            default those of the training data in their file.
         n_atoms: how many atoms there are, where that is known.
         data: a trajectory for widths and bounds of metadynamics.
         options: what one exporter takes and others do not; those that are None are left out.
@@ -57,9 +58,8 @@ def write(
         if name not in inspect.signature(module.export).parameters:
             raise InputError(f"{to} has no {name}; leave out --{name}")
     numbers = atom_numbers(cv, atoms, n_atoms)
-    if atoms is not None:
-        options["atoms"] = [number - 1 + first for number in numbers]
-    module.export(cv, folder, data=data, force=force, **options)
+    numbers = [number - 1 + first for number in numbers]
+    module.export(cv, folder, atoms=numbers, data=data, force=force, **options)
 
 
 def compare(

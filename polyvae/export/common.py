@@ -23,16 +23,18 @@ def atom_numbers(cv: LatentCV, atoms: str | Sequence[int] | None = None, n_atoms
     """The engine's serial numbers, from 1, of the model's beads, in the order of the beads.
 
     Args:
-        atoms: numbers, or text such as "1-12,20"; 1 to n_beads by default.
+        atoms: numbers, or text such as "1-12,20"; by default those of the training data in their file, else 1 to
+            n_beads.
         n_atoms: how many atoms the engine has, where that is known.
 
     Raises:
-        InputError: text that is no list of numbers, numbers out of range or repeated, or of the wrong count.
+        InputError: text that is no list of numbers, numbers out of range or repeated, or of the wrong count; no
+            numbers for a system of another size than the model was trained in.
     """
     if not isinstance(cv, LatentCV):
         raise InputError(f"an engine needs a CV of positions; got {cv!r}, which takes none. Give one of pv.fit")
     if atoms is None:
-        return list(range(1, cv.n_beads + 1))
+        return _trained_numbers(cv, n_atoms)
     found = _parsed(atoms) if isinstance(atoms, str) else [int(number) for number in atoms]
     if len(found) != cv.n_beads:
         raise InputError(
@@ -53,6 +55,18 @@ def atom_numbers(cv: LatentCV, atoms: str | Sequence[int] | None = None, n_atoms
             f"each bead must be an atom of its own; got {twice} twice in {ranges(found)}. Give it once"
         )
     return found
+
+
+def _trained_numbers(cv: LatentCV, n_atoms: int | None) -> list[int]:
+    trained = cv.template.selection
+    if trained is None:
+        return list(range(1, cv.n_beads + 1))
+    if n_atoms not in (None, trained.n_atoms):
+        raise InputError(
+            f"the model was trained on {trained}, and this system has {n_atoms}; say which of them are the beads: "
+            f"--select, or --atoms"
+        )
+    return (trained.atoms + 1).tolist()
 
 
 def _parsed(text: str) -> list[int]:
