@@ -68,10 +68,11 @@ def test_the_engines_get_the_atoms_of_the_training_data(folder, tmp_path):
 
 def test_the_particles_of_openmm_are_those_of_the_training_data(folder, tmp_path):
     require("openmm")
-    done(["export", model(folder), "--to", "openmm", "--out", tmp_path / "out"])
-    (line,) = [
-        x for x in (tmp_path / "out" / "biased_run.py").read_text().splitlines() if x.startswith("PARTICLES")
-    ]
+    done(["export", model(folder), "--to", "openmm", "--out", tmp_path / "by_command"])
+    openmm.export(pv.load(model(folder)), tmp_path / "out")
+    scripts = [(tmp_path / name / "biased_run.py").read_text() for name in ("by_command", "out")]
+    assert scripts[0] == scripts[1]
+    (line,) = [line for line in scripts[0].splitlines() if line.startswith("PARTICLES")]
     particles = json.loads(line.split("=")[1].split("#")[0])
     assert particles == list(range(FIRST, FIRST + 12))
     cv, system = pv.load(model(folder)), solvated(folder).positions[::20].astype(float)

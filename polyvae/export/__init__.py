@@ -25,6 +25,7 @@ TARGETS = {
     "pycv": ("polyvae.export.pycv", 1),
     "colvars": ("polyvae.export.colvars", 1),
     "openmm": ("polyvae.export.openmm", 0),
+    "pysages": ("polyvae.export.pysages", 0),
 }
 _CHECKED_FRAMES = 50
 

@@ -257,6 +257,7 @@ def write_readme(
     stats: dict | None,
     kind: str,
     unit: str | None = None,
+    first: int = 1,
 ) -> None:
     """README.md of an export: what it is, units, atoms, how to use and check it, what it was checked with."""
     fill = functools.partial(textwrap.fill, width=110, break_long_words=False, break_on_hyphens=False)
@@ -275,7 +276,7 @@ def write_readme(
         fill(
             f"Lengths are in {unit}{' (reduced units)' if unit == 'sigma' else ''}; the "
             f"latents have no unit. Beads 1 to {cv.n_beads} of the model are the engine's atoms {ranges(atoms)}, "
-            f"counted from 1 in the order of the engine's input."
+            f"counted from {first} in the order of the engine's input."
         ),
         "## Use",
         use,
