@@ -122,9 +122,8 @@ def export(
             "python biased_run.py 5000\n```",
             notes=[
                 "The script runs as it is, on a bead-spring chain like the model's in ASE, and prints the largest "
-                "difference between the latents in PySAGES and the model's own. Put your simulation in the "
-                "place of `simulation`, and at the top its engine's LENGTH_UNIT, which `latent_cvs` converts from, KB "
-                "and SIGMA.",
+                "difference between the latents in PySAGES and the model's own. Put your simulation in the place "
+                "of `simulation`, and at the top its engine's LENGTH_UNIT (`latent_cvs` converts), KB and SIGMA.",
                 "The bias has range and width of "
                 + ("a standard normal" if stats is None else "the frames given")
                 + ".",
