@@ -71,6 +71,8 @@ def test_bad_use_is_refused_and_nothing_is_left(folder, tmp_path, capfd):
         ([model, "--to", "plumed", *top, "--atoms", "20-31"], "from 1 to 30; got 31"),
         ([model, "--to", "plumed", "--atoms", "1-11"], "takes 12 beads; got 11 atom numbers"),
         ([model, "--to", "plumed", "--atoms", "1-12,"], "such as 1-12,20; got ''"),
+        ([model, "--to", "plumed", "--atoms", "12-1"], "rising ranges such as 1-12,20; got '12-1'"),
+        ([model, "--to", "plumed", "--atoms", "1-"], "got '1-'"),
     ):
         assert text in call(capfd, *words, "--out", out, code=1)
     assert "is not one of plumed" in call(capfd, model, "--to", "gromos", "--out", out, code=2)

@@ -125,7 +125,10 @@ def export_files(
     done = f"{cv} for {to} in {folder}; {Path(folder) / 'README.md'} says how to use it"
     if frames is None:
         return done
-    n, value, gradient = compare(cv, to, folder, frames, atoms=atoms)
+    try:
+        n, value, gradient = compare(cv, to, folder, frames, atoms=atoms)
+    except InputError as error:
+        raise InputError(f"{os.fspath(folder)} is written, but not checked: {error}") from None
     return (
         f"{done}\nevaluated in the engine on {n} frames: latents differ by at most {value:.1e}, gradients by "
         f"{gradient:.1e} per {cv.length_unit}"

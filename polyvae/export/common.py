@@ -72,10 +72,13 @@ def _trained_numbers(cv: LatentCV, n_atoms: int | None) -> list[int]:
 def _parsed(text: str) -> list[int]:
     found = []
     for word in text.split(","):
-        first, _, last = word.strip().partition("-")
-        if not first.isdecimal() or not (last or first).isdecimal() or word.strip().endswith("-"):
-            raise InputError(f"atoms must be numbers and ranges such as 1-12,20; got {word.strip()!r} in {text!r}")
-        found += range(int(first), int(last or first) + 1)
+        first, dash, last = word.strip().partition("-")
+        last = last if dash else first
+        if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
+            raise InputError(
+                f"atoms must be numbers and rising ranges such as 1-12,20; got {word.strip()!r} in {text!r}"
+            )
+        found += range(int(first), int(last) + 1)
     return found
 
 
