@@ -8,7 +8,7 @@ import numpy as np
 from polyvae.errors import FrameError, InputError
 from polyvae.molecules import Atoms, Tree, make_whole, spanning_tree, usable_box
 from polyvae.survey import Survey
-from polyvae.trajectory import LARGEST, Trajectory, all_usable, chain_bonds
+from polyvae.trajectory import LARGEST, Selection, Trajectory, all_usable, chain_bonds
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +138,9 @@ class Assembler:
         Each molecule's frames are segments of their own, and `origin` holds (frame, molecule), frames
         counted from `first_frame`. `continues` tells of a chunk that its first segment began before it.
         """
-        known = {} if self.atoms is None else {"names": self.atoms.names, "masses": self.atoms.masses}
+        known = {}
+        if self.atoms is not None:
+            known = {name: getattr(self.atoms, name) for name in ("names", "masses", "selection")}
         bonds = None if self.atoms is None else self.atoms.bonds_of_chosen()
         n = len(positions)
         segments = (n,) if segments is None else tuple(segments)
@@ -157,6 +159,9 @@ class Assembler:
             known = {
                 "names": known["names"] and tuple(known["names"][k] for k in first),
                 "masses": None if known["masses"] is None else known["masses"][first],
+                "selection": Selection(first, m * size)
+                if known["selection"] is None
+                else known["selection"]._replace(atoms=known["selection"].atoms[first]),
             }
             segments = tuple(np.repeat(segments, m))
             if bonds is not None:

@@ -16,7 +16,7 @@ import typer
 import polyvae as pv
 from polyvae.batches import map_frames
 from polyvae.console import frame_bar, notes, print_optimum, print_scores, print_sweep, say, training_bar
-from polyvae.cv import load_cv
+from polyvae.cv import LatentCV, load_cv
 from polyvae.errors import InputError
 from polyvae.export import TARGETS, export_files
 from polyvae.files import check_output, refuse_inputs, replacing, replacing_folder
@@ -318,9 +318,10 @@ def score(
     """
     check_output(out, force=force, inputs=[model, *files, reading["topology"]])
     cv = load_cv(model)
-    stream = pv.stream(files, **for_reading(as_the_model(reading, cv)))
+    reading = as_the_model(reading, cv)
+    stream = pv.stream(files, **for_reading(reading))
     # A run that fits in memory is held there, for what needs neighbouring frames.
-    data = stream if len(stream) > _HELD_FRAMES else _read(files, as_the_model(reading, cv))
+    data = stream if len(stream) > _HELD_FRAMES else _read(files, reading)
     if weights is not None:
         data = weighted(data, read_weights(weights))
     generated = pv.sample(cv, min(len(stream), 10_000), seed=seed)
@@ -371,6 +372,8 @@ def info(
     if file.suffix == ".safetensors":
         cv = pv.load(file)
         print(cv)
+        if isinstance(cv, LatentCV) and cv.template.selection is not None:
+            print(f"  {'atoms':14s} {cv.template.selection}")
         for name, value in cv.record["settings"].items():
             print(f"  {name:14s} {value}")
         print(

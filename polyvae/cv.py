@@ -23,7 +23,7 @@ from polyvae.likelihood import Gaussian
 from polyvae.prepared import prepare, settings_of
 from polyvae.sources import Stream, as_trajectory, concatenate
 from polyvae.train import validation_blocks
-from polyvae.trajectory import Trajectory
+from polyvae.trajectory import Selection, Trajectory
 from polyvae.vae import VAE
 
 IN_MEMORY = 1 << 30  # bytes of coordinates beyond which `fit` works from a file
@@ -189,9 +189,11 @@ class LatentCV:
         """Positions (n_frames, n_beads, n_dims) in the model's unit, checked against the model."""
         data = as_trajectory(data, array_unit=self.length_unit, dims=self.n_dims)
         if (data.n_beads, data.n_dims) != (self.n_beads, self.n_dims):
+            trained = self.template.selection
             raise InputError(
                 f"the model takes {self.n_beads} beads in {self.n_dims}-D; the data hold {data.n_beads} beads "
                 f"in {data.n_dims}-D. Select the beads that the model was trained on"
+                + (f" ({trained})" if trained else "")
             )
         return data.to_unit(self.length_unit).positions
 
@@ -201,7 +203,7 @@ class LatentCV:
         tensors |= {f"template.{name}": getattr(self.template, name) for name in ("positions", "masses")}
         if self.template.bonds is not None:
             tensors["template.bonds"] = self.template.bonds
-        options = {}
+        selection, options = self.template.selection, {}
         for field in dataclasses.fields(self.featurizer):
             value = getattr(self.featurizer, field.name)
             if eqx.is_array_like(value) and not isinstance(value, (bool, int, float)):
@@ -214,6 +216,7 @@ class LatentCV:
             "n_beads": self.n_beads,
             "n_dims": self.n_dims,
             "names": self.template.names,
+            "selection": selection and selection._asdict() | {"atoms": selection.atoms.tolist()},
             "record": self.record,
         }
         modelfile.write(path, tensors, header | modelfile.header_of(self.vae))
@@ -226,6 +229,7 @@ class LatentCV:
             masses=tensors["template.masses"],
             names=header["names"],
             bonds=tensors.get("template.bonds"),
+            selection=Selection(**header["selection"]) if header.get("selection") else None,
         )
         kind = header["featurizer"]["kind"]
         if kind not in FEATURIZERS:

@@ -78,6 +78,8 @@ def vae_of(tensors: dict[str, np.ndarray], header: dict) -> VAE:
     kind = options.pop("kind")
     if kind not in LIKELIHOODS:
         raise ValueError(f"likelihood {kind!r} is not known")
+    if header.get("activation", "tanh") != "tanh":
+        raise ValueError(f"activation {header['activation']!r} is not known, networks have tanh")
     if kind == "Gaussian":
         options = {"width": "learned" if options["learned"] else 1.0}
     hidden = {

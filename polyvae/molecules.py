@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from polyvae.errors import FrameError, InputError
+from polyvae.trajectory import Selection
 
 # A bond vector whose component comes this near to half a box length could as well be its other image.
 NEAR_HALF = 0.45
@@ -233,6 +234,7 @@ class Atoms(NamedTuple):
         residues: (n_chosen,) residue number of the chosen ones, or None.
         kinds: what tells atoms of the chosen ones apart where there are no names, such as types, or None.
         residue_sizes: (n_chosen,) atoms in the residue of each, where residues are known to be real, or None.
+        selection: how the chosen ones are numbered in the system as it came, or None where they are all of it.
     """
 
     chosen: np.ndarray
@@ -243,6 +245,7 @@ class Atoms(NamedTuple):
     residues: np.ndarray | None = None
     kinds: tuple[str, ...] | None = None
     residue_sizes: np.ndarray | None = None
+    selection: Selection | None = None
 
     def bonds_of_chosen(self) -> np.ndarray | None:
         """Bonds between chosen atoms, by position among them; None where no bond is known."""

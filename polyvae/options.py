@@ -11,9 +11,11 @@ import numpy as np
 import typer
 
 import polyvae as pv
+from polyvae.console import say
 from polyvae.cv import LatentCV
 from polyvae.errors import InputError
 from polyvae.export import TARGETS
+from polyvae.io.topology import read_topology
 from polyvae.train import BETA_SCHEDULES, LR_SCHEDULES
 
 OBJECTIVES = {
@@ -139,7 +141,9 @@ EXPORTING = {
     "atoms": (
         Annotated[
             str | None,
-            typer.Option("--atoms", help='Its atoms, from 1: "1-12,20" [default: by --select, else the first].'),
+            typer.Option(
+                "--atoms", help='Its atoms, from 1: "1-12,20" [default: by --select, else as in training].'
+            ),
         ],
         None,
     ),
@@ -220,8 +224,16 @@ def numbers(option: str, text: str, kind: type, least: float) -> list:
 
 
 def as_the_model(reading: dict, cv: LatentCV) -> dict:
-    """Options for reading with the model's dimensions, where none are given."""
-    return reading | {"dims": cv.n_dims if reading["dims"] is None else reading["dims"]}
+    """Options for reading with the model's dimensions and, of a system of as many atoms, its selection, where none
+    are given."""
+    found = reading | {"dims": cv.n_dims if reading["dims"] is None else reading["dims"]}
+    trained, topology = cv.template.selection, reading["topology"]
+    if trained is None or trained.text is None or topology is None or reading["select"] is not None:
+        return found
+    if read_topology(topology, None).n_total != trained.n_atoms:
+        return found
+    say(f"atoms as in training: {trained.text!r}")
+    return found | {"select": trained.text}
 
 
 def for_reading(reading: dict) -> dict:

@@ -13,7 +13,7 @@ import numpy as np
 from polyvae.assemble import Assembler
 from polyvae.errors import InputError
 from polyvae.molecules import Atoms, box_vectors
-from polyvae.trajectory import Trajectory
+from polyvae.trajectory import Selection, Trajectory
 
 log = logging.getLogger(__name__)
 
@@ -215,15 +215,17 @@ def atoms_of(group) -> Atoms:
     # Guessed from names or elements, masses would make a coarse bead "B" boron.
     stated = hasattr(group, "masses") and not universe._topology.masses.is_guessed
     masses = np.asarray(group.masses) if stated else None
+    n_total = len(universe.atoms)
     return Atoms(
         indices,
-        len(universe.atoms),
+        n_total,
         bonds,
         names=names,
         masses=masses if stated and (masses > 0).all() else None,
         residues=np.asarray(group.resindices),
         kinds=tuple(map(str, group.types)) if names is None and hasattr(group, "types") else None,
         residue_sizes=_residue_sizes(universe.atoms.resindices, group.resindices) if names else None,
+        selection=None if np.array_equal(indices, np.arange(n_total)) else Selection(indices, n_total),
     )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,6 +32,23 @@ def unit_factor(source: str, target: str) -> float:
     return _PER_NM[target] / _PER_NM[source]
 
 
+class Selection(NamedTuple):
+    """Which atoms of a larger system the beads are.
+
+    Args:
+        atoms: (n_beads,) numbers from 0, in the order of the beads.
+        n_atoms: atoms in the system.
+        text: how they were chosen, in MDAnalysis' selection language, or None.
+    """
+
+    atoms: np.ndarray
+    n_atoms: int
+    text: str | None = None
+
+    def __str__(self):
+        return f"{len(self.atoms)} of {self.n_atoms} atoms" + (f", {self.text!r}" if self.text else "")
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trajectory:
     """Frames of one set of beads.
@@ -48,6 +66,8 @@ class Trajectory:
             whole molecules all the same: nothing here looks at the box.
         origin: (n_frames, 2) frame and molecule of the run that each frame shows, where one run held many
             molecules, or None.
+        selection: which atoms of the file or system the beads are, those of the first molecule where there are
+            many; None where they are all of them, or where that is not known.
         continues: in a chunk of a `Stream`, how many of its first segments go on, one after another, where
             as many last segments of the chunk before it ended: 1 within a continuous piece, the number of
             molecules where each is a segment of its own, else 0.
@@ -67,6 +87,7 @@ class Trajectory:
     weights: np.ndarray | None = None
     box: np.ndarray | None = None
     origin: np.ndarray | None = None
+    selection: Selection | None = None
     continues: int = 0
 
     def __post_init__(self):
@@ -119,6 +140,13 @@ class Trajectory:
                 put(name, np.asarray(getattr(self, name), dtype=dtype))
                 if getattr(self, name).shape != shape:
                     raise InputError(f"{name} must have shape {shape}; got {getattr(self, name).shape}")
+        if self.selection is not None:
+            atoms, last = np.asarray(self.selection.atoms, np.int64), self.selection.n_atoms - 1
+            if atoms.shape != (n_beads,) or atoms.min() < 0 or atoms.max() > last:
+                raise InputError(
+                    f"the selection must name an atom from 0 to {last} for each of {n_beads} beads; got {atoms}"
+                )
+            put("selection", self.selection._replace(atoms=atoms))
         put("segments", (n_frames,) if self.segments is None else tuple(int(s) for s in self.segments))
         if sum(self.segments) != n_frames or min(self.segments) < 1:
             raise InputError(f"segments must add up to {n_frames} frames; got {self.segments}")

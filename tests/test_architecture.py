@@ -15,7 +15,7 @@ LAYERS = {
     "errors": -1,
     "files": 0,
     "trajectory": 0,
-    "molecules": 0,
+    "molecules": 0.1,
     "survey": 0,
     "assemble": 0.3,
     "sources": 0.6,  # records from what people hold in memory

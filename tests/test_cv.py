@@ -195,6 +195,7 @@ class TestBadModelFiles:
             (lambda t, h: t.pop("encoder.0.weight"), "damaged"),
             (lambda t, h: t.update(mean=np.zeros(3, np.float32)), "damaged"),
             (lambda t, h: h.pop("record"), "damaged"),
+            (lambda t, h: h.update(activation="relu"), "damaged: activation 'relu' is not known"),
             (lambda t, h: h["featurizer"].update(kind="Bogus"), "Bogus"),
             (lambda t, h: h.update(length_unit="furlong"), "furlong"),
         ],

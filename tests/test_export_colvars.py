@@ -62,7 +62,9 @@ def test_what_colvars_cannot_do_is_refused(tmp_path):
     cv = random_model(ideal(3), pv.Reference(), encoder=(4,))
     with pytest.raises(InputError, match="dialect of Colvars must be lammps, namd, gromacs; got 'amber'"):
         colvars.export(cv, tmp_path, dialect="amber")
-    with pytest.raises(InputError, match="lengths in angstrom cannot be turned into sigma"):
+    with pytest.raises(
+        InputError, match="in sigma, a reduced unit, has no lengths in angstrom, which --dialect namd needs; leave"
+    ):
         colvars.export(cv, tmp_path, dialect="namd")
     assert not list(tmp_path.iterdir())
 

@@ -164,11 +164,11 @@ def test_what_plumed_cannot_do_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("bias", ["METAD", "OPES_METAD"])
-def test_the_input_runs_in_the_driver_and_its_biases_work(bias, tmp_path):
-    """`plumed driver` in the folder, as the README there says, after taking one "#" away."""
+@pytest.mark.parametrize(("bias", "unit"), [("METAD", "sigma"), ("OPES_METAD", "angstrom"), ("METAD", "nm")])
+def test_the_input_runs_in_the_driver_and_its_biases_work(bias, unit, tmp_path):
+    """The README's own `plumed driver` in the folder, after taking one "#" away."""
     require("plumed")
-    traj = chain("chain3d")
+    traj = dataclasses.replace(chain("chain3d"), length_unit=unit)
     cv = random_model(traj, pv.Reference())
     plumed.export(cv, tmp_path, data=traj)
     text = (tmp_path / "plumed.dat").read_text().replace(f"# {bias} ", f"{bias} ")
@@ -178,9 +178,10 @@ def test_the_input_runs_in_the_driver_and_its_biases_work(bias, tmp_path):
         for frame in traj.positions.astype(float):
             file.write(f"{len(frame)}\n0 0 0\n")
             np.savetxt(file, frame, fmt="X %.17g %.17g %.17g")
-    driver = [Path(sys.executable).parent / "plumed", "driver", "--plumed", "plumed.dat"]
-    frames = ["--ixyz", "frames.xyz", "--length-units", "1"]
-    subprocess.run([*driver, *frames], cwd=tmp_path, check=True, capture_output=True)
+    readme = (tmp_path / "README.md").read_text().splitlines()
+    (command,) = [line.split() for line in readme if line.startswith("plumed driver ")]
+    command[0] = Path(sys.executable).parent / "plumed"
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     printed = np.loadtxt(tmp_path / "COLVAR")
     np.testing.assert_allclose(printed[:, 1:3], float64_values(cv, traj.positions)[0], atol=1e-8)
     deposited = np.loadtxt(tmp_path / {"METAD": "HILLS", "OPES_METAD": "KERNELS"}[bias])

@@ -1,6 +1,8 @@
 """The CV in PySAGES, where it is installed; and as a pure function in a metadynamics of one's own in JAX."""
 
+import dataclasses
 import importlib.util
+import re
 import subprocess
 import sys
 
@@ -12,7 +14,7 @@ from conftest import DATA, ideal_chains
 from models import untrained
 
 import polyvae as pv
-from polyvae.export.pysages import latent_cvs
+from polyvae.export.pysages import export, latent_cvs
 
 HERE = importlib.util.find_spec("pysages") is not None
 ABSENT = "PySAGES is not on the package index: pip install git+https://github.com/SSAGESLabs/PySAGES.git ase"
@@ -126,11 +128,55 @@ def test_a_biased_run_in_pysages_with_ase(tmp_path):
     assert error <= 1e-10
 
 
+@pytest.mark.skipif(not (HERE and importlib.util.find_spec("ase")), reason=ABSENT)
+@pytest.mark.parametrize(("name", "unit"), [("chain2d", "sigma"), ("chain3d", "nm")])
+def test_the_exported_script_runs_as_it_is(tmp_path, name, unit):
+    """On beads in another order among other particles; `--check` agrees too."""
+    out, model = tmp_path / "out", tmp_path / "model.safetensors"
+    traj = dataclasses.replace(data(name), length_unit=unit)
+    cv = untrained(traj)
+    cv.save(model)
+    atoms = list(range(cv.n_beads + 1, 1, -1))
+    export(cv, out, atoms=atoms, data=traj)
+    words = [sys.executable, "-W", "error::UserWarning", str(out / "biased_run.py"), "300"]
+    said = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr
+    assert float(said.stdout.split()[-1]) < 1e-4
+    biased, z = pv.read(out / "biased.npz"), np.loadtxt(out / "COLVAR")[:, 1:]
+    np.testing.assert_allclose(cv.transform(biased), z, atol=1e-4)
+    bonds = np.linalg.norm(np.diff(biased.positions, axis=1), axis=2)
+    assert abs(bonds.mean() / np.linalg.norm(np.diff(cv.template.positions[0], axis=0), axis=1).mean() - 1) < 0.1
+
+    numbers = ",".join(str(number + 1) for number in atoms)
+    words = [sys.executable, "-m", "polyvae", "export", model, "--to", "pysages", "--atoms", numbers]
+    files = [tmp_path / "frames.npz", "--out", tmp_path / "checked"]
+    pv.write(files[0], traj[:50])
+    said = subprocess.run([*words, "--check", *files], capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr
+    assert max(map(float, re.findall(r"\d\.\de[-+]\d+", said.stdout))) <= 1e-10
+    assert f"PARTICLES = {atoms}" in (tmp_path / "checked" / "biased_run.py").read_text()
+
+
 @pytest.mark.skipif(HERE, reason="PySAGES is installed")
 def test_without_pysages_it_says_what_to_install():
     cv = untrained(pv.Trajectory(ideal_chains(20, 8, 3)))
     with pytest.raises(pv.InputError, match=r"pip install git\+https"):
         latent_cvs(cv, range(8), length_unit="sigma")
+
+
+def test_the_exported_script_is_one(tmp_path):
+    """Without PySAGES: widths and bounds from the data, or of a standard normal."""
+    traj = pv.Trajectory(ideal_chains(200, 8, 3), length_unit="nm")
+    cv = untrained(traj)
+    for given, spread in ((traj, cv.transform(traj).std(axis=0)), (None, np.ones(2))):
+        export(cv, tmp_path, data=given, force=True)
+        text = (tmp_path / "biased_run.py").read_text()
+        compile(text, "biased_run.py", "exec")
+        (grid,) = re.findall(r"MINIMUM, MAXIMUM, WIDTH, BINS = (.*)", text)
+        low, high, width, bins = map(np.array, eval(grid))
+        np.testing.assert_allclose(width, 0.2 * spread, rtol=0.06)
+        np.testing.assert_allclose((high - low) / bins, width / 5, rtol=1e-3)
+        assert "SIGMA = None" in text
 
 
 def test_metadynamics_of_ones_own_in_jax():

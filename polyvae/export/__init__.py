@@ -25,6 +25,7 @@ TARGETS = {
     "pycv": ("polyvae.export.pycv", 1),
     "colvars": ("polyvae.export.colvars", 1),
     "openmm": ("polyvae.export.openmm", 0),
+    "pysages": ("polyvae.export.pysages", 0),
 }
 _CHECKED_FRAMES = 50
 
@@ -43,7 +44,8 @@ def write(
     """Export to an engine by its name in `TARGETS`.
 
     Args:
-        atoms: the engine's atoms, from 1, that are the model's beads, as numbers or as text such as "1-12,20".
+        atoms: the engine's atoms, from 1, that are the model's beads, as numbers or as text such as "1-12,20"; by
+            default those of the training data in their file.
         n_atoms: how many atoms there are, where that is known.
         data: a trajectory for widths and bounds of metadynamics.
         options: what one exporter takes and others do not; those that are None are left out.
@@ -57,9 +59,8 @@ def write(
         if name not in inspect.signature(module.export).parameters:
             raise InputError(f"{to} has no {name}; leave out --{name}")
     numbers = atom_numbers(cv, atoms, n_atoms)
-    if atoms is not None:
-        options["atoms"] = [number - 1 + first for number in numbers]
-    module.export(cv, folder, data=data, force=force, **options)
+    numbers = [number - 1 + first for number in numbers]
+    module.export(cv, folder, atoms=numbers, data=data, force=force, **options)
 
 
 def compare(
@@ -124,7 +125,10 @@ def export_files(
     done = f"{cv} for {to} in {folder}; {Path(folder) / 'README.md'} says how to use it"
     if frames is None:
         return done
-    n, value, gradient = compare(cv, to, folder, frames, atoms=atoms)
+    try:
+        n, value, gradient = compare(cv, to, folder, frames, atoms=atoms)
+    except InputError as error:
+        raise InputError(f"{os.fspath(folder)} is written, but not checked: {error}") from None
     return (
         f"{done}\nevaluated in the engine on {n} frames: latents differ by at most {value:.1e}, gradients by "
         f"{gradient:.1e} per {cv.length_unit}"

@@ -70,6 +70,11 @@ def export(
     unit = cv.length_unit
     if dialect is not None and not (dialect == "lammps" and unit == "sigma"):
         unit = ENGINES[dialect]
+    if unit != cv.length_unit and "sigma" in (unit, cv.length_unit):
+        raise InputError(
+            f"a model in sigma, a reduced unit, has no lengths in {unit}, which --dialect {dialect} needs; leave "
+            f"--dialect out for LAMMPS with units lj, or train on a run in real units"
+        )
     layers = encoder_layers(cv)
     layers[0] = layers[0][0] * unit_factor(unit, cv.length_unit), layers[0][1]
     with replacing_folder(folder, force=force) as place:

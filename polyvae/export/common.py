@@ -23,16 +23,18 @@ def atom_numbers(cv: LatentCV, atoms: str | Sequence[int] | None = None, n_atoms
     """The engine's serial numbers, from 1, of the model's beads, in the order of the beads.
 
     Args:
-        atoms: numbers, or text such as "1-12,20"; 1 to n_beads by default.
+        atoms: numbers, or text such as "1-12,20"; by default those of the training data in their file, else 1 to
+            n_beads.
         n_atoms: how many atoms the engine has, where that is known.
 
     Raises:
-        InputError: text that is no list of numbers, numbers out of range or repeated, or of the wrong count.
+        InputError: text that is no list of numbers, numbers out of range or repeated, or of the wrong count; no
+            numbers for a system of another size than the model was trained in.
     """
     if not isinstance(cv, LatentCV):
         raise InputError(f"an engine needs a CV of positions; got {cv!r}, which takes none. Give one of pv.fit")
     if atoms is None:
-        return list(range(1, cv.n_beads + 1))
+        return _trained_numbers(cv, n_atoms)
     found = _parsed(atoms) if isinstance(atoms, str) else [int(number) for number in atoms]
     if len(found) != cv.n_beads:
         raise InputError(
@@ -55,13 +57,28 @@ def atom_numbers(cv: LatentCV, atoms: str | Sequence[int] | None = None, n_atoms
     return found
 
 
+def _trained_numbers(cv: LatentCV, n_atoms: int | None) -> list[int]:
+    trained = cv.template.selection
+    if trained is None:
+        return list(range(1, cv.n_beads + 1))
+    if n_atoms not in (None, trained.n_atoms):
+        raise InputError(
+            f"the model was trained on {trained}, and this system has {n_atoms}; say which of them are the beads: "
+            f"--select, or --atoms"
+        )
+    return (trained.atoms + 1).tolist()
+
+
 def _parsed(text: str) -> list[int]:
     found = []
     for word in text.split(","):
-        first, _, last = word.strip().partition("-")
-        if not first.isdecimal() or not (last or first).isdecimal() or word.strip().endswith("-"):
-            raise InputError(f"atoms must be numbers and ranges such as 1-12,20; got {word.strip()!r} in {text!r}")
-        found += range(int(first), int(last or first) + 1)
+        first, dash, last = word.strip().partition("-")
+        last = last if dash else first
+        if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
+            raise InputError(
+                f"atoms must be numbers and rising ranges such as 1-12,20; got {word.strip()!r} in {text!r}"
+            )
+        found += range(int(first), int(last) + 1)
     return found
 
 
@@ -243,6 +260,7 @@ def write_readme(
     stats: dict | None,
     kind: str,
     unit: str | None = None,
+    first: int = 1,
 ) -> None:
     """README.md of an export: what it is, units, atoms, how to use and check it, what it was checked with."""
     fill = functools.partial(textwrap.fill, width=110, break_long_words=False, break_on_hyphens=False)
@@ -261,7 +279,7 @@ def write_readme(
         fill(
             f"Lengths are in {unit}{' (reduced units)' if unit == 'sigma' else ''}; the "
             f"latents have no unit. Beads 1 to {cv.n_beads} of the model are the engine's atoms {ranges(atoms)}, "
-            f"counted from 1 in the order of the engine's input."
+            f"counted from {first} in the order of the engine's input."
         ),
         "## Use",
         use,

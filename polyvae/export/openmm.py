@@ -293,7 +293,7 @@ def export(
     The script runs as it is, on a bead-spring chain like the model's, until the user's system takes its place.
 
     Args:
-        atoms: particle numbers from 0, one for each bead; by default the first particles of the system.
+        atoms: particle numbers from 0, one for each bead; by default those of the training data in their file.
         data: what `cv.transform` takes, for range and width of the bias; without it those of a standard normal.
         sigma: nm per sigma of a model in reduced units. By default the script says 1.0, where it can be changed.
         force: replace files of an earlier export.

@@ -23,7 +23,7 @@ def particle_numbers(cv: LatentCV, particles: Sequence[int] | None, n_particles:
     A 2-D model takes x and y of each particle; that z is ignored is said in the log.
 
     Args:
-        particles: (n_beads,) numbers; None for the first of the system.
+        particles: (n_beads,) numbers; None for those of the training data in their file, else the first ones.
         n_particles: particles in the engine's system, where known.
 
     Raises:
@@ -34,7 +34,9 @@ def particle_numbers(cv: LatentCV, particles: Sequence[int] | None, n_particles:
             f"an engine needs a CV of positions; got {cv!r}, which takes none. Give a model that pv.fit made of "
             f"a trajectory"
         )
-    found = np.asarray(range(cv.n_beads) if particles is None else particles)
+    if particles is None:
+        particles = range(cv.n_beads) if cv.template.selection is None else cv.template.selection.atoms
+    found = np.asarray(particles)
     if found.ndim != 1 or not np.issubdtype(found.dtype, np.integer):
         raise InputError(
             f"particles must be whole numbers, one for each bead; got {found.dtype} of shape {found.shape}"

@@ -30,6 +30,7 @@ from polyvae.superposition import round_to_grid
 
 CHECKED = "PLUMED 2.11 (the kernel in the hillclimber 0.1.8 wheel)"
 UNITS = {"nm": "UNITS LENGTH=nm", "angstrom": "UNITS LENGTH=A", "sigma": "UNITS NATURAL"}
+_DRIVER_UNITS = {"nm": "nm", "angstrom": "A", "sigma": "1"}  # of the frames; nm where nothing is said
 WHOLE_NOTE = (
     "WHOLEMOLECULES makes the molecule whole along its bonds before the CV sees it; without that line a chain "
     "that a periodic boundary cuts has wrong latents."
@@ -83,10 +84,9 @@ def export(
                 "latent.dat": "computes the latents; leave it as it is",
                 **({"reference.pdb": "the reference"} if (place / "reference.pdb").exists() else {}),
             },
-            use="Copy all files to the folder of the run and give `plumed.dat` to the engine, or, on frames:\n\n"
-            "```sh\nplumed driver --plumed plumed.dat --ixyz frames.xyz"
-            + (" --length-units 1" if cv.length_unit == "sigma" else "")
-            + "\n```",
+            use="Copy all files to the folder of the run and give `plumed.dat` to the engine, or, on frames in "
+            f"{cv.length_unit}:\n\n```sh\nplumed driver --plumed plumed.dat --ixyz frames.xyz --length-units "
+            f"{_DRIVER_UNITS[cv.length_unit]}\n```\n\nPRINT writes every 100th step or frame: change its STRIDE.",
             notes=[WHOLE_NOTE, *notes],
             checked=CHECKED,
             stats=stats,

@@ -5,11 +5,23 @@ Source: the base class of collective variables in PySAGES, `pysages.colvars.core
 For code of one's own in JAX nothing is needed: `cv` is a pure function of the positions.
 """
 
+import os
+from collections import namedtuple
 from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from string import Template
 
-from polyvae.cv import LatentCV
+import numpy as np
+
+from polyvae.cv import LatentCV, load_cv
 from polyvae.errors import InputError
+from polyvae.export.common import bias_grid, statistics, write_readme
 from polyvae.export.particles import length_factor, particle_numbers
+from polyvae.files import replacing_folder
+
+CHECKED = "PySAGES 0.5.1 (its repository at d98a381, June 2026) with ASE 3.29"
+_PRIOR = {"std": 1.0, "min": -2.0, "max": 2.0}  # latents of a trained model are spread much like the prior
 
 
 def latent_cvs(
@@ -57,3 +69,94 @@ def latent_cvs(
             return lambda rs: cv(factor * rs[:, : cv.n_dims])[self.index]
 
     return [Latent(k) for k in range(cv.latent_dim)]
+
+
+def export(
+    cv: LatentCV,
+    folder: str | os.PathLike,
+    *,
+    atoms: Sequence[int] | None = None,
+    data=None,
+    force: bool = False,
+) -> None:
+    """Write the model, a biased run as a Python script, and a README into a folder.
+
+    The script runs as it is, on a bead-spring chain in ASE, until the user's simulation takes its place.
+
+    Args:
+        folder: where to write; made if need be.
+        atoms: particle numbers from 0, one for each bead; by default those of the training data in their file.
+        data: see `common.statistics`; widths and bounds, else those of a standard normal.
+        force: write into a folder that holds files.
+
+    Raises:
+        InputError: a model without coordinates; atom numbers that do not fit; a folder that holds files.
+    """
+    numbers = particle_numbers(cv, atoms)
+    with replacing_folder(folder, force=force) as place:
+        stats = None if data is None else statistics(cv, data)
+        spread = {name: np.full(cv.latent_dim, value) for name, value in _PRIOR.items()}
+        grid = bias_grid(stats or spread)
+        words = {
+            "particles": numbers,
+            "sigma": 1.0 if cv.length_unit == "sigma" else None,
+            "bins": (5 * grid["n_widths"]).tolist(),
+            **{name: [float(f"{v:.6g}") for v in grid[name]] for name in ("low", "high")},
+            "width": [float(f"{v:.6g}") for v in grid["sigma"]],
+        }
+        cv.save(place / "model.safetensors")
+        script = resources.files("polyvae.export") / "pysages_files" / "biased_run.py.in"
+        (place / "biased_run.py").write_text(Template(script.read_text()).substitute(words))
+        write_readme(
+            place,
+            cv,
+            engine="PySAGES (HOOMD-blue, LAMMPS, OpenMM, ASE, JAX MD)",
+            kind="pysages",
+            atoms=numbers,
+            first=0,
+            files={
+                "biased_run.py": "well-tempered metadynamics on the latents; edit this one",
+                "model.safetensors": "the model",
+            },
+            use="```sh\npip install polyvae ase git+https://github.com/SSAGESLabs/PySAGES.git\n"
+            "python biased_run.py 5000\n```",
+            notes=[
+                "The script runs as it is, on a bead-spring chain like the model's in ASE, and prints the largest "
+                "difference between the latents in PySAGES and the model's own. Put your simulation in the place "
+                "of `simulation`, and at the top its engine's LENGTH_UNIT (`latent_cvs` converts), KB and SIGMA.",
+                "The bias has range and width of "
+                + ("a standard normal" if stats is None else "the frames given")
+                + ".",
+                "Molecules must be whole: PySAGES unwraps positions by the image flags of HOOMD-blue and LAMMPS, "
+                "and OpenMM's are not wrapped unless a run was started from wrapped ones.",
+            ],
+            checked=CHECKED,
+            stats=stats,
+        )
+
+
+def evaluate(
+    folder: str | os.PathLike, cv: LatentCV, frames: np.ndarray, *, atoms: Sequence[int] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Latents (n_frames, latent_dim) and gradients (n_frames, latent_dim, n_beads, n_dims) of PySAGES.
+
+    Importing PySAGES sets JAX to double precision for all of the process.
+
+    Args:
+        folder: what `export` wrote; the model in it is what is evaluated.
+        frames: (n_frames, n_beads, n_dims) in the model's unit.
+
+    Raises:
+        InputError: no PySAGES.
+    """
+    numbers = particle_numbers(cv, atoms)
+    latents = latent_cvs(load_cv(Path(folder) / "model.safetensors"), numbers, length_unit=cv.length_unit)
+    from pysages.colvars.core import build
+
+    function, snapshot = build(*latents), namedtuple("Snapshot", "positions indices")
+    positions = np.zeros((len(frames), max(numbers) + 1, 3))
+    positions[:, numbers, : cv.n_dims] = frames
+    found = [function(snapshot(frame, np.arange(len(frame)))) for frame in positions]
+    values, gradients = (np.array(part, np.float64) for part in zip(*found, strict=True))
+    gradients = gradients.reshape(len(frames), cv.latent_dim, *positions.shape[1:])
+    return values.reshape(len(frames), -1), gradients[:, :, numbers, : cv.n_dims]

@@ -11,6 +11,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from polyvae.errors import InputError
+
 log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 1 << 21  # of a file looked at in one go; it stays in the processor's cache
@@ -78,6 +80,18 @@ class DamagedError(Exception):
 def warn_of_damage(path: Path, n_good: int) -> None:
     """Say that only the frames before the damage are taken."""
     log.warning("%s: cut off or damaged in frame %d; the frames before it are taken", path, n_good)
+
+
+def existing(path: str | os.PathLike) -> Path:
+    """A file that is there and holds something; raises `FileNotFoundError` or `InputError` otherwise."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the name of a file")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; check the name")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty; was the run that wrote it cut off at once?")
+    return path
 
 
 def short(error: BaseException) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from polyvae.assemble import Assembler, has_box
 from polyvae.errors import FrameError, InputError
 from polyvae.io.dcd import AKMA_PS, DcdFile
-from polyvae.io.frames import DamagedError, Frames, TrajectoryFile, warn_of_damage
+from polyvae.io.frames import DamagedError, Frames, TrajectoryFile, existing, warn_of_damage
 from polyvae.io.npz import NpzFile
 from polyvae.io.other import GroFile, UniverseFile
 from polyvae.io.pieces import check_all_weighted, check_weights, holds, left_out
@@ -173,7 +173,7 @@ class _Run:
         keep_good,
         ignore_times,
     ):
-        self.paths = [_existing(path) for path in _expanded(paths)]
+        self.paths = [existing(path) for path in _expanded(paths)]
         if length_unit is not None and length_unit not in LENGTH_UNITS:
             raise InputError(f"length_unit must be one of {', '.join(LENGTH_UNITS)}; got {length_unit!r}")
         if step < 1 or start < 0:
@@ -182,7 +182,7 @@ class _Run:
         fallback = self.paths[0].suffix.lower() not in (".npz", ".xtc", ".dcd")
         atoms = first_file = None
         if topology is not None:
-            atoms = read_topology(_existing(topology), select)
+            atoms = read_topology(topology, select)
         elif fallback:
             first_file = _opened(
                 self.paths[0], keep_good, None, length_unit
@@ -418,17 +418,6 @@ def _expanded(paths: Paths) -> list[str | os.PathLike]:
 
 def _natural(name: str) -> list:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
-
-
-def _existing(path: str | os.PathLike) -> Path:
-    path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; give the name of a file")
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; check the name")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty; was the run that wrote it cut off at once?")
-    return path
 
 
 def _opened(path: Path, keep_good: bool, n_atoms: int | None, length_unit: str | None) -> TrajectoryFile:

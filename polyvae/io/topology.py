@@ -1,5 +1,6 @@
 """Topologies and the selection language, by MDAnalysis."""
 
+import os
 import re
 import warnings
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from polyvae.errors import InputError
-from polyvae.io.frames import TrajectoryFile, short
+from polyvae.io.frames import TrajectoryFile, existing, short
 from polyvae.io.other import check_pdb
 from polyvae.molecules import Atoms
 from polyvae.sources import atoms_of
@@ -20,10 +21,11 @@ class _UnreadError(InputError):
     """No parser takes the file."""
 
 
-def read_topology(path: Path, select: str | None) -> Atoms:
+def read_topology(path: str | os.PathLike, select: str | None) -> Atoms:
     """The atoms of a topology file that `select` names, all of them by default.
 
     Raises:
+        FileNotFoundError: there is no such file.
         InputError: a file that no parser of MDAnalysis takes, a selection that does not work, matches nothing or
             depends on coordinates, bonds that name atoms that are not there.
     """
@@ -31,6 +33,7 @@ def read_topology(path: Path, select: str | None) -> Atoms:
 
     if select is not None:
         _refuse_places(select)
+    path = existing(path)
     check_pdb(path)
     try:
         with warnings.catch_warnings():
@@ -58,7 +61,8 @@ def read_topology(path: Path, select: str | None) -> Atoms:
             f"the bonds or give the topology of this run"
         ) from None
     check_bonds(atoms.bonds, atoms.n_total, path)
-    return atoms
+    named = atoms.selection and atoms.selection._replace(text=select)
+    return atoms._replace(selection=named)
 
 
 def own_topology(path: Path, select: str | None) -> Atoms | None:
