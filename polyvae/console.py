@@ -99,7 +99,7 @@ def print_scores(scores: dict) -> None:
     _table(rows)
     if "generated" in scores:
         apart, floor = scores["generated"], scores["generated"]["noise_floor"]
-        print(f"generated against data, Wasserstein-1 in {unit} (two halves of the data):")
+        print(f"generated against data, Wasserstein-1 in {unit}, angles in radians (two halves of the data):")
         print("  " + ", ".join(f"{name} {apart[name]:.3f} ({value:.3f})" for name, value in floor.items()))
 
 
