@@ -6,6 +6,7 @@ from polyvae.errors import InputError
 from polyvae.featurize import PairDistances, PrincipalAxes, Reference
 from polyvae.fitted import FittedVAE
 from polyvae.generate import sample
+from polyvae.generator import fit_generator
 from polyvae.geometry import (
     acylindricity,
     asphericity,
@@ -48,6 +49,7 @@ __all__ = [
     "contacts",
     "end_to_end",
     "fit",
+    "fit_generator",
     "fit_vae",
     "load",
     "optimize",

@@ -9,7 +9,7 @@ import numpy as np
 BATCH = 4096
 
 
-def map_frames(batched: Callable, rows: np.ndarray):
+def map_frames(batched: Callable, rows: np.ndarray, batch: int = BATCH):
     """A compiled, batched function over many rows, in chunks of one fixed size.
 
     One compilation and bounded memory; and since the shape is always the same, the result for a row does
@@ -19,9 +19,9 @@ def map_frames(batched: Callable, rows: np.ndarray):
         output = jax.eval_shape(batched, jax.ShapeDtypeStruct((0, *rows.shape[1:]), rows.dtype))
         return jax.tree.map(lambda a: np.empty(a.shape, a.dtype), output)
     outputs = []
-    for start in range(0, len(rows), BATCH):
-        piece = rows[start : start + BATCH]
-        padding = [(0, BATCH - len(piece))] + [(0, 0)] * (rows.ndim - 1)
+    for start in range(0, len(rows), batch):
+        piece = rows[start : start + batch]
+        padding = [(0, batch - len(piece))] + [(0, 0)] * (rows.ndim - 1)
         output = batched(np.pad(piece, padding, mode="edge"))
         outputs.append(jax.tree.map(functools.partial(_head, n=len(piece)), output))
     return jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)

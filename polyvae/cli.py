@@ -1,7 +1,6 @@
 """The command line: one verb a step, and `run` for all of them."""
 
 import csv
-import json
 import math
 import re
 import shlex
@@ -15,11 +14,23 @@ import typer
 
 import polyvae as pv
 from polyvae.batches import map_frames
-from polyvae.console import frame_bar, notes, print_optimum, print_scores, print_sweep, say, training_bar
-from polyvae.cv import LatentCV, load_cv
+from polyvae.console import (
+    fail,
+    frame_bar,
+    notes,
+    one_line,
+    print_model,
+    print_optimum,
+    print_scores,
+    print_sweep,
+    say,
+    training_bar,
+)
+from polyvae.cv import load_cv
 from polyvae.errors import InputError
 from polyvae.export import TARGETS, export_files
-from polyvae.files import check_output, refuse_inputs, replacing, replacing_folder
+from polyvae.files import check_output, refuse_inputs, replacing, replacing_folder, write_json
+from polyvae.generate import prior_of
 from polyvae.io.colvar import check_table_name
 from polyvae.io.write import WRITERS, check_trajectory_output
 from polyvae.options import (
@@ -29,11 +40,13 @@ from polyvae.options import (
     ONE_MODEL,
     READING,
     TRAINING,
+    At,
     Files,
     Force,
     Lag,
     Model,
     Objective,
+    Prior,
     Seed,
     Weights,
     as_the_model,
@@ -41,6 +54,7 @@ from polyvae.options import (
     for_training,
     known,
     numbers,
+    point,
     read_weights,
     takes,
 )
@@ -78,6 +92,9 @@ def run(
     reading: dict,
     out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("polyvae-out"),
     quick: Annotated[bool, typer.Option("--quick", help="Short training and search, to try things out.")] = False,
+    generator: Annotated[
+        bool | None, typer.Option(help="Train one to draw from, for minutes [default: unless --quick].")
+    ] = None,
     force: Force = False,
 ):
     """The whole job: train, project, generate, optimise Rg, score, draw and report.
@@ -98,6 +115,9 @@ def run(
             training["epochs"] = math.ceil(_QUICK["steps"] / n_batches)
         with training_bar("training") as progress:
             cv = pv.fit(traj, **model, **training, progress=progress)
+        if generator or (generator is None and not quick):
+            with training_bar("training the generator", "step") as progress:
+                cv = pv.fit_generator(cv, traj, seed=seed, progress=progress)
         cv.save(folder / "model.safetensors")
 
         for name in ("COLVAR", "latent.npz"):
@@ -127,7 +147,7 @@ def run(
         }
         scores["model"] = {k: cv.record[k] for k in ("settings", "versions", "best_epoch", "stopped")}
         scores["command"] = _command()
-        _write_json(folder / "scores.json", scores)
+        write_json(folder / "scores.json", scores)
         (folder / "figures").mkdir()
         save_figures(folder / "figures", cv, traj, cv.transform(traj), generated, optimum)
         write_report(folder)
@@ -145,6 +165,7 @@ def fit(
     reading: dict,
     out: Annotated[Path, typer.Option("--out", help="Model file to write.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
+    generator: Annotated[bool, typer.Option(help="Then train one to draw from, for minutes.")] = False,
     force: Force = False,
 ):
     """Train a model on a trajectory, of any length.
@@ -179,6 +200,9 @@ def fit(
         if unfinished.exists():
             say(f"the run so far is in {unfinished}; --resume goes on with it")
         raise
+    if generator:
+        with training_bar("training the generator", "step") as progress:
+            cv = pv.fit_generator(cv, stream, seed=model["seed"], progress=progress)
     cv.save(out)
     unfinished.unlink(missing_ok=True)
     print(f"{cv} in {out}; {cv.record['stopped']}, best epoch {cv.record['best_epoch']}")
@@ -219,7 +243,7 @@ def sweep(
             table = csv.DictWriter(file, result.rows[0])
             table.writeheader()
             table.writerows(result.rows)
-        _write_json(folder / "summary.json", {"command": _command(), "settings": result.summary()})
+        write_json(folder / "summary.json", {"command": _command(), "settings": result.summary()})
         plot.sweep(result)[0].figure.savefig(folder / "sweep.png", facecolor="white", metadata={"Software": None})
         result.best().save(folder / "best.safetensors")
     print_sweep(result.summary(), MEASURES)
@@ -260,15 +284,21 @@ def generate(
     n: Annotated[int, typer.Option("-n", "--number", min=1, help="How many conformations.")] = 1000,
     seed: Seed = 0,
     mean: Annotated[bool, typer.Option("--mean", help="The decoder's mean, without its noise.")] = False,
+    at: At = None,
+    prior: Prior = None,
     force: Force = False,
 ):
-    """Draw conformations from the model.
+    """Draw conformations from the model: from its generator where it has one, else from the decoder.
 
     Example: polyvae generate model.safetensors -n 1000 --out gen.xtc
     """
+    z = point("at", at)
     check_trajectory_output(out, force=force, inputs=[model])
-    written = pv.write(out, pv.sample(load_cv(model), n, seed=seed, noise=not mean), replace=force)
-    print(f"{n} conformations in {' and '.join(map(str, written))}")
+    cv = load_cv(model)
+    written = pv.write(out, pv.sample(cv, n, at=z, prior=prior, seed=seed, noise=not mean), replace=force)
+    source = "decoder" if mean or cv.generator is None else "generator"
+    origin = f"prior {prior or prior_of(cv)}" if at is None else at
+    print(f"{n} conformations of the {source}, z: {origin}, in {' and '.join(map(str, written))}")
 
 
 @app.command()
@@ -326,7 +356,7 @@ def score(
         data = weighted(data, read_weights(weights))
     generated = pv.sample(cv, min(len(stream), 10_000), seed=seed)
     scores = pv.score(cv, data, generated=generated, lag=lag, seed=seed)
-    _write_json(out, scores)
+    write_json(out, scores)
     print_scores(scores)
 
 
@@ -371,16 +401,7 @@ def info(
     """
     if file.suffix == ".safetensors":
         cv = pv.load(file)
-        print(cv)
-        if isinstance(cv, LatentCV) and cv.template.selection is not None:
-            print(f"  {'atoms':14s} {cv.template.selection}")
-        for name, value in cv.record["settings"].items():
-            print(f"  {name:14s} {value}")
-        print(
-            f"  trained on     {cv.record['data']['n_train']} frames (sha256 {cv.record['data']['sha256'][:16]})"
-        )
-        print(f"  best epoch     {cv.record['best_epoch']} ({cv.record['stopped']})")
-        print("  made with      " + ", ".join(f"{k} {v}" for k, v in cv.record["versions"].items()))
+        print_model(cv)
         return
     traj = _read([file], reading)
     rg = map_frames(jax.jit(jax.vmap(pv.radius_of_gyration)), traj.positions)
@@ -398,11 +419,6 @@ def _command() -> str:
     return shlex.join(["polyvae", *sys.argv[1:]])
 
 
-def _write_json(path: Path, values: dict) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
-
-
 def main(argv: list[str] | None = None) -> None:
     """Entry point. Exits 0 on success, 2 on bad use, 1 on bad data, with one line on stderr."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -416,30 +432,19 @@ def main(argv: list[str] | None = None) -> None:
         with notes():
             code = app(argv, prog_name="polyvae", standalone_mode=False)
         if code == 130:
-            _fail("interrupted; no result was written", 130)
+            fail("interrupted; no result was written", 130)
         sys.exit(code or 0)
     except (InputError, OSError) as error:
         if debug:
             raise
-        _fail(_one_line(error), 1)
+        fail(one_line(error), 1)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; no result was written", 130)
+        fail("interrupted; no result was written", 130)
     except Exception as error:
         # What the parser raises for bad use knows its message and exit code.
         if debug or not hasattr(error, "format_message"):
             raise
-        _fail(f"{error.format_message()} (see `polyvae --help`)", error.exit_code)
-
-
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return " ".join(str(error).split())
-
-
-def _fail(message: str, code: int) -> None:
-    print(f"polyvae: error: {message}", file=sys.stderr)
-    sys.exit(code)
+        fail(f"{error.format_message()} (see `polyvae --help`)", error.exit_code)
 
 
 if __name__ == "__main__":

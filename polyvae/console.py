@@ -21,20 +21,33 @@ def notes() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split())
+
+
+def fail(message: str, code: int) -> None:
+    print(f"polyvae: error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
 def say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
 @contextlib.contextmanager
-def training_bar(what: str) -> Iterator:
-    """A callback for `pv.fit` that draws a bar with both loss terms on a terminal, and nothing in a pipe."""
+def training_bar(what: str, unit: str = "epoch") -> Iterator:
+    """A callback for `pv.fit` that draws a bar with the loss terms on a terminal, and nothing in a pipe."""
     from tqdm import tqdm
 
-    with tqdm(desc=what, unit="epoch", disable=None, file=sys.stderr, leave=False) as bar:
+    names = {"reconstruction": "-log p", "kl": "KL", "loss": "loss", "val_loss": "held out"}
+    with tqdm(desc=what, unit=unit, disable=None, file=sys.stderr, leave=False) as bar:
 
         def update(done: int, total: int, terms: dict[str, float]) -> None:
             bar.total = total
-            bar.set_postfix_str(f"-log p {terms['reconstruction']:.2f}, KL {terms['kl']:.2f} nats", refresh=False)
+            shown = ", ".join(f"{name} {terms[key]:.2f}" for key, name in names.items() if key in terms)
+            bar.set_postfix_str(shown, refresh=False)
             bar.update(done - bar.n)
 
         yield update
@@ -47,6 +60,17 @@ def frame_bar(what: str, total: int, unit: str = "frame") -> Iterator:
 
     with tqdm(desc=what, unit=unit, total=total, disable=None, file=sys.stderr, leave=False) as bar:
         yield bar.update
+
+
+def print_model(cv) -> None:
+    print(cv)
+    if (selection := getattr(getattr(cv, "template", None), "selection", None)) is not None:
+        print(f"  {'atoms':14s} {selection}")
+    for name, value in cv.record["settings"].items():
+        print(f"  {name:14s} {value}")
+    print(f"  trained on     {cv.record['data']['n_train']} frames (sha256 {cv.record['data']['sha256'][:16]})")
+    print(f"  best epoch     {cv.record['best_epoch']} ({cv.record['stopped']})")
+    print("  made with      " + ", ".join(f"{k} {v}" for k, v in cv.record["versions"].items()))
 
 
 def print_scores(scores: dict) -> None:
@@ -77,7 +101,7 @@ def print_scores(scores: dict) -> None:
     _table(rows)
     if "generated" in scores:
         apart, floor = scores["generated"], scores["generated"]["noise_floor"]
-        print(f"generated against data, Wasserstein-1 in {unit} (two halves of the data):")
+        print(f"generated against data, Wasserstein-1 in {unit}, angles in radians (two halves of the data):")
         print("  " + ", ".join(f"{name} {apart[name]:.3f} ({value:.3f})" for name, value in floor.items()))
 
 

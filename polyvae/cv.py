@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from polyvae import geometry, modelfile
 from polyvae.batches import map_frames
 from polyvae.checkpoint import digest
+from polyvae.diffusion import Generator
 from polyvae.errors import InputError
 from polyvae.featurize import FEATURIZERS, PairDistances, PrincipalAxes, Reference
 from polyvae.fitted import FittedVAE
@@ -80,6 +81,7 @@ class LatentCV:
         vae: acts on (features - mean) / scale.
         template: one frame of the training data, for its bead count, unit, masses, names and bonds.
         record: how the model was made: settings, data fingerprint, versions, history.
+        generator: draws conformations at a z, where `fit_generator` has made one. The CV does not use it.
     """
 
     featurizer: PrincipalAxes | Reference | PairDistances
@@ -88,6 +90,7 @@ class LatentCV:
     vae: VAE
     template: Trajectory
     record: dict
+    generator: Generator | None = None
 
     # For one frame the weights are constants of the program, compiled once for each model.
     _compiled = functools.cached_property(lambda self: jax.jit(lambda x: self.posterior(x)[0]))
@@ -100,7 +103,8 @@ class LatentCV:
     def __repr__(self):
         return (
             f"<LatentCV: {self.n_beads} beads in {self.n_dims}-D ({self.length_unit}) "
-            f"-> {type(self.featurizer).__name__} -> {self.latent_dim} latents>"
+            f"-> {type(self.featurizer).__name__} -> {self.latent_dim} latents"
+            f"{'' if self.generator is None else ', with a generator'}>"
         )
 
     def __call__(self, positions: Float[Array, "beads dims"]) -> Float[Array, "latent"]:
@@ -203,6 +207,8 @@ class LatentCV:
         tensors |= {f"template.{name}": getattr(self.template, name) for name in ("positions", "masses")}
         if self.template.bonds is not None:
             tensors["template.bonds"] = self.template.bonds
+        if self.generator is not None:
+            tensors |= {f"generator.{name}": value for name, value in self.generator.tensors().items()}
         selection, options = self.template.selection, {}
         for field in dataclasses.fields(self.featurizer):
             value = getattr(self.featurizer, field.name)
@@ -243,7 +249,9 @@ class LatentCV:
         vae = modelfile.vae_of(tensors, header)
         mean = modelfile.take(tensors, "mean", np.empty(vae.encoder.layers[0].in_features, np.float32))
         scale = modelfile.take(tensors, "scale", np.float32(1) if featurizer.coordinates else mean)
-        return cls(featurizer, mean, scale, vae, template, header["record"])
+        own = {name.removeprefix("generator."): t for name, t in tensors.items() if name.startswith("generator.")}
+        generator = Generator.from_tensors(own, template.positions.shape[1:]) if own else None
+        return cls(featurizer, mean, scale, vae, template, header["record"], generator)
 
 
 def load(path: str | os.PathLike) -> LatentCV | FittedVAE:

@@ -9,7 +9,7 @@ import numpy as np
 from polyvae import geometry
 from polyvae.batches import map_frames
 from polyvae.errors import InputError
-from polyvae.trajectory import Trajectory, chain_bonds
+from polyvae.trajectory import Trajectory, bonded_triples, chain_bonds
 
 MAX_PAIRS = 2000
 
@@ -17,9 +17,10 @@ MAX_PAIRS = 2000
 def ensemble_distances(a: Trajectory, b: Trajectory) -> dict[str, float]:
     """Wasserstein-1 distances between two ensembles of one chain, in their length unit.
 
-    "bond" over all bond lengths pooled (consecutive beads where no bonds are known), "rg",
-    "end_to_end", and "pairs", the mean over all pairs of beads of the distance for that pair (at most
-    `MAX_PAIRS`, evenly chosen). Frames count by their weights.
+    "bond" over all bond lengths pooled (consecutive beads where no bonds are known), "angle" over all angles
+    between bonds that meet in a bead, in radians (0 where none do), "rg", "end_to_end", and "pairs", the mean
+    over all pairs of beads of the distance for that pair (at most `MAX_PAIRS`, evenly chosen). Frames count
+    by their weights.
     """
     from scipy.stats import wasserstein_distance
 
@@ -31,7 +32,7 @@ def ensemble_distances(a: Trajectory, b: Trajectory) -> dict[str, float]:
 
     def distance(x, y):  # (n_frames,) or, pooled, (n_frames, n)
         weights = [np.repeat(frame_weights(t), v[0].size) for t, v in ((a, x), (b, y))]
-        return float(wasserstein_distance(x.ravel(), y.ravel(), *weights))
+        return float(wasserstein_distance(x.ravel(), y.ravel(), *weights)) if x.size else 0.0
 
     result = {name: distance(*(s[name] for s in shapes)) for name in shapes[0]}
     result["pairs"] = float(np.mean([distance(x, y) for x, y in zip(*(d.T for d in apart), strict=True)]))
@@ -39,16 +40,18 @@ def ensemble_distances(a: Trajectory, b: Trajectory) -> dict[str, float]:
 
 
 def shape_measures(traj: Trajectory, bonds: np.ndarray) -> dict[str, np.ndarray]:
-    """Per frame: "bond" (n_frames, n_bonds), "rg" and "end_to_end" (n_frames,)."""
-    measures = map_frames(functools.partial(_shape, bonds), traj.positions)
-    return dict(zip(("bond", "rg", "end_to_end"), measures, strict=True))
+    """Per frame: "bond" (n_frames, n_bonds), "angle" (n_frames, n_angles), "rg" and "end_to_end" (n_frames,)."""
+    measures = map_frames(functools.partial(_shape, bonds, bonded_triples(bonds)), traj.positions)
+    return dict(zip(("bond", "angle", "rg", "end_to_end"), measures, strict=True))
 
 
 @jax.jit
-def _shape(bonds, frames):
-    return jax.vmap(
-        lambda x: (geometry.distances(x, bonds), geometry.radius_of_gyration(x), geometry.end_to_end(x))
-    )(frames)
+def _shape(bonds, triples, frames):
+    def measures(x):
+        inner = geometry.distances(x, bonds), geometry.angles(x, triples)
+        return *inner, geometry.radius_of_gyration(x), geometry.end_to_end(x)
+
+    return jax.vmap(measures)(frames)
 
 
 def pair_distances(traj: Trajectory, pairs: np.ndarray) -> np.ndarray:

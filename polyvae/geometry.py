@@ -294,6 +294,20 @@ def distances(positions: Float[Array, "beads dims"], pairs) -> Float[Array, "pai
     return safe_sqrt(jnp.sum((positions[pairs[:, 0]] - positions[pairs[:, 1]]) ** 2, axis=1))
 
 
+def angles(positions: Float[Array, "beads dims"], triples) -> Float[Array, "triples"]:
+    """Angles at the middle bead of triples (n_triples, 3), in radians from 0 to pi.
+
+    Exact near 0 and pi as well, where the arc cosine loses half the digits: 2 atan(|u - v| / |u + v|), u and v
+    the unit vectors to the outer beads (Kahan). The derivative there is one of many, and 0 at coincident beads.
+    """
+    triples = jnp.asarray(triples)
+    a, b = (positions[triples[:, k]] - positions[triples[:, 1]] for k in (0, 2))
+    length_a, length_b = (safe_sqrt(jnp.sum(v**2, axis=1, keepdims=True)) for v in (a, b))
+    half = [safe_sqrt(jnp.sum((length_b * a + sign * length_a * b) ** 2, axis=1)) for sign in (-1, 1)]
+    known = (half[0] > 0) | (half[1] > 0)
+    return 2 * jnp.arctan2(half[0], jnp.where(known, half[1], 1.0))
+
+
 def contacts(positions: Float[Array, "beads dims"], cutoff: float, separation: int = 3) -> Float[Array, ""]:
     """Smooth number of contacts: sum over pairs of 1 / (1 + (r_ij / cutoff)^6).
 

@@ -15,6 +15,7 @@ from polyvae.console import say
 from polyvae.cv import LatentCV
 from polyvae.errors import InputError
 from polyvae.export import TARGETS
+from polyvae.generate import PRIORS
 from polyvae.io.topology import read_topology
 from polyvae.train import BETA_SCHEDULES, LR_SCHEDULES
 
@@ -37,6 +38,11 @@ Weights = Annotated[
 ]
 Lag = Annotated[int | None, typer.Option("--lag", min=1, help="Frames, for VAMP-2 [default: as trained, else 1].")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+At = Annotated[str | None, typer.Option("--at", metavar="Z0,Z1", help="Draw all at this point of the CV.")]
+Prior = Annotated[
+    str | None,
+    typer.Option("--prior", help=f"Else z is of: {', '.join(PRIORS)} [default: data where there is a generator]."),
+]
 Objective = Annotated[str, typer.Option("--objective", help=f"One of {', '.join(OBJECTIVES)}.")]
 
 # By the name in `pv.read`: type and default.
@@ -221,6 +227,14 @@ def numbers(option: str, text: str, kind: type, least: float) -> list:
             f"{text!r} is no list of {what}, {least} or more, such as 1,2,4", param_hint=f"--{option}"
         )
     return found
+
+
+def point(option: str, text: str | None) -> list[float] | None:
+    """Coordinates from text such as "0.5,-1"; none from none."""
+    try:
+        return None if text is None else [float(word) for word in text.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no point such as 0.5,-1", param_hint=f"--{option}") from None
 
 
 def as_the_model(reading: dict, cv: LatentCV) -> dict:

@@ -248,7 +248,12 @@ def _ratio(apart, floor) -> str | None:
 
 def _ensembles(scores: dict) -> str:
     unit = escape(_unit(scores))
-    names = {"bond": "bond length", "rg": "radius of gyration", "end_to_end": "end-to-end distance"}
+    names = {
+        "bond": "bond length",
+        "angle": "bond angle (radians)",
+        "rg": "radius of gyration",
+        "end_to_end": "end-to-end distance",
+    }
     names["pairs"] = "bead distances, mean over pairs"
     rows = []
     for key, name in names.items():

@@ -1,6 +1,7 @@
 """The trajectory record: positions of beads over frames, and what is known about them."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -216,6 +217,16 @@ def all_usable(array: np.ndarray) -> bool:
 def chain_bonds(n_beads: int) -> np.ndarray:
     """Bonds of a linear chain in bead order, (n_beads - 1, 2)."""
     return np.stack([np.arange(n_beads - 1), np.arange(1, n_beads)], axis=1)
+
+
+def bonded_triples(bonds: np.ndarray) -> np.ndarray:
+    """Triples (n_triples, 3) of beads, the first and the last bonded to the middle one."""
+    neighbours: dict[int, set[int]] = {}
+    for i, j in np.asarray(bonds).tolist():
+        neighbours.setdefault(i, set()).add(j)
+        neighbours.setdefault(j, set()).add(i)
+    found = [(a, b, c) for b in sorted(neighbours) for a, c in itertools.combinations(sorted(neighbours[b]), 2)]
+    return np.array(found, int).reshape(-1, 3)
 
 
 def _vector(name: str, values: Sequence | None, length: int, per: str, default: float | None = None):

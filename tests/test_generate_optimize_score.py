@@ -138,7 +138,17 @@ def test_ensemble_distances_know_same_from_different(traj):
     a, b = traj[::2], traj[1::2]
     near = ensemble_distances(a, b)
     far = ensemble_distances(a, dataclasses.replace(b, positions=1.2 * b.positions))
-    assert set(near) == {"bond", "rg", "end_to_end", "pairs"}
-    assert all(far[k] > 2 * near[k] for k in near)
+    assert set(near) == {"bond", "angle", "rg", "end_to_end", "pairs"}
+    assert all(far[k] > 2 * near[k] for k in near if k != "angle")
+    assert far["angle"] == pytest.approx(near["angle"], rel=1e-3)  # no size changes it
     bonds = [np.linalg.norm(np.diff(t.positions, axis=1), axis=2).ravel() for t in (a, b)]
     assert near["bond"] == pytest.approx(stats.wasserstein_distance(*bonds), rel=1e-4)
+
+    def angles(x):
+        u, v = x[:, :-2] - x[:, 1:-1], x[:, 2:] - x[:, 1:-1]
+        cosine = (u * v).sum(axis=2) / np.linalg.norm(u, axis=2) / np.linalg.norm(v, axis=2)
+        return np.arccos(cosine).ravel()
+
+    expected = stats.wasserstein_distance(*(angles(t.positions.astype(float)) for t in (a, b)))
+    assert near["angle"] == pytest.approx(expected, rel=1e-3)
+    assert ensemble_distances(pv.Trajectory(a.positions[:, :2]), pv.Trajectory(b.positions[:, :2]))["angle"] == 0

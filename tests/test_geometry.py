@@ -337,3 +337,21 @@ def test_refinement_lowers_the_stress_of_impossible_and_of_missing_distances():
     assert np.isfinite(gradient).all()
     # Scaling all distances scales the radius: Euler's theorem for the derivative.
     assert float(gradient @ exact) == pytest.approx(float(pv.radius_of_gyration(x)), rel=0.05)
+
+
+@pytest.mark.parametrize("n_dims", [2, 3])
+def test_angles_are_exact_also_when_straight(n_dims):
+    """Against the arc cosine in float64; next to 0 and pi, where that has no digits, against the construction."""
+    x = walks(np.random.default_rng(0), 200, 3, n_dims)
+    u, v = x[:, 0] - x[:, 1], x[:, 2] - x[:, 1]
+    expected = np.arccos((u * v).sum(axis=1) / np.linalg.norm(u, axis=1) / np.linalg.norm(v, axis=1))
+    found = jax.vmap(lambda frame: geometry.angles(frame, [[0, 1, 2]])[0])(jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    for small in (0.0, 1e-5, 1e-3):
+        for sign, angle in ((1, small), (-1, np.pi - small)):
+            bent = np.zeros((3, n_dims), np.float32)
+            bent[0, 0], bent[2, :2] = 1, (sign * np.cos(small), np.sin(small))
+            assert geometry.angles(bent, [[0, 1, 2]])[0] == pytest.approx(angle, abs=2e-7)
+            assert np.isfinite(jax.grad(lambda r: geometry.angles(r, [[0, 1, 2]])[0])(bent)).all()
+    same = np.zeros((3, n_dims), np.float32)
+    assert np.isfinite(jax.grad(lambda r: geometry.angles(r, [[0, 1, 2]])[0])(same)).all()
