@@ -14,14 +14,9 @@ import polyvae as pv
 from polyvae.cv import LatentCV
 from polyvae.errors import InputError
 from polyvae.export import TARGETS
+from polyvae.optimize import OBJECTIVES
 from polyvae.train import BETA_SCHEDULES, LR_SCHEDULES
 
-OBJECTIVES = {
-    "rg": pv.radius_of_gyration,
-    "end_to_end": pv.end_to_end,
-    "asphericity": pv.asphericity,
-    "shape_anisotropy": pv.shape_anisotropy,
-}
 FEATURIZERS = {"principal": pv.PrincipalAxes, "reference": pv.Reference, "distances": pv.PairDistances}
 
 Files = Annotated[
