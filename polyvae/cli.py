@@ -1,7 +1,7 @@
 """The command line: one verb a step, and `run` for all of them."""
 
 import csv
-import json
+import functools
 import math
 import re
 import shlex
@@ -14,17 +14,30 @@ import jax
 import typer
 
 import polyvae as pv
+from polyvae import conformations
 from polyvae.batches import map_frames
-from polyvae.console import frame_bar, notes, print_optimum, print_scores, print_sweep, say, training_bar
+from polyvae.console import (
+    fail,
+    frame_bar,
+    notes,
+    one_line,
+    print_model,
+    print_optimum,
+    print_scores,
+    print_sweep,
+    say,
+    training_bar,
+)
 from polyvae.cv import load_cv
 from polyvae.errors import InputError
 from polyvae.export import TARGETS, export_files
-from polyvae.files import check_output, refuse_inputs, replacing, replacing_folder
+from polyvae.files import check_output, refuse_inputs, replacing, replacing_folder, write_json
 from polyvae.io.colvar import check_table_name
-from polyvae.io.write import WRITERS, check_trajectory_output
+from polyvae.io.write import WRITERS
 from polyvae.options import (
     EXPORTING,
     FEATURIZERS,
+    MAKING,
     OBJECTIVES,
     ONE_MODEL,
     READING,
@@ -127,7 +140,7 @@ def run(
         }
         scores["model"] = {k: cv.record[k] for k in ("settings", "versions", "best_epoch", "stopped")}
         scores["command"] = _command()
-        _write_json(folder / "scores.json", scores)
+        write_json(folder / "scores.json", scores)
         (folder / "figures").mkdir()
         save_figures(folder / "figures", cv, traj, cv.transform(traj), generated, optimum)
         write_report(folder)
@@ -219,7 +232,7 @@ def sweep(
             table = csv.DictWriter(file, result.rows[0])
             table.writeheader()
             table.writerows(result.rows)
-        _write_json(folder / "summary.json", {"command": _command(), "settings": result.summary()})
+        write_json(folder / "summary.json", {"command": _command(), "settings": result.summary()})
         plot.sweep(result)[0].figure.savefig(folder / "sweep.png", facecolor="white", metadata={"Software": None})
         result.best().save(folder / "best.safetensors")
     print_sweep(result.summary(), MEASURES)
@@ -254,21 +267,32 @@ def project(
 
 
 @app.command()
+@takes(making=MAKING, reading=READING)
 def generate(
     model: Model,
+    making: dict,
+    reading: dict,
     out: Annotated[Path, typer.Option("--out", help=f"File to write: {', '.join(WRITERS)}.")],
-    n: Annotated[int, typer.Option("-n", "--number", min=1, help="How many conformations.")] = 1000,
+    n: Annotated[
+        int | None, typer.Option("-n", "--number", min=1, help="How many conformations [default: 1000; path 100].")
+    ] = None,
     seed: Seed = 0,
     mean: Annotated[bool, typer.Option("--mean", help="The decoder's mean, without its noise.")] = False,
     force: Force = False,
 ):
-    """Draw conformations from the model.
+    """Draw conformations from the model, or decode a path or a grid of its latent space.
+
+    Checks them against the data's limits, and writes the z of each beside them, as OUT with .COLVAR.
 
     Example: polyvae generate model.safetensors -n 1000 --out gen.xtc
     """
-    check_trajectory_output(out, force=force, inputs=[model])
-    written = pv.write(out, pv.sample(load_cv(model), n, seed=seed, noise=not mean), replace=force)
-    print(f"{n} conformations in {' and '.join(map(str, written))}")
+    ends = conformations.check_making(making)
+    conformations.check_outputs([out], force=force, inputs=[model, *(making["data"] or ()), reading["topology"]])
+    cv = load_cv(model)
+    data = conformations.data_for(cv, _read(making["data"], as_the_model(reading, cv)) if making["data"] else None)
+    draw = functools.partial(pv.sample, cv, noise=not mean)
+    traj, asked = conformations.made(cv, making, draw, n, ends=ends, data=data, seed=seed)
+    conformations.write_generated(out, cv, traj, asked, data, force=force)
 
 
 @app.command()
@@ -280,24 +304,31 @@ def optimize(
     out: Annotated[Path, typer.Option("--out", help=f"File to write: {', '.join(WRITERS)}.")],
     objective: Objective = "rg",
     maximize: Annotated[bool, typer.Option("--maximize", help="Largest in place of smallest.")] = False,
-    n_starts: Annotated[int, typer.Option("--starts", min=1, help="Starting points.")] = 32,
+    target: Annotated[float | None, typer.Option("--target", help="A value to meet to 1 % instead.")] = None,
+    n_starts: Annotated[int, typer.Option("--starts", min=1, help="Starting points.")] = 64,
     seed: Seed = 0,
     force: Force = False,
 ):
-    """Search the latent space for the structure with the smallest or largest objective.
+    """Search the latent space for the structure with the smallest, largest or a given objective.
+
+    Beside the structure, OUT-starts holds what became of every start, and OUT-path how the best came about,
+    each with its z and objective as .COLVAR.
 
     Example: polyvae optimize model.safetensors run.xtc --top chain.pdb --objective rg --out best.pdb
     """
     known("objective", objective, OBJECTIVES)
-    check_trajectory_output(out, force=force, inputs=[model, *files, reading["topology"]])
+    if maximize and target is not None:
+        raise typer.BadParameter("a target takes no --maximize", param_hint="--target")
+    inputs = [model, *files, reading["topology"]]
+    conformations.check_outputs([*conformations.optimum_files(out), out], force=force, inputs=inputs)
     cv = load_cv(model)
     traj = _read(files, reading)
     optimum = pv.optimize(
-        cv, objective=OBJECTIVES[objective], start=traj, minimize=not maximize, n_starts=n_starts, seed=seed
+        cv, objective, start=traj, minimize=not maximize, target=target, n_starts=n_starts, seed=seed
     )
-    pv.write(out, optimum.structure, replace=force)
     power = {"asphericity": f"{cv.length_unit}²", "shape_anisotropy": ""}.get(objective, cv.length_unit)
-    print_optimum(optimum.summary(), objective, power, cv.length_unit)
+    print_optimum(optimum.summary(), objective, power, cv.length_unit, target)
+    conformations.write_optimum(out, cv, optimum, objective, force=force)
 
 
 @app.command()
@@ -325,7 +356,7 @@ def score(
         data = weighted(data, read_weights(weights))
     generated = pv.sample(cv, min(len(stream), 10_000), seed=seed)
     scores = pv.score(cv, data, generated=generated, lag=lag, seed=seed)
-    _write_json(out, scores)
+    write_json(out, scores)
     print_scores(scores)
 
 
@@ -370,14 +401,7 @@ def info(
     """
     if file.suffix == ".safetensors":
         cv = pv.load(file)
-        print(cv)
-        for name, value in cv.record["settings"].items():
-            print(f"  {name:14s} {value}")
-        print(
-            f"  trained on     {cv.record['data']['n_train']} frames (sha256 {cv.record['data']['sha256'][:16]})"
-        )
-        print(f"  best epoch     {cv.record['best_epoch']} ({cv.record['stopped']})")
-        print("  made with      " + ", ".join(f"{k} {v}" for k, v in cv.record["versions"].items()))
+        print_model(cv)
         return
     traj = _read([file], reading)
     rg = map_frames(jax.jit(jax.vmap(pv.radius_of_gyration)), traj.positions)
@@ -395,11 +419,6 @@ def _command() -> str:
     return shlex.join(["polyvae", *sys.argv[1:]])
 
 
-def _write_json(path: Path, values: dict) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
-
-
 def main(argv: list[str] | None = None) -> None:
     """Entry point. Exits 0 on success, 2 on bad use, 1 on bad data, with one line on stderr."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -413,30 +432,19 @@ def main(argv: list[str] | None = None) -> None:
         with notes():
             code = app(argv, prog_name="polyvae", standalone_mode=False)
         if code == 130:
-            _fail("interrupted; no result was written", 130)
+            fail("interrupted; no result was written", 130)
         sys.exit(code or 0)
     except (InputError, OSError) as error:
         if debug:
             raise
-        _fail(_one_line(error), 1)
+        fail(one_line(error), 1)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; no result was written", 130)
+        fail("interrupted; no result was written", 130)
     except Exception as error:
         # What the parser raises for bad use knows its message and exit code.
         if debug or not hasattr(error, "format_message"):
             raise
-        _fail(f"{error.format_message()} (see `polyvae --help`)", error.exit_code)
-
-
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return " ".join(str(error).split())
-
-
-def _fail(message: str, code: int) -> None:
-    print(f"polyvae: error: {message}", file=sys.stderr)
-    sys.exit(code)
+        fail(f"{error.format_message()} (see `polyvae --help`)", error.exit_code)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,17 @@ def notes() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split())
+
+
+def fail(message: str, code: int) -> None:
+    print(f"polyvae: error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
 def say(text: str) -> None:
     print(text, file=sys.stderr)
 
@@ -47,6 +58,15 @@ def frame_bar(what: str, total: int, unit: str = "frame") -> Iterator:
 
     with tqdm(desc=what, unit=unit, total=total, disable=None, file=sys.stderr, leave=False) as bar:
         yield bar.update
+
+
+def print_model(cv) -> None:
+    print(cv)
+    for name, value in cv.record["settings"].items():
+        print(f"  {name:14s} {value}")
+    print(f"  trained on     {cv.record['data']['n_train']} frames (sha256 {cv.record['data']['sha256'][:16]})")
+    print(f"  best epoch     {cv.record['best_epoch']} ({cv.record['stopped']})")
+    print("  made with      " + ", ".join(f"{k} {v}" for k, v in cv.record["versions"].items()))
 
 
 def print_scores(scores: dict) -> None:
@@ -98,16 +118,33 @@ def _number(value) -> str:
     return f"{value:.3f}" if abs(value) < 1000 else f"{value:.4g}"
 
 
-def print_optimum(summary: dict, objective: str, objective_unit: str, unit: str) -> None:
+def print_check(check, unit: str) -> None:
+    """Conformations beside the data: mean and standard deviation of each measure, and how many are valid."""
+    rows = [[unit, "these", "the data"]]
+    names = {"bond": "bond length", "closest_pair": "closest pair without a bond", "rg": "Rg"}
+    for name, data in check.limits.shape.items():
+        cells = [f"{m['mean']:.3f} ± {m['std']:.3f}" for m in (check.shape[name], data)]
+        rows.append([names.get(name, "end-to-end distance"), *cells])
+    _table(rows)
+    broken = ", ".join(f"{name} {count}" for name, count in check.broken.items() if count)
+    left = f"; outside: {broken}" if broken else ""
+    print(f"{int(check.valid.sum())} of {len(check.valid)} within the data's 0.1 % and 99.9 % quantiles{left}")
+
+
+def print_optimum(
+    summary: dict, objective: str, objective_unit: str, unit: str, target: float | None = None
+) -> None:
     found, extreme, limits = summary["optimized"], summary["data_extreme"], summary["limits"]
-    rows = [["", "found", "data extreme", "allowed"]]
+    rows = [["", "found", "data extreme" if target is None else "data nearest", "allowed"]]
+    asked = "" if target is None else f"{target:g} ± 1 %"
     for label, key, allowed in (
-        (f"{objective} ({objective_unit})" if objective_unit else objective, "objective", ""),
-        (f"Rg ({unit})", "rg", ""),
+        (f"{objective} ({objective_unit})" if objective_unit else objective, "objective", asked),
+        (f"Rg ({unit})", "rg", asked if objective == "rg" else ""),
         ("shortest bond", "shortest_bond", f"at least {max(limits['shortest_bond'], limits['closest_pair']):.4g}"),
         ("mean bond", "mean_bond", f"{limits['shortest_mean_bond']:.4g} to {limits['longest_mean_bond']:.4g}"),
         ("longest bond", "longest_bond", f"at most {limits['longest_bond']:.4g}"),
         ("closest pair without a bond", "closest_free_pair", f"at least {limits['closest_free_pair']:.4g}"),
+        ("mean closest contact", "closest_contacts", f"at least {limits['closest_contacts']:.4g}"),
     ):
         if key == "objective" and objective == "rg":
             continue

@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import json
 import os
 import re
 import secrets
@@ -135,6 +136,12 @@ def check_output(
         raise InputError(f"{path} is a folder; give the name of a file")
     refuse_inputs(path, inputs)
     refuse_overwriting(path, force=force)
+
+
+def write_json(path: str | os.PathLike, values: dict) -> None:
+    """Write a JSON file, which appears whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
 
 
 def save_tensors(path: str | os.PathLike, tensors: dict, metadata: dict[str, str]) -> None:

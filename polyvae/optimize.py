@@ -25,6 +25,7 @@ OBJECTIVES = {
     "shape_anisotropy": geometry.shape_anisotropy,
 }
 _MET = 0.01  # how near a target is near enough, as a fraction of it
+_PULL = 10.0  # to a target, over the pull to smaller or larger values
 _SHOWN = 100  # frames that each half of the path is kept as
 
 
@@ -147,7 +148,7 @@ def optimize(
     sign = 1.0 if minimize else -1.0
 
     def cost(value):  # in standard deviations of the data
-        return sign * value / spread if target is None else ((value - target) / spread) ** 2
+        return sign * value / spread if target is None else _PULL * ((value - target) / spread) ** 2
 
     limits = limits_of(traj)
     z_data = cv.transform(traj)
@@ -196,7 +197,7 @@ def optimize(
     if target is None:
         better, message = _compared(found[best] < cost(values)[extreme], minimize)
     else:
-        better, message = True, f"the objective is within {_MET:.0%} of its target, {target:g}"
+        better, message = True, f"the objective is within {100 * _MET:g} % of its target, {target:g}"
         _check_met(target, float(final[best]), final[valid], values)
     message += (
         "; bonds lie between the data's 0.1 % and 99.9 % quantiles and no pair is closer than its 0.1 % quantile"
@@ -269,8 +270,8 @@ def _check_met(target: float, value: float, valid: np.ndarray, data: np.ndarray)
         return
     reached = f"{valid.min():.4g} to {valid.max():.4g}" if len(valid) else "none"
     raise InputError(
-        f"the target {target:g} was not met to {_MET:.0%}: objectives of sound conformations found for it are "
-        f"{reached}, those of the data {data.min():.4g} to {data.max():.4g}. Ask for a value within reach"
+        f"the target {target:g} was not met to {100 * _MET:g} %: sound conformations found for it have "
+        f"{reached}, the data {data.min():.4g} to {data.max():.4g}. Ask for a value within reach"
     )
 
 

@@ -15,6 +15,7 @@ from polyvae.cv import LatentCV
 from polyvae.errors import InputError
 from polyvae.export import TARGETS
 from polyvae.optimize import OBJECTIVES
+from polyvae.paths import WAYS
 from polyvae.train import BETA_SCHEDULES, LR_SCHEDULES
 
 FEATURIZERS = {"principal": pv.PrincipalAxes, "reference": pv.Reference, "distances": pv.PairDistances}
@@ -160,6 +161,45 @@ EXPORTING = {
             typer.Option("--dialect", help="plumed: vector, or ann for old ones; colvars: lammps, namd, gromacs."),
         ],
         None,
+    ),
+}
+# Of `generate`: what else than draws from the model, and which of them.
+MAKING = {
+    "path": (
+        Annotated[str | None, typer.Option("--path", metavar="A:B", help="Between latent points: -1,0:2,1.")],
+        None,
+    ),
+    "along": (
+        Annotated[str, typer.Option("--along", help=f"Of the path: {', '.join(WAYS)} (where --data are dense).")],
+        WAYS[0],
+    ),
+    "grid": (
+        Annotated[
+            int | None,
+            typer.Option("--grid", min=2, help="Points for each latent, over the range of --data, else -2 to 2."),
+        ],
+        None,
+    ),
+    "data": (
+        Annotated[
+            list[Path] | None,
+            typer.Option("--data", metavar="TRAJ", help="For --along, --grid, and to check against; repeatable."),
+        ],
+        None,
+    ),
+    "valid_only": (
+        Annotated[bool, typer.Option("--valid-only", help="Draw until all are within the data's limits.")],
+        False,
+    ),
+    "max_draws": (
+        Annotated[
+            int | None, typer.Option("--max-draws", min=1, help="For --valid-only [default: 20 for each wanted].")
+        ],
+        None,
+    ),
+    "relax": (
+        Annotated[bool, typer.Option("--relax", help="Put bonds and overlaps right, as the data have them.")],
+        False,
     ),
 }
 ONE_MODEL = {

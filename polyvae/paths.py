@@ -58,7 +58,7 @@ def interpolate(
         z = dense_path(cv.transform(data), *ends, n, seed=seed)
     else:
         z = ends[0] + np.linspace(0, 1, n)[:, None] * (ends[1] - ends[0])
-    return decoded(cv, z)
+    return _decoded(cv, z, (n,))
 
 
 def latent_grid(cv: LatentCV, n: int, *, data: Trajectory | np.ndarray | None = None) -> LatentPath:
@@ -76,13 +76,15 @@ def latent_grid(cv: LatentCV, n: int, *, data: Trajectory | np.ndarray | None = 
     if data is not None:
         low, high = np.quantile(cv.transform(data), [0.01, 0.99], axis=0)
     axes = np.linspace(low, high, n).T
-    return decoded(cv, np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, cv.latent_dim))
+    z = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, cv.latent_dim)
+    return _decoded(cv, z, (1,) * len(z))
 
 
-def decoded(cv: LatentCV, z: np.ndarray) -> LatentPath:
-    """The decoder's mean conformations at latent points (n, latent_dim)."""
+def _decoded(cv: LatentCV, z: np.ndarray, segments: tuple[int, ...]) -> LatentPath:
     positions = cv.decode(z, coordinates=True)
-    return LatentPath(dataclasses.replace(cv.template, positions=positions), np.asarray(z, np.float32))
+    return LatentPath(
+        dataclasses.replace(cv.template, positions=positions, segments=segments), np.asarray(z, np.float32)
+    )
 
 
 def dense_path(points: np.ndarray, a: np.ndarray, b: np.ndarray, n: int, *, seed: int = 0) -> np.ndarray:

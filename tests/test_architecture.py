@@ -56,6 +56,7 @@ LAYERS = {
     "cli": "top",
     "options": "top",
     "console": "top",
+    "conformations": "top",
     "__main__": "top",
     "__init__": "top",
 }
