@@ -118,10 +118,11 @@ def optimize(
     From several points of the data, z moves down the gradient of objective(decode(z)), held by a penalty
     to where a Gaussian kernel density estimate of the data's z is above its own 1 % quantile. The
     decoder's conformation is a mean over many, with bonds too short and beads too close. So from there,
-    and from the frame of the data nearest to each end point, the coordinates themselves are then moved,
-    still down the objective, with penalties that bring bonds and pairs within the data's quantiles, strain
-    the bonds together no more than the data's are on average, keep the latent coordinates where data live,
-    and keep the conformation one that the model reconstructs no worse than it does 99.9 % of the data.
+    and from frames of the data, the extreme ones and those nearest to end points, the coordinates
+    themselves are then moved, still down the objective, with penalties that bring bonds and pairs within the
+    data's quantiles, strain the bonds together no more than the data's are on average, keep the latent
+    coordinates where data live, and keep the conformation one that the model reconstructs no worse than it
+    does 99.9 % of the data.
     All starts move at once, in one compiled program for each half.
 
     Args:
@@ -169,9 +170,10 @@ def optimize(
     z_end, z_path, path = _descend(latent_loss, z0, steps, learning_rate=0.03)
     decoded = cv.decode(z_end, coordinates=True)
 
-    # Each end point is refined twice: from the decoder's conformation, and from the frame nearest in z.
-    nearest = ((z_end[:, None] - z_data[None]) ** 2).sum(axis=2).argmin(axis=1)
-    x0 = np.concatenate([decoded, traj.positions[nearest]])
+    # Twice as many are refined: the decoder's conformations; and the extreme frames themselves, and for the
+    # other starts the frames nearest in z, whose bonds are sound already.
+    nearest = ((z_end[len(extremes) :, None] - z_data[None]) ** 2).sum(axis=2).argmin(axis=1)
+    x0 = np.concatenate([decoded, traj.positions[extremes], traj.positions[nearest]])
     residual = map_frames(jax.jit(jax.vmap(lambda x: _residual(cv, x))), traj.positions)
     reach = float(np.quantile(residual, 1 - QUANTILE)) or 1.0
     violation = _violation(limits, traj.n_beads)

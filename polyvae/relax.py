@@ -16,7 +16,7 @@ from polyvae.trajectory import Trajectory
 from polyvae.validity import known_limits, over_frames, separations
 
 _MARGIN = 0.02  # of the closest approach: so that what a soft wall leaves over is still outside it
-_CONVERGED = 1e-3  # of the first gradient
+_CONVERGED = 1e-4  # of the first gradient
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -290,4 +290,5 @@ def draw_valid(
             f"{n} valid conformations were asked for; {n_kept} of {n_drawn} drawn are valid. Take more draws "
             f"(--max-draws), relax them (--relax), or train a model with more latents"
         )
-    return dataclasses.replace(new, positions=np.concatenate(kept), segments=(1,) * n), n_drawn
+    bare = dataclasses.replace(new[0], time=None, weights=None, box=None, origin=None)
+    return dataclasses.replace(bare, positions=np.concatenate(kept), segments=(1,) * n), n_drawn
