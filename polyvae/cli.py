@@ -311,8 +311,7 @@ def optimize(
 ):
     """Search the latent space for the structure with the smallest, largest or a given objective.
 
-    Beside the structure, OUT-starts holds what became of every start, and OUT-path how the best came about,
-    each with its z and objective as .COLVAR.
+    Beside it OUT-starts holds what became of every start, OUT-path how the best came about, and .COLVAR files z.
 
     Example: polyvae optimize model.safetensors run.xtc --top chain.pdb --objective rg --out best.pdb
     """

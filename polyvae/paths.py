@@ -92,7 +92,8 @@ def dense_path(points: np.ndarray, a: np.ndarray, b: np.ndarray, n: int, *, seed
 
     The shortest path over a and b and at most 2,000 of the points, where a step costs its length to the power
     dim + 1: then a path costs, for many points, the integral of one over the density. D. Hwang,
-    S. B. Damelin and A. O. Hero, doi:10.1214/15-AAP1162. It is smoothed over one or two steps.
+    S. B. Damelin and A. O. Hero, doi:10.1214/15-AAP1162. It is smoothed over 2 % of its length, or one step if that
+    is more.
     """
     rng = np.random.default_rng(seed)
     if len(points) > _NODES:
@@ -105,7 +106,8 @@ def dense_path(points: np.ndarray, a: np.ndarray, b: np.ndarray, n: int, *, seed
     while chosen[-1] != 0:
         chosen.append(before[chosen[-1]])
     path = _even(nodes[chosen[::-1]], _POINTS)
-    for _ in range(int((2 * _POINTS / len(chosen)) ** 2) if len(chosen) > 2 else 0):  # a diffusion with fixed ends
+    width = max(0.02, 1 / len(chosen)) * _POINTS if len(chosen) > 2 else 0
+    for _ in range(int(2 * width**2)):  # a diffusion with fixed ends
         path[1:-1] = 0.25 * path[:-2] + 0.5 * path[1:-1] + 0.25 * path[2:]
     return _even(path, n)
 

@@ -5,7 +5,7 @@
 2. A target Rg is met to 1 %, across the range of the data.
 3. Under the real force field (data/simulate.py, in LAMMPS) the Rg of these structures stays within 10 % over 1,000
    steps of minimisation.
-The short form takes the smallest Rg of chain2d from few starts; the rest is slow. Run with `-s` to see the figures.
+The short form takes the smallest Rg of chain2d from few starts; the rest is slow. Run with `-s` for the figures.
 """
 
 import ctypes
