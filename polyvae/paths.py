@@ -92,8 +92,8 @@ def dense_path(points: np.ndarray, a: np.ndarray, b: np.ndarray, n: int, *, seed
 
     The shortest path over a and b and at most 2,000 of the points, where a step costs its length to the power
     dim + 1: then a path costs, for many points, the integral of one over the density. D. Hwang,
-    S. B. Damelin and A. O. Hero, doi:10.1214/15-AAP1162. It is smoothed over 2 % of its length, or one step if that
-    is more.
+    S. B. Damelin and A. O. Hero, doi:10.1214/15-AAP1162. It is smoothed over 2 % of its length, or over one
+    step if that is more.
     """
     rng = np.random.default_rng(seed)
     if len(points) > _NODES:
