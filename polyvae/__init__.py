@@ -20,42 +20,54 @@ from polyvae.io.read import read, stream
 from polyvae.io.write import write
 from polyvae.likelihood import Bernoulli, Categorical, Gaussian
 from polyvae.optimize import Optimum, optimize
+from polyvae.paths import LatentPath, interpolate, latent_grid
 from polyvae.prepared import fit_vae
 from polyvae.project import project
+from polyvae.relax import Relaxed, chain_energy, relax
 from polyvae.score import score
 from polyvae.sources import Stream, as_trajectory
 from polyvae.superposition import rmsd
 from polyvae.sweep import Sweep, sweep
 from polyvae.trajectory import Trajectory
+from polyvae.validity import Check, Limits, check_conformations
 
 __all__ = [
     "Bernoulli",
     "Categorical",
+    "Check",
     "FittedVAE",
     "Gaussian",
     "InputError",
     "LatentCV",
+    "LatentPath",
+    "Limits",
     "Optimum",
     "PairDistances",
     "PrincipalAxes",
     "Reference",
+    "Relaxed",
     "Stream",
     "Sweep",
     "Trajectory",
     "acylindricity",
     "as_trajectory",
     "asphericity",
+    "chain_energy",
+    "check_conformations",
     "check_vae",
     "contacts",
     "end_to_end",
     "fit",
     "fit_generator",
     "fit_vae",
+    "interpolate",
+    "latent_grid",
     "load",
     "optimize",
     "project",
     "radius_of_gyration",
     "read",
+    "relax",
     "rmsd",
     "sample",
     "score",

@@ -9,11 +9,10 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import jax
 import typer
 
 import polyvae as pv
-from polyvae.batches import map_frames
+from polyvae import conformations
 from polyvae.console import (
     fail,
     frame_bar,
@@ -23,6 +22,7 @@ from polyvae.console import (
     print_optimum,
     print_scores,
     print_sweep,
+    print_trajectory,
     say,
     training_bar,
 )
@@ -30,23 +30,21 @@ from polyvae.cv import load_cv
 from polyvae.errors import InputError
 from polyvae.export import TARGETS, export_files
 from polyvae.files import check_output, refuse_inputs, replacing, replacing_folder, write_json
-from polyvae.generate import prior_of
 from polyvae.io.colvar import check_table_name
-from polyvae.io.write import WRITERS, check_trajectory_output
+from polyvae.io.write import WRITERS
 from polyvae.options import (
     EXPORTING,
     FEATURIZERS,
+    MAKING,
     OBJECTIVES,
     ONE_MODEL,
     READING,
     TRAINING,
-    At,
     Files,
     Force,
     Lag,
     Model,
     Objective,
-    Prior,
     Seed,
     Weights,
     as_the_model,
@@ -54,7 +52,6 @@ from polyvae.options import (
     for_training,
     known,
     numbers,
-    point,
     read_weights,
     takes,
 )
@@ -152,7 +149,7 @@ def run(
         save_figures(folder / "figures", cv, traj, cv.transform(traj), generated, optimum)
         write_report(folder)
     print_scores(scores)
-    print_optimum(scores["optimized"], "rg", traj.length_unit, traj.length_unit)
+    print_optimum(scores["optimized"], "rg", traj.length_unit)
     print(f"\nresults in {out}; open {out / 'report.html'}")
 
 
@@ -278,27 +275,30 @@ def project(
 
 
 @app.command()
+@takes(making=MAKING, reading=READING)
 def generate(
     model: Model,
+    making: dict,
+    reading: dict,
     out: Annotated[Path, typer.Option("--out", help=f"File to write: {', '.join(WRITERS)}.")],
-    n: Annotated[int, typer.Option("-n", "--number", min=1, help="How many conformations.")] = 1000,
+    n: Annotated[
+        int | None, typer.Option("-n", "--number", min=1, help="How many conformations [default: 1000; path 100].")
+    ] = None,
     seed: Seed = 0,
-    mean: Annotated[bool, typer.Option("--mean", help="The decoder's mean, without its noise.")] = False,
-    at: At = None,
-    prior: Prior = None,
     force: Force = False,
 ):
-    """Draw conformations from the model: from its generator where it has one, else from the decoder.
+    """Draw conformations from the model's generator, or else its decoder; or decode a latent path or grid.
+
+    Checks them against the data's limits, and writes the z of each beside them, as OUT with .COLVAR.
 
     Example: polyvae generate model.safetensors -n 1000 --out gen.xtc
     """
-    z = point("at", at)
-    check_trajectory_output(out, force=force, inputs=[model])
+    making = conformations.checked(making)
+    conformations.check_outputs([out], force=force, inputs=[model, *(making["data"] or ()), reading["topology"]])
     cv = load_cv(model)
-    written = pv.write(out, pv.sample(cv, n, at=z, prior=prior, seed=seed, noise=not mean), replace=force)
-    source = "decoder" if mean or cv.generator is None else "generator"
-    origin = f"prior {prior or prior_of(cv)}" if at is None else at
-    print(f"{n} conformations of the {source}, z: {origin}, in {' and '.join(map(str, written))}")
+    data = conformations.data_for(cv, _read(making["data"], as_the_model(reading, cv)) if making["data"] else None)
+    made = conformations.made(cv, making, n, data=data, seed=seed)
+    conformations.write_generated(out, cv, *made, data, force=force)
 
 
 @app.command()
@@ -310,24 +310,28 @@ def optimize(
     out: Annotated[Path, typer.Option("--out", help=f"File to write: {', '.join(WRITERS)}.")],
     objective: Objective = "rg",
     maximize: Annotated[bool, typer.Option("--maximize", help="Largest in place of smallest.")] = False,
-    n_starts: Annotated[int, typer.Option("--starts", min=1, help="Starting points.")] = 32,
+    target: Annotated[float | None, typer.Option("--target", help="A value to meet to 1 % instead.")] = None,
+    n_starts: Annotated[int, typer.Option("--starts", min=1, help="Starting points.")] = 64,
     seed: Seed = 0,
     force: Force = False,
 ):
-    """Search the latent space for the structure with the smallest or largest objective.
+    """Search the latent space for the structure with the smallest, largest or a given objective.
+
+    Beside it OUT-starts holds what became of every start, OUT-path how the best came about, and .COLVAR files z.
 
     Example: polyvae optimize model.safetensors run.xtc --top chain.pdb --objective rg --out best.pdb
     """
     known("objective", objective, OBJECTIVES)
-    check_trajectory_output(out, force=force, inputs=[model, *files, reading["topology"]])
+    if maximize and target is not None:
+        raise typer.BadParameter("a target takes no --maximize", param_hint="--target")
+    inputs = [model, *files, reading["topology"]]
+    conformations.check_outputs([*conformations.optimum_files(out), out], force=force, inputs=inputs)
     cv = load_cv(model)
     traj = _read(files, reading)
-    optimum = pv.optimize(
-        cv, objective=OBJECTIVES[objective], start=traj, minimize=not maximize, n_starts=n_starts, seed=seed
-    )
-    pv.write(out, optimum.structure, replace=force)
-    power = {"asphericity": f"{cv.length_unit}²", "shape_anisotropy": ""}.get(objective, cv.length_unit)
-    print_optimum(optimum.summary(), objective, power, cv.length_unit)
+    options = {"minimize": not maximize, "target": target, "n_starts": n_starts, "seed": seed}
+    optimum = pv.optimize(cv, objective, start=traj, **options)
+    print_optimum(optimum.summary(), objective, cv.length_unit, target)
+    conformations.write_optimum(out, cv, optimum, objective, force=force)
 
 
 @app.command()
@@ -400,13 +404,9 @@ def info(
     Example: polyvae info model.safetensors
     """
     if file.suffix == ".safetensors":
-        cv = pv.load(file)
-        print_model(cv)
-        return
-    traj = _read([file], reading)
-    rg = map_frames(jax.jit(jax.vmap(pv.radius_of_gyration)), traj.positions)
-    print(traj)
-    print(f"  Rg  mean {rg.mean():.4g}, sd {rg.std():.4g}, {rg.min():.4g} to {rg.max():.4g} {traj.length_unit}")
+        print_model(pv.load(file))
+    else:
+        print_trajectory(_read([file], reading))
 
 
 def _read(files, reading: dict) -> pv.Trajectory:

@@ -5,6 +5,11 @@ import logging
 import sys
 from collections.abc import Iterator
 
+import jax
+
+from polyvae.batches import map_frames
+from polyvae.geometry import radius_of_gyration
+
 
 @contextlib.contextmanager
 def notes() -> Iterator[None]:
@@ -73,6 +78,12 @@ def print_model(cv) -> None:
     print("  made with      " + ", ".join(f"{k} {v}" for k, v in cv.record["versions"].items()))
 
 
+def print_trajectory(traj) -> None:
+    rg = map_frames(jax.jit(jax.vmap(radius_of_gyration)), traj.positions)
+    print(traj)
+    print(f"  Rg  mean {rg.mean():.4g}, sd {rg.std():.4g}, {rg.min():.4g} to {rg.max():.4g} {traj.length_unit}")
+
+
 def print_scores(scores: dict) -> None:
     unit, parts = scores["length_unit"], scores["frames"]
     lag, time_unit = scores["kinetics"]["lag"], scores["kinetics"]["time_unit"]
@@ -122,16 +133,32 @@ def _number(value) -> str:
     return f"{value:.3f}" if abs(value) < 1000 else f"{value:.4g}"
 
 
-def print_optimum(summary: dict, objective: str, objective_unit: str, unit: str) -> None:
+def print_check(check, unit: str) -> None:
+    """Conformations beside the data: mean and standard deviation of each measure, and how many are valid."""
+    rows = [[unit, "these", "the data"]]
+    names = {"bond": "bond length", "closest_pair": "closest pair without a bond", "rg": "Rg"}
+    for name, data in check.limits.shape.items():
+        cells = [f"{m['mean']:.3f} ± {m['std']:.3f}" for m in (check.shape[name], data)]
+        rows.append([names.get(name, "end-to-end distance"), *cells])
+    _table(rows)
+    broken = ", ".join(f"{name} {count}" for name, count in check.broken.items() if count)
+    left = f"; outside: {broken}" if broken else ""
+    print(f"{int(check.valid.sum())} of {len(check.valid)} within the data's 0.1 % and 99.9 % quantiles{left}")
+
+
+def print_optimum(summary: dict, objective: str, unit: str, target: float | None = None) -> None:
+    own = {"asphericity": f" ({unit}²)", "shape_anisotropy": ""}.get(objective, f" ({unit})")
     found, extreme, limits = summary["optimized"], summary["data_extreme"], summary["limits"]
-    rows = [["", "found", "data extreme", "allowed"]]
+    rows = [["", "found", "data extreme" if target is None else "data nearest", "allowed"]]
+    asked = "" if target is None else f"{target:g} ± 1 %"
     for label, key, allowed in (
-        (f"{objective} ({objective_unit})" if objective_unit else objective, "objective", ""),
-        (f"Rg ({unit})", "rg", ""),
+        (objective + own, "objective", asked),
+        (f"Rg ({unit})", "rg", asked if objective == "rg" else ""),
         ("shortest bond", "shortest_bond", f"at least {max(limits['shortest_bond'], limits['closest_pair']):.4g}"),
         ("mean bond", "mean_bond", f"{limits['shortest_mean_bond']:.4g} to {limits['longest_mean_bond']:.4g}"),
         ("longest bond", "longest_bond", f"at most {limits['longest_bond']:.4g}"),
         ("closest pair without a bond", "closest_free_pair", f"at least {limits['closest_free_pair']:.4g}"),
+        ("mean closest contact", "closest_contacts", f"at least {limits['closest_contacts']:.4g}"),
     ):
         if key == "objective" and objective == "rg":
             continue

@@ -26,6 +26,7 @@ from polyvae.sources import Stream, as_trajectory, concatenate
 from polyvae.train import validation_blocks
 from polyvae.trajectory import Selection, Trajectory
 from polyvae.vae import VAE
+from polyvae.validity import limits_of
 
 IN_MEMORY = 1 << 30  # bytes of coordinates beyond which `fit` works from a file
 _PIECE = 1 << 16  # frames at a time then
@@ -378,7 +379,8 @@ def prepared_data(data, featurizer, settings: dict, weights=None, cache=None) ->
             scaling="global" if featurizer.coordinates else "feature",
             sha256=digest(traj.positions),
         )
-        yield featurizer, _template(traj), prepared
+        about = prepared.identity | {"limits": limits_of(traj, of_frames=True).record()}
+        yield featurizer, _template(traj), dataclasses.replace(prepared, identity=about)
 
 
 def _template(traj: Trajectory) -> Trajectory:

@@ -17,14 +17,10 @@ from polyvae.errors import InputError
 from polyvae.export import TARGETS
 from polyvae.generate import PRIORS
 from polyvae.io.topology import read_topology
+from polyvae.optimize import OBJECTIVES
+from polyvae.paths import WAYS
 from polyvae.train import BETA_SCHEDULES, LR_SCHEDULES
 
-OBJECTIVES = {
-    "rg": pv.radius_of_gyration,
-    "end_to_end": pv.end_to_end,
-    "asphericity": pv.asphericity,
-    "shape_anisotropy": pv.shape_anisotropy,
-}
 FEATURIZERS = {"principal": pv.PrincipalAxes, "reference": pv.Reference, "distances": pv.PairDistances}
 
 Files = Annotated[
@@ -38,11 +34,6 @@ Weights = Annotated[
 ]
 Lag = Annotated[int | None, typer.Option("--lag", min=1, help="Frames, for VAMP-2 [default: as trained, else 1].")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
-At = Annotated[str | None, typer.Option("--at", metavar="Z0,Z1", help="Draw all at this point of the CV.")]
-Prior = Annotated[
-    str | None,
-    typer.Option("--prior", help=f"Else z is of: {', '.join(PRIORS)} [default: data where there is a generator]."),
-]
 Objective = Annotated[str, typer.Option("--objective", help=f"One of {', '.join(OBJECTIVES)}.")]
 
 # By the name in `pv.read`: type and default.
@@ -177,6 +168,57 @@ EXPORTING = {
         None,
     ),
 }
+# Of `generate`: what else than draws from the model, and which of them.
+MAKING = {
+    "mean": (Annotated[bool, typer.Option("--mean", help="The decoder's mean, without its noise.")], False),
+    "at": (
+        Annotated[str | None, typer.Option("--at", metavar="Z0,Z1", help="Draw all at this point of the CV.")],
+        None,
+    ),
+    "prior": (
+        Annotated[
+            str | None,
+            typer.Option("--prior", help=f"Else z is of: {', '.join(PRIORS)} [default: data with a generator]."),
+        ],
+        None,
+    ),
+    "path": (
+        Annotated[str | None, typer.Option("--path", metavar="A:B", help="Between latent points: -1,0:2,1.")],
+        None,
+    ),
+    "along": (
+        Annotated[str, typer.Option("--along", help=f"Of the path: {', '.join(WAYS)} (where --data are dense).")],
+        WAYS[0],
+    ),
+    "grid": (
+        Annotated[
+            int | None,
+            typer.Option("--grid", min=2, help="Points for each latent, over the range of --data, else -2 to 2."),
+        ],
+        None,
+    ),
+    "data": (
+        Annotated[
+            list[Path] | None,
+            typer.Option("--data", metavar="TRAJ", help="For --along, --grid, and to check against; repeatable."),
+        ],
+        None,
+    ),
+    "valid_only": (
+        Annotated[bool, typer.Option("--valid-only", help="Draw until all are within the data's limits.")],
+        False,
+    ),
+    "max_draws": (
+        Annotated[
+            int | None, typer.Option("--max-draws", min=1, help="For --valid-only [default: 20 for each wanted].")
+        ],
+        None,
+    ),
+    "relax": (
+        Annotated[bool, typer.Option("--relax", help="Put bonds and overlaps right, as the data have them.")],
+        False,
+    ),
+}
 ONE_MODEL = {
     "latent_dim": (Annotated[int, typer.Option("--latent-dim", min=1, help="Number of collective variables.")], 2),
     "beta": (Annotated[float, typer.Option("--beta", min=0.0, help="Weight of the KL term; 1 is the ELBO.")], 1.0),
@@ -227,14 +269,6 @@ def numbers(option: str, text: str, kind: type, least: float) -> list:
             f"{text!r} is no list of {what}, {least} or more, such as 1,2,4", param_hint=f"--{option}"
         )
     return found
-
-
-def point(option: str, text: str | None) -> list[float] | None:
-    """Coordinates from text such as "0.5,-1"; none from none."""
-    try:
-        return None if text is None else [float(word) for word in text.split(",")]
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is no point such as 0.5,-1", param_hint=f"--{option}") from None
 
 
 def as_the_model(reading: dict, cv: LatentCV) -> dict:

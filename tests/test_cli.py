@@ -90,6 +90,82 @@ def test_optimize_prints_the_table_and_writes_the_structure(folder, tmp_path, ca
     for word in ("Rg (nm)", "shortest bond", "closest pair without a bond", "data extreme", "allowed", "quantile"):
         assert word in out
     assert (tmp_path / "best.pdb").read_text().count("ATOM") == 6
+    starts = np.loadtxt(tmp_path / "best-starts.COLVAR")
+    assert len(pv.read(tmp_path / "best-starts.pdb")) == len(starts) == 8
+    found = [float(pv.radius_of_gyration(x)) for x in pv.read(tmp_path / "best-path.pdb").positions]
+    fields = (tmp_path / "best-path.COLVAR").read_text().splitlines()[0]
+    assert fields == "#! FIELDS time z0 z1 rg"
+    np.testing.assert_allclose(np.loadtxt(tmp_path / "best-path.COLVAR")[:, 3], found, atol=1e-3)
+    sound = starts[starts[:, 4] == 1, 3]
+    assert found[-1] == pytest.approx(sound.min() if len(sound) else starts[:, 3].min(), abs=1e-3)
+
+
+def test_generate_writes_the_z_of_each_frame(folder, tmp_path, capfd):
+    """Drawn, on a path and on a grid: what `project` gives for the file, and what was asked for."""
+    cv = pv.load(folder / "model.safetensors")
+    for name, words, n in (
+        ("drawn", ["-n", 12], 12),
+        ("path", ["--path", "-1,0.5:1,0", "-n", 7], 7),
+        ("dense", ["--path", "-1,0.5:1,0", "--along", "data", "--data", folder / "more.npz", "-n", 7], 7),
+        ("grid", ["--grid", 3], 9),
+    ):
+        call("generate", folder / "model.safetensors", *words, "--out", tmp_path / f"{name}.npz")
+        frames = pv.read(tmp_path / f"{name}.npz")
+        assert len(frames) == n
+        assert frames.length_unit == "nm"
+        header, *lines = (tmp_path / f"{name}.COLVAR").read_text().splitlines()
+        table = np.loadtxt(lines)
+        np.testing.assert_array_equal(table[:, 1:3].astype(np.float32), cv.transform(frames))
+        np.testing.assert_array_equal(table[:, -1] == 1, pv.check_conformations(frames, cv if name != "dense" else
+                                      pv.read(folder / "more.npz").to_unit("nm")).valid)  # fmt: skip
+        if name == "drawn":
+            assert header == "#! FIELDS time z0 z1 valid"
+            continue
+        assert header == "#! FIELDS time z0 z1 asked0 asked1 valid"
+        np.testing.assert_allclose(cv.decode(table[:, 3:5]), frames.positions, atol=1e-4)
+        if name != "grid":
+            np.testing.assert_allclose(table[[0, -1], 3:5], [[-1, 0.5], [1, 0]], atol=1e-6)
+    assert "within the data's 0.1 % and 99.9 % quantiles" in capfd.readouterr().out
+
+
+def test_generate_keeps_valid_ones_and_relaxes(folder, tmp_path, capfd):
+    model = folder / "model.safetensors"
+    call("generate", model, "-n", 20, "--valid-only", "--out", tmp_path / "valid.npz")
+    captured = capfd.readouterr()
+    assert re.search(r"kept 20 of \d+ drawn", captured.out)
+    assert pv.check_conformations(pv.read(tmp_path / "valid.npz"), pv.load(model)).valid.all()
+    call("generate", model, "--grid", 2, "--relax", "--out", tmp_path / "relaxed.npz")
+    assert re.search(r"relaxed 4: moved by [\d.]+ nm", capfd.readouterr().err)
+    bonds = np.linalg.norm(np.diff(pv.read(tmp_path / "relaxed.npz").positions, axis=1), axis=2)
+    assert bonds.std() < 0.01 * bonds.mean()
+
+
+def test_generate_and_optimize_refuse_what_does_not_go(folder, tmp_path, capfd):
+    cv = pv.load(folder / "model.safetensors")
+    record = cv.record | {"data": {k: v for k, v in cv.record["data"].items() if k != "limits"}}
+    old = tmp_path / "old.safetensors"
+    pv.LatentCV(cv.featurizer, cv.mean, cv.scale, cv.vae, cv.template, record).save(old)
+    model, run = folder / "model.safetensors", folder / "run.xtc"
+    for words, code, text in (
+        (["generate", model, "--path", "1,0"], 2, "'1,0' is no pair of latent points, such as -1,0:2,1"),
+        (["generate", model, "--path", "a,0:1,2"], 2, "no pair of latent points"),
+        (["generate", model, "--path", "1,0,2:1,2"], 1, "a must be a finite latent point of shape (2,)"),
+        (["generate", model, "--path", "1,0:1,2", "--grid", 3], 2, "not both"),
+        (["generate", model, "--along", "data"], 2, "must be straight or data, of a --path"),
+        (["generate", model, "--path", "1,0:1,2", "--along", "data"], 1, "needs the trajectory"),
+        (["generate", model, "--grid", 3, "--valid-only"], 2, "cannot be drawn again"),
+        (["generate", old, "--valid-only"], 1, "keeps no limits of its data"),
+        (["generate", model, "--valid-only", "--max-draws", 5, "-n", 100], 1, "of 5 drawn are valid"),
+        (["optimize", model, run, "--target", 99, "--starts", 2], 1, "the target 99 was not met to 1 %"),
+        (["optimize", model, run, "--target", 1, "--maximize"], 2, "takes no --maximize"),
+    ):
+        with pytest.raises(SystemExit) as exit_:
+            cli.main([str(word) for word in [*words, "--out", tmp_path / "x.npz"]])
+        assert exit_.value.code == code
+        err = capfd.readouterr().err
+        assert text in err
+        assert err.splitlines()[-1].startswith("polyvae: error: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["old.safetensors"]
 
 
 def test_score_and_info(folder, tmp_path, capfd):

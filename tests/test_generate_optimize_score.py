@@ -59,7 +59,8 @@ def test_the_path_starts_at_data_and_goes_down(optimum, cv, traj):
     assert optimum.z_path.shape == (100, 6, cv.latent_dim)
     assert optimum.candidate_values.shape == (12,)
     assert len(optimum.decoded) == 6
-    sound = list(map(optimum.limits.accepts, optimum.candidates.positions))
+    sound = optimum.limits.accept(optimum.candidates.positions)
+    np.testing.assert_array_equal(sound, optimum.candidate_valid)
     assert optimum.value == optimum.candidate_values[sound].min()
     z = cv.transform(traj)
     assert all((np.abs(z - start).max(axis=1) < 1e-4).any() for start in optimum.z_path[0])
@@ -79,10 +80,39 @@ def test_maximising_and_other_objectives(cv, traj):
     data = np.abs(traj.positions[:, 0] - traj.positions[:, 4]).sum(axis=1)
     assert large.extreme_value == pytest.approx(data.max(), rel=1e-5)
     assert large.better == (large.value > data.max())
-    with pytest.raises(pv.InputError, match="one number"):
-        pv.optimize(cv, objective=lambda x: x, start=traj)
-    with pytest.raises(pv.InputError, match="n_starts"):
-        pv.optimize(cv, start=traj, n_starts=0)
+    for options, text in (
+        ({"objective": lambda x: x}, "one number"),
+        ({"objective": lambda x: (x[0, 0], x[0, 1])}, "one number"),
+        ({"objective": "volume"}, "one of rg, end_to_end.*'volume'"),
+        ({"objective": 3}, "a function of one frame, or its name"),
+        ({"n_starts": 0}, "n_starts must be at least 1"),
+        ({"target": np.nan}, "target must be a finite number"),
+        ({"bond_weight": -1}, "bond_weight must be 0 or"),
+        ({"prior_weight": np.inf}, "prior_weight must be 0 or"),
+    ):
+        with pytest.raises(pv.InputError, match=text):
+            pv.optimize(cv, start=traj, **options)
+
+
+def test_a_target_is_met_or_refused_with_the_range(cv, traj):
+    small = {"n_starts": 3, "steps": 30, "refine_steps": 300}
+    data = np.array([rg(x) for x in traj.positions])
+    for target in np.quantile(data, [0.05, 0.5, 0.95]):
+        found = pv.optimize(cv, "rg", start=traj, target=target, **small)
+        assert rg(found.structure.positions[0]) == pytest.approx(target, rel=0.01)
+        assert found.valid
+        assert found.better
+        assert found.extreme_value == pytest.approx(data[np.abs(data - target).argmin()], rel=1e-4)
+    with pytest.raises(pv.InputError, match=f"target 50 was not met to 1 %.*the data {data.min():.4g} to"):
+        pv.optimize(cv, "rg", start=traj, target=50.0, **small)
+
+
+def test_the_route_leads_from_the_data_to_the_structure(optimum, cv):
+    assert len(optimum.route.segments) == 2
+    np.testing.assert_allclose(optimum.route.positions[-1], optimum.structure.positions[0], atol=1e-5)
+    best = int(np.where(optimum.candidate_valid, optimum.candidate_values, np.inf).argmin())
+    first = cv.decode(optimum.z_path[:1, best % 6])
+    np.testing.assert_allclose(optimum.route.positions[:1], first, atol=1e-5)
 
 
 def test_what_cannot_be_had_is_said(cv, traj):
@@ -97,7 +127,7 @@ def test_what_cannot_be_had_is_said(cv, traj):
     assert "no conformation was found whose objective is smaller" in result.message
     # Without refinement the decoder's means have their bonds wrong: nothing sound is found, and it is said.
     raw = pv.optimize(cv, start=traj[:3], n_starts=2, steps=2, refine_steps=1)
-    assert raw.valid == any(raw.limits.accepts(x) for x in raw.candidates.positions)
+    assert raw.valid == raw.candidate_valid.any()
     assert raw.valid == ("; bonds and pairs are within" in raw.message)
 
 

@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 import polyvae as pv
 from polyvae import plot
 from polyvae.likelihood import Gaussian
-from polyvae.optimize import Limits
 from polyvae.plot.curves import _smooth_density
 from polyvae.plot.latent import _stretch
 from polyvae.plot.style import digits
@@ -58,12 +57,14 @@ def optimum(traj) -> pv.Optimum:
         message="",
         extreme=traj[5],
         extreme_value=0.8,
-        limits=Limits(chain_bonds(8), 0.1, 3.0, 0.5, 2.0, 0.1, 0.1),
+        limits=pv.Limits(chain_bonds(8), 0.1, 3.0, 0.5, 2.0, 0.1, 0.1, (0.1, 0.1, 0.1), (0.1, 0.1), 0.1, {}),
         path=np.linspace([2.0, 1.5, 1.0], 0.6, 20),
         z_path=np.zeros((20, 3, 2)),
         decoded=traj[:3],
         candidates=traj[:3],
         candidate_values=np.array([0.8, 0.71234, 0.9]),
+        candidate_valid=np.zeros(3, bool),
+        route=traj[:3],
     )
 
 
