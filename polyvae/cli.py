@@ -143,7 +143,7 @@ def run(
             "length_unit": traj.length_unit,
         }
         scores["model"] = {k: cv.record[k] for k in ("settings", "versions", "best_epoch", "stopped")}
-        scores["command"] = _command()
+        scores["command"] = shlex.join(["polyvae", *sys.argv[1:]])
         write_json(folder / "scores.json", scores)
         (folder / "figures").mkdir()
         save_figures(folder / "figures", cv, traj, cv.transform(traj), generated, optimum)
@@ -240,7 +240,7 @@ def sweep(
             table = csv.DictWriter(file, result.rows[0])
             table.writeheader()
             table.writerows(result.rows)
-        write_json(folder / "summary.json", {"command": _command(), "settings": result.summary()})
+        write_json(folder / "summary.json", {"command": shlex.join(["polyvae", *sys.argv[1:]]), "settings": result.summary()})
         plot.sweep(result)[0].figure.savefig(folder / "sweep.png", facecolor="white", metadata={"Software": None})
         result.best().save(folder / "best.safetensors")
     print_sweep(result.summary(), MEASURES)
@@ -413,10 +413,6 @@ def _read(files, reading: dict) -> pv.Trajectory:
     traj = pv.read(files, **for_reading(reading))
     say(f"read {traj}")
     return traj
-
-
-def _command() -> str:
-    return shlex.join(["polyvae", *sys.argv[1:]])
 
 
 def main(argv: list[str] | None = None) -> None:
