@@ -240,7 +240,10 @@ def sweep(
             table = csv.DictWriter(file, result.rows[0])
             table.writeheader()
             table.writerows(result.rows)
-        write_json(folder / "summary.json", {"command": shlex.join(["polyvae", *sys.argv[1:]]), "settings": result.summary()})
+        write_json(
+            folder / "summary.json",
+            {"command": shlex.join(["polyvae", *sys.argv[1:]]), "settings": result.summary()},
+        )
         plot.sweep(result)[0].figure.savefig(folder / "sweep.png", facecolor="white", metadata={"Software": None})
         result.best().save(folder / "best.safetensors")
     print_sweep(result.summary(), MEASURES)
