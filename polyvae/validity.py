@@ -7,8 +7,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import shortest_path
 
 from polyvae import geometry
 from polyvae.errors import InputError
@@ -121,6 +119,9 @@ def bonds_of(traj: Trajectory) -> np.ndarray:
 
 def separations(n_beads: int, bonds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """All pairs of beads (n_pairs, 2), and how many bonds apart they are, at most 4, which is also for none."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import shortest_path
+
     pairs = np.array(list(itertools.combinations(range(n_beads), 2)), dtype=int).reshape(-1, 2)
     graph = coo_matrix((np.ones(len(bonds)), np.asarray(bonds).T), shape=(n_beads, n_beads))
     apart = shortest_path(graph.tocsr(), directed=False, unweighted=True)[pairs[:, 0], pairs[:, 1]]
