@@ -4,8 +4,6 @@ import dataclasses
 from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse.csgraph import dijkstra
-from scipy.spatial.distance import cdist
 
 from polyvae.cv import LatentCV
 from polyvae.errors import InputError
@@ -95,6 +93,9 @@ def dense_path(points: np.ndarray, a: np.ndarray, b: np.ndarray, n: int, *, seed
     S. B. Damelin and A. O. Hero, doi:10.1214/15-AAP1162. It is smoothed over 2 % of its length, or over one
     step if that is more.
     """
+    from scipy.sparse.csgraph import dijkstra
+    from scipy.spatial.distance import cdist
+
     rng = np.random.default_rng(seed)
     if len(points) > _NODES:
         points = rng.choice(points, _NODES, replace=False)

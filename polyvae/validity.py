@@ -7,8 +7,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import shortest_path
 
 from polyvae import geometry
 from polyvae.errors import InputError
@@ -95,8 +93,7 @@ class Limits:
 
 def over_frames(one: Callable, positions: np.ndarray):
     """A function of one frame over many, compiled once, in pieces that hold a bounded number of distances."""
-    n = positions.shape[1]
-    size = max(1, _AT_ONCE // (n * n if positions.ndim == 3 else n))
+    size = max(1, _AT_ONCE // positions.shape[1] ** 2)
     run = jax.jit(lambda rows: jax.lax.map(one, rows, batch_size=min(size, len(rows))))
     return jax.tree.map(np.asarray, run(jnp.asarray(positions, jnp.float32)))
 
@@ -121,6 +118,9 @@ def bonds_of(traj: Trajectory) -> np.ndarray:
 
 def separations(n_beads: int, bonds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """All pairs of beads (n_pairs, 2), and how many bonds apart they are, at most 4, which is also for none."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import shortest_path
+
     pairs = np.array(list(itertools.combinations(range(n_beads), 2)), dtype=int).reshape(-1, 2)
     graph = coo_matrix((np.ones(len(bonds)), np.asarray(bonds).T), shape=(n_beads, n_beads))
     apart = shortest_path(graph.tocsr(), directed=False, unweighted=True)[pairs[:, 0], pairs[:, 1]]
@@ -134,14 +134,18 @@ def limits_of(traj: Trajectory, *, of_frames: bool = False) -> Limits:
     left to chance. With `of_frames` they are over each frame's shortest and longest bond and closest pairs,
     so that 99.9 % of the frames keep within each limit.
     """
+    if traj.n_beads < 2:
+        raise InputError("limits on bonds and pairs need at least two beads; got one. Select more beads")
     bonds = bonds_of(traj)
     pairs, apart = separations(traj.n_beads, bonds)
     step = -(-traj.n_frames * len(pairs) // _DISTANCES) or 1
     positions = traj.positions[::step]
-    r = over_frames(lambda x: geometry.distances(x, pairs), positions)
-    means, contacts = over_frames(
-        lambda r: ([mean_apart(r, apart, k) for k in (1, 2, 3)], mean_contact(r, apart, traj.n_beads)), r
-    )
+
+    def one(x):
+        r = geometry.distances(x, pairs)
+        return r, [mean_apart(r, apart, k) for k in (1, 2, 3)], mean_contact(r, apart, traj.n_beads)
+
+    r, means, contacts = over_frames(one, positions)
 
     def least(values):
         if not values.size:

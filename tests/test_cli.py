@@ -92,7 +92,7 @@ def test_optimize_prints_the_table_and_writes_the_structure(folder, tmp_path, ca
     assert (tmp_path / "best.pdb").read_text().count("ATOM") == 6
     starts = np.loadtxt(tmp_path / "best-starts.COLVAR")
     assert len(pv.read(tmp_path / "best-starts.pdb")) == len(starts) == 8
-    found = [float(pv.radius_of_gyration(x)) for x in pv.read(tmp_path / "best-path.pdb").positions]
+    found = [float(pv.radius_of_gyration(x)) for x in pv.read(tmp_path / "best-path.pdb").to_unit("nm").positions]
     fields = (tmp_path / "best-path.COLVAR").read_text().splitlines()[0]
     assert fields == "#! FIELDS time z0 z1 rg"
     np.testing.assert_allclose(np.loadtxt(tmp_path / "best-path.COLVAR")[:, 3], found, atol=1e-3)

@@ -70,6 +70,7 @@ def test_a_grid_spans_the_prior_or_the_data(cv, traj):
         (lambda cv, traj: pv.interpolate(cv, np.zeros(2), np.ones(2), 3, along="data"), "needs the trajectory"),
         (lambda cv, traj: pv.latent_grid(cv, 1000), "100000 in all"),
         (lambda cv, traj: pv.relax(traj), "either data"),
+        (lambda cv, traj: pv.check_conformations(traj.positions[:, :1], traj.positions[:, :1]), "two beads"),
         (lambda cv, traj: pv.relax(traj, energy=lambda x: x), "one number"),
         (lambda cv, traj: pv.relax(traj[:2], energy=lambda x: -jnp.sum(jnp.exp(x**2))), "frame 0 did not end"),
         (lambda cv, traj: pv.check_conformations(traj.positions[:, :4], traj), "must have 8 beads"),
