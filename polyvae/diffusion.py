@@ -151,6 +151,7 @@ class Generator(eqx.Module):
 
         All pairs of beads that are not as far apart as they should be move along the line between them, all
         at once, again and again (Jacobi's form of SHAKE, 10.1016/0021-9991(77)90098-5, with momentum).
+        Angles that are nearly straight come only near theirs: the distance of their ends hardly depends on them.
         """
         wanted = jax.vmap(jnp.interp)(self.internal(x), self.drawn, self.real)
         lengths, angles = wanted[: len(self.bonds)], wanted[len(self.bonds) :]

@@ -41,7 +41,7 @@ def fit_generator(
     cv: LatentCV,
     data,
     *,
-    steps: int = 5000,
+    steps: int | None = None,
     batch_size: int = 256,
     learning_rate: float = 2e-3,
     width: int = 256,
@@ -54,13 +54,15 @@ def fit_generator(
 
     A diffusion model of the aligned coordinates given the encoder's mean z (`diffusion.Generator`), and the
     density of the data's z by Gaussian kernels. The CV is not changed: its values, forces and exports stay
-    what they were. Training takes minutes, with the default settings about as long for any number of frames.
+    what they were. Training takes minutes.
 
     Args:
         cv: a trained CV.
         data: what it was trained on, or more: a `Trajectory`, what `as_trajectory` takes, or a `Stream` of
             any length, of which at most `MAX_FRAMES` evenly spaced frames are taken. Weights count.
-        steps, batch_size, learning_rate: of Adam, with a rise over the first twentieth and a fall along a cosine.
+        steps: by default 350 passes over the training frames, at most 5,000 steps: few frames are soon learnt
+            by heart, and the learning rate should have come down by then.
+        batch_size, learning_rate: of Adam, with a rise over the first twentieth and a fall along a cosine.
         width, depth: of the network, in units and residual blocks.
         validation: fraction of the frames held out in contiguous blocks. The weights that denoise them best
             are kept, so that frames are not learnt by heart; with 0 the last.
@@ -71,7 +73,7 @@ def fit_generator(
         InputError: data that do not fit the CV, unusable settings, fewer training frames than a batch.
     """
     for name, value, least in (
-        ("steps", steps, 1),
+        ("steps", 1 if steps is None else steps, 1),
         ("batch size", batch_size, 1),
         ("width", width, 1),
         ("depth", depth, 0),
@@ -89,6 +91,7 @@ def fit_generator(
             f"a generator needs at least one batch of {batch_size} frames; the data hold {len(traj)} frames, "
             f"{len(rows)} of them for training. Use more frames or a smaller batch size"
         )
+    steps = min(5000, 350 * len(rows) // batch_size) if steps is None else steps
     z, x = cv.transform(traj), cv.align(traj)
     keys = jax.random.split(jax.random.key(seed), 4)
     generator, x = _untrained(cv, traj, x, z, rows, weights, width=width, depth=depth, key=keys[0])

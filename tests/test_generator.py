@@ -74,19 +74,20 @@ def test_settling_keeps_what_is_right(traj):
 
 @pytest.mark.parametrize("n_dims", [2, 3])
 def test_settling_gives_bonds_and_angles_of_the_same_rank(n_dims):
-    """Bonds a tenth too short and angles a tenth too small are put right, and mirror images stay apart."""
-    t, n = np.arange(8), 8
-    x = np.stack([np.cos(0.9 * t), np.sin(0.9 * t), 0.4 * t], axis=1)[:, :n_dims].astype(np.float32)
-    if n_dims == 2:
-        x = np.cumsum(np.stack([np.cos(0.5 * t * (-1) ** t), np.sin(0.5 * t * (-1) ** t)], axis=1), axis=0)
-    g = blank(n, n_dims)
+    """Bonds a tenth too short and angles a twentieth too wide are put right, and mirror images stay apart."""
+    t = np.arange(8)
+    turns = np.cumsum([0, 0.9, -0.7, 0.8, 0.9, -1, 0.7])
+    steps = np.stack([np.cos(turns), np.sin(turns)], axis=1)
+    x = np.concatenate([np.zeros((1, 2)), np.cumsum(steps, axis=0)])
+    if n_dims == 3:
+        x = np.stack([np.cos(1.4 * t), np.sin(1.4 * t), 0.4 * t], axis=1)
+    g = blank(8, n_dims)
+    g = dataclasses.replace(g, real=g.drawn * np.r_[[1.1] * 7, [0.95] * 6][:, None].astype(np.float32))
     before = np.asarray(g.internal(jnp.asarray(x, jnp.float32)))
-    g = dataclasses.replace(g, real=1.1 * g.drawn)
-    g = dataclasses.replace(g, real=g.real.at[7:].set(jnp.minimum(g.real[7:], jnp.pi)))
     y = np.asarray(g.settle(jnp.asarray(x, jnp.float32)))
     after = np.asarray(g.internal(jnp.asarray(y)))
-    wanted = np.r_[1.1 * before[:7], np.minimum(1.1 * before[7:], np.pi)]
-    np.testing.assert_allclose(after, wanted, atol=5e-3)
+    np.testing.assert_allclose(after[:7], 1.1 * before[:7], atol=0.01)
+    np.testing.assert_allclose(after[7:], 0.95 * before[7:], atol=0.02)
     mirror = np.r_[-1, np.ones(n_dims - 1)]
     np.testing.assert_allclose(g.settle(jnp.asarray(x * mirror, jnp.float32)), y * mirror, atol=1e-4)
 
@@ -113,7 +114,8 @@ def test_the_cv_is_what_it_was(cv, model, traj):
 
 def test_training_lowers_the_loss_and_repeats(cv, model, traj):
     found = model.record["generator"]
-    assert found["history"]["val_loss"][1] < 0.98 * found["history"]["val_loss"][0]
+    assert found["history"]["val_loss"][1] < found["history"]["val_loss"][0]
+    assert found["history"]["loss"][1] < 0.95 * found["history"]["loss"][0]
     assert found["best_step"] == 500
     again = pv.fit_generator(cv, traj, **SMALL)
     for one, two in zip(jax.tree.leaves(again.generator), jax.tree.leaves(model.generator), strict=True):
@@ -161,7 +163,7 @@ def test_the_priors(cv, model, traj):
     n = len(model.generator.z)
     assert n == len(traj)
     z = draw_latents(model.generator, jax.random.key(0), 2 * n)
-    near = np.asarray(jax.vmap(lambda p: jnp.argmin(jnp.sum((model.generator.z - p) ** 2, axis=1)))(z))
+    near = np.square(z[:, None] - np.asarray(model.generator.z)[None]).sum(axis=2).argmin(axis=1)
     assert len(np.unique(near)) > 0.7 * n
     data = cv.transform(traj)
     np.testing.assert_allclose(z.mean(axis=0), data.mean(axis=0), atol=0.05)
@@ -267,13 +269,13 @@ def test_bad_questions(model, options, message):
 
 
 def test_what_cannot_be_done_is_said(cv, traj):
-    with pytest.raises(pv.InputError, match="needs a generator"):
+    with pytest.raises(pv.InputError, match="needs a model with a generator"):
         pv.sample(cv, 3, prior="data")
     for options, message in (
         ({"steps": 0}, "steps must be at least 1; got 0"),
         ({"width": 0}, "width must be at least 1"),
         ({"learning_rate": 0.0}, "learning rate must be positive"),
-        ({"batch_size": 1000}, "at least one batch of 1000 frames; the data hold 600 frames, 545"),
+        ({"batch_size": 1000}, "at least one batch of 1000 frames; the data hold 600 frames, 540"),
     ):
         with pytest.raises(pv.InputError, match=message):
             pv.fit_generator(cv, traj, **options)
