@@ -203,7 +203,7 @@ def figure_of(runs: list[dict]) -> Figure:
     ax.axhline(LIMITS[0], color=NEUTRAL, lw=0.8, ls=":")
     ax.set(xlabel="radius of gyration (σ)", ylabel="free energy (kT)", ylim=(-0.4, 12.5), xlim=(1.25, 3.0))
     ax.set_title("Free energy of the globule")
-    ax.legend(loc="lower right")
+    ax.legend(loc="upper left", bbox_to_anchor=(0.06, 1.0))
 
     for run in runs:
         for name, color in (("unbiased", DATA), ("biased", MODEL)):
@@ -218,7 +218,7 @@ def figure_of(runs: list[dict]) -> Figure:
         speed.plot([], [], color=color, ls=style, label=name)
     speed.axhline(1, color=NEUTRAL, lw=0.8, ls=":")
     speed.set(xscale="log", yscale="log", xlabel="steps", ylabel="rms difference from the reference (kT)")
-    speed.set(xlim=(0.01 * n, runs[0]["unbiased"]["at"][-1]), ylim=(0.07, 4))
+    speed.set(xlim=(0.025 * n, runs[0]["unbiased"]["at"][-1]), ylim=(0.07, 4))
     speed.set_title("How fast it comes: no point before every bin has been visited")
     speed.legend()
 
@@ -228,7 +228,8 @@ def figure_of(runs: list[dict]) -> Figure:
         series.plot(np.linspace(0, n / 1e6, len(shown)), shown, color=color, lw=0.5, label=label)
     series.set(xlabel="steps (10⁶)", ylabel="radius of gyration (σ)", xlim=(0, n / 1e6))
     series.set_title("Rg against time, first seed")
-    series.legend(loc="upper right")
+    series.set_ylim(top=run["rg"].max() + 0.25)
+    series.legend(loc="upper right", ncols=2)
     for line in series.get_legend().get_lines():
         line.set_linewidth(2)
 
@@ -242,6 +243,7 @@ def figure_of(runs: list[dict]) -> Figure:
     figure.colorbar(shown, ax=plane, label="free energy over the latents (kT)")
     plane.set(xlabel="z0", ylabel="z1")
     plane.set_title("Latent plane of the biased run, first seed")
+    plane.set_ylim(top=z[:, 1].max() + 0.15 * np.ptp(z[:, 1]))
     plane.legend(loc="upper left", markerscale=3)
     return figure
 
@@ -273,7 +275,8 @@ def tell(runs: list[dict], training_steps: int) -> dict:
                 for r, s in zip(ratio, steps["unbiased"], strict=True)
             )
             words = ", the steps to train on counted" if more else ""
-            print(f"  unbiased / biased steps{words}: {listed}; median {np.median(ratio):.1f}")
+            median = f"{np.median(ratio):.1f}" if np.median(ratio) else "none"
+            print(f"  unbiased / biased steps{words}: {listed}; median {median}")
     return result
 
 
