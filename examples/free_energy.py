@@ -201,7 +201,7 @@ def figure_of(runs: list[dict]) -> Figure:
             shifted = energy - np.mean(energy[here] - target[here])
             ax.plot(middle, shifted, color=color, ls=style, lw=1, label=None if k else f"{label}, {n:,} steps")
     ax.axhline(LIMITS[0], color=NEUTRAL, lw=0.8, ls=":")
-    ax.set(xlabel="radius of gyration (σ)", ylabel="free energy (kT)", ylim=(-0.4, 12.5), xlim=(1.25, 3.0))
+    ax.set(xlabel="radius of gyration (σ)", ylabel="free energy (kT)", ylim=(-0.4, 14.5), xlim=(1.25, 3.0))
     ax.set_title("Free energy of the globule")
     ax.legend(loc="upper left", bbox_to_anchor=(0.06, 1.0))
 
