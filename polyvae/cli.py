@@ -3,7 +3,6 @@
 import csv
 import math
 import re
-import shlex
 import signal
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import typer
 import polyvae as pv
 from polyvae import conformations
 from polyvae.console import (
+    command_line,
     fail,
     frame_bar,
     notes,
@@ -42,6 +42,7 @@ from polyvae.options import (
     TRAINING,
     Files,
     Force,
+    Generator,
     Lag,
     Model,
     Objective,
@@ -89,9 +90,7 @@ def run(
     reading: dict,
     out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("polyvae-out"),
     quick: Annotated[bool, typer.Option("--quick", help="Short training and search, to try things out.")] = False,
-    generator: Annotated[
-        bool | None, typer.Option(help="Train one to draw from, for minutes [default: unless --quick].")
-    ] = None,
+    generator: Generator = False,
     force: Force = False,
 ):
     """The whole job: train, project, generate, optimise Rg, score, draw and report.
@@ -112,9 +111,11 @@ def run(
             training["epochs"] = math.ceil(_QUICK["steps"] / n_batches)
         with training_bar("training") as progress:
             cv = pv.fit(traj, **model, **training, progress=progress)
-        if generator or (generator is None and not quick):
+        if generator:
             with training_bar("training the generator", "step") as progress:
                 cv = pv.fit_generator(cv, traj, seed=seed, progress=progress)
+        else:
+            say("drawing conformations from the decoder, which is rough; --generator trains a better source")
         cv.save(folder / "model.safetensors")
 
         for name in ("COLVAR", "latent.npz"):
@@ -143,7 +144,7 @@ def run(
             "length_unit": traj.length_unit,
         }
         scores["model"] = {k: cv.record[k] for k in ("settings", "versions", "best_epoch", "stopped")}
-        scores["command"] = shlex.join(["polyvae", *sys.argv[1:]])
+        scores["command"] = command_line()
         write_json(folder / "scores.json", scores)
         (folder / "figures").mkdir()
         save_figures(folder / "figures", cv, traj, cv.transform(traj), generated, optimum)
@@ -162,7 +163,7 @@ def fit(
     reading: dict,
     out: Annotated[Path, typer.Option("--out", help="Model file to write.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
-    generator: Annotated[bool, typer.Option(help="Then train one to draw from, for minutes.")] = False,
+    generator: Generator = False,
     force: Force = False,
 ):
     """Train a model on a trajectory, of any length.
@@ -242,7 +243,7 @@ def sweep(
             table.writerows(result.rows)
         write_json(
             folder / "summary.json",
-            {"command": shlex.join(["polyvae", *sys.argv[1:]]), "settings": result.summary()},
+            {"command": command_line(), "settings": result.summary()},
         )
         plot.sweep(result)[0].figure.savefig(folder / "sweep.png", facecolor="white", metadata={"Software": None})
         result.best().save(folder / "best.safetensors")

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import shlex
 import sys
 from collections.abc import Iterator
 
@@ -65,6 +66,11 @@ def frame_bar(what: str, total: int, unit: str = "frame") -> Iterator:
 
     with tqdm(desc=what, unit=unit, total=total, disable=None, file=sys.stderr, leave=False) as bar:
         yield bar.update
+
+
+def command_line() -> str:
+    """The command that is being run, as one would type it."""
+    return shlex.join(["polyvae", *sys.argv[1:]])
 
 
 def print_model(cv) -> None:

@@ -97,8 +97,12 @@ def compare(case: str, seed: int, **options) -> dict[str, dict[str, float]]:
 
 def nearest(frames: np.ndarray, among: np.ndarray) -> np.ndarray:
     """Superposed RMSD of each frame to the nearest of the others."""
-    one = jax.jit(lambda frame: jnp.min(jax.vmap(pv.rmsd, (None, 0))(frame, among)))
-    return np.array([one(frame) for frame in frames])
+    return np.array([_nearest(frame, among) for frame in frames])
+
+
+@jax.jit
+def _nearest(frame, among):
+    return jnp.min(jax.vmap(pv.rmsd, (None, 0))(frame, among))
 
 
 def memory(case: str, seed: int, n: int = 200, **options) -> float:
@@ -168,6 +172,10 @@ def test_rg_at_given_z(case, seed):
     assert conditional(case, seed) >= 0.9
 
 
+def some_of(frames: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    return list(enumerate(frames))[:: len(frames) // 100]
+
+
 def chapters_chains(x: np.ndarray, n: int, epochs: int = 250) -> np.ndarray:
     """Chains (n, 12, 2) of the chapter's model, its alignment, layers, loss and optimiser as they stand there.
 
@@ -219,10 +227,9 @@ def chapters_chains(x: np.ndarray, n: int, epochs: int = 250) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    reason="measured, seed 0: 24, 6, 8 and 17 times; 0-3 and 0-5 are as near as two halves of the data"
-)
 def test_ten_times_closer_than_the_chapter():
+    """As in the chapter every frame is trained on. None is learnt by heart for that: generated frames are as far
+    from the nearest one as the data's own frames are from each other."""
     traj = pv.read(chapter("long_paths.npz"))
     pairs = np.array([[0, k] for k in (1, 3, 5, 7)])
     data = pair_distances(traj, pairs)
@@ -237,8 +244,13 @@ def test_ten_times_closer_than_the_chapter():
     print(
         f"\nlong_paths, W1 of 0-1, 0-3, 0-5, 0-7: chapter {old.round(4)}, halves of the data {np.round(noise, 4)}"
     )
+    own = np.median([nearest(x[None], np.delete(traj.positions, i, axis=0)) for i, x in some_of(traj.positions)])
     for seed in range(3):
-        model = pv.fit_generator(pv.fit(traj, seed=seed), traj, seed=seed)
-        new = apart(pv.sample(model, N, seed=1).positions)
-        print(f"seed {seed}: generator {new.round(4)}, closer by {np.round(old / new, 1)}")
+        model = pv.fit_generator(pv.fit(traj, seed=seed), traj, validation=0, seed=seed)
+        drawn = pv.sample(model, N, seed=1).positions
+        new, far = apart(drawn), np.median(nearest(drawn[:200], traj.positions))
+        print(
+            f"seed {seed}: generator {new.round(4)}, closer by {np.round(old / new, 1)}; nearest {far / own:.2f}"
+        )
         assert (old >= 10 * new).all()
+        assert far >= 0.8 * own
