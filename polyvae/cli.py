@@ -232,8 +232,7 @@ def sweep(
     sizes, betas = numbers("latent-dim", latent_dim, int, 1), numbers("beta", beta, float, 0)
     with replacing_folder(out, force=force, results=_SWEEP_RESULTS, inputs=inputs) as folder:
         traj = _read(files, reading)
-        n = len(sizes) * len(betas) * seeds
-        with frame_bar("training", n, unit="model") as count:
+        with frame_bar("training", len(sizes) * len(betas) * seeds, unit="model") as count:
             result = pv.sweep(
                 traj, latent_dim=sizes, beta=betas, seeds=seeds, progress=lambda *_: count(1), **training
             )
