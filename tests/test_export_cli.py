@@ -102,6 +102,9 @@ def test_widths_and_bounds_come_from_the_data(folder):
     span = z.max(axis=0) - z.min(axis=0)
     for found, wanted in ((grid["low"], z.min(axis=0) - span / 2), (grid["high"], z.max(axis=0) + span / 2)):
         assert (np.abs(found - wanted) <= grid["sigma"]).all()
+    np.testing.assert_allclose((grid["high"] - grid["low"]) / grid["bins"], grid["sigma"] / 5)
+    three = bias_grid({name: np.resize(stats[name], 3) for name in ("std", "min", "max")})
+    np.testing.assert_allclose((three["high"] - three["low"]) / three["bins"], three["sigma"] / 2)
     with pytest.raises(InputError, match="latent 0 is the same in all 5 frames"):
         statistics(cv, traj[[0] * 5])
 

@@ -170,11 +170,13 @@ def statistics(cv: LatentCV, data) -> dict[str, np.ndarray] | None:
 
 def bias_grid(stats: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Hill widths and bounds of a grid: a fifth of the standard deviation; the data's range and half of it more
-    on each side, in whole hill widths."""
+    on each side, in whole hill widths. Bins: five a hill width, but two from three latents on, where five are
+    more than ten million."""
     sigma = np.array([float(f"{value:.2g}") for value in 0.2 * stats["std"]])
     margin = 0.5 * (stats["max"] - stats["min"])
     low, high = np.floor((stats["min"] - margin) / sigma), np.ceil((stats["max"] + margin) / sigma)
-    return {"sigma": sigma, "low": low * sigma, "high": high * sigma, "n_widths": (high - low).astype(int)}
+    bins = (5 if len(sigma) < 3 else 2) * (high - low).astype(int)
+    return {"sigma": sigma, "low": low * sigma, "high": high * sigma, "bins": bins}
 
 
 def walk(cv: LatentCV) -> list[int]:
