@@ -109,6 +109,27 @@ def test_widths_and_bounds_come_from_the_data(folder):
         statistics(cv, traj[[0] * 5])
 
 
+def test_atom_numbers_are_whole(folder, tmp_path):
+    """Not cut down to whole ones: 1.5, 2.5, ... would be 1, 2, ..."""
+    cv = pv.load(folder / "model.safetensors")
+    for atoms in (np.arange(12) + 1.5, [], [True] * 12):
+        with pytest.raises(InputError, match="atoms must be whole numbers"):
+            write(cv, "plumed", tmp_path / "out", atoms=atoms)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("bonds", "words"),
+    [(None, "knows no bonds"), ([[0, 1], [2, 3]], "leave 2 pieces"), ([[0, 1], [1, 2], [2, 3]], None)],
+)
+def test_plumeds_readme_says_what_is_made_whole(tmp_path, bonds, words):
+    traj = pv.Trajectory(np.random.default_rng(0).normal(size=(50, 4, 3)), bonds=bonds)
+    write(random_model(traj, pv.PrincipalAxes(), encoder=(4,)), "plumed", tmp_path / "out")
+    text = " ".join((tmp_path / "out" / "README.md").read_text().split())
+    for part in ("knows no bonds", "leave 2 pieces"):
+        assert (part in text) == (part == words)
+
+
 def test_ranges():
     assert ranges([1, 2, 3, 7, 9, 8, 4]) == "1-3,7,9,8,4"
 

@@ -35,6 +35,10 @@ def atom_numbers(cv: LatentCV, atoms: str | Sequence[int] | None = None, n_atoms
         raise InputError(f"an engine needs a CV of positions; got {cv!r}, which takes none. Give one of pv.fit")
     if atoms is None:
         return _trained_numbers(cv, n_atoms)
+    if not isinstance(atoms, str) and not np.issubdtype(np.asarray(atoms).dtype, np.integer):
+        raise InputError(
+            f"atoms must be whole numbers, one for each bead, or text such as 1-12,20; got {list(atoms)[:3]}, ..."
+        )
     found = _parsed(atoms) if isinstance(atoms, str) else [int(number) for number in atoms]
     if len(found) != cv.n_beads:
         raise InputError(
