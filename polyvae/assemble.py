@@ -238,7 +238,12 @@ class Assembler:
             if self.table is not None:
                 rows = self.table[:, chain_bonds(self.table.shape[1])].reshape(-1, 2)
                 tree = spanning_tree(self.table.size, rows)._replace(assumed=True)
-            self._say("no bonds are known: in the periodic box, beads are taken as one chain in file order")
+            text = "no bonds are known: in the periodic box, beads are taken as one chain in file order"
+            if self.table is None and atoms is not None and atoms.residues is not None:
+                n = len(np.unique(atoms.residues))
+                if 1 < n <= len(atoms.chosen) / 2:
+                    text += f" (--per-molecule takes each of the {n} residues)"
+            self._say(text)
         self._plan = take, inner, tree
         return self._plan
 

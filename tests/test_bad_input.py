@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import os
 import subprocess
 import sys
 
@@ -422,3 +423,41 @@ def test_a_folder_with_results_is_safe(tmp_path, capfd):
     code, _, err = command(capfd, "fit", tmp_path / "run.npz", "--out", model)
     assert code == 1
     assert model.read_text() == "old"
+
+
+def test_lammps_files_that_are_no_trajectories_say_what_to_do(tmp_path):
+    rows = "".join(f"{k} 1 {0.5 * k} 0.0\n" for k in range(1, 4))
+    head = "ITEM: TIMESTEP\n0\nITEM: NUMBER OF ATOMS\n3\nITEM: BOX BOUNDS pp pp pp\n0 9\n0 9\n-1 1\n"
+    for name in ("flat.dump", "flat.lammpstrj"):
+        (tmp_path / name).write_text(f"{head}ITEM: ATOMS id type x y\n{rows}")
+        with pytest.raises(pv.InputError, match=r"a LAMMPS dump needs z too, .* this one holds id type x y"):
+            pv.read(tmp_path / name)
+    (tmp_path / "chain.data").write_text("LAMMPS data file\n\n1 atoms\n\nAtoms # bond\n\n1 1 1 0.0 0.0 0.0\n")
+    with pytest.raises(pv.InputError, match="a LAMMPS data file is a topology: name the dump"):
+        pv.read(tmp_path / "chain.data")
+
+
+def test_a_file_named_twice_and_a_first_frame_without_a_time_are_noted(tmp_path, caplog):
+    caplog.set_level("INFO", "polyvae")
+    path = tmp_path / "run.npz"
+    np.savez(path, positions=good().positions, time=[np.nan, *range(39)])
+    traj = pv.read([path, tmp_path / "run*.npz"])
+    assert (len(traj), traj.time) == (80, None)
+    assert caplog.text.count("run.npz: named more than once, and its frames count as often") == 1
+    assert caplog.text.count("run.npz: the first frame has no time (nan), so times are left out") == 2
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="open files are listed by Linux")
+def test_a_refused_npz_is_not_left_open(tmp_path):
+    def opened():
+        links = (f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd"))
+        return [os.readlink(link) for link in links if os.path.islink(link) and str(tmp_path) in os.readlink(link)]
+
+    flat, one, other = (tmp_path / f"{name}.npz" for name in ("flat", "one", "other"))
+    np.savez(flat, arr=np.zeros((10, 24)))
+    np.savez(one, arr=good().positions, time=np.zeros(40) + np.r_[np.zeros(39), -1])
+    np.savez(other, arr=good(n_beads=5).positions)
+    for paths in ([flat], [one, other], [one]):
+        with pytest.raises(pv.InputError) as refused:
+            pv.read(paths)
+        assert opened() == [], refused  # whose traceback holds all that was opened

@@ -102,8 +102,32 @@ def test_widths_and_bounds_come_from_the_data(folder):
     span = z.max(axis=0) - z.min(axis=0)
     for found, wanted in ((grid["low"], z.min(axis=0) - span / 2), (grid["high"], z.max(axis=0) + span / 2)):
         assert (np.abs(found - wanted) <= grid["sigma"]).all()
+    np.testing.assert_allclose((grid["high"] - grid["low"]) / grid["bins"], grid["sigma"] / 5)
+    three = bias_grid({name: np.resize(stats[name], 3) for name in ("std", "min", "max")})
+    np.testing.assert_allclose((three["high"] - three["low"]) / three["bins"], three["sigma"] / 2)
     with pytest.raises(InputError, match="latent 0 is the same in all 5 frames"):
         statistics(cv, traj[[0] * 5])
+
+
+def test_atom_numbers_are_whole(folder, tmp_path):
+    """Not cut down to whole ones: 1.5, 2.5, ... would be 1, 2, ..."""
+    cv = pv.load(folder / "model.safetensors")
+    for atoms in (np.arange(12) + 1.5, [], [True] * 12):
+        with pytest.raises(InputError, match="atoms must be whole numbers"):
+            write(cv, "plumed", tmp_path / "out", atoms=atoms)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("bonds", "words"),
+    [(None, "knows no bonds"), ([[0, 1], [2, 3]], "leave 2 pieces"), ([[0, 1], [1, 2], [2, 3]], None)],
+)
+def test_plumeds_readme_says_what_is_made_whole(tmp_path, bonds, words):
+    traj = pv.Trajectory(np.random.default_rng(0).normal(size=(50, 4, 3)), bonds=bonds)
+    write(random_model(traj, pv.PrincipalAxes(), encoder=(4,)), "plumed", tmp_path / "out")
+    text = " ".join((tmp_path / "out" / "README.md").read_text().split())
+    for part in ("knows no bonds", "leave 2 pieces"):
+        assert (part in text) == (part == words)
 
 
 def test_ranges():

@@ -1,5 +1,6 @@
 """The CV in OpenMM: the engine's own values and forces against JAX in double precision, and a biased run."""
 
+import dataclasses
 import functools
 import os
 import pickle
@@ -311,6 +312,30 @@ def test_bias_variables_take_data_or_numbers():
     assert (first.minValue, first.maxValue, first.biasWidth) == (-1, 2, 0.5)
 
 
+def test_the_bias_from_data_counts_weights_and_needs_a_latent_that_moves():
+    cv, data = model("chain2d"), chain("chain2d")
+    weights = np.r_[np.ones(20), np.zeros(len(data) - 20)]
+    found = engine.bias_grid(cv, dataclasses.replace(data, weights=weights))
+    np.testing.assert_allclose(found[2], 0.2 * cv.transform(data[:20]).std(axis=0), rtol=1e-5)
+    assert abs(found[2] / (0.2 * cv.transform(data).std(axis=0)) - 1).max() > 0.02, "the weights change nothing"
+    with pytest.raises(pv.InputError, match="latent 0 is the same in all 5 frames"):
+        engine.bias_grid(cv, data[[0] * 5])
+
+
+def test_three_latents_get_a_grid_that_openmm_can_hold_and_four_are_refused(tmp_path):
+    """A hill costs a spline over the whole grid: with five points a width it took 40 s in three dimensions."""
+    data = chain("chain2d")
+    three, four = (untrained(data, latent_dim=n) for n in (3, 4))
+    variables = engine.bias_variables(three, range(12), data=data, periodic=False, sigma=SIGMA)
+    for variable in variables:
+        spacing = (variable.maxValue - variable.minValue) / variable.gridWidth
+        assert 0.4 * variable.biasWidth < spacing <= 0.5 * variable.biasWidth
+    assert np.prod([float(variable.gridWidth) for variable in variables]) < 2e6
+    with pytest.raises(pv.InputError, match="up to three variables, and the model has 4 latents"):
+        engine.export(four, tmp_path / "four")
+    assert not (tmp_path / "four").exists()
+
+
 def small_system(n: int) -> openmm.System:
     system = openmm.System()
     for _ in range(n):
@@ -383,3 +408,15 @@ def test_the_exported_script_runs_as_it_is(tmp_path, name, atoms):
     assert ("z is ignored" in readme) == (name == "chain2d")
     with pytest.raises(pv.InputError, match="holds files already"):
         engine.export(model(name), out)
+    assert "goes on with the bias" not in said.stdout
+    earlier = bias_left(out)
+    words[-1] = "500"
+    assert "goes on with the bias" in subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert bias_left(out) > earlier, "the second run did not keep its bias beside the first one's"
+    with pytest.raises(pv.InputError, match="is the bias of a run of an earlier export"):
+        engine.export(model(name), out, force=True)
+
+
+def bias_left(out) -> float:
+    """The bias that all runs in a folder left, summed over their grids."""
+    return sum(float(np.load(path).sum()) for path in (out / "bias").glob("bias_*.npy"))

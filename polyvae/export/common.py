@@ -35,6 +35,10 @@ def atom_numbers(cv: LatentCV, atoms: str | Sequence[int] | None = None, n_atoms
         raise InputError(f"an engine needs a CV of positions; got {cv!r}, which takes none. Give one of pv.fit")
     if atoms is None:
         return _trained_numbers(cv, n_atoms)
+    if not isinstance(atoms, str) and not np.issubdtype(np.asarray(atoms).dtype, np.integer):
+        raise InputError(
+            f"atoms must be whole numbers, one for each bead, or text such as 1-12,20; got {list(atoms)[:3]}, ..."
+        )
     found = _parsed(atoms) if isinstance(atoms, str) else [int(number) for number in atoms]
     if len(found) != cv.n_beads:
         raise InputError(
@@ -170,11 +174,13 @@ def statistics(cv: LatentCV, data) -> dict[str, np.ndarray] | None:
 
 def bias_grid(stats: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Hill widths and bounds of a grid: a fifth of the standard deviation; the data's range and half of it more
-    on each side, in whole hill widths."""
+    on each side, in whole hill widths. Bins: five a hill width, but two from three latents on, where five are
+    more than ten million."""
     sigma = np.array([float(f"{value:.2g}") for value in 0.2 * stats["std"]])
     margin = 0.5 * (stats["max"] - stats["min"])
     low, high = np.floor((stats["min"] - margin) / sigma), np.ceil((stats["max"] + margin) / sigma)
-    return {"sigma": sigma, "low": low * sigma, "high": high * sigma, "n_widths": (high - low).astype(int)}
+    bins = (5 if len(sigma) < 3 else 2) * (high - low).astype(int)
+    return {"sigma": sigma, "low": low * sigma, "high": high * sigma, "bins": bins}
 
 
 def walk(cv: LatentCV) -> list[int]:

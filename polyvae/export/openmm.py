@@ -19,6 +19,7 @@ import numpy as np
 
 from polyvae.cv import LatentCV, load_cv
 from polyvae.errors import InputError
+from polyvae.export.common import statistics
 from polyvae.export.particles import length_factor, make_whole, particle_numbers, wholeness
 from polyvae.files import replacing_folder
 from polyvae.molecules import NEAR_HALF
@@ -122,19 +123,31 @@ def bias_variables(
             f"the bias needs minimum < maximum and width > 0 for every latent; got {grid[0].tolist()}, "
             f"{grid[1].tolist()}, {grid[2].tolist()}"
         )
-    return [app.BiasVariable(force, *map(float, row)) for force, row in zip(forces, grid.T, strict=True)]
+    # OpenMM fits a spline to the whole grid at every hill: with its five points a hill width, in three dimensions,
+    # that takes it most of a minute.
+    low, high, width = grid
+    points = (
+        [None] * cv.latent_dim if cv.latent_dim < 3 else np.ceil(2 * (high - low) / width).astype(int).tolist()
+    )
+    return [
+        app.BiasVariable(force, *map(float, row), False, n)
+        for force, row, n in zip(forces, grid.T, points, strict=True)
+    ]
 
 
 def bias_grid(cv: LatentCV, data) -> np.ndarray:
     """Minimum, maximum and hill width of each latent, (3, latent_dim), from data that `cv.transform` takes.
 
     The range is that of the data and a quarter of it more at each end. The width is a fifth of the standard
-    deviation: of latents that visit several basins, some third to half of the fluctuation within one.
+    deviation, to which weights of frames count: of latents that visit several basins, some third to half of the
+    fluctuation within one.
+
+    Raises:
+        InputError: a latent that is the same in all frames.
     """
-    z = cv.transform(data).astype(float)
-    low, high = z.min(axis=0), z.max(axis=0)
-    margin = 0.25 * (high - low)
-    return np.stack([low - margin, high + margin, 0.2 * z.std(axis=0)])
+    stats = statistics(cv, data)
+    margin = 0.25 * (stats["max"] - stats["min"])
+    return np.stack([stats["min"] - margin, stats["max"] + margin, 0.2 * stats["std"]])
 
 
 def evaluate_forces(
@@ -299,9 +312,15 @@ def export(
         force: replace files of an earlier export.
 
     Raises:
-        InputError: as `latent_forces`; a folder that holds files already.
+        InputError: as `latent_forces`; a folder that holds files already, or the bias of an earlier run; more
+            than three latents, which `app.Metadynamics` does not take.
     """
     numbers = particle_numbers(cv, atoms)
+    if cv.latent_dim > 3:
+        raise InputError(
+            f"OpenMM's metadynamics takes up to three variables, and the model has {cv.latent_dim} latents; train "
+            f"one with --latent-dim 3 or fewer, or bias `polyvae.export.openmm.latent_forces` in your own script"
+        )
     if cv.length_unit == "sigma" and sigma is None:
         sigma = 1.0
     length_factor(cv, "nm", sigma)
@@ -325,6 +344,11 @@ def export(
     }
     templates = resources.files("polyvae.export") / "openmm_files"
     with replacing_folder(folder, force=force) as temporary:
+        if (earlier := Path(folder) / "bias").exists():
+            raise InputError(
+                f"{earlier} is the bias of a run of an earlier export, and the next run would go on with it; move "
+                f"it away, or name another folder"
+            )
         cv.save(temporary / "model.safetensors")
         for name in ("biased_run.py", "README.md"):
             text = Template((templates / f"{name}.in").read_text()).substitute(words)

@@ -26,15 +26,12 @@ from polyvae.export.common import (
 )
 from polyvae.featurize import PairDistances
 from polyvae.files import replacing_folder
+from polyvae.molecules import spanning_tree
 from polyvae.superposition import round_to_grid
 
 CHECKED = "PLUMED 2.11 (the kernel in the hillclimber 0.1.8 wheel)"
 UNITS = {"nm": "UNITS LENGTH=nm", "angstrom": "UNITS LENGTH=A", "sigma": "UNITS NATURAL"}
 _DRIVER_UNITS = {"nm": "nm", "angstrom": "A", "sigma": "1"}  # of the frames; nm where nothing is said
-WHOLE_NOTE = (
-    "WHOLEMOLECULES makes the molecule whole along its bonds before the CV sees it; without that line a chain "
-    "that a periodic boundary cuts has wrong latents."
-)
 _PDB_ATOMS, _PDB_THOUSANDTHS = 99_999, 900_000  # what the columns of a PDB hold
 
 
@@ -87,7 +84,7 @@ def export(
             use="Copy all files to the folder of the run and give `plumed.dat` to the engine, or, on frames in "
             f"{cv.length_unit}:\n\n```sh\nplumed driver --plumed plumed.dat --ixyz frames.xyz --length-units "
             f"{_DRIVER_UNITS[cv.length_unit]}\n```\n\nPRINT writes every 100th step or frame: change its STRIDE.",
-            notes=[WHOLE_NOTE, *notes],
+            notes=[whole_note(cv), *notes],
             checked=CHECKED,
             stats=stats,
         )
@@ -98,6 +95,22 @@ def whole_molecule(cv: LatentCV, numbers: list[int]) -> str:
     return f"WHOLEMOLECULES ENTITY0={ranges([numbers[bead] for bead in walk(cv)])}"
 
 
+def whole_note(cv: LatentCV) -> str:
+    """What the README says of that line."""
+    text = (
+        "WHOLEMOLECULES makes the molecule whole along its bonds before the CV sees it; without that line a chain "
+        "that a periodic boundary cuts has wrong latents."
+    )
+    if cv.template.bonds is None:
+        text += " The model knows no bonds, so it joins the beads in their order: edit it where they are no chain."
+    elif (n := spanning_tree(cv.n_beads, cv.template.bonds).n_molecules) > 1:
+        text += (
+            f" The bonds leave {n} pieces, each of which is put into the image nearest to the one before: see "
+            f"that they lay so in the training data."
+        )
+    return text
+
+
 def main_input(cv: LatentCV, stats: dict | None, cv_lines: str) -> str:
     """The text of `plumed.dat`: units, the lines that define the latents, PRINT, and biases to uncomment."""
     latents = ",".join(f"z{k}" for k in range(cv.latent_dim))
@@ -105,7 +118,7 @@ def main_input(cv: LatentCV, stats: dict | None, cv_lines: str) -> str:
     if stats is not None:
         grid = bias_grid(stats)
         sigma, low, high = (",".join(f"{v:.6g}" for v in grid[name]) for name in ("sigma", "low", "high"))
-        bins = ",".join(str(n) for n in 5 * grid["n_widths"])
+        bins = ",".join(str(n) for n in grid["bins"])
         hot = "TEMP=1.0 HEIGHT=0.5 " if cv.length_unit == "sigma" else "TEMP=300 HEIGHT=1.0 "
         barrier = "BARRIER=10 TEMP=1.0" if cv.length_unit == "sigma" else "BARRIER=30 TEMP=300"
         bias = (

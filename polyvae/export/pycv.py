@@ -99,7 +99,7 @@ def export(
             notes=[
                 "The engine's Python must find polyvae and this folder (PYTHONPATH); a program that is not Python "
                 "itself, as `plumed driver`, may need LD_PRELOAD of libpython and the environment first on PATH.",
-                plumed.WHOLE_NOTE,
+                plumed.whole_note(cv),
             ],
             checked=CHECKED,
             stats=stats,

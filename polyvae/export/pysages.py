@@ -100,7 +100,7 @@ def export(
         words = {
             "particles": numbers,
             "sigma": 1.0 if cv.length_unit == "sigma" else None,
-            "bins": (5 * grid["n_widths"]).tolist(),
+            "bins": grid["bins"].tolist(),
             **{name: [float(f"{v:.6g}") for v in grid[name]] for name in ("low", "high")},
             "width": [float(f"{v:.6g}") for v in grid["sigma"]],
         }

@@ -43,11 +43,7 @@ class NpzFile:
                 f'{path} holds the arrays {", ".join(names) or "(none)"}; name the positions "arr" or "positions"'
             )
         self._name = found[0]
-        try:
-            self._check()
-        except InputError:
-            self.close()
-            raise
+        self._check()
 
     def _check(self) -> None:
         path = self.path
@@ -120,7 +116,10 @@ class _Column:
 
     def __init__(self, path: Path, name: str):
         self.path, self.name, self._file, self._whole = path, name, None, None
-        self._open()
+        try:
+            self._open()
+        finally:
+            self.close()  # it is open only while frames are read
         if self._fortran or not self.shape:  # frames do not lie one after another
             with np.load(path, allow_pickle=False) as file:
                 self._whole = file[name]

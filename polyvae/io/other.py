@@ -73,10 +73,9 @@ class UniverseFile:
                 self._reader = open_file(str(path), convert_units=False, **known)
                 self.n_frames, self.n_atoms = int(self._reader.n_frames), int(self._reader.n_atoms)
         except Exception as error:  # the parsers raise whatever their format calls for
-            hint = "" if n_atoms is not None else "; some formats need a topology (--top, topology=)"
             raise InputError(
                 f"{path}: trajectories are read from npz, XTC, DCD, GRO and all that MDAnalysis reads; "
-                f"this one is not ({short(error)}){hint}"
+                f"this one is not ({short(error)}){_hint(path, n_atoms)}"
             ) from None
         if has_steps_alone(self._reader):
             log.info("%s: %s", path, STEPS_ALONE)
@@ -123,6 +122,20 @@ class UniverseFile:
 
     def close(self) -> None:
         self._reader.close()
+
+
+def _hint(path: Path, n_atoms: int | None) -> str:
+    """What to do about a file that no reader takes, where that can be told."""
+    if path.suffix.lower() in _FORMATS:
+        with path.open(errors="replace") as file:
+            columns = next((line.split()[2:] for line in file if line.startswith("ITEM: ATOMS")), ["x", "y", "z"])
+        if not {"z", "zu", "zs", "zsu"}.intersection(columns):
+            return f"; a LAMMPS dump needs z too, of a flat run as well; this one holds {' '.join(columns)}"
+    if n_atoms is not None:
+        return ""
+    if path.suffix.lower() == ".data":
+        return "; a LAMMPS data file is a topology: name the dump, and this one by --top (topology=)"
+    return "; some formats need a topology (--top, topology=)"
 
 
 def _trr_reader() -> type:

@@ -174,6 +174,9 @@ class _Run:
         ignore_times,
     ):
         self.paths = [existing(path) for path in _expanded(paths)]
+        places = [path.resolve() for path in self.paths]
+        if twice := [str(path) for k, path in enumerate(self.paths) if places[k] in places[:k]]:
+            log.warning("%s: named more than once, and its frames count as often", twice[0])
         if length_unit is not None and length_unit not in LENGTH_UNITS:
             raise InputError(f"length_unit must be one of {', '.join(LENGTH_UNITS)}; got {length_unit!r}")
         if step < 1 or start < 0:
@@ -265,22 +268,24 @@ class _Run:
         if self._left_out is None:
             self._left_out = self._settle_fields()
         self._times[k].begin()
-        for part, block in self._raw(k, frames, per_block):
-            self._survey(k, part, block, per_block)
-            part, block = self._assembled(k, part, block)
-            if not len(part):
-                break
-            time = self._times[k].checked(part, block.time, block.step, self.segments(k, part))
-            check_weights(self.paths[k], part, block.weights)
-            n_dims = block.positions.shape[2]
-            if n_dims != (self._n_dims or n_dims):
-                raise InputError(
-                    f"{self.paths[k]} holds positions in {n_dims}-D, {self.paths[0]} in {self._n_dims}-D; "
-                    f"the pieces of one trajectory need the same; say which with --dims (dims=)"
-                )
-            self._n_dims = n_dims
-            yield part, block._replace(time=time, step=None, **dict.fromkeys(self._left_out))
-        file.close()
+        try:
+            for part, block in self._raw(k, frames, per_block):
+                self._survey(k, part, block, per_block)
+                part, block = self._assembled(k, part, block)
+                if not len(part):
+                    break
+                time = self._times[k].checked(part, block.time, block.step, self.segments(k, part))
+                check_weights(self.paths[k], part, block.weights)
+                n_dims = block.positions.shape[2]
+                if n_dims != (self._n_dims or n_dims):
+                    raise InputError(
+                        f"{self.paths[k]} holds positions in {n_dims}-D, {self.paths[0]} in {self._n_dims}-D; "
+                        f"the pieces of one trajectory need the same; say which with --dims (dims=)"
+                    )
+                self._n_dims = n_dims
+                yield part, block._replace(time=time, step=None, **dict.fromkeys(self._left_out))
+        finally:
+            file.close()
 
     def _settle_fields(self) -> set[str]:
         """What only some files hold of times, boxes and origins, which is left out; from their first frames."""

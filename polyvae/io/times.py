@@ -29,6 +29,8 @@ class Times:
             return
         if not self._seen:
             self._first = None if time is None or np.isnan(time[0]) else time[0]
+            if time is not None and self._first is None:
+                log.info("%s: the first frame has no time (nan), so times are left out", self._path)
         self._seen += 1 if time is None else len(time)
         if self._first is None:
             self.settled = True
