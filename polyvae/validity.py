@@ -245,16 +245,24 @@ def check_conformations(traj: Trajectory, data) -> Check:
     Raises:
         InputError: another number of beads or unit than the data, a model that keeps no limits.
     """
+    return check_against(known_limits(data), as_the_data(traj, data).positions)
+
+
+def as_the_data(traj, data) -> Trajectory:
+    """Conformations in the unit of the data, or of the `LatentCV`, that they are measured by.
+
+    Raises:
+        InputError: another number of beads, of dimensions, or a unit that does not convert.
+    """
     home = getattr(data, "template", data)
-    if not isinstance(home, Trajectory):
-        home = data = as_trajectory(data)
+    home = home if isinstance(home, Trajectory) else as_trajectory(home)
     traj = as_trajectory(traj, array_unit=home.length_unit).to_unit(home.length_unit)
     if (traj.n_beads, traj.n_dims) != (home.n_beads, home.n_dims):
         raise InputError(
             f"the conformations must have {home.n_beads} beads in {home.n_dims}-D, as the data have; got "
             f"{traj.n_beads} in {traj.n_dims}-D"
         )
-    return check_against(known_limits(data), traj.positions)
+    return traj
 
 
 def check_against(limits: Limits, positions: np.ndarray) -> Check:

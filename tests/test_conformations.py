@@ -74,6 +74,8 @@ def test_a_grid_spans_the_prior_or_the_data(cv, traj):
         (lambda cv, traj: pv.relax(traj, energy=lambda x: x), "one number"),
         (lambda cv, traj: pv.relax(traj[:2], energy=lambda x: -jnp.sum(jnp.exp(x**2))), "frame 0 did not end"),
         (lambda cv, traj: pv.check_conformations(traj.positions[:, :4], traj), "must have 8 beads"),
+        (lambda cv, traj: pv.relax(traj.positions[:, :4], traj), "must have 8 beads"),
+        (lambda cv, traj: pv.relax(traj.positions, traj.positions[:, :4]), "must have 4 beads"),
         (lambda cv, traj: pv.check_conformations(traj, dataclasses.replace(cv, record={})), "keeps no limits"),
     ],
 )
@@ -180,6 +182,15 @@ def test_relaxed_chains_are_sound_and_near(traj):
     superposed = [pv.rmsd(x, y) for x, y in zip(relaxed.conformations.positions, rough.positions, strict=True)]
     np.testing.assert_allclose(relaxed.moved, superposed, atol=1e-3)
     assert relaxed.moved.max() < 2.0
+
+
+def test_relaxing_does_not_depend_on_the_unit(traj):
+    """Conformations in Angstrom, by a potential of data in nm, end where those in nm end."""
+    data = dataclasses.replace(traj, length_unit="nm")
+    rough = dataclasses.replace(data[:5], positions=1.2 * data.positions[:5])
+    one, two = (pv.relax(t, data).conformations for t in (rough, rough.to_unit("angstrom")))
+    assert two.length_unit == "nm"
+    np.testing.assert_allclose(one.positions, two.positions, atol=2e-3)
 
 
 def test_the_chain_potential_in_closed_form(traj):
