@@ -137,14 +137,19 @@ def optimize(
         bond_weight: of those on bonds and pairs.
 
     Raises:
-        InputError: data that do not fit the model; an objective that gives no single number; a target that
-            no conformation was found for, with the range that was reached.
+        InputError: data that do not fit the model; an objective that gives no single number, or none that is
+            finite in the data; a target that no conformation was found for, with the range that was reached.
     """
     traj = as_trajectory(start, array_unit=cv.length_unit, dims=cv.n_dims)
     traj = dataclasses.replace(traj, positions=cv.frames(traj), length_unit=cv.length_unit)
     objective = _checked(objective, traj.positions.shape[1:])
-    _check_settings(n_starts, seed, target, prior_weight, bond_weight)
+    _check_settings(n_starts, steps, refine_steps, seed, target, prior_weight, bond_weight)
     values = map_frames(jax.jit(jax.vmap(objective)), traj.positions)
+    if not (good := np.isfinite(values)).all():
+        bad = int(np.argmin(good))
+        raise InputError(
+            f"the objective must be finite in every frame of the data; in frame {bad} it is {values[bad]}"
+        )
     spread = float(values.std()) or 1.0
     sign = 1.0 if minimize else -1.0
 
@@ -247,9 +252,10 @@ def _checked(objective: Callable | str, shape: tuple[int, ...]) -> Callable:
     return objective
 
 
-def _check_settings(n_starts, seed, target, prior_weight, bond_weight) -> None:
-    if n_starts < 1:
-        raise InputError(f"n_starts must be at least 1; got {n_starts}")
+def _check_settings(n_starts, steps, refine_steps, seed, target, prior_weight, bond_weight) -> None:
+    for name, value in (("n_starts", n_starts), ("steps", steps), ("refine_steps", refine_steps)):
+        if value < 1:
+            raise InputError(f"{name} must be at least 1; got {value}")
     if seed < 0:
         raise InputError(f"the seed must be 0 or a positive number; got {seed}")
     if target is not None and not math.isfinite(target):

@@ -11,6 +11,7 @@ from scipy import stats
 
 import polyvae as pv
 import polyvae.geometry
+from polyvae.density import log_density
 from polyvae.ensembles import ensemble_distances
 
 
@@ -85,13 +86,38 @@ def test_maximising_and_other_objectives(cv, traj):
         ({"objective": lambda x: (x[0, 0], x[0, 1])}, "one number"),
         ({"objective": "volume"}, "one of rg, end_to_end.*'volume'"),
         ({"objective": 3}, "a function of one frame, or its name"),
+        (
+            {"objective": lambda x: jnp.log(x[0, 0] - 1e6)},
+            "finite in every frame of the data; in frame 0 it is nan",
+        ),
         ({"n_starts": 0}, "n_starts must be at least 1"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"refine_steps": 0}, "refine_steps must be at least 1"),
         ({"target": np.nan}, "target must be a finite number"),
         ({"bond_weight": -1}, "bond_weight must be 0 or"),
         ({"prior_weight": np.inf}, "prior_weight must be 0 or"),
     ):
         with pytest.raises(pv.InputError, match=text):
             pv.optimize(cv, start=traj, **options)
+
+
+def test_the_density_against_scipy():
+    z = np.random.default_rng(0).normal(size=(600, 2)) @ [[1.0, 0.5], [0.0, 0.3]] + [3.0, 1.0]
+    density, floor = log_density(z.astype(np.float32), np.random.default_rng(1))
+    expected = stats.gaussian_kde(z.T, 0.5 * 600 ** (-1 / 6)).logpdf(z.T)
+    np.testing.assert_allclose([density(jnp.asarray(x, jnp.float32)) for x in z[:20]], expected[:20], atol=1e-3)
+    assert floor == pytest.approx(np.quantile(expected, 0.01), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "z",
+    [np.ones((1, 2)), np.eye(2), np.random.default_rng(0).normal(size=(300, 1)) * [1.0, 0.0] + [0.0, 0.5]],
+    ids=["one frame", "two frames", "unused latent"],
+)
+def test_the_density_of_any_data_is_finite_and_falls(z):
+    density, floor = log_density(z.astype(np.float32), np.random.default_rng(0))
+    assert np.isfinite(floor)
+    assert density(jnp.asarray(z[0], jnp.float32)) >= floor > density(jnp.array([1.0, 9.0]))
 
 
 def test_a_target_is_met_or_refused_with_the_range(cv, traj):
