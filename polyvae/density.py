@@ -28,7 +28,7 @@ def log_density(z: np.ndarray, rng: np.random.Generator) -> tuple[Callable, floa
     center, whiten, points = (jnp.asarray(a, jnp.float32) for a in (chosen.mean(axis=0), whiten, spread @ whiten))
 
     def density(point):
-        apart = points - (point - center) @ whiten
+        apart = points - ((point - center) @ whiten)[None]
         return jax.nn.logsumexp(-0.5 * jnp.sum(apart**2, axis=1)) + float(offset)
 
     return density, float(np.quantile(jax.lax.map(density, jnp.asarray(chosen, jnp.float32)), 0.01))

@@ -43,8 +43,8 @@ def sample(
         independent of each other.
 
     Raises:
-        InputError: n below 1, z of another shape, not finite or so far out that no finite conformation comes, an unknown prior, both `at` and `prior`, or
-            "data" without a generator.
+        InputError: n below 1, z of another shape, not finite or so far out that no finite conformation comes of
+            it, an unknown prior, both `at` and `prior`, or "data" without a generator.
     """
     if n < 1:
         raise InputError(f"the number of conformations must be at least 1; got {n}")

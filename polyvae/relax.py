@@ -85,8 +85,8 @@ def relax(traj: Trajectory, data=None, *, energy: Callable | None = None, steps:
         steps: of the minimiser, at most.
 
     Raises:
-        InputError: neither data nor energy, or both; data of other beads or units; an energy that gives no single number, or whose
-            minimisation does not end in finite coordinates.
+        InputError: neither data nor energy, or both; data of other beads or units; an energy that gives no
+            single number, or whose minimisation does not end in finite coordinates.
     """
     if (data is None) == (energy is None):
         raise InputError("relax needs either data, to read a potential off, or energy=, a function of one frame")
