@@ -330,7 +330,7 @@ def optimize(
     inputs = [model, *files, reading["topology"]]
     conformations.check_outputs([*conformations.optimum_files(out), out], force=force, inputs=inputs)
     cv = load_cv(model)
-    traj = _read(files, reading)
+    traj = _read(files, as_the_model(reading, cv))
     options = {"minimize": not maximize, "target": target, "n_starts": n_starts, "seed": seed}
     optimum = pv.optimize(cv, objective, start=traj, **options)
     print_optimum(optimum.summary(), objective, cv.length_unit, target)
