@@ -112,8 +112,9 @@ def write_with_z(
     out: Path, cv: LatentCV, traj: pv.Trajectory, columns: dict, *, force: bool, topology: bool = True
 ) -> list[Path]:
     """Write conformations, and beside them the z that encoding each of them gives, with further columns."""
+    z = cv.transform(traj)  # before a file is there: what cannot be encoded is refused
     written = pv.write(out, traj, replace=force, topology=topology)
-    write_colvar(table_beside(out), cv.transform(traj), columns=columns)
+    write_colvar(table_beside(out), z, columns=columns)
     return [*written, table_beside(out)]
 
 
