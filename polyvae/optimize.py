@@ -68,7 +68,8 @@ class Optimum:
     route: Trajectory
 
     def summary(self) -> dict:
-        """The result as plain numbers: what was found beside the most extreme frame of the data."""
+        """The result as plain numbers: what was found beside the most extreme frame of the data, and the limits
+        as they are checked: where several limit one distance, the narrowest."""
 
         def numbers(traj: Trajectory, value: float) -> dict:
             positions = traj.positions[0]
@@ -84,11 +85,16 @@ class Optimum:
                 "longest_bond": float(bonds.max(initial=0.0)),
                 "closest_pair": float(r.min()),
                 "closest_free_pair": float(free.min()) if len(free) else None,
-                "closest_mean_apart": [float(mean_apart(r, apart, k)) for k in (2, 3)],
+                "closest_apart": [float(r[apart == k].min()) if (apart == k).any() else None for k in (2, 3, 4)],
+                "closest_mean_apart": [
+                    float(mean_apart(r, apart, k)) if (apart == k).any() else None for k in (2, 3)
+                ],
                 "closest_contacts": float(mean_contact(r, apart, traj.n_beads)),
             }
 
         limits = {name: value for name, value in self.limits.record().items() if name != "shape"}
+        bond, *apart = self.limits.least_apart()
+        limits |= {"shortest_bond": bond, "closest_free_pair": min(apart), "closest_apart": apart}
         return {
             "optimized": numbers(self.structure, self.value) | {"z": self.z.tolist()},
             "data_extreme": numbers(self.extreme, self.extreme_value),

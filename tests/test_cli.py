@@ -87,7 +87,14 @@ def test_optimize_prints_the_table_and_writes_the_structure(folder, tmp_path, ca
         "optimize", folder / "model.safetensors", folder / "run.xtc", "--starts", 4, "--out", tmp_path / "best.pdb"
     )
     out = capfd.readouterr().out
-    for word in ("Rg (nm)", "shortest bond", "closest pair without a bond", "data extreme", "allowed", "quantile"):
+    for word in (
+        "Rg (nm)",
+        "shortest bond",
+        "closest pair two bonds apart",
+        "data extreme",
+        "allowed",
+        "quantile",
+    ):
         assert word in out
     assert (tmp_path / "best.pdb").read_text().count("ATOM") == 6
     starts = np.loadtxt(tmp_path / "best-starts.COLVAR")

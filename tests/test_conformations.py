@@ -122,6 +122,16 @@ def test_limits_against_numpy(traj):
     assert (shape["mean"], shape["std"]) == pytest.approx((rg.mean(), rg.std()), rel=1e-4)
 
 
+def test_the_shape_of_weighted_data_is_that_of_frames_taken_as_often(traj):
+    often = np.arange(100) % 4
+    weighted = limits_of(dataclasses.replace(traj[:100], weights=often.astype(float))).shape
+    repeated = limits_of(traj[np.repeat(np.arange(100), often)]).shape
+    for name, measure in weighted.items():
+        assert (measure["mean"], measure["std"]) == pytest.approx(
+            (repeated[name]["mean"], repeated[name]["std"]), rel=1e-5
+        )
+
+
 def test_nearly_all_data_are_valid_and_broken_chains_are_not(traj):
     """Each of five limits holds for 99.9 % of the frames."""
     check = pv.check_conformations(traj, traj)

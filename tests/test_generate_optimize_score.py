@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import re
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ from scipy import stats
 
 import polyvae as pv
 import polyvae.geometry
+from polyvae.console import print_optimum
 from polyvae.density import log_density
 from polyvae.ensembles import ensemble_distances
 
@@ -53,6 +55,37 @@ def test_the_optimum_is_beyond_the_data_and_within_their_limits(optimum, traj):
     assert mine[bonded].max() <= np.quantile(r[:, bonded], 0.999)
     assert mine.min() >= np.quantile(r, 0.001)
     assert optimum.extreme_value == pytest.approx(min(rg(frame) for frame in traj.positions), rel=1e-4)
+
+
+def test_the_table_allows_what_is_checked(optimum, traj, capsys):
+    """Data, some narrowed or widened by a little: valid are those that are within what each printed row allows."""
+    frames = dataclasses.replace(
+        traj[:60], positions=traj.positions[:60] * np.linspace(0.7, 1.4, 60)[:, None, None]
+    )
+    inside = []
+    for k in range(60):
+        print_optimum(dataclasses.replace(optimum, structure=frames[k]).summary(), "rg", "sigma")
+        rows = re.findall(
+            r"  ([\d.]+) +[\d.]+ +(at least|at most|[\d.]+ to) ([\d.]+)$", capsys.readouterr().out, re.M
+        )
+        assert len(rows) == 9
+        slack = []
+        for value, word, bound in rows:
+            value, bound = float(value), float(bound)
+            slack.append(value / bound - 1 if word == "at least" else 1 - value / bound)
+            if word.endswith("to"):
+                slack.append(value / float(word.split()[0]) - 1)
+        inside.append(min(slack))
+    inside = np.array(inside)
+    clear = np.abs(inside) > 1e-3  # what four digits tell
+    np.testing.assert_array_equal(optimum.limits.accept(frames.positions)[clear], inside[clear] > 0)
+    assert 3 < (inside[clear] > 0).sum() < 57
+    loose = dataclasses.replace(
+        optimum.limits, closest_pair=0.9, closest_free_pair=0.7, closest_apart=(0.8, 0.95, 0.7)
+    )
+    assert loose.least_apart() == [max(0.9, loose.shortest_bond), 0.9, 0.95, 0.9]
+    limits = dataclasses.replace(optimum, limits=loose).summary()["limits"]
+    assert (limits["closest_apart"], limits["closest_free_pair"]) == ([0.9, 0.95, 0.9], 0.9)
 
 
 def test_the_path_starts_at_data_and_goes_down(optimum, cv, traj):
