@@ -156,7 +156,7 @@ def print_optimum(summary: dict, objective: str, unit: str, target: float | None
     own = {"asphericity": f" ({unit}²)", "shape_anisotropy": ""}.get(objective, f" ({unit})")
     found, extreme, limits = summary["optimized"], summary["data_extreme"], summary["limits"]
     rows = [["", "found", "data extreme" if target is None else "data nearest", "allowed"]]
-    asked = "" if target is None else f"{target:g} ± 1 %"
+    asked = "" if target is None else f"{target:g} ± 1 %{'' if target else ' of the data spread'}"
     for label, key, allowed in (
         (objective + own, "objective", asked),
         (f"Rg ({unit})", "rg", asked if objective == "rg" else ""),

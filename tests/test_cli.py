@@ -161,6 +161,8 @@ def test_generate_and_optimize_refuse_what_does_not_go(folder, tmp_path, capfd):
         (["generate", model, "--along", "data"], 2, "must be straight or data, of a --path"),
         (["generate", model, "--path", "1,0:1,2", "--along", "data"], 1, "needs the trajectory"),
         (["generate", model, "--grid", 3, "--valid-only"], 2, "cannot be drawn again"),
+        (["generate", model, "--grid", 3, "-n", 10], 2, "a grid says itself how many"),
+        (["generate", model, "--max-draws", 10], 2, "--max-draws: is for --valid-only"),
         (["generate", old, "--valid-only"], 1, "keeps no limits of its data"),
         (["generate", model, "--valid-only", "--max-draws", 5, "-n", 100], 1, "of 5 drawn are valid"),
         (["optimize", model, run, "--target", 99, "--starts", 2], 1, "the target 99 was not met to 1 %"),

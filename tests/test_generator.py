@@ -329,6 +329,28 @@ def test_from_the_shell(model, traj, tmp_path, monkeypatch, capsys):
         assert exit_.value.code != 0
 
 
+def test_an_interrupted_generator_leaves_what_resume_goes_on_with(traj, tmp_path, monkeypatch, capsys):
+    from polyvae.cli import main
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    pv.write(tmp_path / "run.npz", traj)
+    words = ["fit", tmp_path / "run.npz", "--epochs", 1, "--encoder", 8, "--decoder", 8, "--generator"]
+    words += ["--out", tmp_path / "m.safetensors"]
+    for generate, more, code in (
+        (interrupted, [], 130),
+        (functools.partial(pv.fit_generator, **SMALL), ["--resume"], 0),
+    ):
+        monkeypatch.setattr(pv, "fit_generator", generate)
+        with pytest.raises(SystemExit) as exit_:
+            main([str(word) for word in words + more])
+        assert exit_.value.code == code
+        assert ("--resume goes on with it" in capsys.readouterr().err) == (code == 130)
+    assert pv.load(tmp_path / "m.safetensors").generator is not None
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["m.safetensors", "run.npz"]
+
+
 def test_the_network_begins_with_zeros():
     net = diffusion.Network(3, 4, width=8, depth=2, key=jax.random.key(0))
     np.testing.assert_array_equal(net(jnp.ones(3)), np.zeros(4))
