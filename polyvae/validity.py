@@ -180,6 +180,8 @@ def _shape(
 ) -> dict[str, dict[str, float]]:
     """`Limits.shape`; means and standard deviations are over frames by their weights (n_frames,)."""
 
+    weights = weights if weights is not None and weights.any() else None
+
     def moments(values):
         means = values.reshape(len(values), -1).mean(axis=1, dtype=np.float64)
         mean = float(np.average(means, weights=weights))

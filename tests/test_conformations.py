@@ -126,6 +126,8 @@ def test_the_shape_of_weighted_data_is_that_of_frames_taken_as_often(traj):
     often = np.arange(100) % 4
     weighted = limits_of(dataclasses.replace(traj[:100], weights=often.astype(float))).shape
     repeated = limits_of(traj[np.repeat(np.arange(100), often)]).shape
+    none = limits_of(dataclasses.replace(traj[:100], weights=np.zeros(100))).shape
+    assert none == limits_of(traj[:100]).shape
     for name, measure in weighted.items():
         assert (measure["mean"], measure["std"]) == pytest.approx(
             (repeated[name]["mean"], repeated[name]["std"]), rel=1e-5
