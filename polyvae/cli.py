@@ -194,13 +194,13 @@ def fit(
                 resume=resume,
                 cache=out.parent,
             )
+        if generator:
+            with training_bar("training the generator", "step") as progress:
+                cv = pv.fit_generator(cv, stream, seed=model["seed"], progress=progress)
     except (KeyboardInterrupt, SystemExit):
         if unfinished.exists():
             say(f"the run so far is in {unfinished}; --resume goes on with it")
         raise
-    if generator:
-        with training_bar("training the generator", "step") as progress:
-            cv = pv.fit_generator(cv, stream, seed=model["seed"], progress=progress)
     cv.save(out)
     unfinished.unlink(missing_ok=True)
     print(f"{cv} in {out}; {cv.record['stopped']}, best epoch {cv.record['best_epoch']}")
@@ -296,7 +296,7 @@ def generate(
 
     Example: polyvae generate model.safetensors -n 1000 --out gen.xtc
     """
-    making = conformations.checked(making)
+    making = conformations.checked(making, n)
     conformations.check_outputs([out], force=force, inputs=[model, *(making["data"] or ()), reading["topology"]])
     cv = load_cv(model)
     data = conformations.data_for(cv, _read(making["data"], as_the_model(reading, cv)) if making["data"] else None)
@@ -330,7 +330,7 @@ def optimize(
     inputs = [model, *files, reading["topology"]]
     conformations.check_outputs([*conformations.optimum_files(out), out], force=force, inputs=inputs)
     cv = load_cv(model)
-    traj = _read(files, reading)
+    traj = _read(files, as_the_model(reading, cv))
     options = {"minimize": not maximize, "target": target, "n_starts": n_starts, "seed": seed}
     optimum = pv.optimize(cv, objective, start=traj, **options)
     print_optimum(optimum.summary(), objective, cv.length_unit, target)

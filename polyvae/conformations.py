@@ -34,8 +34,9 @@ def check_outputs(outs: Collection[Path], *, force: bool, inputs: Collection[Pat
         check_output(table_beside(out), force=force, inputs=inputs)
 
 
-def checked(making: dict) -> dict:
-    """The options of `generate` with latent points as numbers; those that do not go together are refused."""
+def checked(making: dict, n: int | None) -> dict:
+    """The options of `generate`, asked for n conformations, with latent points as numbers; those that do not go
+    together are refused."""
     path, along = making["path"], making["along"]
     drawn = path is None and making["grid"] is None
     if path is not None and making["grid"] is not None:
@@ -45,6 +46,10 @@ def checked(making: dict) -> dict:
     if making["valid_only"] and not drawn:
         text = "a path or a grid cannot be drawn again; mend it with --relax"
         raise typer.BadParameter(text, param_hint="--valid-only")
+    if n is not None and making["grid"] is not None:
+        raise typer.BadParameter("a grid says itself how many conformations it has", param_hint="--number")
+    if making["max_draws"] is not None and not making["valid_only"]:
+        raise typer.BadParameter("is for --valid-only", param_hint="--max-draws")
     for name in ("at", "prior"):
         if making[name] is not None and not drawn:
             raise typer.BadParameter("a path or a grid says itself where z is", param_hint=f"--{name}")
@@ -112,8 +117,9 @@ def write_with_z(
     out: Path, cv: LatentCV, traj: pv.Trajectory, columns: dict, *, force: bool, topology: bool = True
 ) -> list[Path]:
     """Write conformations, and beside them the z that encoding each of them gives, with further columns."""
+    z = cv.transform(traj)  # before a file is there: what cannot be encoded is refused
     written = pv.write(out, traj, replace=force, topology=topology)
-    write_colvar(table_beside(out), cv.transform(traj), columns=columns)
+    write_colvar(table_beside(out), z, columns=columns)
     return [*written, table_beside(out)]
 
 

@@ -156,20 +156,23 @@ def print_optimum(summary: dict, objective: str, unit: str, target: float | None
     own = {"asphericity": f" ({unit}²)", "shape_anisotropy": ""}.get(objective, f" ({unit})")
     found, extreme, limits = summary["optimized"], summary["data_extreme"], summary["limits"]
     rows = [["", "found", "data extreme" if target is None else "data nearest", "allowed"]]
-    asked = "" if target is None else f"{target:g} ± 1 %"
+    asked = "" if target is None else f"{target:g} ± 1 %{'' if target else ' of the data spread'}"
     for label, key, allowed in (
         (objective + own, "objective", asked),
         (f"Rg ({unit})", "rg", asked if objective == "rg" else ""),
-        ("shortest bond", "shortest_bond", f"at least {max(limits['shortest_bond'], limits['closest_pair']):.4g}"),
+        ("shortest bond", "shortest_bond", f"at least {limits['shortest_bond']:.4g}"),
         ("mean bond", "mean_bond", f"{limits['shortest_mean_bond']:.4g} to {limits['longest_mean_bond']:.4g}"),
         ("longest bond", "longest_bond", f"at most {limits['longest_bond']:.4g}"),
-        ("closest pair without a bond", "closest_free_pair", f"at least {limits['closest_free_pair']:.4g}"),
         ("mean closest contact", "closest_contacts", f"at least {limits['closest_contacts']:.4g}"),
     ):
         if key == "objective" and objective == "rg":
             continue
-        cells = ["-" if which[key] is None else f"{which[key]:.4g}" for which in (found, extreme)]
-        rows.append([label, *cells, allowed])
+        rows.append([label, *(f"{which[key]:.4g}" for which in (found, extreme)), allowed])
+    apart = "two bonds apart", "three bonds apart", "four or more apart"
+    for what, key in (("closest pair", "closest_apart"), ("mean distance", "closest_mean_apart")):
+        for label, least, *both in zip(apart, limits[key], found[key], extreme[key], strict=False):
+            if None not in both:
+                rows.append([f"{what} {label}", *(f"{value:.4g}" for value in both), f"at least {least:.4g}"])
     print()
     _table(rows)
     print(summary["message"])

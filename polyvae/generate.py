@@ -43,8 +43,8 @@ def sample(
         independent of each other.
 
     Raises:
-        InputError: n below 1, z of another shape or not finite, an unknown prior, both `at` and `prior`, or
-            "data" without a generator.
+        InputError: n below 1, z of another shape, not finite or so far out that no finite conformation comes of
+            it, an unknown prior, both `at` and `prior`, or "data" without a generator.
     """
     if n < 1:
         raise InputError(f"the number of conformations must be at least 1; got {n}")
@@ -53,9 +53,14 @@ def sample(
     if not noise:
         positions = cv.decode(z, coordinates=True)
     elif cv.generator is not None:
-        positions = cv.align(draw_frames(cv.generator, x_key, z))
+        positions = draw_frames(cv.generator, x_key, z)
     else:
         positions = _decoded(cv, z, x_key)
+    if not (good := np.isfinite(positions).all(axis=(1, 2))).all():
+        bad = ",".join(f"{value:g}" for value in z[np.argmin(good)])
+        raise InputError(f"no finite conformation is drawn at z = {bad}, which is too far from the data")
+    if noise and cv.generator is not None:
+        positions = cv.align(positions)
     return dataclasses.replace(cv.template, positions=positions, segments=(1,) * n)
 
 

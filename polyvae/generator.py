@@ -23,6 +23,7 @@ from polyvae.trajectory import Trajectory, bonded_triples, chain_bonds
 MAX_FRAMES = 50_000  # of a `Stream` that a generator is trained on, evenly spaced
 MAX_PAIRS = 2000  # that the network sees: all up to 63 beads, beyond that the bonds and evenly chosen ones
 MAX_POINTS = 10_000  # latent coordinates that stand for the data's density of z
+_BATCH = 256  # frames, by default
 _STRIDE = 250  # steps between two looks at the validation frames
 _CALIBRATION = 4096  # raw draws that tell how far bond lengths are off
 _QUANTILES = 401
@@ -42,7 +43,7 @@ def fit_generator(
     data,
     *,
     steps: int | None = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     learning_rate: float = 2e-3,
     width: int = 256,
     depth: int = 4,
@@ -62,7 +63,8 @@ def fit_generator(
             any length, of which at most `MAX_FRAMES` evenly spaced frames are taken. Weights count.
         steps: by default 350 passes over the training frames, at most 5,000 steps: few frames are soon learnt
             by heart, and the learning rate should have come down by then.
-        batch_size, learning_rate: of Adam, with a rise over the first twentieth and a fall along a cosine.
+        batch_size: by default 256, or all training frames where they are fewer.
+        learning_rate: of Adam, with a rise over the first twentieth and a fall along a cosine.
         width, depth: of the network, in units and residual blocks.
         validation: fraction of the frames held out in contiguous blocks. The weights that denoise them best
             are kept, so that frames are not learnt by heart; with 0 the last.
@@ -74,7 +76,7 @@ def fit_generator(
     """
     for name, value, least in (
         ("steps", 1 if steps is None else steps, 1),
-        ("batch size", batch_size, 1),
+        ("batch size", 1 if batch_size is None else batch_size, 1),
         ("width", width, 1),
         ("depth", depth, 0),
     ):
@@ -86,6 +88,7 @@ def fit_generator(
     held_out = validation_blocks(len(traj), validation)
     weights = frame_weights(traj)
     rows = np.flatnonzero(~held_out & (weights > 0))
+    batch_size = max(1, min(_BATCH, len(rows))) if batch_size is None else batch_size
     if len(rows) < batch_size:
         raise InputError(
             f"a generator needs at least one batch of {batch_size} frames; the data hold {len(traj)} frames, "

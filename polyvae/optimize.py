@@ -68,7 +68,8 @@ class Optimum:
     route: Trajectory
 
     def summary(self) -> dict:
-        """The result as plain numbers: what was found beside the most extreme frame of the data."""
+        """The result as plain numbers: what was found beside the most extreme frame of the data, and the limits
+        as they are checked: where several limit one distance, the narrowest."""
 
         def numbers(traj: Trajectory, value: float) -> dict:
             positions = traj.positions[0]
@@ -84,11 +85,16 @@ class Optimum:
                 "longest_bond": float(bonds.max(initial=0.0)),
                 "closest_pair": float(r.min()),
                 "closest_free_pair": float(free.min()) if len(free) else None,
-                "closest_mean_apart": [float(mean_apart(r, apart, k)) for k in (2, 3)],
+                "closest_apart": [float(r[apart == k].min()) if (apart == k).any() else None for k in (2, 3, 4)],
+                "closest_mean_apart": [
+                    float(mean_apart(r, apart, k)) if (apart == k).any() else None for k in (2, 3)
+                ],
                 "closest_contacts": float(mean_contact(r, apart, traj.n_beads)),
             }
 
         limits = {name: value for name, value in self.limits.record().items() if name != "shape"}
+        bond, *apart = self.limits.least_apart()
+        limits |= {"shortest_bond": bond, "closest_free_pair": min(apart), "closest_apart": apart}
         return {
             "optimized": numbers(self.structure, self.value) | {"z": self.z.tolist()},
             "data_extreme": numbers(self.extreme, self.extreme_value),
@@ -137,14 +143,19 @@ def optimize(
         bond_weight: of those on bonds and pairs.
 
     Raises:
-        InputError: data that do not fit the model; an objective that gives no single number; a target that
-            no conformation was found for, with the range that was reached.
+        InputError: data that do not fit the model; an objective that gives no single number, or none that is
+            finite in the data; a target that no conformation was found for, with the range that was reached.
     """
     traj = as_trajectory(start, array_unit=cv.length_unit, dims=cv.n_dims)
     traj = dataclasses.replace(traj, positions=cv.frames(traj), length_unit=cv.length_unit)
     objective = _checked(objective, traj.positions.shape[1:])
-    _check_settings(n_starts, seed, target, prior_weight, bond_weight)
+    _check_settings(n_starts, steps, refine_steps, seed, target, prior_weight, bond_weight)
     values = map_frames(jax.jit(jax.vmap(objective)), traj.positions)
+    if not (good := np.isfinite(values)).all():
+        bad = int(np.argmin(good))
+        raise InputError(
+            f"the objective must be finite in every frame of the data; in frame {bad} it is {values[bad]}"
+        )
     spread = float(values.std()) or 1.0
     sign = 1.0 if minimize else -1.0
 
@@ -247,9 +258,10 @@ def _checked(objective: Callable | str, shape: tuple[int, ...]) -> Callable:
     return objective
 
 
-def _check_settings(n_starts, seed, target, prior_weight, bond_weight) -> None:
-    if n_starts < 1:
-        raise InputError(f"n_starts must be at least 1; got {n_starts}")
+def _check_settings(n_starts, steps, refine_steps, seed, target, prior_weight, bond_weight) -> None:
+    for name, value in (("n_starts", n_starts), ("steps", steps), ("refine_steps", refine_steps)):
+        if value < 1:
+            raise InputError(f"{name} must be at least 1; got {value}")
     if seed < 0:
         raise InputError(f"the seed must be 0 or a positive number; got {seed}")
     if target is not None and not math.isfinite(target):

@@ -13,7 +13,7 @@ from polyvae.linalg import safe_sqrt
 from polyvae.sources import as_trajectory
 from polyvae.superposition import rmsd
 from polyvae.trajectory import Trajectory
-from polyvae.validity import known_limits, over_frames, separations
+from polyvae.validity import as_the_data, known_limits, over_frames, separations
 
 _MARGIN = 0.02  # of the closest approach: so that what a soft wall leaves over is still outside it
 _CONVERGED = 1e-4  # of the first gradient
@@ -80,17 +80,17 @@ def relax(traj: Trajectory, data=None, *, energy: Callable | None = None, steps:
 
     Args:
         traj: conformations, a `Trajectory` or what `as_trajectory` takes.
-        data: the trajectory, or the `LatentCV`, that `chain_energy` reads off; in the unit of `traj`.
+        data: the trajectory, or the `LatentCV`, that `chain_energy` reads off. The result is in its unit.
         energy: your own potential in place of that: a pure JAX function of one frame (n_beads, n_dims).
         steps: of the minimiser, at most.
 
     Raises:
-        InputError: neither data nor energy, or both; an energy that gives no single number, or whose
-            minimisation does not end in finite coordinates.
+        InputError: neither data nor energy, or both; data of other beads or units; an energy that gives no
+            single number, or whose minimisation does not end in finite coordinates.
     """
-    traj = as_trajectory(traj)
     if (data is None) == (energy is None):
         raise InputError("relax needs either data, to read a potential off, or energy=, a function of one frame")
+    traj = as_trajectory(traj) if data is None else as_the_data(traj, data)
     energy = chain_energy(data) if energy is None else energy
     shape = jax.eval_shape(energy, jax.ShapeDtypeStruct(traj.positions.shape[1:], jnp.float32))
     if getattr(shape, "shape", None) != ():

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from polyvae import geometry
+from polyvae.ensembles import frame_weights
 from polyvae.errors import InputError
 from polyvae.sources import as_trajectory
 from polyvae.trajectory import Trajectory, chain_bonds
@@ -34,8 +35,8 @@ class Limits:
             has all its angles at their sharpest.
         closest_contacts: of the mean over a frame's closest pairs without a bond, as many as it has beads,
             since no frame has all its contacts at their closest either.
-        shape: of "bond", "closest_pair" (without a bond), "rg" and "end_to_end" the "mean", the standard
-            deviation "std", and the quantiles "low" and "high".
+        shape: of "bond", "closest_pair" (without a bond), "rg" and "end_to_end" the "mean" and the standard
+            deviation "std", by the weights of the frames, and the quantiles "low" and "high", of all frames alike.
     """
 
     bonds: np.ndarray
@@ -57,11 +58,14 @@ class Limits:
     def pairs(self, n_beads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """All pairs of beads (n_pairs, 2), which of them are bonds, and the least and largest distance of each."""
         pairs, apart = separations(n_beads, self.bonds)
-        least = max(self.closest_pair, self.closest_free_pair)
-        low = np.maximum([0.0, 0.0, *self.closest_apart], least)[np.minimum(apart, _FAR)]
         is_bond = apart == 1
-        low[is_bond] = max(self.shortest_bond, self.closest_pair)
+        low = np.array([0.0, *self.least_apart()])[apart]
         return pairs, is_bond, low, np.where(is_bond, self.longest_bond, np.inf)
+
+    def least_apart(self) -> list[float]:
+        """The least distance of pairs one, two, three, and four or more bonds apart, by all limits together."""
+        free = max(self.closest_pair, self.closest_free_pair)
+        return [max(self.shortest_bond, self.closest_pair), *(max(free, d) for d in self.closest_apart)]
 
     def broken(self, positions: np.ndarray) -> dict[str, np.ndarray]:
         """For conformations (n_frames, n_beads, n_dims) which limits each of them breaks, (n_frames,) for each
@@ -167,11 +171,23 @@ def limits_of(traj: Trajectory, *, of_frames: bool = False) -> Limits:
         closest_apart=tuple(least(r[:, apart == k]) for k in range(2, _FAR + 1)),
         closest_mean_apart=tuple(map(least, means[1:])),
         closest_contacts=least(contacts),
-        shape=_shape(positions, bonds),
+        shape=_shape(positions, bonds, frame_weights(traj)[::step]),
     )
 
 
-def _shape(positions: np.ndarray, bonds: np.ndarray) -> dict[str, dict[str, float]]:
+def _shape(
+    positions: np.ndarray, bonds: np.ndarray, weights: np.ndarray | None = None
+) -> dict[str, dict[str, float]]:
+    """`Limits.shape`; means and standard deviations are over frames by their weights (n_frames,)."""
+
+    weights = weights if weights is not None and weights.any() else None
+
+    def moments(values):
+        means = values.reshape(len(values), -1).mean(axis=1, dtype=np.float64)
+        mean = float(np.average(means, weights=weights))
+        squares = ((values - mean) ** 2).reshape(len(values), -1).mean(axis=1, dtype=np.float64)
+        return {"mean": mean, "std": float(np.sqrt(np.average(squares, weights=weights)))}
+
     pairs, apart = separations(positions.shape[1], bonds)
     free = pairs[apart > 1]
 
@@ -183,9 +199,8 @@ def _shape(positions: np.ndarray, bonds: np.ndarray) -> dict[str, dict[str, floa
         return found | {"rg": geometry.radius_of_gyration(x), "end_to_end": geometry.end_to_end(x)}
 
     return {
-        name: {
-            "mean": float(values.mean(dtype=np.float64)),
-            "std": float(values.std(dtype=np.float64)),
+        name: moments(values)
+        | {
             "low": float(np.quantile(values, QUANTILE)),
             "high": float(np.quantile(values, 1 - QUANTILE)),
         }
@@ -245,16 +260,24 @@ def check_conformations(traj: Trajectory, data) -> Check:
     Raises:
         InputError: another number of beads or unit than the data, a model that keeps no limits.
     """
+    return check_against(known_limits(data), as_the_data(traj, data).positions)
+
+
+def as_the_data(traj, data) -> Trajectory:
+    """Conformations in the unit of the data, or of the `LatentCV`, that they are measured by.
+
+    Raises:
+        InputError: another number of beads, of dimensions, or a unit that does not convert.
+    """
     home = getattr(data, "template", data)
-    if not isinstance(home, Trajectory):
-        home = data = as_trajectory(data)
+    home = home if isinstance(home, Trajectory) else as_trajectory(home)
     traj = as_trajectory(traj, array_unit=home.length_unit).to_unit(home.length_unit)
     if (traj.n_beads, traj.n_dims) != (home.n_beads, home.n_dims):
         raise InputError(
             f"the conformations must have {home.n_beads} beads in {home.n_dims}-D, as the data have; got "
             f"{traj.n_beads} in {traj.n_dims}-D"
         )
-    return check_against(known_limits(data), traj.positions)
+    return traj
 
 
 def check_against(limits: Limits, positions: np.ndarray) -> Check:

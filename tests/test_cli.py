@@ -87,7 +87,14 @@ def test_optimize_prints_the_table_and_writes_the_structure(folder, tmp_path, ca
         "optimize", folder / "model.safetensors", folder / "run.xtc", "--starts", 4, "--out", tmp_path / "best.pdb"
     )
     out = capfd.readouterr().out
-    for word in ("Rg (nm)", "shortest bond", "closest pair without a bond", "data extreme", "allowed", "quantile"):
+    for word in (
+        "Rg (nm)",
+        "shortest bond",
+        "closest pair two bonds apart",
+        "data extreme",
+        "allowed",
+        "quantile",
+    ):
         assert word in out
     assert (tmp_path / "best.pdb").read_text().count("ATOM") == 6
     starts = np.loadtxt(tmp_path / "best-starts.COLVAR")
@@ -154,6 +161,8 @@ def test_generate_and_optimize_refuse_what_does_not_go(folder, tmp_path, capfd):
         (["generate", model, "--along", "data"], 2, "must be straight or data, of a --path"),
         (["generate", model, "--path", "1,0:1,2", "--along", "data"], 1, "needs the trajectory"),
         (["generate", model, "--grid", 3, "--valid-only"], 2, "cannot be drawn again"),
+        (["generate", model, "--grid", 3, "-n", 10], 2, "a grid says itself how many"),
+        (["generate", model, "--max-draws", 10], 2, "--max-draws: is for --valid-only"),
         (["generate", old, "--valid-only"], 1, "keeps no limits of its data"),
         (["generate", model, "--valid-only", "--max-draws", 5, "-n", 100], 1, "of 5 drawn are valid"),
         (["optimize", model, run, "--target", 99, "--starts", 2], 1, "the target 99 was not met to 1 %"),

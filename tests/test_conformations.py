@@ -74,6 +74,8 @@ def test_a_grid_spans_the_prior_or_the_data(cv, traj):
         (lambda cv, traj: pv.relax(traj, energy=lambda x: x), "one number"),
         (lambda cv, traj: pv.relax(traj[:2], energy=lambda x: -jnp.sum(jnp.exp(x**2))), "frame 0 did not end"),
         (lambda cv, traj: pv.check_conformations(traj.positions[:, :4], traj), "must have 8 beads"),
+        (lambda cv, traj: pv.relax(traj.positions[:, :4], traj), "must have 8 beads"),
+        (lambda cv, traj: pv.relax(traj.positions, traj.positions[:, :4]), "must have 4 beads"),
         (lambda cv, traj: pv.check_conformations(traj, dataclasses.replace(cv, record={})), "keeps no limits"),
     ],
 )
@@ -118,6 +120,18 @@ def test_limits_against_numpy(traj):
     rg = np.array([float(pv.radius_of_gyration(x)) for x in traj.positions[:50]])
     shape = limits_of(traj[:50]).shape["rg"]
     assert (shape["mean"], shape["std"]) == pytest.approx((rg.mean(), rg.std()), rel=1e-4)
+
+
+def test_the_shape_of_weighted_data_is_that_of_frames_taken_as_often(traj):
+    often = np.arange(100) % 4
+    weighted = limits_of(dataclasses.replace(traj[:100], weights=often.astype(float))).shape
+    repeated = limits_of(traj[np.repeat(np.arange(100), often)]).shape
+    none = limits_of(dataclasses.replace(traj[:100], weights=np.zeros(100))).shape
+    assert none == limits_of(traj[:100]).shape
+    for name, measure in weighted.items():
+        assert (measure["mean"], measure["std"]) == pytest.approx(
+            (repeated[name]["mean"], repeated[name]["std"]), rel=1e-5
+        )
 
 
 def test_nearly_all_data_are_valid_and_broken_chains_are_not(traj):
@@ -180,6 +194,15 @@ def test_relaxed_chains_are_sound_and_near(traj):
     superposed = [pv.rmsd(x, y) for x, y in zip(relaxed.conformations.positions, rough.positions, strict=True)]
     np.testing.assert_allclose(relaxed.moved, superposed, atol=1e-3)
     assert relaxed.moved.max() < 2.0
+
+
+def test_relaxing_does_not_depend_on_the_unit(traj):
+    """Conformations in Angstrom, by a potential of data in nm, end where those in nm end."""
+    data = dataclasses.replace(traj, length_unit="nm")
+    rough = dataclasses.replace(data[:5], positions=1.2 * data.positions[:5])
+    one, two = (pv.relax(t, data).conformations for t in (rough, rough.to_unit("angstrom")))
+    assert two.length_unit == "nm"
+    np.testing.assert_allclose(one.positions, two.positions, atol=2e-3)
 
 
 def test_the_chain_potential_in_closed_form(traj):

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import re
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,8 @@ from scipy import stats
 
 import polyvae as pv
 import polyvae.geometry
+from polyvae.console import print_optimum
+from polyvae.density import log_density
 from polyvae.ensembles import ensemble_distances
 
 
@@ -54,6 +57,37 @@ def test_the_optimum_is_beyond_the_data_and_within_their_limits(optimum, traj):
     assert optimum.extreme_value == pytest.approx(min(rg(frame) for frame in traj.positions), rel=1e-4)
 
 
+def test_the_table_allows_what_is_checked(optimum, traj, capsys):
+    """Data, some narrowed or widened by a little: valid are those that are within what each printed row allows."""
+    frames = dataclasses.replace(
+        traj[:60], positions=traj.positions[:60] * np.linspace(0.7, 1.4, 60)[:, None, None]
+    )
+    inside = []
+    for k in range(60):
+        print_optimum(dataclasses.replace(optimum, structure=frames[k]).summary(), "rg", "sigma")
+        rows = re.findall(
+            r"  ([\d.]+) +[\d.]+ +(at least|at most|[\d.]+ to) ([\d.]+)$", capsys.readouterr().out, re.M
+        )
+        assert len(rows) == 9
+        slack = []
+        for value, word, bound in rows:
+            value, bound = float(value), float(bound)
+            slack.append(value / bound - 1 if word == "at least" else 1 - value / bound)
+            if word.endswith("to"):
+                slack.append(value / float(word.split()[0]) - 1)
+        inside.append(min(slack))
+    inside = np.array(inside)
+    clear = np.abs(inside) > 1e-3  # what four digits tell
+    np.testing.assert_array_equal(optimum.limits.accept(frames.positions)[clear], inside[clear] > 0)
+    assert 3 < (inside[clear] > 0).sum() < 57
+    loose = dataclasses.replace(
+        optimum.limits, closest_pair=0.9, closest_free_pair=0.7, closest_apart=(0.8, 0.95, 0.7)
+    )
+    assert loose.least_apart() == [max(0.9, loose.shortest_bond), 0.9, 0.95, 0.9]
+    limits = dataclasses.replace(optimum, limits=loose).summary()["limits"]
+    assert (limits["closest_apart"], limits["closest_free_pair"]) == ([0.9, 0.95, 0.9], 0.9)
+
+
 def test_the_path_starts_at_data_and_goes_down(optimum, cv, traj):
     assert optimum.path.shape == (100, 6)
     assert optimum.z_path.shape == (100, 6, cv.latent_dim)
@@ -85,13 +119,38 @@ def test_maximising_and_other_objectives(cv, traj):
         ({"objective": lambda x: (x[0, 0], x[0, 1])}, "one number"),
         ({"objective": "volume"}, "one of rg, end_to_end.*'volume'"),
         ({"objective": 3}, "a function of one frame, or its name"),
+        (
+            {"objective": lambda x: jnp.log(x[0, 0] - 1e6)},
+            "finite in every frame of the data; in frame 0 it is nan",
+        ),
         ({"n_starts": 0}, "n_starts must be at least 1"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"refine_steps": 0}, "refine_steps must be at least 1"),
         ({"target": np.nan}, "target must be a finite number"),
         ({"bond_weight": -1}, "bond_weight must be 0 or"),
         ({"prior_weight": np.inf}, "prior_weight must be 0 or"),
     ):
         with pytest.raises(pv.InputError, match=text):
             pv.optimize(cv, start=traj, **options)
+
+
+def test_the_density_against_scipy():
+    z = np.random.default_rng(0).normal(size=(600, 2)) @ [[1.0, 0.5], [0.0, 0.3]] + [3.0, 1.0]
+    density, floor = log_density(z.astype(np.float32), np.random.default_rng(1))
+    expected = stats.gaussian_kde(z.T, 0.5 * 600 ** (-1 / 6)).logpdf(z.T)
+    np.testing.assert_allclose([density(jnp.asarray(x, jnp.float32)) for x in z[:20]], expected[:20], atol=1e-3)
+    assert floor == pytest.approx(np.quantile(expected, 0.01), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "z",
+    [np.ones((1, 2)), np.eye(2), np.random.default_rng(0).normal(size=(300, 1)) * [1.0, 0.0] + [0.0, 0.5]],
+    ids=["one frame", "two frames", "unused latent"],
+)
+def test_the_density_of_any_data_is_finite_and_falls(z):
+    density, floor = log_density(z.astype(np.float32), np.random.default_rng(0))
+    assert np.isfinite(floor)
+    assert density(jnp.asarray(z[0], jnp.float32)) >= floor > density(jnp.array([1.0, 9.0]))
 
 
 def test_a_target_is_met_or_refused_with_the_range(cv, traj):

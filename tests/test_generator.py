@@ -259,13 +259,20 @@ def test_rings_and_branches():
         ({"at": [0.0]}, r"shape \(2,\) or \(3, 2\); got \(1,\)"),
         ({"at": np.zeros((2, 2))}, r"shape \(2,\) or \(3, 2\); got \(2, 2\)"),
         ({"at": [0.0, np.nan]}, "finite"),
+        ({"at": [1e30, 0.0]}, r"at z = 1e\+30,0, which is too far from the data"),
         ({"at": "here"}, "numbers of shape"),
         ({"at": [0.0, 0.0], "prior": "data"}, "either given or drawn"),
     ],
 )
 def test_bad_questions(model, options, message):
     with pytest.raises(pv.InputError, match=message):
-        pv.sample(model, options.pop("n", 3), **options)
+        pv.sample(model, **{"n": 3} | options)
+
+
+def test_few_frames_are_one_batch(cv, traj):
+    """What sufficed for the CV, in smaller batches, suffices for the generator without more being asked."""
+    settings = pv.fit_generator(cv, traj[:100], steps=5, width=8, depth=0).record["generator"]["settings"]
+    assert settings["batch_size"] == 90
 
 
 def test_what_cannot_be_done_is_said(cv, traj):
@@ -275,6 +282,7 @@ def test_what_cannot_be_done_is_said(cv, traj):
         ({"steps": 0}, "steps must be at least 1; got 0"),
         ({"width": 0}, "width must be at least 1"),
         ({"learning_rate": 0.0}, "learning rate must be positive"),
+        ({"batch_size": 0}, "batch size must be at least 1"),
         ({"batch_size": 1000}, "at least one batch of 1000 frames; the data hold 600 frames, 540"),
     ):
         with pytest.raises(pv.InputError, match=message):
@@ -299,11 +307,11 @@ def test_from_the_shell(model, traj, tmp_path, monkeypatch, capsys):
         return capsys.readouterr().out
 
     file = tmp_path / "gen.npz"
-    assert "10 conformations of the generator, z: prior data," in call(
+    assert "10 conformations of the generator, z of prior data," in call(
         "generate", tmp_path / "m.safetensors", "-n", 10, "--out", file
     )
     np.testing.assert_array_equal(pv.read(file).positions, pv.sample(model, 10).positions)
-    assert "z: -1,0.5," in call(
+    assert "z = [-1.0, 0.5]," in call(
         "generate", tmp_path / "m.safetensors", "-n", 4, "--at", "-1,0.5", "--out", file, "--force"
     )
     np.testing.assert_array_equal(pv.read(file).positions, pv.sample(model, 4, at=[-1, 0.5]).positions)
@@ -319,6 +327,28 @@ def test_from_the_shell(model, traj, tmp_path, monkeypatch, capsys):
         with pytest.raises(SystemExit) as exit_:
             main(["generate", str(tmp_path / "m.safetensors"), "--out", str(tmp_path / "new.npz"), *words])
         assert exit_.value.code != 0
+
+
+def test_an_interrupted_generator_leaves_what_resume_goes_on_with(traj, tmp_path, monkeypatch, capsys):
+    from polyvae.cli import main
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    pv.write(tmp_path / "run.npz", traj)
+    words = ["fit", tmp_path / "run.npz", "--epochs", 1, "--encoder", 8, "--decoder", 8, "--generator"]
+    words += ["--out", tmp_path / "m.safetensors"]
+    for generate, more, code in (
+        (interrupted, [], 130),
+        (functools.partial(pv.fit_generator, **SMALL), ["--resume"], 0),
+    ):
+        monkeypatch.setattr(pv, "fit_generator", generate)
+        with pytest.raises(SystemExit) as exit_:
+            main([str(word) for word in words + more])
+        assert exit_.value.code == code
+        assert ("--resume goes on with it" in capsys.readouterr().err) == (code == 130)
+    assert pv.load(tmp_path / "m.safetensors").generator is not None
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["m.safetensors", "run.npz"]
 
 
 def test_the_network_begins_with_zeros():

@@ -108,7 +108,7 @@ def test_a_system_of_another_size_needs_a_word_on_atoms(folder, tmp_path, capfd)
     assert "ENTITY0=1-12\n" in (tmp_path / "out" / "latent.dat").read_text()
 
 
-def test_project_and_score_take_the_selection_of_the_training(folder, tmp_path, capfd):
+def test_verbs_take_the_selection_of_the_training(folder, tmp_path, capfd):
     reading = [folder / "all.xtc", *topology(folder), "--unit", "sigma"]
     done(["project", model(folder), *reading, "--out", tmp_path / "z.npz"])
     assert "atoms as in training: 'name B'" in capfd.readouterr().err
@@ -116,6 +116,8 @@ def test_project_and_score_take_the_selection_of_the_training(folder, tmp_path, 
     np.testing.assert_array_equal(np.load(tmp_path / "z.npz")["z"], expected)
     done(["project", model(folder), *reading, "--select", "index 0:11", "--out", tmp_path / "others.npz"])
     assert not np.allclose(np.load(tmp_path / "others.npz")["z"], expected)
+    done(["optimize", model(folder), *reading, "--starts", 1, "--out", tmp_path / "best.npz"])
+    assert "atoms as in training: 'name B'" in capfd.readouterr().err
     capfd.readouterr()
     done(["project", model(folder), folder / "all.xtc", "--unit", "sigma", "--out", tmp_path / "none"], code=1)
     assert "Select the beads that the model was trained on (12 of 20 atoms, 'name B')" in capfd.readouterr().err

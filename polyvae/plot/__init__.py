@@ -54,8 +54,8 @@ CAPTIONS = {
     ),
     "04_samples": (
         "Generated conformations",
-        "Single draws from the model, decoder noise included; bonds of uneven length are the detail "
-        "that the latents do not hold.",
+        "Single draws from the model's generator, or without one from its decoder, noise included; bonds of "
+        "uneven length are then the detail that the latents do not hold.",
     ),
     "05_latent_trajectory": (
         "The way through the latent space",
