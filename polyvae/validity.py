@@ -52,8 +52,9 @@ class Limits:
     shape: dict[str, dict[str, float]]
 
     def record(self) -> dict:
-        """All but the bonds, as plain numbers."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)[1:]}
+        """All but the bonds, as plain numbers and lists of them, which a file gives back as they are."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)[1:]}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def pairs(self, n_beads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """All pairs of beads (n_pairs, 2), which of them are bonds, and the least and largest distance of each."""

@@ -39,7 +39,7 @@ LAYERS = {
     "density": 3.7,
     "kinetics": 2,
     "alignment": 3.7,
-    "ensembles": 3.7,
+    "ensembles": 3,
     "generator": 3.8,
     "generate": 4,
     "relax": 3.7,
