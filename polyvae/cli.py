@@ -115,7 +115,7 @@ def run(
             with training_bar("training the generator", "step") as progress:
                 cv = pv.fit_generator(cv, traj, seed=seed, progress=progress)
         else:
-            say("drawing conformations from the decoder, which is rough; --generator trains a better source")
+            say("the decoder draws the conformations, roughly; --generator trains a part that draws them well")
         cv.save(folder / "model.safetensors")
 
         for name in ("COLVAR", "latent.npz"):

@@ -1,5 +1,6 @@
 """Shared by all tests: small data, a small model, and strict JAX."""
 
+import functools
 import os
 from pathlib import Path
 
@@ -33,6 +34,14 @@ def random_rotations(n: int, n_dims: int, rng: np.random.Generator) -> np.ndarra
     q = q * np.sign(np.diagonal(r, axis1=1, axis2=2))[:, None, :]
     q[:, :, 0] *= np.sign(np.linalg.det(q))[:, None]
     return q
+
+
+@functools.cache
+def simulated(name: str) -> pv.Trajectory:
+    """A run of data/: chain2d, chain2d_heldout, chain2d_dense, chain3d or chain3d_heldout."""
+    if name.startswith("chain2d"):
+        return pv.read(DATA / f"{name}.npz")
+    return pv.read(DATA / f"{name}.dcd", topology=DATA / "chain3d.pdb", length_unit="sigma")
 
 
 def chapter(name: str) -> Path:

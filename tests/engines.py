@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import DATA, ideal_chains
+from conftest import DATA, ideal_chains, simulated
 
 import polyvae as pv
 from polyvae.export.common import exact
@@ -36,10 +36,7 @@ def require(engine: str):
 
 def chain(name: str, n_frames: int = 50) -> pv.Trajectory:
     """Frames of data/chain2d or data/chain3d, far apart in time."""
-    if name == "chain2d":
-        traj = pv.read(DATA / "chain2d.npz")
-    else:
-        traj = pv.read(DATA / "chain3d.xtc", topology=DATA / "chain3d.pdb", length_unit="sigma")
+    traj = simulated(name)
     return traj[:: len(traj) // n_frames][:n_frames]
 
 

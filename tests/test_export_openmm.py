@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import DATA
+from conftest import simulated
 from models import untrained
 
 import polyvae as pv
@@ -46,22 +46,13 @@ MODELS = {
 
 
 @functools.cache
-def chain(name: str) -> pv.Trajectory:
-    if not (DATA / "chain2d.npz").exists():
-        pytest.skip("data/ is not here")
-    if name == "chain2d":
-        return pv.read(DATA / "chain2d.npz")
-    return pv.read(DATA / "chain3d.dcd", topology=DATA / "chain3d.pdb", length_unit="sigma")
-
-
-@functools.cache
 def model(name: str, kind: str = "principal axes") -> pv.LatentCV:
-    return untrained(chain(name), featurizer=MODELS[name, kind])
+    return untrained(simulated(name), featurizer=MODELS[name, kind])
 
 
 @functools.cache
 def reference(name: str, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    return by_jax(model(name, kind), every(N_FRAMES, chain(name)))
+    return by_jax(model(name, kind), every(N_FRAMES, simulated(name)))
 
 
 def by_jax(cv, frames) -> tuple[np.ndarray, np.ndarray]:
@@ -88,7 +79,7 @@ def every(n: int, traj: pv.Trajectory) -> np.ndarray:
 @pytest.mark.parametrize("box", BOXES)
 @pytest.mark.parametrize(("name", "kind"), MODELS)
 def test_value_and_gradient_are_those_of_jax(name, kind, box):
-    cv, frames = model(name, kind), every(N_FRAMES, chain(name))
+    cv, frames = model(name, kind), every(N_FRAMES, simulated(name))
     rng = np.random.default_rng(1)
     particles = rng.permutation(cv.n_beads + 4)[: cv.n_beads]  # other particles, and another order
     positions = rng.normal(size=(N_FRAMES, cv.n_beads + 4, 3))
@@ -116,7 +107,7 @@ def test_value_and_gradient_are_those_of_jax(name, kind, box):
 
 def test_units_and_masses():
     """The model in Å, the engine in nm; masses and a reference on a grid go with the model."""
-    frames = chain("chain3d").positions[:200]
+    frames = simulated("chain3d").positions[:200]
     traj = pv.Trajectory(10 * frames, masses=np.linspace(1, 5, 24), length_unit="angstrom")
     cv = untrained(traj, featurizer=pv.Reference(traj[0], pdb_grid=True))
     values, gradients = engine.evaluate_forces(
@@ -176,8 +167,8 @@ def simulation_of(system, start) -> app.Simulation:
 
 def test_a_biased_run_deposits_hills_on_the_cv_of_the_frames_that_it_writes(tmp_path):
     cv, system = model("chain2d", "reference, in-plane"), chain_system()
-    run = metadynamics(cv, system, data=chain("chain2d"))
-    start = SIGMA * in_space(chain("chain2d").positions[:1])[0] * [1, 1, 0]
+    run = metadynamics(cv, system, data=simulated("chain2d"))
+    start = SIGMA * in_space(simulated("chain2d").positions[:1])[0] * [1, 1, 0]
     simulation = simulation_of(system, start)
     simulation.reporters.append(app.DCDReporter(str(tmp_path / "run.dcd"), 50))
     n_hills = 40
@@ -216,7 +207,7 @@ def test_all_latents_are_evaluated_together(monkeypatch):
     monkeypatch.setattr(engine._Joint, "at", counted)
     engine._joint.cache_clear()
     forces = engine.latent_forces(cv, range(12), periodic=False, sigma=SIGMA)
-    frames = SIGMA * in_space(every(4, chain("chain2d")))
+    frames = SIGMA * in_space(every(4, simulated("chain2d")))
     values, _ = engine.evaluate_forces(forces, frames)
     assert engine._joint.cache_info().currsize == 1  # all copies find each other
     assert len(evaluated) == len(frames)
@@ -226,8 +217,8 @@ def test_all_latents_are_evaluated_together(monkeypatch):
 
 def test_a_system_with_its_bias_goes_through_xml_and_another_process(tmp_path):
     cv, system = model("chain2d"), chain_system()
-    metadynamics(cv, system, data=chain("chain2d"))
-    frame = in_space(chain("chain2d").positions[:1])[0]
+    metadynamics(cv, system, data=simulated("chain2d"))
+    frame = in_space(simulated("chain2d").positions[:1])[0]
     bias = system.getForce(system.getNumForces() - 1)
     linear = openmm.CustomCVForce("cv0 - 2 * cv1")
     for k in range(2):
@@ -257,7 +248,7 @@ np.save(folder + "/forces.npy", state.getForces(asNumpy=True)._value)
 
 
 def test_a_periodic_system_is_seen_and_a_barostat_may_change_its_box():
-    cv, frames = model("chain3d", "pair distances"), every(N_FRAMES, chain("chain3d")).astype(float)
+    cv, frames = model("chain3d", "pair distances"), every(N_FRAMES, simulated("chain3d")).astype(float)
     system = openmm.System()
     for _ in range(24):
         system.addParticle(1.0)
@@ -288,10 +279,10 @@ def test_a_periodic_system_is_seen_and_a_barostat_may_change_its_box():
 def test_nothing_global_changes():
     cv = model("chain2d")
     forces = engine.latent_forces(cv, range(12), periodic=False, sigma=SIGMA)
-    engine.evaluate_forces(forces, SIGMA * in_space(chain("chain2d").positions[:1]))
+    engine.evaluate_forces(forces, SIGMA * in_space(simulated("chain2d").positions[:1]))
     assert not jax.config.jax_enable_x64
     assert jnp.ones(1).dtype == np.float32
-    assert cv(chain("chain2d").positions[0]).dtype == np.float32
+    assert cv(simulated("chain2d").positions[0]).dtype == np.float32
 
 
 def test_a_2d_model_says_that_it_ignores_z(caplog):
@@ -300,7 +291,7 @@ def test_a_2d_model_says_that_it_ignores_z(caplog):
 
 
 def test_bias_variables_take_data_or_numbers():
-    cv, data = model("chain2d"), chain("chain2d")
+    cv, data = model("chain2d"), simulated("chain2d")
     z = cv.transform(data)
     variables = engine.bias_variables(cv, range(12), data=data, width=[0.1, 0.2], periodic=False, sigma=SIGMA)
     for k, variable in enumerate(variables):
@@ -313,7 +304,7 @@ def test_bias_variables_take_data_or_numbers():
 
 
 def test_the_bias_from_data_counts_weights_and_needs_a_latent_that_moves():
-    cv, data = model("chain2d"), chain("chain2d")
+    cv, data = model("chain2d"), simulated("chain2d")
     weights = np.r_[np.ones(20), np.zeros(len(data) - 20)]
     found = engine.bias_grid(cv, dataclasses.replace(data, weights=weights))
     np.testing.assert_allclose(found[2], 0.2 * cv.transform(data[:20]).std(axis=0), rtol=1e-5)
@@ -324,7 +315,7 @@ def test_the_bias_from_data_counts_weights_and_needs_a_latent_that_moves():
 
 def test_three_latents_get_a_grid_that_openmm_can_hold_and_four_are_refused(tmp_path):
     """A hill costs a spline over the whole grid: with five points a width it took 40 s in three dimensions."""
-    data = chain("chain2d")
+    data = simulated("chain2d")
     three, four = (untrained(data, latent_dim=n) for n in (3, 4))
     variables = engine.bias_variables(three, range(12), data=data, periodic=False, sigma=SIGMA)
     for variable in variables:
@@ -387,7 +378,7 @@ def test_models_that_no_engine_can_run(tmp_path):
     with pytest.raises(pv.InputError, match="needs a CV of positions"):
         engine.export(fitted, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    cv = untrained(pv.Trajectory(chain("chain3d").positions[:9], length_unit="nm"))
+    cv = untrained(pv.Trajectory(simulated("chain3d").positions[:9], length_unit="nm"))
     with pytest.raises(pv.InputError, match="this one is in nm; leave it out"):
         engine.latent_forces(cv, range(24), periodic=False, sigma=1.0)
 
@@ -395,7 +386,7 @@ def test_models_that_no_engine_can_run(tmp_path):
 @pytest.mark.parametrize(("name", "atoms"), [("chain2d", None), ("chain3d", list(range(25, 1, -1)))])
 def test_the_exported_script_runs_as_it_is(tmp_path, name, atoms):
     out = tmp_path / "out"
-    engine.export(model(name), out, data=chain(name), atoms=atoms)
+    engine.export(model(name), out, data=simulated(name), atoms=atoms)
     words = [sys.executable, "-W", "error::UserWarning", str(out / "biased_run.py"), "1500"]
     said = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert said.returncode == 0, said.stderr

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import DATA, ideal_chains
+from conftest import ideal_chains, simulated
 from models import untrained
 
 import polyvae as pv
@@ -100,19 +100,11 @@ def in_another_process(code: str, *arguments) -> list[float]:
     return [float(word) for word in said.stdout.split()]
 
 
-def data(name: str) -> pv.Trajectory:
-    if not (DATA / "chain2d.npz").exists():
-        pytest.skip("data/ is not here")
-    if name == "chain2d":
-        return pv.read(DATA / "chain2d.npz")
-    return pv.read(DATA / "chain3d.dcd", topology=DATA / "chain3d.pdb", length_unit="sigma")
-
-
 @pytest.mark.skipif(not HERE, reason=ABSENT)
 @pytest.mark.parametrize("name", ["chain2d", "chain3d"])
 @pytest.mark.parametrize("kind", [pv.PrincipalAxes, pv.Reference, pv.PairDistances])
 def test_value_and_gradient_in_pysages(tmp_path, name, kind):
-    traj, featurizer = data(name), kind()
+    traj, featurizer = simulated(name), kind()
     untrained(traj, featurizer=featurizer).save(tmp_path / "model.safetensors")
     np.save(tmp_path / "frames.npy", traj.positions[:: len(traj) // 50][:50].astype(float))
     value, gradient = in_another_process(COMPARE, tmp_path / "model.safetensors", tmp_path / "frames.npy")
@@ -122,7 +114,7 @@ def test_value_and_gradient_in_pysages(tmp_path, name, kind):
 
 @pytest.mark.skipif(not (HERE and importlib.util.find_spec("ase")), reason=ABSENT)
 def test_a_biased_run_in_pysages_with_ase(tmp_path):
-    untrained(data("chain3d"), featurizer=pv.Reference()).save(tmp_path / "model.safetensors")
+    untrained(simulated("chain3d"), featurizer=pv.Reference()).save(tmp_path / "model.safetensors")
     n_hills, error = in_another_process(BIASED, tmp_path / "model.safetensors")
     assert n_hills >= 9
     assert error <= 1e-10
@@ -133,7 +125,7 @@ def test_a_biased_run_in_pysages_with_ase(tmp_path):
 def test_the_exported_script_runs_as_it_is(tmp_path, name, unit):
     """On beads in another order among other particles; `--check` agrees too."""
     out, model = tmp_path / "out", tmp_path / "model.safetensors"
-    traj = dataclasses.replace(data(name), length_unit=unit)
+    traj = dataclasses.replace(simulated(name), length_unit=unit)
     cv = untrained(traj)
     cv.save(model)
     atoms = list(range(cv.n_beads + 1, 1, -1))

@@ -3,7 +3,6 @@
 import ast
 import re
 
-import pytest
 from conftest import DATA, ROOT
 
 README = (ROOT / "README.md").read_text() if (ROOT / "README.md").exists() else ""
@@ -24,8 +23,6 @@ def test_ci_runs_exactly_the_readmes_test_command():
 
 def test_the_api_example_runs(tmp_path, monkeypatch):
     (code,) = blocks("python")
-    if not (DATA / "chain3d.xtc").exists():
-        pytest.skip("data/ is not here")
     code = code.replace('"data/', f'"{DATA}/').replace("seed=0)", "seed=0, epochs=3)")
     assert 10 <= len([line for line in ast.unparse(ast.parse(code)).splitlines() if line]) <= 15
     monkeypatch.chdir(tmp_path)

@@ -9,20 +9,18 @@ most 8.7 and 8.1. `chain2d_dense` likewise 0 with `Reference()`.
 """
 
 import functools
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import chapter, simulated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import polyvae as pv
 from polyvae import alignment, geometry
 
-ROOT = Path(__file__).parents[2]
-SEED = ROOT.parent / "shared" / "seed"
 N_BEADS = 12
 FEATURIZERS = {
     "PrincipalAxes": pv.PrincipalAxes(),
@@ -225,13 +223,6 @@ def test_a_rotation_of_the_chain_turns_gradients_with_it(n_dims):
             assert (np.abs(torque - np.swapaxes(torque, 2, 3)) < 1e-9 * scale[..., None]).all()
 
 
-def chapter(name):
-    path = SEED / f"{name}.npz"
-    if not path.exists():
-        pytest.skip(f"{path} is not here; it comes with the book chapter")
-    return pv.Trajectory(np.load(path)["arr"])
-
-
 @pytest.mark.parametrize(
     ("name", "featurizer", "most_jumps", "most_variance"),
     [
@@ -242,7 +233,7 @@ def chapter(name):
     ],
 )
 def test_jumps_and_variance_on_the_chapters_trajectories(name, featurizer, most_jumps, most_variance):
-    traj = chapter(name)
+    traj = pv.Trajectory(np.load(chapter(f"{name}.npz"))["arr"])
     featurizer = featurizer.fit(traj)
     found = alignment.jumps(traj, featurizer)
     features = np.asarray(jax.jit(jax.vmap(featurizer))(traj.positions), np.float64)
@@ -254,7 +245,7 @@ def test_jumps_and_variance_on_the_chapters_trajectories(name, featurizer, most_
 
 
 def test_the_check_finds_the_flipping_axis_and_names_the_cure():
-    traj = chapter("paths")
+    traj = pv.Trajectory(np.load(chapter("paths.npz"))["arr"])
     report = alignment.check_alignment(traj, pv.PrincipalAxes(sign="none").fit(traj))
     print(report.message)
     assert report.jumps.count >= 1
@@ -267,10 +258,7 @@ def test_the_check_finds_the_flipping_axis_and_names_the_cure():
 
 
 def test_chain2d_dense_does_not_jump_on_its_mean():
-    path = ROOT / "data" / "chain2d_dense.npz"
-    if not path.exists():
-        pytest.skip(f"{path} is not here; data/simulate.py makes it")
-    traj = pv.Trajectory(np.load(path)["arr"])
+    traj = simulated("chain2d_dense")
     counts = {
         alignment.describe(f): alignment.jumps(traj, f.fit(traj)).count
         for f in (pv.Reference(), pv.PrincipalAxes())

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import DATA, chapter
+from conftest import chapter, simulated
 from jax.example_libraries import optimizers
 from scipy.stats import wasserstein_distance
 
@@ -37,10 +37,7 @@ MEASURES = ("bond", "angle", "rg", "end_to_end", "pairs")
 @functools.cache
 def runs(case: str) -> tuple[pv.Trajectory, pv.Trajectory]:
     """The training run and the independent one."""
-    if case == "chain2d":
-        return pv.read(DATA / "chain2d.npz"), pv.read(DATA / "chain2d_heldout.npz")
-    options = {"topology": DATA / "chain3d.pdb", "length_unit": "sigma"}
-    return tuple(pv.read(DATA / f"chain3d{name}.dcd", **options) for name in ("", "_heldout"))
+    return simulated(case), simulated(f"{case}_heldout")
 
 
 @functools.cache

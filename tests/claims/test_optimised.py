@@ -8,30 +8,25 @@
 The short form takes the smallest Rg of chain2d from few starts; the rest is slow. Run with `-s` for the figures.
 """
 
+import contextlib
 import ctypes
 import functools
 import itertools
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import DATA, chapter
+from conftest import chapter, simulated
 from engines import chain_simulation, require
 
 import polyvae as pv
+from polyvae.export.colvars import load_lammps
 
 FEW = {"n_starts": 8, "steps": 200, "refine_steps": 700}
 
 
 @functools.lru_cache
 def model(name: str):
-    if name == "chain2d":
-        traj = pv.read(DATA / "chain2d.npz", length_unit="sigma")
-    elif name == "chain3d":
-        traj = pv.read(DATA / "chain3d.xtc", topology=DATA / "chain3d.pdb", length_unit="sigma")
-    else:
-        traj = pv.read(chapter("long_paths.npz"), length_unit="sigma")
+    traj = pv.read(chapter("long_paths.npz")) if name == "long_paths" else simulated(name)
     return traj, pv.fit(traj, seed=0)
 
 
@@ -68,15 +63,9 @@ def check_holds_in_lammps(name: str, x: np.ndarray) -> None:
     require("lammps")
     simulate = chain_simulation()
     chain = {"chain2d": simulate.FLAT, "chain3d": simulate.SOLID}[name]
-    mpi = Path(sys.prefix) / "lib" / "libmpi.so.12"
-    if mpi.exists():
-        ctypes.CDLL(str(mpi), mode=ctypes.RTLD_GLOBAL)
-    from lammps import lammps
-
     start = np.zeros((chain.beads, 3))
     start[:, : chain.dims] = x - x.mean(axis=0)
-    engine = lammps(cmdargs=["-log", "none", "-screen", "none"])
-    try:
+    with contextlib.closing(load_lammps()(cmdargs=["-log", "none", "-screen", "none"])) as engine:
         engine.commands_list(
             [*simulate.setup_commands(chain, 1), "unfix move", "unfix bath", "set group all image 0 0 0"]
         )
@@ -85,8 +74,6 @@ def check_holds_in_lammps(name: str, x: np.ndarray) -> None:
         for _ in range(10):
             engine.command("minimize 0 0 100 100000")
             radii.append(rg(np.array(engine.gather("c_unwrapped", 1, 3)).reshape(-1, 3)))
-    finally:
-        engine.close()
     ratios = np.array(radii) / rg(start)
     print(f"{name}: Rg in LAMMPS, of that before: {ratios[0]:.3f} after 100 steps, {ratios[-1]:.3f} after 1,000")
     assert ratios.min() >= 0.9
