@@ -1,13 +1,10 @@
 """polyvae: collective variables from finished MD runs."""
 
-from polyvae.check import check_vae
-from polyvae.cv import LatentCV, fit, load
+from polyvae.cv.generator import fit_generator
+from polyvae.cv.latent import LatentCV, fit, load
 from polyvae.errors import InputError
-from polyvae.featurize import PairDistances, PrincipalAxes, Reference
-from polyvae.fitted import FittedVAE
-from polyvae.generate import sample
-from polyvae.generator import fit_generator
-from polyvae.geometry import (
+from polyvae.features.featurizers import PairDistances, PrincipalAxes, Reference
+from polyvae.geometry.shape import (
     acylindricity,
     asphericity,
     contacts,
@@ -15,21 +12,24 @@ from polyvae.geometry import (
     radius_of_gyration,
     shape_anisotropy,
 )
+from polyvae.geometry.superposition import rmsd
 from polyvae.io.colvar import write_colvar
-from polyvae.io.read import read, stream
-from polyvae.io.write import write
-from polyvae.likelihood import Bernoulli, Categorical, Gaussian
-from polyvae.optimize import Optimum, optimize
-from polyvae.paths import LatentPath, interpolate, latent_grid
-from polyvae.prepared import fit_vae
-from polyvae.project import project
-from polyvae.relax import Relaxed, chain_energy, relax
-from polyvae.score import score
-from polyvae.sources import Stream, as_trajectory
-from polyvae.superposition import rmsd
-from polyvae.sweep import Sweep, sweep
-from polyvae.trajectory import Trajectory
-from polyvae.validity import Check, Limits, check_conformations
+from polyvae.io.reading import read, stream
+from polyvae.io.writing import write
+from polyvae.measures.limits import Check, Limits, check_conformations
+from polyvae.tasks.optimization import Optimum, optimize
+from polyvae.tasks.paths import LatentPath, interpolate, latent_grid
+from polyvae.tasks.projection import project
+from polyvae.tasks.relaxation import Relaxed, chain_energy, relax
+from polyvae.tasks.sampling import sample
+from polyvae.tasks.scoring import score
+from polyvae.tasks.sweeps import Sweep, sweep
+from polyvae.trajectory.record import Trajectory
+from polyvae.trajectory.stream import Stream, as_trajectory
+from polyvae.vae.check import check_vae
+from polyvae.vae.fitting import fit_vae
+from polyvae.vae.likelihood import Bernoulli, Categorical, Gaussian
+from polyvae.vae.model import FittedVAE
 
 __all__ = [
     "Bernoulli",

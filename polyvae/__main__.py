@@ -1,5 +1,5 @@
 """`python -m polyvae`."""
 
-from polyvae.cli import main
+from polyvae.app.cli import main
 
 main()

@@ -11,12 +11,12 @@ from MDAnalysis.analysis.backends import BackendMultiprocessing
 from MDAnalysis.analysis.base import AnalysisBase
 from MDAnalysis.analysis.results import ResultsGroup
 
-from polyvae.assemble import Assembler
-from polyvae.cv import LatentCV
+from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
-from polyvae.molecules import box_vectors
-from polyvae.sources import atoms_of
-from polyvae.trajectory import unit_factor
+from polyvae.trajectory.assembly import Assembler
+from polyvae.trajectory.molecules import box_vectors
+from polyvae.trajectory.record import unit_factor
+from polyvae.trajectory.stream import atoms_of
 
 log = logging.getLogger(__name__)
 

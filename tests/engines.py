@@ -15,8 +15,8 @@ from conftest import DATA, ideal_chains, simulated
 
 import polyvae as pv
 from polyvae.export.common import exact
-from polyvae.likelihood import Gaussian
-from polyvae.vae import VAE
+from polyvae.vae.likelihood import Gaussian
+from polyvae.vae.network import VAE
 
 INSTALL = {
     "plumed": "pip install --no-deps hillclimber==0.1.8",

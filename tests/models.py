@@ -9,9 +9,9 @@ import numpy as np
 from scipy import stats
 
 import polyvae as pv
-from polyvae.checkpoint import digest
-from polyvae.likelihood import Gaussian
-from polyvae.vae import VAE
+from polyvae.vae.checkpoint import digest
+from polyvae.vae.likelihood import Gaussian
+from polyvae.vae.network import VAE
 
 
 def untrained(traj: pv.Trajectory, latent_dim: int = 2, seed: int = 0, featurizer=None) -> pv.LatentCV:

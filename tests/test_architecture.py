@@ -1,6 +1,7 @@
-"""The layers import downwards only, and importing the package costs and changes little."""
+"""Folders import downwards only, and importing the package costs and changes little."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -11,57 +12,25 @@ import polyvae
 
 PACKAGE = Path(polyvae.__file__).parent
 
-LAYERS = {
-    "errors": -1,
-    "files": 0,
-    "trajectory": 0,
-    "molecules": 0.1,
-    "survey": 0,
-    "assemble": 0.3,
-    "sources": 0.6,  # records from what people hold in memory
-    "linalg": 0,
-    "geometry": 1,
-    "superposition": 1.5,
-    "embedding": 1.5,
-    "likelihood": 1,
-    "featurize": 2,
-    "vae": 2,
-    "batches": 0,
-    "bound": 2.5,
-    "train": 3,
-    "checkpoint": 3,
-    "modelfile": 3,
-    "diffusion": 3.1,
-    "fitted": 3.2,
-    "prepared": 3.3,
-    "validity": 3.4,
-    "cv": 3.5,
-    "density": 3.7,
-    "kinetics": 2,
-    "alignment": 3.7,
-    "ensembles": 3,
-    "generator": 3.8,
-    "generate": 4,
-    "relax": 3.7,
-    "paths": 4,
-    "optimize": 4,
-    "score": 4,
-    "sweep": 4.5,
-    "check": 4,
-    "io": "edge",
-    "project": "use",
-    "mdanalysis": "use",  # the plug-in, which polyvae itself never imports
-    "export": "use",  # a model inside engines, which the core never imports
-    "plot": "top",
-    "report": "top",
-    "page": "top",
-    "cli": "top",
-    "options": "top",
-    "console": "top",
-    "conformations": "top",
-    "__main__": "top",
-    "__init__": "top",
-}
+# From the ground up: a module imports from floors below its own, and from its own folder.
+FLOORS = [
+    ["errors"],
+    ["batches", "files"],
+    ["geometry", "trajectory"],
+    ["features", "measures", "io"],
+    ["vae"],
+    ["cv"],
+    ["export", "mdanalysis"],
+    ["tasks"],
+    ["plot"],
+    ["app"],
+    ["__init__", "__main__"],
+]
+FLOOR = {name: k for k, names in enumerate(FLOORS) for name in names}
+# The arithmetic, which knows records and no files: only what people call reads and writes.
+NO_FILES = {"geometry", "trajectory", "features", "measures", "vae", "cv"}
+# Tasks stand side by side; only a sweep is many models scored.
+BESIDE = {("tasks.sweeps", "tasks.scoring")}
 HEAVY = ("mdtraj", "MDAnalysis", "matplotlib", "typer", "tqdm")
 HEAVY += ("openmm", "pysages", "plumed", "lammps", "polyvae.export")
 
@@ -70,8 +39,13 @@ def modules():
     return sorted(PACKAGE.rglob("*.py"))
 
 
-def layer_of(path: Path):
-    return LAYERS[path.relative_to(PACKAGE).parts[0].removesuffix(".py")]
+def name_of(path: Path) -> str:
+    """`cv.latent` of polyvae/cv/latent.py, `cv` of polyvae/cv/__init__.py."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path) for path in modules()}
 
 
 def imports(path: Path):
@@ -83,11 +57,10 @@ def imports(path: Path):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             assert all(alias.name != "*" for alias in node.names), f"{path}: star import"
-            names = (
-                [f"{node.module}.{alias.name}" for alias in node.names]
-                if node.module == "polyvae"
-                else [node.module]
-            )
+            package = node.module.removeprefix("polyvae").removeprefix(".")
+            inside = [f"{package}.{alias.name}".removeprefix(".") for alias in node.names]
+            names = [f"polyvae.{name}" for name in inside if name in MODULES]
+            names += [node.module] * (len(names) < len(node.names))
         else:
             continue
         for name in names:
@@ -96,24 +69,43 @@ def imports(path: Path):
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_point_down(path):
-    here = layer_of(path)
+    here = name_of(path)
+    folder = here.split(".")[0]
     for name, top_level in imports(path):
-        if name.split(".")[0] in HEAVY and here != "top" and path.name != "mdanalysis.py":
-            assert not top_level, f"{path.name} loads {name} when polyvae is imported"
-        if not name.startswith("polyvae") or here == "top":
+        if name.split(".")[0] in HEAVY and folder not in ("plot", "app", "mdanalysis"):
+            assert not top_level, f"{here} loads {name} when polyvae is imported"
+        if not name.startswith("polyvae.") or folder == "__main__":
             continue
-        there = LAYERS[name.split(".")[1]]
-        assert there != "top", f"{path.name} imports {name}"
-        if here == "use":
+        there = name.removeprefix("polyvae.")
+        below = there.split(".")[0]
+        if below == folder:
+            allowed = folder != "tasks" or (here, there) in BESIDE
+            assert allowed, f"{here} imports {there}: tasks stand side by side"
             continue
-        if here == "edge":
-            records = isinstance(there, int | float) and there < 1
-            assert there == "edge" or records, f"{path.name} imports {name}: readers and writers know records only"
-        else:
-            assert isinstance(there, int | float), (
-                f"{path.name} imports {name}: the core reads and writes no files"
-            )
-            assert there < here, f"{path.name} (layer {here}) imports {name} (layer {there})"
+        assert FLOOR[below] < FLOOR[folder], f"{here} (floor {FLOOR[folder]}) imports {there} ({FLOOR[below]})"
+        assert not (folder in NO_FILES and below == "io"), f"{here} imports {there}: it reads and writes no files"
+
+
+def test_no_import_goes_in_a_circle():
+    """At the top level; what a function imports when it runs cannot."""
+    graph = {
+        name_of(path): {name.removeprefix("polyvae.") for name, top in imports(path) if top and "polyvae." in name}
+        for path in modules()
+        if path.name != "__init__.py"
+    }
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_the_top_of_the_package_is_short():
+    names = {path.relative_to(PACKAGE).parts[0] for path in modules()}
+    assert names == {name + (".py" if (PACKAGE / f"{name}.py").exists() else "") for name in FLOOR}
+    assert sum(name.endswith(".py") for name in names) <= 10
+
+
+def test_every_folder_says_what_it_is():
+    for folder in {path.parent for path in modules()}:
+        docstring = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+        assert docstring, f"{folder} has no sentence that says what it holds"
 
 
 def test_modules_stay_small():

@@ -34,7 +34,7 @@ def test_the_api_example_runs(tmp_path, monkeypatch):
 def test_every_verb_is_in_the_table_and_has_an_example():
     from typer.main import get_command
 
-    from polyvae.cli import app
+    from polyvae.app.cli import app
 
     verbs = get_command(app).commands
     assert set(re.findall(r"^\| `polyvae (\w+)", README, flags=re.MULTILINE)) == set(verbs)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from polyvae.cv import LatentCV
+from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.export.common import atom_numbers, exact, ranges
-from polyvae.io.read import read, stream
+from polyvae.io.reading import read, stream
 from polyvae.io.topology import read_topology
 
 # By the name on the command line: the module, and the number that its engine gives to the first atom.

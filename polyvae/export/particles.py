@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from polyvae.cv import LatentCV
+from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
-from polyvae.molecules import spanning_tree
-from polyvae.trajectory import LENGTH_UNITS, unit_factor
+from polyvae.trajectory.molecules import spanning_tree
+from polyvae.trajectory.record import LENGTH_UNITS, unit_factor
 
 log = logging.getLogger(__name__)
 

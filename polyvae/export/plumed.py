@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from polyvae.cv import LatentCV
+from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.export import plumed_vectors
 from polyvae.export.common import (
@@ -24,10 +24,10 @@ from polyvae.export.common import (
     walk,
     write_readme,
 )
-from polyvae.featurize import PairDistances
+from polyvae.features.featurizers import PairDistances
 from polyvae.files import replacing_folder
-from polyvae.molecules import spanning_tree
-from polyvae.superposition import round_to_grid
+from polyvae.geometry.superposition import round_to_grid
+from polyvae.trajectory.molecules import spanning_tree
 
 CHECKED = "PLUMED 2.11 (the kernel in the hillclimber 0.1.8 wheel)"
 UNITS = {"nm": "UNITS LENGTH=nm", "angstrom": "UNITS LENGTH=A", "sigma": "UNITS NATURAL"}

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from polyvae.cv import LatentCV
+from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.export.common import digits, encoder_layers, ranges
-from polyvae.featurize import PairDistances, PrincipalAxes
+from polyvae.features.featurizers import PairDistances, PrincipalAxes
 
 _VARIABLES = "abcdfghijk"  # no "e", which is a number to PLUMED's parser
 _ONE = "vae_one"  # an unused argument where all others may be 0, for PLUMED then leaves out the derivative

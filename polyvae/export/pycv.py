@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from polyvae.cv import LatentCV
+from polyvae.cv.latent import LatentCV
 from polyvae.export import plumed
 from polyvae.export.common import atom_numbers, ranges, statistics, write_readme
 from polyvae.files import replacing_folder
@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 import plumedCommunications
 
-from polyvae.cv import load_cv
+from polyvae.cv.latent import load_cv
 from polyvae.export.common import exact
 
 cv = load_cv(Path(__file__).with_name("model.safetensors"))

@@ -14,7 +14,7 @@ from string import Template
 
 import numpy as np
 
-from polyvae.cv import LatentCV, load_cv
+from polyvae.cv.latent import LatentCV, load_cv
 from polyvae.errors import InputError
 from polyvae.export.common import bias_grid, statistics, write_readme
 from polyvae.export.particles import length_factor, particle_numbers

@@ -8,7 +8,7 @@ import numpy as np
 
 from polyvae.errors import InputError
 from polyvae.io.frames import Frames, short
-from polyvae.trajectory import LENGTH_UNITS
+from polyvae.trajectory.record import LENGTH_UNITS
 
 _PER_FRAME = {"time": (), "box": (3, 3), "weights": (), "origin": (2,)}  # shape of each frame's
 _EXTRAS = ("masses", "bonds", "names", "segments")

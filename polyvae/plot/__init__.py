@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from polyvae.cv import LatentCV
+from polyvae.cv.latent import LatentCV
 from polyvae.files import replacing
-from polyvae.optimize import Optimum
 from polyvae.plot.chains import optimum_structures, overlay, side_by_side, structure, structures
 from polyvae.plot.choosing import sweep
 from polyvae.plot.curves import marginals, optimization, training
 from polyvae.plot.latent import latent_trajectory, latent_values
 from polyvae.plot.style import label_length, styled
-from polyvae.trajectory import Trajectory
+from polyvae.tasks.optimization import Optimum
+from polyvae.trajectory.record import Trajectory
 
 __all__ = [
     "CAPTIONS",

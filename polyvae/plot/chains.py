@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from polyvae import geometry
-from polyvae.optimize import Optimum
 from polyvae.plot.style import ALONG, UNIT_SYMBOLS, canvas, digits, evenly, label_length, limits_of, styled
-from polyvae.trajectory import chain_bonds
+from polyvae.tasks.optimization import Optimum
+from polyvae.trajectory.record import chain_bonds
 
 
 @styled

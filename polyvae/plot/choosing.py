@@ -3,7 +3,7 @@
 import numpy as np
 
 from polyvae.plot.style import ALONG, NEUTRAL, canvas, evenly, styled
-from polyvae.sweep import Sweep
+from polyvae.tasks.sweeps import Sweep
 
 LABELS = {
     "bound": "bound on log p (nats a frame)",

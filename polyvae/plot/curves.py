@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from polyvae.optimize import Optimum
 from polyvae.plot.style import DATA, MODEL, NEUTRAL, UNIT_SYMBOLS, canvas, digits, label_length, styled
+from polyvae.tasks.optimization import Optimum
 
 _PARTNERS = (1, 3, 5, 7)
 

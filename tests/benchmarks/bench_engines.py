@@ -26,7 +26,7 @@ from common import side_by_side
 import polyvae as pv
 from polyvae.errors import InputError
 from polyvae.export import write
-from polyvae.vae import VAE
+from polyvae.vae.network import VAE
 
 WIDTHS = (32, 64, 256)
 Runs = tuple[Callable[[int], None], Callable[[int], None]]

@@ -41,7 +41,7 @@ def write_dcd(path: pathlib.Path, n_frames: int) -> None:
 # The kernel's figure for a child that has ended counts the parent's memory at the fork too; this one does not.
 CHILD = """
 import atexit, re, sys
-from polyvae.cli import main
+from polyvae.app.cli import main
 atexit.register(lambda: print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]))
 main(sys.argv[1:])
 """

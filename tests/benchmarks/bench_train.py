@@ -29,8 +29,8 @@ from common import side_by_side
 from jax.example_libraries import optimizers
 
 import polyvae as pv
-from polyvae import train as training
-from polyvae.vae import VAE
+from polyvae.vae import training
+from polyvae.vae.network import VAE
 
 CHAPTER = Path(__file__).resolve().parents[3] / "shared" / "seed" / "long_paths.npz"
 HIDDEN = (256, 256, 256)

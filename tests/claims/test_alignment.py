@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import polyvae as pv
-from polyvae import alignment, geometry
+from polyvae import geometry
+from polyvae.features import continuity
 
 N_BEADS = 12
 FEATURIZERS = {
@@ -235,10 +236,10 @@ def test_a_rotation_of_the_chain_turns_gradients_with_it(n_dims):
 def test_jumps_and_variance_on_the_chapters_trajectories(name, featurizer, most_jumps, most_variance):
     traj = pv.Trajectory(np.load(chapter(f"{name}.npz"))["arr"])
     featurizer = featurizer.fit(traj)
-    found = alignment.jumps(traj, featurizer)
+    found = continuity.jumps(traj, featurizer)
     features = np.asarray(jax.jit(jax.vmap(featurizer))(traj.positions), np.float64)
     variance = features.var(axis=0).sum()
-    print(f"{name}, {alignment.describe(featurizer)}: {found.count} jumps, variance {variance:.2f}")
+    print(f"{name}, {continuity.describe(featurizer)}: {found.count} jumps, variance {variance:.2f}")
     assert found.n_steps == 2047
     assert found.count <= most_jumps
     assert most_variance is None or variance <= most_variance
@@ -246,13 +247,13 @@ def test_jumps_and_variance_on_the_chapters_trajectories(name, featurizer, most_
 
 def test_the_check_finds_the_flipping_axis_and_names_the_cure():
     traj = pv.Trajectory(np.load(chapter("paths.npz"))["arr"])
-    report = alignment.check_alignment(traj, pv.PrincipalAxes(sign="none").fit(traj))
+    report = continuity.check_alignment(traj, pv.PrincipalAxes(sign="none").fit(traj))
     print(report.message)
     assert report.jumps.count >= 1
     assert report.better == "Reference()"
     assert "PrincipalAxes(sign='none') jumps at" in report.message
     assert "Reference() does not" in report.message
-    quiet = alignment.check_alignment(traj, pv.Reference().fit(traj))
+    quiet = continuity.check_alignment(traj, pv.Reference().fit(traj))
     assert quiet.message is quiet.better is None
     assert quiet.alternatives == {}
 
@@ -260,7 +261,7 @@ def test_the_check_finds_the_flipping_axis_and_names_the_cure():
 def test_chain2d_dense_does_not_jump_on_its_mean():
     traj = simulated("chain2d_dense")
     counts = {
-        alignment.describe(f): alignment.jumps(traj, f.fit(traj)).count
+        continuity.describe(f): continuity.jumps(traj, f.fit(traj)).count
         for f in (pv.Reference(), pv.PrincipalAxes())
     }
     print(f"chain2d_dense, {traj.n_frames} frames: jumps {counts}")
@@ -277,34 +278,34 @@ def flipping(segments=None):
 
 def test_jumps_are_counted_within_segments_only_and_in_units_of_size():
     traj, featurizer = flipping(), pv.PrincipalAxes(mirror=True)
-    found = alignment.jumps(traj, featurizer)
+    found = continuity.jumps(traj, featurizer)
     assert found.frames.tolist() == [50]
     assert found.n_steps == 99
     assert found.aligned[49] > 5 * found.superposed[49] + found.floor
-    assert alignment.jump_fraction(traj, featurizer) == found.fraction == 1 / 99
-    across = alignment.jumps(flipping((50, 50)), featurizer)
+    assert continuity.jump_fraction(traj, featurizer) == found.fraction == 1 / 99
+    across = continuity.jumps(flipping((50, 50)), featurizer)
     assert (across.count, across.n_steps) == (0, 98)
-    beside = alignment.jumps(flipping((51, 49)), featurizer)
+    beside = continuity.jumps(flipping((51, 49)), featurizer)
     assert (beside.count, beside.n_steps) == (1, 98)
-    singles = alignment.jumps(flipping((1,) * 100), featurizer)
+    singles = continuity.jumps(flipping((1,) * 100), featurizer)
     assert (singles.fraction, singles.n_steps) == (0, 0)
-    again = alignment.jumps(pv.Trajectory(traj.positions * 1000), featurizer)
+    again = continuity.jumps(pv.Trajectory(traj.positions * 1000), featurizer)
     assert again.frames.tolist() == [50]
     assert again.floor == pytest.approx(1000 * found.floor)
-    assert alignment.jumps(traj, pv.PrincipalAxes()).count == 0
+    assert continuity.jumps(traj, pv.PrincipalAxes()).count == 0
 
 
 def test_margins_point_at_the_frames_that_jump():
     traj = flipping()
-    margins = alignment.margins(traj, pv.PrincipalAxes(mirror=True))
+    margins = continuity.margins(traj, pv.PrincipalAxes(mirror=True))
     assert set(margins) == {"eigenvalue_gap", "chain_moment"}
     assert margins["chain_moment"].shape == (100,)
     assert set(np.argsort(margins["chain_moment"])[:2].tolist()) == {49, 50}
     assert margins["eigenvalue_gap"].min() > 0.1
-    assert set(alignment.margins(traj, pv.Reference().fit(traj))) == {"rotation"}
-    without_sign = alignment.margins(traj, pv.PrincipalAxes(reversal=True, sign="none"))
+    assert set(continuity.margins(traj, pv.Reference().fit(traj))) == {"rotation"}
+    without_sign = continuity.margins(traj, pv.PrincipalAxes(reversal=True, sign="none"))
     assert set(without_sign) == {"eigenvalue_gap", "reversal"}
-    assert alignment.margins(traj, pv.PairDistances().fit(traj)) == {}
+    assert continuity.margins(traj, pv.PairDistances().fit(traj)) == {}
 
 
 def test_frames_turn_with_the_chain():

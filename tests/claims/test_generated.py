@@ -27,8 +27,8 @@ from jax.example_libraries import optimizers
 from scipy.stats import wasserstein_distance
 
 import polyvae as pv
-from polyvae.ensembles import ensemble_distances, pair_distances, shape_measures
-from polyvae.trajectory import chain_bonds
+from polyvae.measures.ensembles import ensemble_distances, pair_distances, shape_measures
+from polyvae.trajectory.record import chain_bonds
 
 N = 10_000
 MEASURES = ("bond", "angle", "rg", "end_to_end", "pairs")

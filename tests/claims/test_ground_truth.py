@@ -14,7 +14,7 @@ import numpy as np
 from scipy import stats
 
 import polyvae as pv
-from polyvae.bound import importance_weighted_bound
+from polyvae.vae.bound import importance_weighted_bound
 
 
 def test_linear_vae():

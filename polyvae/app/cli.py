@@ -1,0 +1,450 @@
+"""The command line: one verb a step, and `run` for all of them."""
+
+import csv
+import math
+import re
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import polyvae as pv
+from polyvae.app import conformations
+from polyvae.app.console import (
+    command_line,
+    fail,
+    frame_bar,
+    notes,
+    one_line,
+    print_model,
+    print_optimum,
+    print_scores,
+    print_sweep,
+    print_trajectory,
+    say,
+    training_bar,
+)
+from polyvae.app.options import (
+    EXPORTING,
+    FEATURIZERS,
+    MAKING,
+    OBJECTIVES,
+    ONE_MODEL,
+    READING,
+    TRAINING,
+    Files,
+    Force,
+    Generator,
+    Lag,
+    Model,
+    Objective,
+    Seed,
+    Weights,
+    as_the_model,
+    for_reading,
+    for_training,
+    known,
+    numbers,
+    read_weights,
+    takes,
+)
+from polyvae.cv.latent import load_cv
+from polyvae.errors import InputError
+from polyvae.export import TARGETS, export_files
+from polyvae.files import check_output, refuse_inputs, replacing, replacing_folder, write_json
+from polyvae.io.colvar import check_table_name
+from polyvae.io.writing import WRITERS
+from polyvae.trajectory.stream import weighted
+
+app = typer.Typer(
+    help="Collective variables from finished MD runs: train a VAE on a trajectory, project, generate, optimise.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+_HELD_FRAMES = 200_000
+_RUN_RESULTS = ("model.safetensors", "COLVAR", "latent.npz", "generated.*", "optimized.pdb", "scores.json",
+                "report.html", "figures/*")  # fmt: skip
+_SWEEP_RESULTS = ("models.csv", "summary.json", "sweep.png", "best.safetensors")
+_QUICK = {"steps": 1000, "n_starts": 8, "refine_steps": 700}
+
+
+@app.callback()
+def _options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error; anywhere on the line.")
+    ] = False,
+):
+    pass
+
+
+@app.command()
+@takes(model=ONE_MODEL, training=TRAINING, reading=READING)
+def run(
+    files: Files,
+    model: dict,
+    training: dict,
+    reading: dict,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("polyvae-out"),
+    quick: Annotated[bool, typer.Option("--quick", help="Short training and search, to try things out.")] = False,
+    generator: Generator = False,
+    force: Force = False,
+):
+    """The whole job: train, project, generate, optimise Rg, score, draw and report.
+
+    Example: polyvae run run.xtc --top chain.pdb --unit sigma --out out
+    """
+    from polyvae.app.report import write_report
+    from polyvae.plot import save_figures
+
+    inputs = [*files, reading["topology"], training["weights"]]
+    training, seed = for_training(training), model["seed"]
+    with replacing_folder(out, force=force, results=_RUN_RESULTS, inputs=inputs) as folder:
+        traj = _read(files, reading)
+        if (weights := training.pop("weights")) is not None:  # for all that follows, and not for training alone
+            traj = weighted(traj, weights)
+        if quick and training["epochs"] is None:
+            n_batches = max(1, int(traj.n_frames * (1 - training["validation"])) // training["batch_size"])
+            training["epochs"] = math.ceil(_QUICK["steps"] / n_batches)
+        with training_bar("training") as progress:
+            cv = pv.fit(traj, **model, **training, progress=progress)
+        if generator:
+            with training_bar("training the generator", "step") as progress:
+                cv = pv.fit_generator(cv, traj, seed=seed, progress=progress)
+        else:
+            say("the decoder draws the conformations, roughly; --generator trains a part that draws them well")
+        cv.save(folder / "model.safetensors")
+
+        for name in ("COLVAR", "latent.npz"):
+            pv.project(cv, traj, folder / name)
+        generated = pv.sample(cv, min(traj.n_frames, 10_000), seed=seed)
+        suffix = files[0].suffix.lower()
+        pv.write(folder / f"generated{suffix if suffix in WRITERS else '.xtc'}", generated)
+
+        say("optimising Rg in the latent space")
+        effort = {k: v for k, v in _QUICK.items() if k != "steps"} if quick else {}
+        optimum = pv.optimize(cv, start=traj, seed=seed, **effort)
+        pv.write(folder / "optimized.pdb", optimum.structure)
+
+        say("scoring and drawing")
+        scores = pv.score(cv, traj, generated=generated, alternatives=not quick, seed=seed)
+        scores["optimized"] = optimum.summary()
+        if scores["alignment"]["message"]:
+            options = {kind.__name__: f"--align {name}" for name, kind in FEATURIZERS.items()}
+            text = re.sub(r"(\w+)\(\)", lambda m: options.get(m[1], m[0]), scores["alignment"]["message"])
+            say(f"note: the CV jumps where the conformation hardly changes: {text}")
+        scores["data"] = {
+            "files": [str(file) for file in files],
+            "n_frames": traj.n_frames,
+            "n_beads": traj.n_beads,
+            "n_dims": traj.n_dims,
+            "length_unit": traj.length_unit,
+        }
+        scores["model"] = {k: cv.record[k] for k in ("settings", "versions", "best_epoch", "stopped")}
+        scores["command"] = command_line()
+        write_json(folder / "scores.json", scores)
+        (folder / "figures").mkdir()
+        save_figures(folder / "figures", cv, traj, cv.transform(traj), generated, optimum)
+        write_report(folder)
+    print_scores(scores)
+    print_optimum(scores["optimized"], "rg", traj.length_unit)
+    print(f"\nresults in {out}; open {out / 'report.html'}")
+
+
+@app.command()
+@takes(model=ONE_MODEL, training=TRAINING, reading=READING)
+def fit(
+    files: Files,
+    model: dict,
+    training: dict,
+    reading: dict,
+    out: Annotated[Path, typer.Option("--out", help="Model file to write.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
+    generator: Generator = False,
+    force: Force = False,
+):
+    """Train a model on a trajectory, of any length.
+
+    The state of the run is kept in a file beside the model, OUT.unfinished, until the model is there.
+
+    Example: polyvae fit run.xtc --top chain.pdb --latent-dim 2 --out model.safetensors
+    """
+    unfinished = out.with_name(out.name + ".unfinished")
+    if resume and out.exists() and not unfinished.exists():
+        raise InputError(f"{out} exists already, and there is no unfinished run to go on with")
+    inputs = [*files, reading["topology"], training["weights"]]
+    training = for_training(training)
+    check_output(out, force=force or resume, suffixes=[".safetensors"], inputs=inputs)
+    refuse_inputs(unfinished, inputs)
+    if force and not resume:
+        unfinished.unlink(missing_ok=True)
+    stream = pv.stream(files, **for_reading(reading))
+    say(f"training on {len(stream)} frames")
+    try:
+        with training_bar("training") as progress:
+            cv = pv.fit(
+                stream,
+                **model,
+                **training,
+                progress=progress,
+                checkpoint=unfinished,
+                resume=resume,
+                cache=out.parent,
+            )
+        if generator:
+            with training_bar("training the generator", "step") as progress:
+                cv = pv.fit_generator(cv, stream, seed=model["seed"], progress=progress)
+    except (KeyboardInterrupt, SystemExit):
+        if unfinished.exists():
+            say(f"the run so far is in {unfinished}; --resume goes on with it")
+        raise
+    cv.save(out)
+    unfinished.unlink(missing_ok=True)
+    print(f"{cv} in {out}; {cv.record['stopped']}, best epoch {cv.record['best_epoch']}")
+
+
+@app.command()
+@takes(training=TRAINING, reading=READING)
+def sweep(
+    files: Files,
+    training: dict,
+    reading: dict,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("polyvae-sweep"),
+    latent_dim: Annotated[str, typer.Option("--latent-dim", help="Numbers of latents to try.")] = "1,2,4",
+    beta: Annotated[str, typer.Option("--beta", help="Weights of the KL term to try.")] = "0.1,1,4",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Models of each setting.")] = 3,
+    force: Force = False,
+):
+    """Train a grid of models and measure each on held-out frames: how many latents, which beta?
+
+    Writes a table of all models, their summary, a picture, and the model with the best bound.
+
+    Example: polyvae sweep run.xtc --top chain.pdb --latent-dim 1,2,4 --beta 0.1,1,4 --out sweep
+    """
+    from polyvae import plot
+    from polyvae.tasks.sweeps import MEASURES
+
+    inputs = [*files, reading["topology"], training["weights"]]
+    training = for_training(training)
+    sizes, betas = numbers("latent-dim", latent_dim, int, 1), numbers("beta", beta, float, 0)
+    with replacing_folder(out, force=force, results=_SWEEP_RESULTS, inputs=inputs) as folder:
+        traj = _read(files, reading)
+        with frame_bar("training", len(sizes) * len(betas) * seeds, unit="model") as count:
+            result = pv.sweep(
+                traj, latent_dim=sizes, beta=betas, seeds=seeds, progress=lambda *_: count(1), **training
+            )
+        with replacing(folder / "models.csv") as temporary, temporary.open("w", newline="") as file:
+            table = csv.DictWriter(file, result.rows[0])
+            table.writeheader()
+            table.writerows(result.rows)
+        write_json(
+            folder / "summary.json",
+            {"command": command_line(), "settings": result.summary()},
+        )
+        plot.sweep(result)[0].figure.savefig(folder / "sweep.png", facecolor="white", metadata={"Software": None})
+        result.best().save(folder / "best.safetensors")
+    print_sweep(result.summary(), MEASURES)
+    print(f"\nresults in {out}; {result.best()} has the best bound, {out / 'best.safetensors'}")
+
+
+@app.command()
+@takes(reading=READING)
+def project(
+    model: Model,
+    files: Files,
+    reading: dict,
+    out: Annotated[Path, typer.Option("--out", help="COLVAR, or a name ending in .csv or .npz.")] = Path("COLVAR"),
+    add: Annotated[
+        list[str] | None, typer.Option("--add", help=f"A further column, repeatable: {', '.join(OBJECTIVES)}.")
+    ] = None,
+    force: Force = False,
+):
+    """Write the collective variables of every frame, of files of any length.
+
+    Example: polyvae project model.safetensors run.xtc --top chain.pdb --out COLVAR
+    """
+    for name in add or ():
+        known("add", name, OBJECTIVES)
+    check_table_name(out)
+    check_output(out, force=force, inputs=[model, *files, reading["topology"]])
+    cv = load_cv(model)
+    stream = pv.stream(files, **for_reading(as_the_model(reading, cv)))
+    with frame_bar("projecting", len(stream)) as count:
+        n = pv.project(cv, stream, out, columns={name: OBJECTIVES[name] for name in add or ()}, progress=count)
+    print(f"{cv.latent_dim} latents of {n} frames in {out}")
+
+
+@app.command()
+@takes(making=MAKING, reading=READING)
+def generate(
+    model: Model,
+    making: dict,
+    reading: dict,
+    out: Annotated[Path, typer.Option("--out", help=f"File to write: {', '.join(WRITERS)}.")],
+    n: Annotated[
+        int | None, typer.Option("-n", "--number", min=1, help="How many conformations [default: 1000; path 100].")
+    ] = None,
+    seed: Seed = 0,
+    force: Force = False,
+):
+    """Draw conformations from the model's generator, or else its decoder; or decode a latent path or grid.
+
+    Checks them against the data's limits, and writes the z of each beside them, as OUT with .COLVAR.
+
+    Example: polyvae generate model.safetensors -n 1000 --out gen.xtc
+    """
+    making = conformations.checked(making, n)
+    conformations.check_outputs([out], force=force, inputs=[model, *(making["data"] or ()), reading["topology"]])
+    cv = load_cv(model)
+    data = conformations.data_for(cv, _read(making["data"], as_the_model(reading, cv)) if making["data"] else None)
+    made = conformations.made(cv, making, n, data=data, seed=seed)
+    conformations.write_generated(out, cv, *made, data, force=force)
+
+
+@app.command()
+@takes(reading=READING)
+def optimize(
+    model: Model,
+    files: Files,
+    reading: dict,
+    out: Annotated[Path, typer.Option("--out", help=f"File to write: {', '.join(WRITERS)}.")],
+    objective: Objective = "rg",
+    maximize: Annotated[bool, typer.Option("--maximize", help="Largest in place of smallest.")] = False,
+    target: Annotated[float | None, typer.Option("--target", help="A value to meet to 1 % instead.")] = None,
+    n_starts: Annotated[int, typer.Option("--starts", min=1, help="Starting points.")] = 64,
+    seed: Seed = 0,
+    force: Force = False,
+):
+    """Search the latent space for the structure with the smallest, largest or a given objective.
+
+    Beside it OUT-starts holds what became of every start, OUT-path how the best came about, and .COLVAR files z.
+
+    Example: polyvae optimize model.safetensors run.xtc --top chain.pdb --objective rg --out best.pdb
+    """
+    known("objective", objective, OBJECTIVES)
+    if maximize and target is not None:
+        raise typer.BadParameter("a target takes no --maximize", param_hint="--target")
+    inputs = [model, *files, reading["topology"]]
+    conformations.check_outputs([*conformations.optimum_files(out), out], force=force, inputs=inputs)
+    cv = load_cv(model)
+    traj = _read(files, as_the_model(reading, cv))
+    options = {"minimize": not maximize, "target": target, "n_starts": n_starts, "seed": seed}
+    optimum = pv.optimize(cv, objective, start=traj, **options)
+    print_optimum(optimum.summary(), objective, cv.length_unit, target)
+    conformations.write_optimum(out, cv, optimum, objective, force=force)
+
+
+@app.command()
+@takes(reading=READING)
+def score(
+    model: Model,
+    files: Files,
+    reading: dict,
+    out: Annotated[Path, typer.Option("--out", help="JSON file to write.")] = Path("scores.json"),
+    lag: Lag = None,
+    weights: Weights = None,
+    seed: Seed = 0,
+    force: Force = False,
+):
+    """Measure a model on a trajectory, the training one or another.
+
+    Example: polyvae score model.safetensors heldout.npz --out scores.json
+    """
+    check_output(out, force=force, inputs=[model, *files, reading["topology"]])
+    cv = load_cv(model)
+    reading = as_the_model(reading, cv)
+    stream = pv.stream(files, **for_reading(reading))
+    # A run that fits in memory is held there, for what needs neighbouring frames.
+    data = stream if len(stream) > _HELD_FRAMES else _read(files, reading)
+    if weights is not None:
+        data = weighted(data, read_weights(weights))
+    generated = pv.sample(cv, min(len(stream), 10_000), seed=seed)
+    scores = pv.score(cv, data, generated=generated, lag=lag, seed=seed)
+    write_json(out, scores)
+    print_scores(scores)
+
+
+@app.command()
+@takes(exporting=EXPORTING, reading=READING)
+def export(
+    model: Model,
+    exporting: dict,
+    reading: dict,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
+    force: Force = False,
+):
+    """Write the CV as input of an MD engine, with a README that says how to use it.
+
+    Example: polyvae export model.safetensors --to plumed --data run.xtc --top chain.pdb --out plumed
+    """
+    known("to", exporting["to"], TARGETS)
+    cv = load_cv(model)
+    print(export_files(cv, out, reading=for_reading(as_the_model(reading, cv)), force=force, **exporting))
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `polyvae run` wrote.")]):
+    """Write report.html of a results folder again, from the scores and figures in it.
+
+    Example: polyvae report out
+    """
+    from polyvae.app.report import write_report
+
+    print(write_report(folder))
+
+
+@app.command()
+@takes(reading={name: option for name, option in READING.items() if name not in ("start", "stop", "step")})
+def info(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A model or a trajectory.")],
+    reading: dict,
+):
+    """Say what a model or a trajectory file holds.
+
+    Example: polyvae info model.safetensors
+    """
+    if file.suffix == ".safetensors":
+        print_model(pv.load(file))
+    else:
+        print_trajectory(_read([file], reading))
+
+
+def _read(files, reading: dict) -> pv.Trajectory:
+    traj = pv.read(files, **for_reading(reading))
+    say(f"read {traj}")
+    return traj
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point. Exits 0 on success, 2 on bad use, 1 on bad data, with one line on stderr."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv
+    argv = [word for word in argv if word != "--debug"] or ["--help"]
+    # So that temporary files go when a batch system ends the job.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP, and so does this
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
+    try:
+        with notes():
+            code = app(argv, prog_name="polyvae", standalone_mode=False)
+        if code == 130:
+            fail("interrupted; no result was written", 130)
+        sys.exit(code or 0)
+    except (InputError, OSError) as error:
+        if debug:
+            raise
+        fail(one_line(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        fail("interrupted; no result was written", 130)
+    except Exception as error:
+        # What the parser raises for bad use knows its message and exit code.
+        if debug or not hasattr(error, "format_message"):
+            raise
+        fail(f"{error.format_message()} (see `polyvae --help`)", error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""What the command line shows a person: notes, progress bars and tables."""
+
+import contextlib
+import logging
+import shlex
+import sys
+from collections.abc import Iterator
+
+import jax
+
+from polyvae.batches import map_frames
+from polyvae.geometry.shape import radius_of_gyration
+
+
+@contextlib.contextmanager
+def notes() -> Iterator[None]:
+    """Show on stderr what the package tells its log."""
+    logger, handler = logging.getLogger("polyvae"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("note: %(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split())
+
+
+def fail(message: str, code: int) -> None:
+    print(f"polyvae: error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def training_bar(what: str, unit: str = "epoch") -> Iterator:
+    """A callback for `pv.fit` that draws a bar with the loss terms on a terminal, and nothing in a pipe."""
+    from tqdm import tqdm
+
+    names = {"reconstruction": "-log p", "kl": "KL", "loss": "loss", "val_loss": "held out"}
+    with tqdm(desc=what, unit=unit, disable=None, file=sys.stderr, leave=False) as bar:
+
+        def update(done: int, total: int, terms: dict[str, float]) -> None:
+            bar.total = total
+            shown = ", ".join(f"{name} {terms[key]:.2f}" for key, name in names.items() if key in terms)
+            bar.set_postfix_str(shown, refresh=False)
+            bar.update(done - bar.n)
+
+        yield update
+
+
+@contextlib.contextmanager
+def frame_bar(what: str, total: int, unit: str = "frame") -> Iterator:
+    """A callback that takes a number of frames done, for a bar on a terminal and nothing in a pipe."""
+    from tqdm import tqdm
+
+    with tqdm(desc=what, unit=unit, total=total, disable=None, file=sys.stderr, leave=False) as bar:
+        yield bar.update
+
+
+def command_line() -> str:
+    """The command that is being run, as one would type it."""
+    return shlex.join(["polyvae", *sys.argv[1:]])
+
+
+def print_model(cv) -> None:
+    print(cv)
+    if (selection := getattr(getattr(cv, "template", None), "selection", None)) is not None:
+        print(f"  {'atoms':14s} {selection}")
+    for name, value in cv.record["settings"].items():
+        print(f"  {name:14s} {value}")
+    print(f"  trained on     {cv.record['data']['n_train']} frames (sha256 {cv.record['data']['sha256'][:16]})")
+    print(f"  best epoch     {cv.record['best_epoch']} ({cv.record['stopped']})")
+    print("  made with      " + ", ".join(f"{k} {v}" for k, v in cv.record["versions"].items()))
+
+
+def print_trajectory(traj) -> None:
+    rg = map_frames(jax.jit(jax.vmap(radius_of_gyration)), traj.positions)
+    print(traj)
+    print(f"  Rg  mean {rg.mean():.4g}, sd {rg.std():.4g}, {rg.min():.4g} to {rg.max():.4g} {traj.length_unit}")
+
+
+def print_scores(scores: dict) -> None:
+    unit, parts = scores["length_unit"], scores["frames"]
+    lag, time_unit = scores["kinetics"]["lag"], scores["kinetics"]["time_unit"]
+    rows = [["", *parts]]
+    for label, key in (
+        ("frames", "n_frames"),
+        ("variance explained", "fve"),
+        (f"RMSD ({unit})", "rmsd"),
+        ("ELBO (nats a frame)", "elbo"),
+        (f"importance-weighted bound, k = {parts['all']['iw_k']}", "iw_bound"),
+        ("KL per latent (nats)", "kl_per_latent"),
+        ("active latents", "active_units"),
+        ("aggregated mean", "latent_mean"),
+        ("aggregated std", "aggregated_std"),
+        (f"VAMP-2 at lag {lag}", "vamp2"),
+        (f"slowest timescale ({time_unit})", "timescale"),
+        (f"autocorrelation time ({time_unit})", "autocorrelation_time"),
+        ("correlation with Rg", "correlation_rg"),
+        ("correlation with end-to-end", "correlation_end_to_end"),
+        (f"mean gradient (1/{unit})", "gradient_mean"),
+        (f"largest gradient (1/{unit})", "gradient_max"),
+    ):
+        rows.append([label, *(_number(part[key]) for part in parts.values())])
+    if "alignment" in scores:
+        rows.append(["alignment jumps", *(f"{part['n_jumps']} of {part['n_steps']}" for part in parts.values())])
+    _table(rows)
+    if "generated" in scores:
+        apart, floor = scores["generated"], scores["generated"]["noise_floor"]
+        print(f"generated against data, Wasserstein-1 in {unit}, angles in radians (two halves of the data):")
+        print("  " + ", ".join(f"{name} {apart[name]:.3f} ({value:.3f})" for name, value in floor.items()))
+
+
+def _table(rows: list[list[str]]) -> None:
+    """Columns as wide as their widest cell: the first flush left, the others right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        print("   ".join([first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(others, widths[1:], strict=True))]))
+
+
+def _number(value) -> str:
+    if isinstance(value, list):
+        return " ".join(_number(v) for v in value)
+    if value is None:
+        return "-"
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.3f}" if abs(value) < 1000 else f"{value:.4g}"
+
+
+def print_check(check, unit: str) -> None:
+    """Conformations beside the data: mean and standard deviation of each measure, and how many are valid."""
+    rows = [[unit, "these", "the data"]]
+    names = {"bond": "bond length", "closest_pair": "closest pair without a bond", "rg": "Rg"}
+    for name, data in check.limits.shape.items():
+        cells = [f"{m['mean']:.3f} ± {m['std']:.3f}" for m in (check.shape[name], data)]
+        rows.append([names.get(name, "end-to-end distance"), *cells])
+    _table(rows)
+    broken = ", ".join(f"{name} {count}" for name, count in check.broken.items() if count)
+    left = f"; outside: {broken}" if broken else ""
+    print(f"{int(check.valid.sum())} of {len(check.valid)} within the data's 0.1 % and 99.9 % quantiles{left}")
+
+
+def print_optimum(summary: dict, objective: str, unit: str, target: float | None = None) -> None:
+    own = {"asphericity": f" ({unit}²)", "shape_anisotropy": ""}.get(objective, f" ({unit})")
+    found, extreme, limits = summary["optimized"], summary["data_extreme"], summary["limits"]
+    rows = [["", "found", "data extreme" if target is None else "data nearest", "allowed"]]
+    asked = "" if target is None else f"{target:g} ± 1 %{'' if target else ' of the data spread'}"
+    for label, key, allowed in (
+        (objective + own, "objective", asked),
+        (f"Rg ({unit})", "rg", asked if objective == "rg" else ""),
+        ("shortest bond", "shortest_bond", f"at least {limits['shortest_bond']:.4g}"),
+        ("mean bond", "mean_bond", f"{limits['shortest_mean_bond']:.4g} to {limits['longest_mean_bond']:.4g}"),
+        ("longest bond", "longest_bond", f"at most {limits['longest_bond']:.4g}"),
+        ("mean closest contact", "closest_contacts", f"at least {limits['closest_contacts']:.4g}"),
+    ):
+        if key == "objective" and objective == "rg":
+            continue
+        rows.append([label, *(f"{which[key]:.4g}" for which in (found, extreme)), allowed])
+    apart = "two bonds apart", "three bonds apart", "four or more apart"
+    for what, key in (("closest pair", "closest_apart"), ("mean distance", "closest_mean_apart")):
+        for label, least, *both in zip(apart, limits[key], found[key], extreme[key], strict=False):
+            if None not in both:
+                rows.append([f"{what} {label}", *(f"{value:.4g}" for value in both), f"at least {least:.4g}"])
+    print()
+    _table(rows)
+    print(summary["message"])
+
+
+def print_sweep(summary: list[dict], measures) -> None:
+    """One line a setting: mean over the seeds, and their standard deviation in brackets."""
+    rows = [["latents", "beta", *measures]]
+    for entry in summary:
+        cells = [_number(entry[name]) for name in measures]
+        spread = [entry[f"{name}_std"] for name in measures]
+        cells = [c if s is None else f"{c} ({s:.3f})" for c, s in zip(cells, spread, strict=True)]
+        rows.append([str(entry["latent_dim"]), f"{entry['beta']:g}", *cells])
+    _table(rows)

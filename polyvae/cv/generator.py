@@ -1,0 +1,276 @@
+"""Training of the part that draws conformations from p(x|z), beside a CV that stays as it is."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array
+
+from polyvae.cv.diffusion import LOG_NOISE, Generator, Network, draw_frames, internal_of, network_for
+from polyvae.cv.latent import LatentCV
+from polyvae.errors import InputError
+from polyvae.measures.ensembles import frame_weights, pair_distances
+from polyvae.trajectory.record import Trajectory, bonded_triples, chain_bonds
+from polyvae.trajectory.stream import Stream, as_trajectory, concatenate
+from polyvae.vae.fitting import versions
+from polyvae.vae.training import validation_blocks
+
+MAX_FRAMES = 50_000  # of a `Stream` that a generator is trained on, evenly spaced
+MAX_PAIRS = 2000  # that the network sees: all up to 63 beads, beyond that the bonds and evenly chosen ones
+MAX_POINTS = 10_000  # latent coordinates that stand for the data's density of z
+_BATCH = 256  # frames, by default
+_STRIDE = 250  # steps between two looks at the validation frames
+_CALIBRATION = 4096  # raw draws that tell how far bond lengths are off
+_QUANTILES = 401
+MAX_VALIDATION = 4096
+_REPEATS = 8  # noise levels at which each validation frame is looked at
+
+
+class _State(NamedTuple):
+    network: Network
+    mean: Network  # the running mean of the weights, which is what is kept
+    opt_state: tuple
+    step: Array
+
+
+def fit_generator(
+    cv: LatentCV,
+    data,
+    *,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float = 2e-3,
+    width: int = 256,
+    depth: int = 4,
+    validation: float = 0.1,
+    seed: int = 0,
+    progress: Callable[[int, int, dict[str, float]], None] | None = None,
+) -> LatentCV:
+    """The same CV with a generator beside it, trained on its own data, for `sample` to draw from.
+
+    A diffusion model of the aligned coordinates given the encoder's mean z (`diffusion.Generator`), and the
+    density of the data's z by Gaussian kernels. The CV is not changed: its values, forces and exports stay
+    what they were. Training takes minutes.
+
+    Args:
+        cv: a trained CV.
+        data: what it was trained on, or more: a `Trajectory`, what `as_trajectory` takes, or a `Stream` of
+            any length, of which at most `MAX_FRAMES` evenly spaced frames are taken. Weights count.
+        steps: by default 350 passes over the training frames, at most 5,000 steps: few frames are soon learnt
+            by heart, and the learning rate should have come down by then.
+        batch_size: by default 256, or all training frames where they are fewer.
+        learning_rate: of Adam, with a rise over the first twentieth and a fall along a cosine.
+        width, depth: of the network, in units and residual blocks.
+        validation: fraction of the frames held out in contiguous blocks. The weights that denoise them best
+            are kept, so that frames are not learnt by heart; with 0 the last.
+        seed: of weights, batches and noise; one seed gives one result.
+        progress: called with steps done, steps in all, and the loss on training and validation frames.
+
+    Raises:
+        InputError: data that do not fit the CV, unusable settings, fewer training frames than a batch.
+    """
+    for name, value, least in (
+        ("steps", 1 if steps is None else steps, 1),
+        ("batch size", 1 if batch_size is None else batch_size, 1),
+        ("width", width, 1),
+        ("depth", depth, 0),
+    ):
+        if value < least:
+            raise InputError(f"the generator's {name} must be at least {least}; got {value}")
+    if not 0 < learning_rate < float("inf"):
+        raise InputError(f"the learning rate must be positive; got {learning_rate}")
+    traj = _in_memory(cv, data)
+    held_out = validation_blocks(len(traj), validation)
+    weights = frame_weights(traj)
+    rows = np.flatnonzero(~held_out & (weights > 0))
+    batch_size = max(1, min(_BATCH, len(rows))) if batch_size is None else batch_size
+    if len(rows) < batch_size:
+        raise InputError(
+            f"a generator needs at least one batch of {batch_size} frames; the data hold {len(traj)} frames, "
+            f"{len(rows)} of them for training. Use more frames or a smaller batch size"
+        )
+    steps = min(5000, 350 * len(rows) // batch_size) if steps is None else steps
+    z, x = cv.transform(traj), cv.align(traj)
+    keys = jax.random.split(jax.random.key(seed), 4)
+    generator, x = _untrained(cv, traj, x, z, rows, weights, width=width, depth=depth, key=keys[0])
+    share = weights / weights[rows].sum()
+    train = jnp.asarray(x[rows]), jnp.asarray(z[rows]), jnp.asarray(np.cumsum(share[rows]), jnp.float32)
+    generator, record = _train(
+        generator,
+        train,
+        _validation(x, z, np.flatnonzero(held_out & (weights > 0)), keys[1]),
+        (steps, batch_size, float(learning_rate)),
+        keys[2],
+        progress,
+    )
+    generator = _calibrated(generator, x[rows], z[rows], share[rows], keys[3])
+    settings = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "width": width}
+    settings |= {"depth": depth, "validation": validation, "seed": seed}
+    about = {"settings": settings, "n_train": len(rows), "versions": versions()} | record
+    return dataclasses.replace(cv, generator=generator, record=cv.record | {"generator": about})
+
+
+def _in_memory(cv: LatentCV, data) -> Trajectory:
+    """The frames to train on, in the model's unit; evenly spaced ones of a `Stream`."""
+    if isinstance(data, Stream):
+        every, first, kept = -(-len(data) // MAX_FRAMES), 0, []
+        for chunk in data:
+            kept.append(chunk[-first % every :: every])
+            first += len(chunk)
+        data = concatenate([chunk for chunk in kept if len(chunk)])
+    data = as_trajectory(data, array_unit=cv.length_unit, dims=cv.n_dims)
+    return dataclasses.replace(data, positions=cv.frames(data), length_unit=cv.length_unit, box=None)
+
+
+def _untrained(cv, traj, x, z, rows, weights, *, width, depth, key) -> tuple[Generator, np.ndarray]:
+    """A generator with random weights, and the coordinates centred and scaled for it."""
+    x = x - x.mean(axis=1, keepdims=True)
+    scale = np.float32(x[rows].std())
+    if not scale > 0:
+        raise InputError("all beads are at one point in all frames; a generator needs coordinates that vary")
+    x = x / scale
+    sample = dataclasses.replace(traj, positions=x)[rows]
+    shape, known = (cv.n_beads, cv.n_dims), cv.template.bonds is not None and len(cv.template.bonds)
+    bonds = np.unique(np.sort(cv.template.bonds if known else chain_bonds(cv.n_beads), axis=1), axis=0)
+    free = np.stack(np.triu_indices(cv.n_beads, 1), axis=1)
+    free = free[~np.isin(free @ [cv.n_beads, 1], bonds @ [cv.n_beads, 1])]
+    pieces = [pair_distances(sample, free[k : k + MAX_PAIRS]).min() for k in range(0, len(free), MAX_PAIRS)]
+    pairs = np.concatenate([bonds, free[:: max(1, -(-len(free) // MAX_PAIRS))]])
+    apart = pair_distances(sample, pairs)
+    points, z_width = _density(z[weights > 0], weights[weights > 0])
+    single = {
+        "scale": scale,
+        "pair_mean": apart.mean(axis=0),
+        "pair_std": apart.std(axis=0),
+        "closest": min(pieces, default=apart.min() / 2),
+        "z": points,
+        "z_width": z_width,
+    }
+    generator = Generator(
+        network=eqx.filter_jit(network_for)(shape, pairs, z, width, depth, key),
+        shape=shape,
+        pairs=jnp.asarray(pairs, jnp.int32),
+        bonds=jnp.asarray(bonds, jnp.int32),
+        angles=jnp.asarray(bonded_triples(bonds), jnp.int32),
+        drawn=jnp.zeros(0),
+        real=jnp.zeros(0),
+        **{name: jnp.asarray(value, jnp.float32) for name, value in single.items()},
+    )
+    return generator, x
+
+
+def _density(z: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points of equal weight, and the widths of the kernel on each: in standard deviations of each latent, the
+    distance to the nearest other point.
+
+    The density of a CV has sharp edges and clusters next to empty regions, which one width for all blurs.
+    Source: Breiman, Meisel & Purcell, 10.1080/00401706.1977.10489521.
+    """
+    from scipy.spatial import KDTree
+
+    if len(z) > MAX_POINTS or (weights != weights[0]).any():
+        z = z[_evenly(weights, min(len(z), MAX_POINTS))]
+    spread = np.maximum(z.std(axis=0), 1e-6)
+    points = np.unique(z, axis=0) / spread  # a frame that is there more than once is no neighbour of itself
+    if len(points) < 2:
+        return z, np.zeros_like(z)
+    return z, KDTree(points).query(z / spread, k=2)[0][:, 1:] * spread
+
+
+def _evenly(weights: np.ndarray, n: int) -> np.ndarray:
+    """`n` frames, each as often as its weight says."""
+    return np.searchsorted(np.cumsum(weights) / weights.sum(), (np.arange(n) + 0.5) / n).clip(max=len(weights) - 1)
+
+
+def _noise_levels(quantiles):
+    mean, spread = LOG_NOISE
+    return jnp.exp(mean + spread * jax.scipy.special.ndtri(jnp.clip(quantiles, 1e-5, 1 - 1e-5)))
+
+
+def _validation(x, z, rows, key):
+    """Frames, latents, noise levels and keys to judge weights by, always the same; None without frames."""
+    if not len(rows):
+        return None
+    rows = np.tile(rows[:: -(-len(rows) // MAX_VALIDATION)], _REPEATS)
+    order_key, noise_key = jax.random.split(key)
+    levels = _noise_levels((jax.random.permutation(order_key, len(rows)) + 0.5) / len(rows))
+    return jnp.asarray(x[rows]), jnp.asarray(z[rows]), levels, jax.random.split(noise_key, len(rows))
+
+
+def _optimiser(steps: int, rate: float) -> optax.GradientTransformation:
+    schedule = optax.warmup_cosine_decay_schedule(0.0, rate, max(1, steps // 20), steps, 0.01 * rate)
+    return optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
+
+
+def _mean_loss(network, generator, x, z, levels, keys):
+    generator = dataclasses.replace(generator, network=network)
+    return jnp.mean(jax.vmap(generator.loss)(x, z, levels, keys))
+
+
+@eqx.filter_jit
+def _advance(state: _State, static, generator, train, validation, key, n: int, plan):
+    """`n` steps: the new state, and the mean loss on batches and on the validation frames."""
+    steps, batch_size, rate = plan
+    x, z, cumulative = train
+
+    def step(state, key):
+        row_key, level_key, noise_key = jax.random.split(key, 3)
+        rows = jnp.searchsorted(cumulative, jax.random.uniform(row_key, (batch_size,)))
+        rows = jnp.minimum(rows, len(x) - 1)  # of rounding in the last digit
+        # Evenly spaced quantiles, shifted together: each batch sees all levels, and gradients vary less.
+        levels = _noise_levels((jnp.arange(batch_size) + jax.random.uniform(level_key)) / batch_size)
+        keys = jax.random.split(noise_key, batch_size)
+
+        def loss(weights):
+            return _mean_loss(eqx.combine(weights, static), generator, x[rows], z[rows], levels, keys)
+
+        value, grads = jax.value_and_grad(loss)(state.network)
+        updates, opt_state = _optimiser(steps, rate).update(grads, state.opt_state, state.network)
+        network = optax.apply_updates(state.network, updates)
+        keep = jnp.minimum(0.999, (state.step + 1) / (state.step + 10))
+        mean = jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, state.mean, network)
+        return _State(network, mean, opt_state, state.step + 1), value
+
+    state, values = jax.lax.scan(step, state, jax.random.split(key, n))
+    judged = _mean_loss(eqx.combine(state.mean, static), generator, *validation) if validation else jnp.nan
+    return state, jnp.stack([jnp.mean(values), judged])
+
+
+def _train(generator: Generator, train, validation, plan, key, progress) -> tuple[Generator, dict]:
+    """The generator with the weights that do best on the validation frames, and how they came about."""
+    weights, static = eqx.partition(generator.network, eqx.is_inexact_array)
+    steps, _, rate = plan
+    state = _State(weights, weights, _optimiser(steps, rate).init(weights), jnp.zeros((), jnp.int32))
+    best, best_value, history = weights, np.inf, []
+    while (done := sum(n for n, _ in history)) < steps:
+        n = min(_STRIDE, steps - done)
+        state, values = _advance(
+            state, static, generator, train, validation, jax.random.fold_in(key, done), n, plan
+        )
+        loss, judged = map(float, values)
+        if not np.isfinite(loss):
+            raise InputError(f"the loss was not finite by step {done + n}; lower the learning rate (now {rate:g})")
+        history.append((n, {"loss": loss} | ({"val_loss": judged} if validation else {})))
+        if validation is None or judged < best_value:
+            best, best_value, best_step = state.mean, judged, done + n
+        if progress is not None:
+            progress(done + n, steps, history[-1][1])
+    record = {"best_step": best_step, "history": {k: [t[k] for _, t in history] for k in history[-1][1]}}
+    return dataclasses.replace(generator, network=eqx.combine(best, static)), record
+
+
+def _calibrated(generator: Generator, x: np.ndarray, z: np.ndarray, share: np.ndarray, key) -> Generator:
+    """With the quantiles of bonds and angles in the data, and in raw draws at the data's z."""
+    rows = _evenly(share, _CALIBRATION)
+    raw = draw_frames(generator, key, z[rows], raw=True)
+    levels = np.linspace(0, 1, _QUANTILES)
+    tables = [np.quantile(internal_of(generator, frames), levels, axis=0).T for frames in (raw, x[rows])]
+    # A rank is looked up by value, so that values must rise.
+    rise = 1e-7 * np.arange(_QUANTILES)
+    drawn, real = (jnp.asarray(np.asarray(table, np.float64) + rise, jnp.float32) for table in tables)
+    return dataclasses.replace(generator, drawn=drawn, real=real)

@@ -1,0 +1,296 @@
+"""Featurizers: one frame of positions to a vector that rotation and translation leave alone, and back.
+
+Each is a record of options; `fit` returns a copy that also holds what comes from the data (masses, a
+reference, a list of pairs). `featurizer(positions)` is a pure function of one frame.
+
+Symmetries are the caller's choice. They are canonical forms: `mirror=True` gives a conformation and its
+mirror image the same features, `reversal=True` a chain and the same chain numbered from its other end
+(a homopolymer cannot tell them apart; see `geometry.canonical_order`). Both identify what a continuous
+motion keeps apart, so features may jump where the motion crosses from one side to the other;
+`continuity.jumps` counts how often. The alternative that keeps features continuous, and the symmetry
+approximate, is to train on the images as well: `continuity.with_images`.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from polyvae import geometry
+from polyvae.errors import InputError
+from polyvae.geometry import superposition
+from polyvae.geometry.distance_geometry import coordinates_from_distances
+from polyvae.trajectory.record import Trajectory
+
+# A PDB file holds three decimals. In reduced units an engine reads the number as it is; `write`, whose sigma
+# is 10 Å, holds such a number as well.
+_PDB_STEP = {"angstrom": 1e-3, "nm": 1e-4, "sigma": 1e-3}
+
+
+class PrincipalAxes(eqx.Module):
+    """Coordinates in the chain's own principal frame, flattened bead by bead.
+
+    Centre on the centre of mass, turn the principal axes of the gyration tensor onto x, y(, z), largest
+    extent first (`geometry.principal_frame`). A function of the conformation alone: no reference
+    structure. Mirror images stay different. The frame jumps where two extents become equal or the chain
+    moment becomes perpendicular to an axis.
+
+    Args:
+        sign: "chain" fixes the direction of each axis by the chain moment; "none" leaves it to the
+            eigensolver, as many scripts do, so that frames flip.
+        mirror: give mirror images the same features, the chain moment signing the last axis too.
+        reversal: give a chain and its reverse the same features.
+    """
+
+    sign: str = eqx.field(static=True, default="chain")
+    masses: Float[Array, "beads"] | None = None
+    mirror: bool = eqx.field(static=True, default=False)
+    reversal: bool = eqx.field(static=True, default=False)
+
+    coordinates: ClassVar[bool] = True
+
+    def __check_init__(self):
+        _one_of("sign", self.sign, ("chain", "none"))
+        if self.mirror and self.sign != "chain":
+            raise ValueError('mirror=True needs sign="chain"')
+
+    def fit(self, traj: Trajectory) -> "PrincipalAxes":
+        """The featurizer with what it takes from the data: the masses, where they differ."""
+        return dataclasses.replace(self, masses=_masses(traj, self.reversal))
+
+    def __call__(self, positions: Float[Array, "beads dims"]) -> Float[Array, "features"]:
+        positions = _ordered(self, positions)
+        return geometry.in_principal_frame(positions, self.masses, self.sign, self.mirror).ravel()
+
+    def inverse(self, features: Float[Array, "features"], n_dims: int) -> Float[Array, "beads dims"]:
+        """Positions in the principal frame, centre of mass at the origin."""
+        return features.reshape(-1, n_dims)
+
+    def margins(self, positions: Float[Array, "beads dims"]) -> dict[str, Float[Array, ""]]:
+        """How far this frame is from one where the features jump; see `geometry.frame_margins`."""
+        gap, moment = geometry.frame_margins(_ordered(self, positions), self.masses, self.mirror)
+        found = {"eigenvalue_gap": gap} | ({"chain_moment": moment} if self.sign == "chain" else {})
+        return found | _reversal_margin(self, positions)
+
+
+class Reference(eqx.Module):
+    """Coordinates after the best superposition on a reference structure, flattened bead by bead.
+
+    Centre on the centre of mass, then the rotation that brings the beads closest to the reference, mass
+    weighted where masses differ (`superposition.superpose`). Proper rotations only, so that mirror
+    images stay different. Undefined only where the frame has no part of the reference's shape left
+    (`margins`), hence nearly always continuous.
+
+    Args:
+        structure: (n_beads, n_dims) in the unit of the data, or a `Trajectory` of one frame in any
+            physical unit. By default the iterated mean of the data (`superposition.mean_structure`).
+        planar: what a superposition of 2-D data is. "in-plane" turns within the plane. "3d" is the
+            rotation in space that MD engines do (PLUMED's OPTIMAL, Colvars' rotateToReference): it may
+            turn the plane over, so that mirror images have the same features. No effect in 3-D.
+        pdb_grid: round the reference to the three decimals that a PDB file holds, its centroid exactly
+            zero, so that an engine that reads it from a PDB file works with the very same numbers. With
+            unequal masses it is the plain centroid, which the features do not depend on.
+        mirror: give mirror images the same features: reflections are allowed in the superposition.
+        reversal: give a chain and its reverse the same features.
+
+    Raises:
+        InputError: from `fit`, for a structure that does not match the data.
+    """
+
+    structure: Float[Array, "beads dims"] | Trajectory | None = None
+    planar: str = eqx.field(static=True, default="in-plane")
+    pdb_grid: bool = eqx.field(static=True, default=False)
+    mirror: bool = eqx.field(static=True, default=False)
+    reversal: bool = eqx.field(static=True, default=False)
+    masses: Float[Array, "beads"] | None = None
+    step: float | None = eqx.field(static=True, default=None)
+
+    coordinates: ClassVar[bool] = True
+
+    def __check_init__(self):
+        _one_of("planar", self.planar, ("in-plane", "3d"))
+
+    def fit(self, traj: Trajectory) -> "Reference":
+        """The featurizer with what it takes from the data: reference, masses where they differ, grid."""
+        masses = _masses(traj, self.reversal)
+        structure = self.structure
+        if structure is None:
+            structure = superposition.mean_structure(
+                traj.positions,
+                masses,
+                traj.weights,
+                mirror=self._mirrored(traj.n_dims),
+                prepare=geometry.canonical_order if self.reversal else None,
+            )
+        elif isinstance(structure, Trajectory):
+            if structure.n_frames != 1:
+                raise InputError(
+                    f"the reference must be one frame; got {structure.n_frames}. Choose one, as in traj[0]"
+                )
+            structure = structure.to_unit(traj.length_unit).positions[0]
+        structure = np.asarray(structure, np.float64)
+        if structure.shape != (traj.n_beads, traj.n_dims):
+            raise InputError(
+                f"the reference must have the shape of a frame, ({traj.n_beads}, {traj.n_dims}); "
+                f"got {structure.shape}. Select the same beads in both"
+            )
+        if not np.isfinite(structure).all():
+            raise InputError("the reference must be finite; it holds NaN or infinity")
+        step = None
+        if self.pdb_grid:
+            step = _PDB_STEP[traj.length_unit]
+            structure = superposition.round_to_grid(structure, step) * step
+        else:
+            structure = structure - structure.mean(axis=0)
+        return dataclasses.replace(self, structure=jnp.asarray(structure, jnp.float32), masses=masses, step=step)
+
+    def template(self) -> Float[Array, "beads dims"]:
+        """The reference as the superposition takes it.
+
+        With `pdb_grid` in whole steps of the grid: a rotation has no scale, and whole numbers are exact
+        in every precision where 0.001 is not.
+        """
+        if self.structure is None or isinstance(self.structure, Trajectory):
+            raise InputError("this Reference has no structure yet; use the featurizer that .fit(traj) returns")
+        return self.structure if self.step is None else jnp.round(self.structure / self.step)
+
+    def __call__(self, positions: Float[Array, "beads dims"]) -> Float[Array, "features"]:
+        mirror = self._mirrored(positions.shape[1])
+        return superposition.superpose(_ordered(self, positions), self.template(), self.masses, mirror).ravel()
+
+    def inverse(self, features: Float[Array, "features"], n_dims: int) -> Float[Array, "beads dims"]:
+        """Positions in the reference's frame, centre of mass at the origin."""
+        return features.reshape(-1, n_dims)
+
+    def margins(self, positions: Float[Array, "beads dims"]) -> dict[str, Float[Array, ""]]:
+        """How far this frame is from one where the features jump; see `superposition_margin`."""
+        mirror = self._mirrored(positions.shape[1])
+        margin = superposition.superposition_margin(
+            _ordered(self, positions), self.template(), self.masses, mirror
+        )
+        return {"rotation": margin} | _reversal_margin(self, positions)
+
+    def _mirrored(self, n_dims: int) -> bool:
+        # A plane turned over in space is its mirror image in the plane.
+        return self.mirror or (n_dims == 2 and self.planar == "3d")
+
+
+class PairDistances(eqx.Module):
+    """Distances between beads: no frame at all, hence nothing that can jump.
+
+    The same for a conformation and its mirror image, which distances cannot tell apart.
+
+    Args:
+        pairs: (n_pairs, 2) bead numbers from 0. By default all pairs i < j, thinned by `every` and `max_pairs`.
+        every: only pairs among every k-th bead, the first included.
+        max_pairs: at most so many pairs, spread evenly over that list. All pairs of N beads are
+            N (N - 1) / 2: 4,950 for 100 beads.
+        reversal: give a chain and its reverse the same features.
+        n_beads: set by `fit`.
+
+    Raises:
+        InputError: from `fit`, for pairs that the data do not have, or if no pair is left.
+    """
+
+    pairs: Int[Array, "pairs 2"] | None = None
+    every: int = eqx.field(static=True, default=1)
+    max_pairs: int | None = eqx.field(static=True, default=None)
+    reversal: bool = eqx.field(static=True, default=False)
+    n_beads: int | None = eqx.field(static=True, default=None)
+
+    coordinates: ClassVar[bool] = False
+
+    def __check_init__(self):
+        if self.every < 1 or (self.max_pairs is not None and self.max_pairs < 1):
+            raise ValueError(f"every and max_pairs must be at least 1; got {self.every} and {self.max_pairs}")
+
+    def fit(self, traj: Trajectory) -> "PairDistances":
+        """The featurizer with its list of pairs."""
+        n = traj.n_beads
+        if self.pairs is None:
+            beads = np.arange(0, n, self.every)
+            pairs = beads[np.stack(np.triu_indices(len(beads), 1), axis=1)]
+            if self.max_pairs is not None and self.max_pairs < len(pairs):
+                pairs = pairs[np.linspace(0, len(pairs) - 1, self.max_pairs).round().astype(int)]
+        else:
+            pairs = np.asarray(self.pairs)
+            if pairs.ndim != 2 or pairs.shape[1] != 2 or not np.issubdtype(pairs.dtype, np.integer):
+                raise InputError(
+                    f"pairs must be whole numbers of shape (n_pairs, 2); got {pairs.dtype}{pairs.shape}"
+                )
+            if pairs.size and (pairs.min() < 0 or pairs.max() >= n or (pairs[:, 0] == pairs[:, 1]).any()):
+                raise InputError(
+                    f"pairs must join two different beads of 0 to {n - 1}; got {pairs.tolist()[:10]} ..."
+                )
+        if len(pairs) == 0:
+            raise InputError(f"{n} beads, every {self.every}: no pair is left; use at least two beads")
+        return dataclasses.replace(self, pairs=jnp.asarray(pairs, jnp.int32), n_beads=n)
+
+    def __call__(self, positions: Float[Array, "beads dims"]) -> Float[Array, "features"]:
+        if self.pairs is None:
+            raise InputError("this PairDistances has no pairs yet; use the featurizer that .fit(traj) returns")
+        return geometry.distances(_ordered(self, positions), self.pairs)
+
+    def inverse(self, features: Float[Array, "features"], n_dims: int) -> Float[Array, "beads dims"]:
+        """Positions whose distances come closest, up to a mirror image, in their principal frame.
+
+        Multidimensional scaling and refinement (`distance_geometry.coordinates_from_distances`).
+
+        Raises:
+            InputError: the pairs leave out beads, or fall into parts with no distance between them.
+        """
+        self.check_joined()
+        return coordinates_from_distances(features, self.pairs, self.n_beads, n_dims)
+
+    def margins(self, positions: Float[Array, "beads dims"]) -> dict[str, Float[Array, ""]]:
+        """Nothing but the margin of `reversal`: there is no frame that could be undefined."""
+        return _reversal_margin(self, positions)
+
+    def check_joined(self) -> None:
+        """Raise `InputError` where the pairs leave beads without any distance to bead 0."""
+        if self.pairs is None:
+            raise InputError("this PairDistances has no pairs yet; use the featurizer that .fit(traj) returns")
+        if isinstance(self.pairs, jax.core.Tracer):
+            return
+        part = np.arange(self.n_beads)
+        for i, j in np.asarray(self.pairs):
+            part[part == part[j]] = part[i]
+        apart = np.flatnonzero(part != part[0])
+        if len(apart):
+            raise InputError(
+                f"coordinates need distances that join all {self.n_beads} beads; bead {apart[0]} is not joined to "
+                f"bead 0 by the {len(self.pairs)} pairs used. Use all pairs for a model that generates structures"
+            )
+
+
+FEATURIZERS = {kind.__name__: kind for kind in (PrincipalAxes, Reference, PairDistances)}
+
+
+def _one_of(name: str, value, allowed) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}; got {value!r}")
+
+
+def _masses(traj: Trajectory, reversal: bool):
+    """The masses as an array, or None where all are equal; they must not tell the chain's ends apart."""
+    if (traj.masses == traj.masses[0]).all():
+        return None
+    if reversal and not np.array_equal(traj.masses, traj.masses[::-1]):
+        bead = int(np.argmax(traj.masses != traj.masses[::-1]))
+        raise InputError(
+            f"reversal=True needs a chain that reads the same from both ends; bead {bead} has mass "
+            f"{traj.masses[bead]:g} and its partner {traj.n_beads - 1 - bead} {traj.masses[-1 - bead]:g}"
+        )
+    return jnp.asarray(traj.masses, jnp.float32)
+
+
+def _ordered(featurizer, positions):
+    return geometry.canonical_order(positions) if featurizer.reversal else positions
+
+
+def _reversal_margin(featurizer, positions):
+    return {"reversal": geometry.reversal_margin(positions)} if featurizer.reversal else {}

@@ -1,0 +1,438 @@
+"""Reading trajectories: whole, or in chunks of bounded size."""
+
+import glob
+import logging
+import os
+import re
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from polyvae.errors import FrameError, InputError
+from polyvae.io.dcd import AKMA_PS, DcdFile
+from polyvae.io.frames import DamagedError, Frames, TrajectoryFile, existing, warn_of_damage
+from polyvae.io.npz import NpzFile
+from polyvae.io.other import GroFile, UniverseFile
+from polyvae.io.pieces import check_all_weighted, check_weights, holds, left_out
+from polyvae.io.times import Times
+from polyvae.io.topology import own_topology, read_topology, stated_atoms
+from polyvae.io.xtc import XtcFile
+from polyvae.trajectory.assembly import Assembler, has_box
+from polyvae.trajectory.record import LENGTH_UNITS, Trajectory
+from polyvae.trajectory.stream import Stream, concatenate
+
+log = logging.getLogger(__name__)
+
+Paths = str | os.PathLike | Sequence[str | os.PathLike]
+CHUNK_BYTES = 1 << 26  # of decoded coordinates held at once while frames are picked or streamed
+
+_READERS = {".npz": NpzFile, ".xtc": XtcFile, ".dcd": DcdFile, ".gro": GroFile}
+_WHY = {"sigma": "reduced units", "nm": "the format's convention", "angstrom": "the format's convention"}
+
+
+def read(
+    paths: Paths,
+    *,
+    topology: str | os.PathLike | None = None,
+    select: str | None = None,
+    length_unit: str | None = None,
+    start: int = 0,
+    stop: int | None = None,
+    step: int = 1,
+    unwrap: bool | str = "auto",
+    per_molecule: bool = False,
+    dims: int | None = None,
+    keep_good: bool = False,
+    ignore_times: bool = False,
+) -> Trajectory:
+    """Read one trajectory, in one file or in several pieces.
+
+    Args:
+        paths: files of the same beads, or patterns such as "run*.xtc" (in natural order: run2 before
+            run10); the end of each file ends a segment. npz, XTC, DCD and GRO are read fast, everything
+            else that MDAnalysis reads at its pace. An npz holds one array of positions
+            (n_frames, n_beads, n_dims) under any name, or under "arr" or "positions" beside others
+            ("time", "box", "weights", "origin", "masses", "bonds", "names", "segments", "length_unit").
+        topology: any topology that MDAnalysis reads; gives names, bonds, and the masses that it states. None
+            are guessed from names or elements: a coarse bead named "B" is no boron. All are 1 then.
+        select: which atoms, in MDAnalysis' selection language; needs a topology.
+        length_unit: unit of the numbers in the files: "nm", "angstrom" or "sigma" (reduced). By default
+            what the file states (npz; PDB in a line "1 SIGMA = 10 ANGSTROM"), else the format's convention:
+            nm in XTC, Å in DCD, sigma in npz.
+        start, stop, step: which frames, counted in each file. Frames of one segment stay one.
+        unwrap: "auto" makes molecules whole along their bonds where the file holds a periodic box
+            (orthorhombic or triclinic). What counts is each bond, which must be shorter than half the box,
+            so that a chain of any length is put together exactly, through as many images as it takes.
+            Where no bonds are known, the beads are taken as one chain in file order, and this is said; if
+            they are none, the distance of two neighbours that are not bonded sooner or later comes near
+            half the box, and is refused. Chosen beads of several molecules stay in the images that they
+            are in, with a warning; a bead whose bonds must be missing is refused. False leaves coordinates
+            as they are; True refuses files without a box.
+        per_molecule: each of many like molecules (by bonds, else residues) becomes frames of its own, one
+            molecule after another in each segment; `Trajectory.origin` maps back to (frame, molecule).
+        dims: 2 or 3. By default data of three coordinates whose z never varies are 2-D, which is said.
+        keep_good: take the whole frames of a damaged XTC or DCD, up to the damage, in place of refusing it; other
+            formats are refused. Neither format has a checksum. Most damage to a compressed XTC shows, but in a
+            DCD only that to a frame's length and absurd coordinates do; other wrong numbers are read as they are.
+        ignore_times: leave out the times of the frames, which must otherwise increase in each segment.
+
+    Raises:
+        FileNotFoundError: for a file that is not there.
+        InputError: for a file that cannot be used, and for weights in only some files; the message names
+            the file, and the frame where one is at fault, and says what to do. A bond of about half the box
+            or more is refused, for its molecule cannot be made whole; a chain as a whole may be longer.
+    """
+    run = _Run(
+        paths,
+        topology,
+        select,
+        length_unit,
+        start,
+        stop,
+        step,
+        unwrap,
+        per_molecule,
+        dims,
+        keep_good,
+        ignore_times,
+    )
+    pieces = []
+    for k in range(len(run.paths)):
+        blocks = list(run.blocks(k, whole=True))
+        pieces.append(run.record(k, blocks, sum(p.n_frames // run.n_molecules for p in pieces)))
+    return concatenate(pieces)
+
+
+def stream(paths: Paths, *, chunk_bytes: int = CHUNK_BYTES, **options) -> Stream:
+    """A trajectory in chunks of bounded size: for files longer than memory.
+
+    The files are checked, and their frames counted, before this returns. A chunk ends where a file ends;
+    with `per_molecule` it holds a few frames of all molecules, one molecule after another. Together the
+    chunks are what `read` gives, whatever their size: `Trajectory.continues` tells which goes on where the
+    one before it ended, and what holds for a file as a whole is told before its first chunk, for which a
+    file that may be planar is read twice (unless `dims` is given).
+
+    Args:
+        paths: as for `read`.
+        chunk_bytes: coordinates (of all atoms in the file) held at once; the peak is a few times that.
+        **options: those of `read`.
+
+    Returns:
+        A `Stream` of `Trajectory` chunks, which can be iterated over again and again.
+
+    Raises:
+        As `read`; for a fault within the frames, once the chunk with that frame is reached.
+    """
+    given = {
+        "topology": None,
+        "select": None,
+        "length_unit": None,
+        "start": 0,
+        "stop": None,
+        "step": 1,
+        "unwrap": "auto",
+        "per_molecule": False,
+        "dims": None,
+        "keep_good": False,
+        "ignore_times": False,
+    }
+    if unknown := set(options) - set(given):
+        raise TypeError(f"stream() takes the options of read(), which {', '.join(sorted(unknown))} is not")
+    run = _Run(paths, **(given | options))
+
+    def chunks() -> Iterator[Trajectory]:
+        n_before = 0
+        for k in range(len(run.paths)):
+            last = None
+            for block in run.blocks(k, chunk_bytes=chunk_bytes):
+                segment = run.segments(k, block[0])
+                yield run.record(k, [block], n_before, continues=segment[0] == last)
+                last = segment[-1]
+                n_before += len(block[0])
+
+    return Stream(chunks, run.n_frames, f" from {len(run.paths)} file{'s' * (len(run.paths) > 1)}")
+
+
+class _Run:
+    """The files of one trajectory and all that applies to them."""
+
+    def __init__(
+        self,
+        paths,
+        topology,
+        select,
+        length_unit,
+        start,
+        stop,
+        step,
+        unwrap,
+        per_molecule,
+        dims,
+        keep_good,
+        ignore_times,
+    ):
+        self.paths = [existing(path) for path in _expanded(paths)]
+        places = [path.resolve() for path in self.paths]
+        if twice := [str(path) for k, path in enumerate(self.paths) if places[k] in places[:k]]:
+            log.warning("%s: named more than once, and its frames count as often", twice[0])
+        if length_unit is not None and length_unit not in LENGTH_UNITS:
+            raise InputError(f"length_unit must be one of {', '.join(LENGTH_UNITS)}; got {length_unit!r}")
+        if step < 1 or start < 0:
+            raise InputError(f"start must be at least 0 and step at least 1; got start {start}, step {step}")
+        self._keep_good = keep_good
+        fallback = self.paths[0].suffix.lower() not in (".npz", ".xtc", ".dcd")
+        atoms = first_file = None
+        if topology is not None:
+            atoms = read_topology(topology, select)
+        elif fallback:
+            first_file = _opened(
+                self.paths[0], keep_good, None, length_unit
+            )  # what is no trajectory is told as that
+            atoms = own_topology(self.paths[0], select)
+        if select is not None and atoms is None:
+            raise InputError(f"the selection {select!r} needs a topology; give one (--top, topology=)")
+
+        self._files: list[TrajectoryFile] = []
+        self._times: list[Times] = []
+        self._frames: list[range] = []
+        self._assemblers: list[Assembler] = []
+        first_unit = None
+        for path in self.paths:
+            n_atoms = None if atoms is None else atoms.n_total
+            file = first_file or _opened(path, keep_good, n_atoms, length_unit)
+            first_file = None
+            if atoms is not None and file.n_atoms != atoms.n_total:
+                raise InputError(
+                    f"{path} holds {file.n_atoms} atoms a frame, the topology {topology or self.paths[0]} "
+                    f"{atoms.n_total}; give the topology of this run"
+                )
+            if file.n_atoms != (n_atoms := self._files[0].n_atoms if self._files else file.n_atoms):
+                raise InputError(
+                    f"{path} holds {file.n_atoms} beads a frame, {self.paths[0]} {n_atoms}; "
+                    f"the pieces of one trajectory need the same beads"
+                )
+            frames = range(file.n_frames)[start:stop:step]
+            if not len(frames):
+                raise InputError(
+                    f"{path} holds {file.n_frames} frames; start {start}, stop {stop}, step {step} leave none"
+                )
+            unit = length_unit or file.stated_unit or file.usual_unit
+            if length_unit is None and file.stated_unit is None:
+                log.info(
+                    "%s: lengths taken to be in %s (%s); say otherwise with the unit option",
+                    path,
+                    unit,
+                    _WHY[unit],
+                )
+            first_unit = first_unit or unit
+            if unit != first_unit and "sigma" in (unit, first_unit):
+                raise InputError(
+                    f"{path} is in {unit}, {self.paths[0]} in {first_unit}, and a reduced unit relates "
+                    f"to no other; convert one, or state the one unit of the numbers in all (--unit, length_unit=)"
+                )
+            self._files.append(file)
+            self._frames.append(frames)
+            assembler = Assembler(
+                stated_atoms(file, path) if atoms is None else atoms,
+                unit,
+                unwrap=unwrap,
+                per_molecule=per_molecule,
+                dims=dims,
+                always_3d=file.always_3d,
+                where=str(path),
+                note=lambda text, path=path: log.info("%s: %s", path, text),
+            )
+            self._assemblers.append(assembler)
+            self._times.append(Times(path, ignore_times))
+        self.n_molecules = self._assemblers[0].n_molecules
+        self.n_frames = sum(map(len, self._frames)) * self.n_molecules
+        check_all_weighted(self.paths, self._files)
+        self._left_out: set[str] | None = None if len(self.paths) > 1 else set()
+        self._unit = first_unit
+        self._n_dims: int | None = None
+
+    def blocks(
+        self, k: int, *, whole: bool = False, chunk_bytes: int = CHUNK_BYTES
+    ) -> Iterator[tuple[range, Frames]]:
+        """Assembled coordinates of file k, with the numbers of the frames, in blocks of bounded size or, where
+        that costs nothing, in one."""
+        file, frames, assembler = self._files[k], self._frames[k], self._assemblers[k]
+        per_block = max(1, chunk_bytes // (12 * file.n_atoms * frames.step))
+        if per_block > 4096:
+            per_block -= per_block % 4096  # the batch of compiled functions
+        atoms = assembler.atoms
+        if whole and frames.step == 1 and (atoms is None or len(atoms.chosen) == atoms.n_total):
+            per_block = len(frames)
+        if self._left_out is None:
+            self._left_out = self._settle_fields()
+        self._times[k].begin()
+        try:
+            for part, block in self._raw(k, frames, per_block):
+                self._survey(k, part, block, per_block)
+                part, block = self._assembled(k, part, block)
+                if not len(part):
+                    break
+                time = self._times[k].checked(part, block.time, block.step, self.segments(k, part))
+                check_weights(self.paths[k], part, block.weights)
+                n_dims = block.positions.shape[2]
+                if n_dims != (self._n_dims or n_dims):
+                    raise InputError(
+                        f"{self.paths[k]} holds positions in {n_dims}-D, {self.paths[0]} in {self._n_dims}-D; "
+                        f"the pieces of one trajectory need the same; say which with --dims (dims=)"
+                    )
+                self._n_dims = n_dims
+                yield part, block._replace(time=time, step=None, **dict.fromkeys(self._left_out))
+        finally:
+            file.close()
+
+    def _settle_fields(self) -> set[str]:
+        """What only some files hold of times, boxes and origins, which is left out; from their first frames."""
+        boxed = []
+        for k, (file, frames, times) in enumerate(zip(self._files, self._frames, self._times, strict=True)):
+            many = max(2, CHUNK_BYTES // (12 * file.n_atoms * frames.step))
+            for rows, per_block in ((frames[:2], 2), (frames[2:], many)):
+                if len(boxed) > k and times.settled:
+                    break
+                for part, block in self._raw(k, rows, per_block):
+                    if part[0] == frames[0]:
+                        boxed.append(block.box is not None and has_box(block.box[0]))
+                    times.look(block.time)
+                    if times.settled:
+                        break
+            self._settle_times(k)
+            file.close()
+        # Of several molecules, all files get an origin.
+        origins = [self._assemblers[0].table is not None or holds(file, "origin") for file in self._files]
+        return left_out(self.paths, self._times, boxed, origins)
+
+    def _settle_times(self, k: int) -> None:
+        self._times[k].settle(len(np.unique(self.segments(k, self._frames[k]))))
+
+    def _assembled(self, k: int, part: range, block: Frames) -> tuple[range, Frames]:
+        """A block of file k with the coordinates and boxes that are wanted; cut where `keep_good` cuts it."""
+        while len(part):
+            try:
+                positions, box = self._assemblers[k].coordinates(block.positions, block.box, _numbers(part))
+                return part, block._replace(positions=positions, box=box)
+            except FrameError as fault:
+                first, step = self._frames[k].start, part.step
+                if fault.frame <= first:
+                    raise
+                if not self._keep_good:
+                    raise InputError(
+                        f"{fault}, or take the frames before it (--keep-good, keep_good=True)"
+                    ) from None
+                warn_of_damage(self.paths[k], fault.frame)
+                self._frames[k] = range(first, fault.frame, step)
+                part = range(part.start, fault.frame, step)
+                block = Frames(*(None if a is None else a[: len(part)] for a in block))
+        return part, block
+
+    def _raw(self, k: int, frames: range, per_block: int) -> Iterator[tuple[range, Frames]]:
+        """Frames of file k as they stand in it, with their numbers, in blocks."""
+        file, first, step = self._files[k], self._frames[k][0], frames.step
+        while len(frames := range(frames.start, min(frames.stop, self._frames[k].stop), step)):
+            part, frames = frames[:per_block], frames[per_block:]
+            try:
+                block = file.read(part[0], part[-1] + 1)
+            except DamagedError as damage:
+                if not self._keep_good or damage.n_good <= first:
+                    raise InputError(str(damage)) from None
+                warn_of_damage(self.paths[k], damage.n_good)
+                self._frames[k] = range(first, damage.n_good, step)  # the damage is met, and told, once
+                part = range(part[0], damage.n_good, step)
+                if not len(part):
+                    return
+                block = file.read(part[0], part[-1] + 1)
+            block = Frames(*(None if a is None else a[::step] for a in block))
+            if block.time is not None:
+                akma = file.akma_time and self._assemblers[k].length_unit != "sigma"
+                block = block._replace(time=np.asarray(block.time, np.float64) * (AKMA_PS if akma else 1.0))
+            yield part, block
+
+    def _survey(self, k: int, part: range, block: Frames, per_block: int) -> None:
+        """Settle what holds for all of file k, from its first block and as much after it as that takes."""
+        assembler, times = self._assemblers[k], self._times[k]
+        if assembler.settled and times.settled:
+            return
+        rest = self._raw(k, self._frames[k][len(part) :], per_block)
+        while block is not None and not (assembler.settled and times.settled):
+            assembler.survey(block.positions, block.box, part[0])
+            times.look(block.time)
+            if not (assembler.settled and times.settled):
+                part, block = next(rest, (part, None))
+        assembler.settle()
+        self._settle_times(k)
+
+    def segments(self, k: int, frames: range) -> np.ndarray:
+        """The segment of file k that each frame is of."""
+        lengths = self._files[k].extras.get("segments")
+        if lengths is None:
+            return np.zeros(len(frames), int)
+        return np.searchsorted(np.cumsum(lengths), _numbers(frames), side="right")
+
+    def record(
+        self, k: int, blocks: list[tuple[range, Frames]], first_frame: int, *, continues: bool = False
+    ) -> Trajectory:
+        """Blocks of file k as a trajectory, in the unit of the first file."""
+        parts, blocks = zip(*blocks, strict=True)
+        joined = (
+            blocks[0]
+            if len(blocks) == 1
+            else Frames(*(None if a[0] is None else np.concatenate(a) for a in zip(*blocks, strict=True)))
+        )
+        segment = np.concatenate([self.segments(k, part) for part in parts])
+        try:
+            traj = self._assemblers[k].trajectory(
+                joined.positions,
+                joined.time,
+                joined.box,
+                weights=joined.weights,
+                origin=joined.origin,
+                first_frame=first_frame,
+                segments=np.unique(segment, return_counts=True)[1],
+                continues=bool(continues),
+            )
+        except InputError as error:
+            raise InputError(f"{self.paths[k]}: {error}") from None
+        return traj.to_unit(self._unit)
+
+
+def _numbers(frames: range) -> np.ndarray:
+    return np.arange(frames.start, frames.stop, frames.step)
+
+
+def _expanded(paths: Paths) -> list[str | os.PathLike]:
+    given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    if not given:
+        raise InputError("no trajectory file was given")
+    found = []
+    for path in given:
+        text = os.fspath(path)
+        if os.path.exists(text) or not glob.has_magic(text):
+            found.append(path)
+            continue
+        matches = sorted(glob.glob(text), key=_natural)
+        if not matches:
+            raise FileNotFoundError(f"{text}: no file matches this pattern; check the folder")
+        found.extend(matches)
+    return found
+
+
+def _natural(name: str) -> list:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _opened(path: Path, keep_good: bool, n_atoms: int | None, length_unit: str | None) -> TrajectoryFile:
+    if path.suffix.lower() == ".npy":
+        raise InputError(
+            f'{path} is a bare array; save it as npz (numpy.savez, array "positions"), or give the array itself '
+            f"in Python (pv.fit(numpy.load(...)))"
+        )
+    reader = _READERS.get(path.suffix.lower())
+    try:
+        return (reader or partial(UniverseFile, n_atoms=n_atoms, length_unit=length_unit))(path, keep_good)
+    except DamagedError as damage:
+        raise InputError(str(damage)) from None

@@ -1,0 +1,1 @@
+"""What is measured on frames: distances of ensembles, limits of conformations, kinetics, density."""

@@ -1,0 +1,1 @@
+"""What a collective variable is used for; these modules do not import each other."""

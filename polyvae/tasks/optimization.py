@@ -1,0 +1,360 @@
+"""Conformations that minimise, maximise or meet an objective, searched for through the latent space."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from polyvae import geometry
+from polyvae.batches import map_frames
+from polyvae.cv.latent import LatentCV
+from polyvae.errors import InputError
+from polyvae.measures.density import log_density
+from polyvae.measures.limits import QUANTILE, Limits, limits_of, mean_apart, mean_contact, separations
+from polyvae.trajectory.record import Trajectory
+from polyvae.trajectory.stream import as_trajectory
+
+OBJECTIVES = {
+    "rg": geometry.radius_of_gyration,
+    "end_to_end": geometry.end_to_end,
+    "asphericity": geometry.asphericity,
+    "shape_anisotropy": geometry.shape_anisotropy,
+}
+_MET = 0.01  # how near a target is near enough, as a fraction of it
+_PULL = 10.0  # to a target, over the pull to smaller or larger values
+_SHOWN = 100  # frames that each half of the path is kept as
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Optimum:
+    """What `optimize` found.
+
+    Args:
+        structure: the best conformation, one frame in the featurizer's frame.
+        value: the objective there; `z`, its latent coordinates.
+        valid: all bonds and pairs of `structure` are within `limits`.
+        better: `value` is beyond that of every frame of the data, or within 1 % of the target.
+        message: both in words.
+        extreme, extreme_value: the frame of the data with the best objective.
+        limits: what was asked of bonds and pairs.
+        path: (n_steps, n_starts), the objective of the decoded conformation while z moves.
+        z_path: (n_steps, n_starts, latent_dim).
+        decoded: (n_starts,) Trajectory of the decoder's conformations at the end of `path`.
+        candidates: (2 n_starts,) Trajectory after refinement, `candidate_values` and `candidate_valid`
+            (2 n_starts,); `structure` is the best of them.
+        route: Trajectory of how `structure` came about, about 200 frames in two segments: decoded
+            conformations while z moves, then the conformation while its coordinates are refined.
+    """
+
+    structure: Trajectory
+    value: float
+    z: np.ndarray
+    valid: bool
+    better: bool
+    message: str
+    extreme: Trajectory
+    extreme_value: float
+    limits: Limits
+    path: np.ndarray
+    z_path: np.ndarray
+    decoded: Trajectory
+    candidates: Trajectory
+    candidate_values: np.ndarray
+    candidate_valid: np.ndarray
+    route: Trajectory
+
+    def summary(self) -> dict:
+        """The result as plain numbers: what was found beside the most extreme frame of the data, and the limits
+        as they are checked: where several limit one distance, the narrowest."""
+
+        def numbers(traj: Trajectory, value: float) -> dict:
+            positions = traj.positions[0]
+            pairs, apart = separations(traj.n_beads, self.limits.bonds)
+            r = np.linalg.norm(positions[pairs[:, 0]] - positions[pairs[:, 1]], axis=-1)
+            bonds, free = r[apart == 1], r[apart > 1]
+            return {
+                "objective": value,
+                "rg": float(geometry.radius_of_gyration(positions)),
+                "end_to_end": float(geometry.end_to_end(positions)),
+                "shortest_bond": float(bonds.min(initial=np.inf)),
+                "mean_bond": float(bonds.mean()),
+                "longest_bond": float(bonds.max(initial=0.0)),
+                "closest_pair": float(r.min()),
+                "closest_free_pair": float(free.min()) if len(free) else None,
+                "closest_apart": [float(r[apart == k].min()) if (apart == k).any() else None for k in (2, 3, 4)],
+                "closest_mean_apart": [
+                    float(mean_apart(r, apart, k)) if (apart == k).any() else None for k in (2, 3)
+                ],
+                "closest_contacts": float(mean_contact(r, apart, traj.n_beads)),
+            }
+
+        limits = {name: value for name, value in self.limits.record().items() if name != "shape"}
+        bond, *apart = self.limits.least_apart()
+        limits |= {"shortest_bond": bond, "closest_free_pair": min(apart), "closest_apart": apart}
+        return {
+            "optimized": numbers(self.structure, self.value) | {"z": self.z.tolist()},
+            "data_extreme": numbers(self.extreme, self.extreme_value),
+            "limits": limits,
+            "valid": self.valid,
+            "better": self.better,
+            "message": self.message,
+        }
+
+
+def optimize(
+    cv: LatentCV,
+    objective: Callable | str = geometry.radius_of_gyration,
+    *,
+    start: Trajectory | np.ndarray,
+    minimize: bool = True,
+    target: float | None = None,
+    n_starts: int = 64,
+    prior_weight: float = 1.0,
+    bond_weight: float = 1.0,
+    steps: int = 300,
+    refine_steps: int = 2000,
+    seed: int = 0,
+) -> Optimum:
+    """Find a conformation with an extreme or a given value of an objective, within what the data allow.
+
+    From several points of the data, z moves down the gradient of objective(decode(z)), held by a penalty
+    to where a Gaussian kernel density estimate of the data's z is above its own 1 % quantile. The
+    decoder's conformation is a mean over many, with bonds too short and beads too close. So from there,
+    and from frames of the data, the extreme ones and those nearest to end points, the coordinates
+    themselves are then moved, still down the objective, with penalties that bring bonds and pairs within the
+    data's quantiles, strain the bonds together no more than the data's are on average, keep the latent
+    coordinates where data live, and keep the conformation one that the model reconstructs no worse than it
+    does 99.9 % of the data.
+    All starts move at once, in one compiled program for each half.
+
+    Args:
+        objective: pure JAX function of one frame (n_beads, n_dims), in the model's unit, or one of "rg",
+            "end_to_end", "asphericity", "shape_anisotropy".
+        start: the trajectory whose latents bound the search and whose bonds and pairs set the limits.
+        minimize: with False, maximise.
+        target: a value to meet to 1 %, in place of the smallest or largest.
+        n_starts: half of them at the data's most extreme frames, or those nearest the target; half at
+            random frames.
+        prior_weight: of the penalties that keep z and the conformation where the model knows them.
+        bond_weight: of those on bonds and pairs.
+
+    Raises:
+        InputError: data that do not fit the model; an objective that gives no single number, or none that is
+            finite in the data; a target that no conformation was found for, with the range that was reached.
+    """
+    traj = as_trajectory(start, array_unit=cv.length_unit, dims=cv.n_dims)
+    traj = dataclasses.replace(traj, positions=cv.frames(traj), length_unit=cv.length_unit)
+    objective = _checked(objective, traj.positions.shape[1:])
+    _check_settings(n_starts, steps, refine_steps, seed, target, prior_weight, bond_weight)
+    values = map_frames(jax.jit(jax.vmap(objective)), traj.positions)
+    if not (good := np.isfinite(values)).all():
+        bad = int(np.argmin(good))
+        raise InputError(
+            f"the objective must be finite in every frame of the data; in frame {bad} it is {values[bad]}"
+        )
+    spread = float(values.std()) or 1.0
+    sign = 1.0 if minimize else -1.0
+
+    def cost(value):  # in standard deviations of the data
+        return sign * value / spread if target is None else _PULL * ((value - target) / spread) ** 2
+
+    limits = limits_of(traj)
+    z_data = cv.transform(traj)
+    rng = np.random.default_rng(seed)
+    density, floor = log_density(z_data, rng)
+
+    extremes = np.argsort(cost(values), kind="stable")[: (n_starts + 1) // 2]
+    others = rng.choice(traj.n_frames, n_starts - len(extremes), replace=traj.n_frames < n_starts)
+    z0 = z_data[np.concatenate([extremes, others])]
+
+    def outside(z):  # nats below the floor; the cap keeps the penalty flat far out, where there is no slope
+        return prior_weight * jnp.minimum(jax.nn.relu(floor - density(z)), 50.0) ** 2
+
+    def latent_loss(z, progress):
+        value = objective(cv.decode_one(z))
+        return cost(value) + outside(z), value
+
+    z_end, z_path, path = _descend(latent_loss, z0, steps, learning_rate=0.03)
+    decoded = cv.decode(z_end, coordinates=True)
+
+    # Twice as many are refined: the decoder's conformations; and the extreme frames themselves, and for the
+    # other starts the frames nearest in z, whose bonds are sound already.
+    nearest = ((z_end[len(extremes) :, None] - z_data[None]) ** 2).sum(axis=2).argmin(axis=1)
+    x0 = np.concatenate([decoded, traj.positions[extremes], traj.positions[nearest]])
+    residual = map_frames(jax.jit(jax.vmap(lambda x: _residual(cv, x))), traj.positions)
+    reach = float(np.quantile(residual, 1 - QUANTILE)) or 1.0
+    violation = _violation(limits, traj.n_beads)
+
+    def refine_loss(positions, progress):
+        value = objective(positions)
+        astray = prior_weight * jax.nn.relu(_residual(cv, positions) / reach - 1) ** 2
+        weight = 10.0 ** (1.0 + 2.5 * progress)
+        broken = weight * (bond_weight * violation(positions) + astray)
+        return cost(value) + outside(cv(positions)) + broken, value
+
+    pace = 0.02 * limits.longest_mean_bond
+    refined, refining, _ = _descend(
+        refine_loss, x0, refine_steps, learning_rate=pace, every=max(1, refine_steps // _SHOWN)
+    )
+    candidates = cv.align(refined)
+
+    final = map_frames(jax.jit(jax.vmap(objective)), candidates)
+    valid = limits.accept(candidates)
+    found = np.asarray(cost(final))
+    best = int(np.argmin(np.where(valid, found, np.inf) if valid.any() else found))
+    extreme = int(np.argmin(cost(values)))
+    if target is None:
+        better, message = _compared(found[best] < cost(values)[extreme], minimize)
+    else:
+        better, message = True, f"the objective is within {100 * _MET:g} % of its target, {target:g}"
+        _check_met(target, float(final[best]), final[valid], values)
+    message += (
+        "; bonds lie between the data's 0.1 % and 99.9 % quantiles and no pair is closer than its 0.1 % quantile"
+        if valid[best]
+        else "; no conformation was found with all bonds and pairs within the data's 0.1 % and 99.9 % quantiles"
+    )
+
+    def frames(positions):
+        return dataclasses.replace(cv.template, positions=positions, segments=(1,) * len(positions))
+
+    moving = cv.decode(z_path[:: max(1, steps // _SHOWN), best % n_starts], coordinates=True)
+    moved = cv.align(np.concatenate([refining[:, best], refined[best, None]]))
+    return Optimum(
+        structure=frames(candidates)[best],
+        value=float(final[best]),
+        z=cv.transform(candidates)[best],
+        valid=bool(valid[best]),
+        better=better,
+        message=message,
+        extreme=traj[extreme],
+        extreme_value=float(values[extreme]),
+        limits=limits,
+        path=path,
+        z_path=z_path,
+        decoded=frames(decoded),
+        candidates=frames(candidates),
+        candidate_values=final,
+        candidate_valid=valid,
+        route=dataclasses.replace(frames(np.concatenate([moving, moved])), segments=(len(moving), len(moved))),
+    )
+
+
+def _checked(objective: Callable | str, shape: tuple[int, ...]) -> Callable:
+    if isinstance(objective, str):
+        if objective not in OBJECTIVES:
+            raise InputError(
+                f"the objective must be one of {', '.join(OBJECTIVES)}, or a function; got {objective!r}"
+            )
+        objective = OBJECTIVES[objective]
+    if not callable(objective):
+        raise InputError(f"the objective must be a function of one frame, or its name; got {objective!r}")
+    result = jax.eval_shape(objective, jax.ShapeDtypeStruct(shape, jnp.float32))
+    if getattr(result, "shape", None) != ():
+        raise InputError(f"the objective must give one number for one frame; it gives {result}")
+    return objective
+
+
+def _check_settings(n_starts, steps, refine_steps, seed, target, prior_weight, bond_weight) -> None:
+    for name, value in (("n_starts", n_starts), ("steps", steps), ("refine_steps", refine_steps)):
+        if value < 1:
+            raise InputError(f"{name} must be at least 1; got {value}")
+    if seed < 0:
+        raise InputError(f"the seed must be 0 or a positive number; got {seed}")
+    if target is not None and not math.isfinite(target):
+        raise InputError(f"the target must be a finite number; got {target}")
+    for name, value in (("prior_weight", prior_weight), ("bond_weight", bond_weight)):
+        if not 0 <= value < math.inf:
+            raise InputError(f"{name} must be 0 or a positive number; got {value}")
+
+
+def _compared(better, minimize: bool) -> tuple[bool, str]:
+    word = "smaller" if minimize else "larger"
+    if better:
+        return True, f"the objective is {word} than in every frame of the data"
+    return False, f"no conformation was found whose objective is {word} than in every frame of the data"
+
+
+def _check_met(target: float, value: float, valid: np.ndarray, data: np.ndarray) -> None:
+    """Refuse a target that was missed by more than 1 %; of 0, by more than 1 % of the data's spread."""
+    if abs(value - target) <= _MET * (abs(target) or float(data.std())):
+        return
+    reached = f"{valid.min():.4g} to {valid.max():.4g}" if len(valid) else "none"
+    raise InputError(
+        f"the target {target:g} was not met to {100 * _MET:g} %: sound conformations found for it have "
+        f"{reached}, the data {data.min():.4g} to {data.max():.4g}. Ask for a value within reach"
+    )
+
+
+def _residual(cv: LatentCV, positions):
+    """Squared distance between a frame's features and the decoded mean of its encoding."""
+    x = cv.standardize(positions)
+    return jnp.sum(((x - cv.vae.decode(cv.vae.encode(x)[0])) * cv.scale) ** 2)
+
+
+def _descend(loss: Callable, start: np.ndarray, steps: int, *, learning_rate: float, every: int = 1):
+    """Adam from many starts in one compiled program.
+
+    `loss(point, progress)`, progress running from 0 to 1, gives the cost and a value to report. Returns the
+    end points (n_starts, ...), and before each step, or `every` so many, the points (n, n_starts, ...) and the
+    values there (n, n_starts).
+    """
+    blocks = -(-steps // every)
+    steps = blocks * every
+    optimiser = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
+    slope = jax.vmap(jax.grad(loss, has_aux=True), in_axes=(0, None))
+
+    def step(carry, k):
+        x, state = carry
+        grads, value = slope(x, k / steps)
+        updates, state = optimiser.update(grads, state)
+        return (optax.apply_updates(x, updates), state), value
+
+    def block(carry, numbers):
+        after, values = jax.lax.scan(step, carry, numbers)
+        return after, (carry[0], values[0])
+
+    @jax.jit
+    def run(x):
+        numbers = jnp.arange(steps).reshape(blocks, every)
+        (last, _), (points, values) = jax.lax.scan(block, (x, optimiser.init(x)), numbers)
+        return last, points, values
+
+    return jax.tree.map(np.asarray, run(start))
+
+
+def _violation(limits: Limits, n_beads: int) -> Callable:
+    """How far a conformation lies outside the limits, squared, in units of the bonds' range.
+
+    A hundredth of each range is kept free on each side, so that what a penalty leaves over is still inside.
+    Beside the limits, the bonds' mean squared deviation is kept at the data's or below: the far end of many
+    bonds at once is no conformation, though it may be the far end of no bond.
+    """
+    pairs, _, low, high = limits.pairs(n_beads)
+    apart = separations(n_beads, limits.bonds)[1]
+    width = limits.longest_bond - limits.shortest_bond or limits.longest_bond or 1.0
+    margin = 0.01 * width
+    mean_width = limits.longest_mean_bond - limits.shortest_mean_bond or limits.longest_mean_bond or 1.0
+    center = 0.5 * (limits.longest_mean_bond + limits.shortest_mean_bond)
+    bond = limits.shape.get("bond", {"mean": 0.0, "std": 0.0})
+    strain = (bond["std"] or width) ** 2
+
+    def violation(positions):
+        r = geometry.distances(positions, pairs)
+        over = jax.nn.relu(low + margin - r) + jax.nn.relu(r - (high - margin))
+        means = [mean_apart(r, apart, k) for k in (2, 3)] + [mean_contact(r, apart, n_beads)]
+        least = np.array([*limits.closest_mean_apart, limits.closest_contacts], np.float32)
+        close = jax.nn.relu(least + margin - jnp.stack(means)) * (least > 0)
+        off_center = jnp.abs(mean_apart(r, apart, 1) - center)
+        strained = mean_apart((r - bond["mean"]) ** 2, apart, 1) / strain
+        return (
+            jnp.sum((over / width) ** 2)
+            + jnp.sum((close / width) ** 2)
+            + jax.nn.relu(off_center / mean_width - 0.49) ** 2
+            + jax.nn.relu(strained - 0.99) ** 2
+        )
+
+    return violation

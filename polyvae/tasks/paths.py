@@ -1,0 +1,140 @@
+"""Rows of conformations through the latent space: paths between two points, and grids."""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from polyvae.cv.latent import LatentCV
+from polyvae.errors import InputError
+from polyvae.trajectory.record import Trajectory
+
+WAYS = ("straight", "data")
+_NODES = 2000  # of the data's latents
+_POINTS = 200  # that a path through them is smoothed with
+_LARGEST_GRID = 100_000
+
+
+class LatentPath(NamedTuple):
+    """Decoded conformations, a `Trajectory` of n frames, and the latent points z (n, latent_dim) they are of."""
+
+    conformations: Trajectory
+    z: np.ndarray
+
+
+def interpolate(
+    cv: LatentCV,
+    a,
+    b,
+    n: int,
+    *,
+    along: str = "straight",
+    data: Trajectory | np.ndarray | None = None,
+    seed: int = 0,
+) -> LatentPath:
+    """Decoded conformations at `n` points of a path from `a` to `b`, at equal distances along it in z.
+
+    The conformations are the decoder's means: what the latents do not hold is averaged away. `relax` mends
+    their bonds; encoding one gives nearly its z back, which tells how well the model knows that point.
+
+    Args:
+        a, b: latent points (latent_dim,), or frames (n_beads, n_dims), or trajectories of one frame.
+        along: "straight", or "data": where the data's z are dense, by `dense_path`.
+        data: the trajectory whose z that is.
+
+    Raises:
+        InputError: ends of another shape, fewer than 2 points, `along="data"` without data.
+    """
+    ends = [_point(cv, end, name) for end, name in ((a, "a"), (b, "b"))]
+    if n < 2:
+        raise InputError(f"a path needs at least 2 conformations, one for each end; got {n}")
+    if along not in WAYS:
+        raise InputError(f"along must be one of {', '.join(WAYS)}; got {along!r}")
+    if along == "data":
+        if data is None:
+            raise InputError('along="data" needs the trajectory whose density the path follows: data=traj')
+        z = dense_path(cv.transform(data), *ends, n, seed=seed)
+    else:
+        z = ends[0] + np.linspace(0, 1, n)[:, None] * (ends[1] - ends[0])
+    return _decoded(cv, z, (n,))
+
+
+def latent_grid(cv: LatentCV, n: int, *, data: Trajectory | np.ndarray | None = None) -> LatentPath:
+    """Decoded conformations on a regular grid of the latent space, n points for each latent, the last one fastest.
+
+    It spans the 1 % and 99 % quantiles of the data's z, or without data -2 to 2, which is two standard
+    deviations of the prior.
+    """
+    if n < 2 or n**cv.latent_dim > _LARGEST_GRID:
+        raise InputError(
+            f"a grid needs 2 or more points for each latent, and {_LARGEST_GRID} in all at most; got {n} for each "
+            f"of {cv.latent_dim}"
+        )
+    low, high = np.full((2, cv.latent_dim), [[-2.0], [2.0]])
+    if data is not None:
+        low, high = np.quantile(cv.transform(data), [0.01, 0.99], axis=0)
+    axes = np.linspace(low, high, n).T
+    z = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, cv.latent_dim)
+    return _decoded(cv, z, (1,) * len(z))
+
+
+def _decoded(cv: LatentCV, z: np.ndarray, segments: tuple[int, ...]) -> LatentPath:
+    positions = cv.decode(z, coordinates=True)
+    return LatentPath(
+        dataclasses.replace(cv.template, positions=positions, segments=segments), np.asarray(z, np.float32)
+    )
+
+
+def dense_path(points: np.ndarray, a: np.ndarray, b: np.ndarray, n: int, *, seed: int = 0) -> np.ndarray:
+    """n points (n, dim) from a to b, evenly along a smooth path where `points` (n_points, dim) are dense.
+
+    The shortest path over a and b and at most 2,000 of the points, where a step costs its length to the power
+    dim + 1: then a path costs, for many points, the integral of one over the density. D. Hwang,
+    S. B. Damelin and A. O. Hero, doi:10.1214/15-AAP1162. It is smoothed over 2 % of its length, or over one
+    step if that is more.
+    """
+    from scipy.sparse.csgraph import dijkstra
+    from scipy.spatial.distance import cdist
+
+    rng = np.random.default_rng(seed)
+    if len(points) > _NODES:
+        points = rng.choice(points, _NODES, replace=False)
+    nodes = np.concatenate([[a], [b], points]).astype(np.float64)
+    scale = nodes.std(axis=0).mean() or 1.0  # powers of large numbers must not overflow
+    costs = np.maximum(cdist(nodes, nodes) / scale, 1e-9) ** (nodes.shape[1] + 1)
+    before = dijkstra(costs, indices=0, return_predecessors=True)[1]
+    chosen = [1]
+    while chosen[-1] != 0:
+        chosen.append(before[chosen[-1]])
+    path = _even(nodes[chosen[::-1]], _POINTS)
+    width = max(0.02, 1 / len(chosen)) * _POINTS if len(chosen) > 2 else 0
+    for _ in range(int(2 * width**2)):  # a diffusion with fixed ends
+        path[1:-1] = 0.25 * path[:-2] + 0.5 * path[1:-1] + 0.25 * path[2:]
+    return _even(path, n)
+
+
+def _even(path: np.ndarray, n: int) -> np.ndarray:
+    """n points at equal distances along a path of straight pieces."""
+    gone = np.concatenate([[0.0], np.linalg.norm(np.diff(path, axis=0), axis=1).cumsum()])
+    at = np.linspace(0, gone[-1], n)
+    return np.stack([np.interp(at, gone, column) for column in path.T], axis=1)
+
+
+def _point(cv: LatentCV, end, name: str) -> np.ndarray:
+    """A latent point of what the caller gave: a point already, or a frame."""
+    if isinstance(end, Trajectory):
+        if len(end) != 1:
+            raise InputError(f"{name} must be one frame; got {len(end)}")
+        return cv.transform(end)[0]
+    try:
+        end = np.asarray(end, np.float32)
+    except (TypeError, ValueError):
+        end = np.empty(0)
+    if end.shape == (cv.n_beads, cv.n_dims):
+        return cv.transform(end[None])[0]
+    if end.shape != (cv.latent_dim,) or not np.isfinite(end).all():
+        raise InputError(
+            f"{name} must be a finite latent point of shape ({cv.latent_dim},), or a frame of shape "
+            f"({cv.n_beads}, {cv.n_dims}); got shape {end.shape}"
+        )
+    return end

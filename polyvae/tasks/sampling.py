@@ -1,0 +1,111 @@
+"""Conformations drawn from a latent CV's model."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from polyvae.batches import map_frames
+from polyvae.cv.diffusion import draw_frames, draw_latents
+from polyvae.cv.latent import LatentCV
+from polyvae.errors import InputError
+from polyvae.trajectory.record import Trajectory
+
+PRIORS = ("normal", "data")
+
+
+def sample(
+    cv: LatentCV,
+    n: int,
+    *,
+    at: np.ndarray | None = None,
+    prior: str | None = None,
+    seed: int = 0,
+    noise: bool = True,
+) -> Trajectory:
+    """Draw `n` conformations from the model: z, then x from p(x|z).
+
+    x comes from the generator where the CV has one (`fit_generator`), and is then distributed as in the data,
+    bonds and contacts included; else from the decoder with its Gaussian noise, a poor sample of the ensemble.
+
+    Args:
+        at: draw at this z, (latent_dim,), or at n of them, (n, latent_dim). Re-encoded, the conformations give
+            it back with some spread.
+        prior: where else z comes from: "data", the density of the z of the training frames, or "normal", N(0, I).
+            By default "data" where there is a generator, which keeps that density: the data never quite fill the
+            normal prior. Without a generator "normal".
+        noise: with False the decoder's mean is taken in place of a draw from p(x|z). It looks smoother,
+            but is no sample of the ensemble: what the latents do not hold is averaged away, and bonds
+            come out too short.
+
+    Returns:
+        A `Trajectory` in the featurizer's frame and the model's unit, without times. Frames are
+        independent of each other.
+
+    Raises:
+        InputError: n below 1, z of another shape, not finite or so far out that no finite conformation comes of
+            it, an unknown prior, both `at` and `prior`, or "data" without a generator.
+    """
+    if n < 1:
+        raise InputError(f"the number of conformations must be at least 1; got {n}")
+    z_key, x_key = jax.random.split(jax.random.key(seed))
+    z = _latents(cv, n, z_key, prior) if at is None else _given(cv, n, at, prior)
+    if not noise:
+        positions = cv.decode(z, coordinates=True)
+    elif cv.generator is not None:
+        positions = draw_frames(cv.generator, x_key, z)
+    else:
+        positions = _decoded(cv, z, x_key)
+    if not (good := np.isfinite(positions).all(axis=(1, 2))).all():
+        bad = ",".join(f"{value:g}" for value in z[np.argmin(good)])
+        raise InputError(f"no finite conformation is drawn at z = {bad}, which is too far from the data")
+    if noise and cv.generator is not None:
+        positions = cv.align(positions)
+    return dataclasses.replace(cv.template, positions=positions, segments=(1,) * n)
+
+
+def prior_of(cv: LatentCV) -> str:
+    """The prior that `sample` takes z from by default."""
+    return "normal" if cv.generator is None else "data"
+
+
+def _given(cv: LatentCV, n: int, at, prior: str | None) -> np.ndarray:
+    if prior is not None:
+        raise InputError(f"z is either given or drawn; got at= and prior={prior!r}. Leave one out")
+    try:
+        at = np.asarray(at, np.float32)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"z must be numbers of shape ({cv.latent_dim},) or ({n}, {cv.latent_dim}); got {at!r}"
+        ) from None
+    if at.shape not in ((cv.latent_dim,), (n, cv.latent_dim)):
+        raise InputError(f"z must have shape ({cv.latent_dim},) or ({n}, {cv.latent_dim}); got {at.shape}")
+    if not np.isfinite(at).all():
+        raise InputError(f"z must be finite; got {at[~np.isfinite(at)][0]}")
+    return np.ascontiguousarray(np.broadcast_to(at, (n, cv.latent_dim)))
+
+
+def _latents(cv: LatentCV, n: int, key, prior: str | None) -> np.ndarray:
+    prior = prior_of(cv) if prior is None else prior
+    if prior not in PRIORS:
+        raise InputError(f"prior must be one of {', '.join(PRIORS)}; got {prior!r}")
+    if prior == "normal":
+        return np.asarray(jax.random.normal(key, (n, cv.latent_dim)))
+    if cv.generator is None:
+        raise InputError(
+            'prior="data" needs a model with a generator, which keeps the data\'s z: pv.fit_generator(cv, traj)'
+        )
+    return draw_latents(cv.generator, key, n)
+
+
+def _decoded(cv: LatentCV, z: np.ndarray, key) -> np.ndarray:
+    """Draws of the decoder, with its noise."""
+    draws = jax.random.normal(key, (len(z), cv.mean.size))
+    rows = np.concatenate([z, np.asarray(draws)], axis=1)
+
+    def conformation(row):
+        features = cv.vae.decode(row[: cv.latent_dim])
+        features = features + cv.vae.likelihood.width * row[cv.latent_dim :]
+        return cv.featurizer.inverse(features * cv.scale + cv.mean, cv.n_dims)
+
+    return map_frames(jax.jit(jax.vmap(conformation)), rows)

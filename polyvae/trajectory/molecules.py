@@ -1,0 +1,346 @@
+"""Which beads form a molecule, and making molecules whole that a periodic box has cut. NumPy only."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from polyvae.errors import FrameError, InputError
+from polyvae.trajectory.record import Selection
+
+# A bond vector whose component comes this near to half a box length could as well be its other image.
+NEAR_HALF = 0.45
+_BLOCK = 1 << 18  # coordinates treated at once, so that the temporaries stay in the processor's cache
+
+
+class Tree(NamedTuple):
+    """A spanning forest of the bond graph.
+
+    Args:
+        parent: (n_beads,) the bead that each hangs on; a root hangs on itself.
+        molecule: (n_beads,) number of the molecule, counted by first bead.
+        loose: (n_loose, 2) the bonds that close rings.
+        assumed: whether the bonds are bead order in place of bonds that were given.
+    """
+
+    parent: np.ndarray
+    molecule: np.ndarray
+    loose: np.ndarray
+    assumed: bool
+
+    n_molecules = property(lambda self: int(self.molecule.max()) + 1)
+
+
+def spanning_tree(n_beads: int, bonds: np.ndarray | None) -> Tree:
+    """The forest along which molecules are made whole; bead order, as of one linear chain, without bonds."""
+    if bonds is None:
+        parent = np.maximum(np.arange(n_beads) - 1, 0)
+        return Tree(parent, np.zeros(n_beads, int), np.empty((0, 2), int), True)
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import breadth_first_order, connected_components
+
+    bonds = np.unique(np.sort(np.asarray(bonds, int).reshape(-1, 2), axis=1), axis=0)
+    bonds = bonds[bonds[:, 0] != bonds[:, 1]]
+    # One node more, joined to the first bead of each molecule, lets a single search reach all of them.
+    ones = np.ones(len(bonds))
+    _, label = connected_components(coo_array((ones, bonds.T), shape=(n_beads, n_beads)), directed=False)
+    _, roots, molecule = np.unique(label, return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(roots))
+    pairs = np.concatenate([bonds, np.stack([roots, np.full(len(roots), n_beads)], axis=1)])
+    graph = coo_array((np.ones(len(pairs)), pairs.T), shape=(n_beads + 1, n_beads + 1)).tocsr()
+    _, parent = breadth_first_order(graph, n_beads, directed=False)
+    parent = np.where(parent[:-1] == n_beads, np.arange(n_beads), parent[:-1]).astype(int)
+    i, j = bonds.T
+    loose = bonds[(parent[i] != j) & (parent[j] != i)]
+    return Tree(parent, rank[molecule], loose, False)
+
+
+def make_whole(positions: np.ndarray, box: np.ndarray, tree: Tree, names=None, frames=None):
+    """Positions with every molecule in one piece: each bead next to the bead that it hangs on.
+
+    The first bead of a molecule stays where it is. A chain may be longer than the box, as long as each of
+    its bonds is shorter than half of it.
+
+    Args:
+        positions: (n_frames, n_beads, n_dims) float32.
+        box: (n_frames, n_dims, n_dims) box vectors as rows, lower triangular (a along x, b in the xy plane).
+        tree: from `spanning_tree`.
+        names, frames: bead names and frame numbers for messages.
+
+    Raises:
+        InputError: a bond that is about half the box or longer, or a molecule that is bonded to its own
+            image, so that no whole form of it exists; frame and beads are named.
+    """
+    child = np.flatnonzero(tree.parent != np.arange(len(tree.parent)))
+    if not len(child):
+        return positions
+    step = max(1, _BLOCK // max(1, positions[0].size))
+    labels = np.arange(len(positions)) if frames is None else frames
+    result = None
+    for start in range(0, len(positions), step):
+        part, cell = positions[start : start + step], box[start : start + step]
+        whole = _make_whole(part, cell, tree, child, names, labels[start:])
+        if whole is not part:
+            if result is None:
+                result = positions.copy()
+            result[start : start + step] = whole
+    return positions if result is None else result
+
+
+def _make_whole(positions, box, tree, child, names, frames):
+    parent = tree.parent[child]
+    if not len(tree.loose) and _all_short(positions, box, child, parent):
+        return positions
+    box = box.astype(np.float64)
+    length = np.diagonal(box, axis1=1, axis2=2)[:, None, :]
+    near, shifts = _nearest_image(positions[:, child] - positions[:, parent], box, length)
+    far = np.abs(near) > NEAR_HALF * length
+    if far.any():
+        frame, edge, axis = np.argwhere(far)[0]
+        i, j = sorted((int(parent[edge]), int(child[edge])))
+        beads = f"beads {i} and {j}" + ("" if names is None else f" ({names[i]} and {names[j]})")
+        remedy = (
+            "no bonds are known and the beads were taken as one chain in file order: give a topology with bonds"
+            if tree.assumed
+            else "check that box, bonds and coordinates belong together"
+        )
+        raise InputError(
+            f"frame {frames[frame]}: {beads} of molecule {tree.molecule[i]} are bonded but "
+            f"{abs(near[frame, edge, axis]):.4g} apart along {'xyz'[axis]}, about half the box "
+            f"({length[frame, 0, axis]:.4g}) or more, so that their molecule cannot be made whole; {remedy}, "
+            f"or pass over it (unwrap=False, --no-unwrap)"
+        )
+    if not shifts.any():
+        whole = positions
+    else:
+        # Sum the shifts from the root to each bead, in steps of 1, 2, 4, ... bonds.
+        total = np.zeros(positions.shape, np.float32)
+        total[:, child] = shifts
+        jump = np.where(tree.parent == np.arange(len(tree.parent)), -1, tree.parent)
+        while len(moving := np.flatnonzero(jump >= 0)):
+            total[:, moving] += total[:, jump[moving]]
+            jump[moving] = jump[jump[moving]]
+        whole = (positions + np.einsum("fbi,fij->fbj", total, box)).astype(np.float32)
+    if len(tree.loose):
+        closing = whole[:, tree.loose[:, 1]] - whole[:, tree.loose[:, 0]]
+        if (np.abs(closing) > 0.5 * length).any():
+            frame, edge = np.argwhere((np.abs(closing) > 0.5 * length).any(axis=2))[0]
+            i, j = map(int, tree.loose[edge])
+            raise InputError(
+                f"frame {frames[frame]}: molecule {tree.molecule[i]} is bonded to its own periodic image "
+                f"(through beads {i} and {j}) and has no whole form; read it as it is (unwrap=False, --no-unwrap)"
+            )
+    return whole
+
+
+def _all_short(positions, box, child, parent) -> bool:
+    """Whether no bond crosses a face of the box; quick where the box is one and the same in all frames."""
+    if box.strides[0]:
+        return False
+    n, n_beads, n_dims = positions.shape
+    if len(child) == n_beads - 1 and (child - parent == 1).all():
+        rows = np.ascontiguousarray(positions).reshape(n, -1)
+        vectors = rows[:, n_dims:] - rows[:, :-n_dims]
+    else:
+        vectors = (positions[:, child] - positions[:, parent]).reshape(n, -1)
+    np.abs(vectors, out=vectors)
+    return bool((vectors <= np.tile(NEAR_HALF * np.diagonal(box[0]), len(child)).astype(np.float32)).all())
+
+
+def _nearest_image(vectors, box, length):
+    """Vectors with each component within half the box, and the whole boxes added to get there.
+
+    Row by row from the last box vector, which is exact for every lower triangular box as long as the
+    vector sought is itself within half the diagonal elements.
+    """
+    shifts = np.round(vectors / length)
+    if not shifts.any():
+        return vectors, shifts
+    vectors = vectors.astype(np.float64)
+    for axis in reversed(range(vectors.shape[2])):
+        count = -np.round(vectors[..., axis] / length[..., axis])
+        vectors += count[..., None] * box[:, None, axis]
+        shifts[..., axis] = count
+    return vectors, shifts
+
+
+def box_vectors(lengths: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    """Box vectors (n, 3, 3), as rows and lower triangular, from lengths (n, 3) and angles (n, 3) in degrees."""
+    a, b, c = np.asarray(lengths, np.float64).T
+    angles = np.asarray(angles, np.float64)
+    cos = np.where(angles == 90, 0.0, np.cos(np.radians(angles)))
+    alpha, beta, gamma = cos.T
+    sin = np.sqrt(np.clip(1 - gamma**2, 0, None))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cx, cy = c * beta, c * (alpha - beta * gamma) / sin
+        cz = np.sqrt(c**2 - cx**2 - cy**2)
+    box = np.zeros((len(a), 3, 3))
+    box[:, 0, 0], box[:, 1, 0], box[:, 1, 1] = a, b * gamma, b * sin
+    box[:, 2] = np.stack([cx, cy, cz], axis=1)
+    box[~(np.asarray(lengths) != 0).any(axis=1)] = 0  # no box, whatever the angles
+    return box.astype(np.float32)
+
+
+def lengths_and_angles(box: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lengths (n, 3) and angles (n, 3) in degrees of box vectors (n, 3, 3)."""
+    box = np.asarray(box, np.float64)
+    lengths = np.linalg.norm(box, axis=2)
+    cos = [
+        (box[:, i] * box[:, j]).sum(1) / np.maximum(lengths[:, i] * lengths[:, j], 1e-30)  # a box may be none
+        for i, j in ((1, 2), (0, 2), (0, 1))
+    ]
+    return lengths, np.degrees(np.arccos(np.clip(np.stack(cos, axis=1), -1, 1)))
+
+
+def usable_box(box: np.ndarray, n_dims: int, frames=None) -> np.ndarray | None:
+    """Box vectors (n, n_dims, n_dims) that unwrapping can use; None where no frame has a box.
+
+    One and the same box in all frames is given once, with a stride of 0.
+
+    Raises:
+        FrameError: a length that is zero, negative, NaN or infinite; the first such frame is named.
+    """
+    n = len(box)
+    box = box[:1] if (box == box[:1]).all() else box
+    box = box[:, :n_dims, :n_dims]
+    if not box.any():
+        return None
+    lengths = np.diagonal(box, axis1=1, axis2=2)
+    bad = ~(np.isfinite(box).all(axis=(1, 2)) & (lengths > 0).all(axis=1))
+    if bad.any():
+        frame = int(np.argmax(bad))
+        number = frame if frames is None else frames[frame]
+        raise FrameError(
+            f"frame {number} has the box lengths {lengths[frame].tolist()}; molecules cannot be made "
+            f"whole in it. Mend the box, or read the coordinates as they are (unwrap=False, --no-unwrap)",
+            number,
+        )
+    upper = np.triu(box, 1)
+    if upper.any() and (np.abs(upper).max(axis=(1, 2)) > 1e-5 * lengths.max(axis=1)).any():
+        raise InputError(
+            "the box vectors are not lower triangular (first along x, second in the xy plane); turn box and "
+            "coordinates into that form, or read the coordinates as they are (unwrap=False, --no-unwrap)"
+        )
+    return np.broadcast_to(box, (n, n_dims, n_dims)) if len(box) == 1 else box
+
+
+class Atoms(NamedTuple):
+    """Atoms of one system, what is known of them, and which of them are wanted.
+
+    Args:
+        chosen: (n_chosen,) the atoms that are wanted, in the order wanted.
+        n_total: atoms in the system.
+        bonds: (n_bonds, 2) over all atoms, or None where not known.
+        names, masses: of the chosen ones, or None.
+        residues: (n_chosen,) residue number of the chosen ones, or None.
+        kinds: what tells atoms of the chosen ones apart where there are no names, such as types, or None.
+        residue_sizes: (n_chosen,) atoms in the residue of each, where residues are known to be real, or None.
+        selection: how the chosen ones are numbered in the system as it came, or None where they are all of it.
+    """
+
+    chosen: np.ndarray
+    n_total: int
+    bonds: np.ndarray | None = None
+    names: tuple[str, ...] | None = None
+    masses: np.ndarray | None = None
+    residues: np.ndarray | None = None
+    kinds: tuple[str, ...] | None = None
+    residue_sizes: np.ndarray | None = None
+    selection: Selection | None = None
+
+    def bonds_of_chosen(self) -> np.ndarray | None:
+        """Bonds between chosen atoms, by position among them; None where no bond is known."""
+        if self.bonds is None:
+            return None
+        place = np.full(self.n_total, -1)
+        place[self.chosen] = np.arange(len(self.chosen))
+        pairs = place[self.bonds]
+        return pairs[(pairs >= 0).all(axis=1)]
+
+    def needed(self) -> np.ndarray:
+        """The chosen atoms and all that they are bonded with: enough to make the molecules whole."""
+        if self.bonds is None:
+            return np.sort(self.chosen)
+        molecule = spanning_tree(self.n_total, self.bonds).molecule
+        return np.flatnonzero(np.isin(molecule, molecule[self.chosen]))
+
+    def among(self, kept: np.ndarray) -> "Atoms":
+        """The same, where only the atoms `kept` (sorted; all that are chosen, molecules entire) are there.
+
+        Bonds that are known stay known where none is left.
+        """
+        bonds = None if self.bonds is None else self.bonds[np.isin(self.bonds, kept).all(axis=1)]
+        return self._replace(
+            chosen=np.searchsorted(kept, self.chosen),
+            n_total=len(kept),
+            bonds=None if bonds is None else np.searchsorted(kept, bonds),
+        )
+
+    def pieces(self) -> tuple[int, int, int | None]:
+        """Molecules among the chosen atoms, by bonds; how many of them are single atoms; and a stray one.
+
+        A stray one is a single atom whose bonds must be missing from the list: bonded ones are called the
+        same (all are where nothing tells them apart), or its residue holds other atoms. Its place among the
+        chosen ones is given, or None. Ions and atoms of a solvent are molecules of their own.
+        """
+        label = spanning_tree(self.n_total, self.bonds).molecule
+        single = (np.bincount(label)[label] == 1)[self.chosen]
+        kinds = np.asarray(self.names or self.kinds or [""] * len(self.chosen))
+        stray = single & np.isin(kinds, kinds[~single])
+        if self.residue_sizes is not None:
+            stray |= single & (self.residue_sizes > 1)
+        return (
+            len(np.unique(label[self.chosen])),
+            int(single.sum()),
+            int(np.argmax(stray)) if stray.any() else None,
+        )
+
+    def molecules(self, where: str) -> tuple[np.ndarray, str | None]:
+        """Places among the chosen atoms, (n_molecules, n_beads), of like molecules; and a note, if any.
+
+        Bonds tell molecules apart, else residues.
+
+        Raises:
+            InputError: neither is known, or the molecules differ in beads, names, masses or bonds.
+        """
+        note = None
+        if self.bonds is not None and len(self.bonds):
+            label = spanning_tree(self.n_total, self.bonds).molecule[self.chosen]
+        elif self.residues is not None and len(np.unique(self.residues)) > 1:
+            label, note = self.residues, "no bonds are known: each residue is taken as one molecule"
+        else:
+            raise InputError(
+                f"{where}: molecules cannot be told apart without bonds or residues; give a topology with bonds"
+            )
+        _, label, sizes = np.unique(label, return_inverse=True, return_counts=True)
+        if (sizes != sizes[0]).any():
+            odd = int(np.argmax(sizes != sizes[0]))
+            raise InputError(
+                f"{where}: molecule {odd} has {sizes[odd]} beads and molecule 0 {sizes[0]}; select like molecules"
+            )
+        table = np.argsort(label, kind="stable").reshape(len(sizes), sizes[0])
+        for what, values in (("names", self.names), ("masses", self.masses)):
+            if values is not None:
+                rows = np.asarray(values)[table]
+                if (rows != rows[0]).any():
+                    odd = int(np.argmax((rows != rows[0]).any(axis=1)))
+                    raise InputError(
+                        f"{where}: {what} of molecule {odd} are not those of molecule 0; select like ones"
+                    )
+        bonds = self.bonds_of_chosen()
+        if bonds is not None:
+            place = np.empty(len(self.chosen), int)
+            place[table] = np.arange(sizes[0])
+            keys = np.sort(place[bonds], axis=1) @ [sizes[0], 1] + label[bonds[:, 0]] * sizes[0] ** 2
+            keys = np.sort(keys)
+            per = [
+                np.sort(k)
+                for k in np.split(
+                    keys % sizes[0] ** 2, np.searchsorted(keys, np.arange(1, len(sizes)) * sizes[0] ** 2)
+                )
+            ]
+            odd = next((k for k, row in enumerate(per) if not np.array_equal(row, per[0])), None)
+            if odd is not None:
+                raise InputError(
+                    f"{where}: the bonds of molecule {odd} are not those of molecule 0; select like ones"
+                )
+        return table, note

@@ -1,0 +1,1 @@
+"""The variational autoencoder on vectors: network, likelihood, training, and its model file."""

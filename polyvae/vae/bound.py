@@ -1,0 +1,36 @@
+"""The importance-weighted bound on the log-likelihood of a VAE. Takes one vector; use `jax.vmap` for many."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from polyvae.vae.network import VAE
+
+
+def importance_weighted_bound(
+    vae: VAE, x: Float[Array, "features"], *, target: Float[Array, "features"] | None = None, k: int, key
+) -> Float[Array, ""]:
+    """One estimate, from k draws of z, of the importance-weighted bound on log p(x), in nats:
+
+        log (1/k) sum_i p(x|z_i) p(z_i) / q(z_i|x),    z_i from q(z|x)
+
+    Its expectation is the evidence lower bound at k = 1, never falls as k grows, and comes to log p(x).
+    Burda, Grosse & Salakhutdinov, arXiv:1509.00519.
+
+    Args:
+        target: what is to be decoded, in p(target|z_i), where that is not x itself: of a model with a time
+            lag the later frame.
+    """
+    mean, std = vae.encode(x)
+    target = x if target is None else target
+
+    def add(total, key):  # one draw after another, so that memory does not grow with k
+        noise = jax.random.normal(key, mean.shape, mean.dtype)
+        z = mean + std * noise
+        log_prior_ratio = jnp.sum(0.5 * (noise**2 - z**2) + jnp.log(std))
+        return jnp.logaddexp(total, vae.likelihood.log_prob(target, vae.decode(z)) + log_prior_ratio), None
+
+    start = jnp.asarray(-jnp.inf, x.dtype)
+    return jax.lax.scan(add, start, jax.random.split(key, k))[0] - math.log(k)

@@ -1,0 +1,354 @@
+"""Training on feature vectors of any kind: coordinates, distances, contacts, discrete states."""
+
+import dataclasses
+import json
+import logging
+import operator
+import os
+from collections.abc import Callable, Sequence
+from importlib import metadata
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from polyvae.errors import InputError
+from polyvae.vae import modelfile
+from polyvae.vae.checkpoint import Checkpoint, digest
+from polyvae.vae.likelihood import Bernoulli, Categorical, Gaussian
+from polyvae.vae.model import FittedVAE, vectors
+from polyvae.vae.network import VAE
+from polyvae.vae.training import BETA_SCHEDULES, LR_SCHEDULES, Trained, first_of_pairs, train, validation_blocks
+
+log = logging.getLogger(__name__)
+
+_DEFAULT_STEPS = 8000
+_CHUNK = 1 << 16  # rows at a time where features lie on disk
+
+
+def fit_vae(
+    x: np.ndarray,
+    *,
+    likelihood: Gaussian | Categorical | Bernoulli | None = None,
+    latent_dim: int = 2,
+    encoder: Sequence[int] = (64, 64),
+    decoder: Sequence[int] = (256, 256),
+    beta: float = 1.0,
+    beta_schedule: str = "constant",
+    free_bits: float = 0.0,
+    lag: int = 0,
+    weights: np.ndarray | None = None,
+    segments: Sequence[int] | None = None,
+    scaling: str = "global",
+    epochs: int | None = None,
+    batch_size: int = 256,
+    learning_rate: float = 2e-3,
+    lr_schedule: str = "cosine",
+    validation: float = 0.1,
+    patience: int | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int, dict[str, float]], None] | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    resume: bool = False,
+) -> FittedVAE:
+    """Train a VAE on vectors of any kind.
+
+    The objective, in nats per frame, is E_q[log p(x|z)] - beta KL(q(z|x) || N(0, I)), log p(x|z) a
+    normalised log probability, for real numbers a density in the unit of the data; beta = 1 is the evidence
+    lower bound. Both terms are sums over their dimensions, so that beta means the same for every unit
+    and batch size.
+
+    Args:
+        x: (n_frames, n_features).
+        likelihood: `Gaussian()`, whose width is learned, by default; `Gaussian(0.1)` for a fixed width in
+            the unit of the data, `Categorical(n_classes)` for one-hot states, `Bernoulli()` for contacts.
+        latent_dim: number of latent coordinates.
+        encoder, decoder: widths of the hidden layers.
+        beta: weight of the KL term.
+        beta_schedule: "constant", "warmup" (a rise from 0 over the first tenth of the steps) or "cycle" (a
+            rise over the first half).
+        free_bits: nats per latent that cost nothing, against latents that die early.
+        lag: decode the frame `lag` frames later, so that the latents hold what lasts. No pair crosses a
+            segment, and none joins training and validation frames.
+        weights: (n_frames,) statistical weights, such as exp(bias / kT) of a biased run, normalised here;
+            integer weights count as duplicated frames. A pair has the weight of its first frame.
+        segments: lengths of the pieces that are continuous in time; one by default.
+        scaling: of real numbers: "global", one mean a feature and one standard deviation over all;
+            "feature", one each.
+        epochs: by default as many as make about 8,000 steps, at least 10.
+        learning_rate, lr_schedule: of Adam; "cosine", "plateau" or "constant".
+        validation: fraction of the frames held out in contiguous blocks, for early stopping. With 0
+            the model learns from every frame for all epochs, and will in time learn them by heart.
+        patience: epochs without a better validation bound before training stops.
+        seed: of weights, batches and noise; one seed gives one result.
+        progress: called with epochs done, epochs in all, and the latest loss terms.
+        checkpoint: file for the state of the run, renewed about every second; remove it once the model is saved.
+        resume: go on from that file where it exists; on the same machine with as many cores the result has
+            the same bits.
+
+    Raises:
+        InputError: unusable settings or data; named.
+    """
+    x = vectors(x)
+    if isinstance(segments, int) or (segments is not None and (sum(segments) != len(x) or min(segments) < 1)):
+        raise InputError(f"segments must be lengths that add up to {len(x)} frames; got {segments}")
+    if scaling not in ("global", "feature"):
+        raise InputError(f'scaling must be "global" or "feature"; got {scaling!r}')
+    likelihood = Gaussian() if likelihood is None else likelihood
+    if not isinstance(likelihood, (Gaussian, Categorical, Bernoulli)):
+        raise InputError(f"likelihood must be Gaussian(), Categorical() or Bernoulli(); got {likelihood!r}")
+    likelihood.check(x)
+    settings = settings_of(locals()) | {"likelihood": type(likelihood).__name__, "scaling": scaling}
+    segments = (len(x),) if segments is None else tuple(map(int, segments))
+    prepared = prepare(
+        x,
+        likelihood,
+        weights=weights,
+        segments=segments,
+        scaling=scaling,
+        settings=settings,
+        sha256=digest(x),
+    )
+    return prepared.train(progress=progress, checkpoint=checkpoint, resume=resume)
+
+
+def settings_of(arguments: dict) -> dict:
+    """What the record keeps of the arguments of `fit_vae` and `fit`, as plain numbers and words, checked."""
+    found = {}
+    for name in ("latent_dim", "lag", "batch_size", "seed", "epochs", "patience"):
+        value = arguments[name]
+        if not (value is None and name in ("epochs", "patience")):
+            value = _plain(name, value, operator.index, "a whole number")
+        found[name] = value
+    for name in ("beta", "free_bits", "learning_rate", "validation"):
+        found[name] = _plain(name, arguments[name], float, "a number")
+    for name in ("encoder", "decoder"):
+        found[name] = _plain(
+            name, arguments[name], lambda v: list(map(operator.index, v)), "layer widths, (64, 64)"
+        )
+    return found | {name: arguments[name] for name in ("beta_schedule", "lr_schedule")}
+
+
+def _plain(name: str, value, kind: Callable, what: str):
+    try:
+        return kind(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{name.replace('_', ' ')} must be {what}; got {value!r}") from None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
+    """Data and settings, checked and scaled, ready to be trained on.
+
+    Args:
+        x: (n_frames, n_features), scaled.
+        rows, val_rows: the frames to encode.
+        likelihood: in scaled units.
+        jacobian: log of the volume that scaling shrinks, which makes densities those of the data's unit.
+        identity: what decides the result, beside the settings.
+    """
+
+    x: np.ndarray
+    weights: np.ndarray | None
+    rows: np.ndarray
+    val_rows: np.ndarray
+    mean: Array
+    scale: Array
+    likelihood: Gaussian | Categorical | Bernoulli
+    jacobian: float
+    settings: dict
+    identity: dict
+
+    @property
+    def options(self) -> dict:
+        """The settings that the training program is compiled for."""
+        names = ("epochs", "batch_size", "patience", "learning_rate", "lr_schedule", "beta_schedule")
+        return {name: self.settings[name] for name in (*names, "free_bits", "lag")}
+
+    def initial(self) -> tuple[VAE, Array]:
+        """The untrained model, and the key to train it with."""
+        s = self.settings
+        init_key, train_key = jax.random.split(jax.random.key(s["seed"]))
+        vae = eqx.filter_jit(VAE)(  # compiled as one: a dozen small programs take seconds
+            self.x.shape[1],
+            latent_dim=s["latent_dim"],
+            encoder=tuple(s["encoder"]),
+            decoder=tuple(s["decoder"]),
+            likelihood=self.likelihood,
+            key=init_key,
+        )
+        return vae, train_key
+
+    def train(self, *, progress=None, checkpoint=None, resume=False) -> FittedVAE:
+        vae, key = self.initial()
+        run = None
+        if checkpoint is not None:
+            run = Checkpoint(checkpoint, self.settings | versions() | {"inputs": self._inputs()}, resume=resume)
+        trained = train(
+            vae,
+            self.x,
+            self.rows,
+            self.val_rows,
+            weights=self.weights,
+            beta=self.settings["beta"],
+            **self.options,
+            key=key,
+            progress=progress and (lambda n, terms: progress(n, self.settings["epochs"], self._in_units(terms))),
+            saved=None if run is None else run.saved,
+            save=None if run is None else run.save,
+        )
+        return self.model(trained)
+
+    def _inputs(self) -> str:
+        """Digest of all that training works on beside the settings."""
+        likelihood = json.dumps(modelfile.header_of(self.initial()[0])["likelihood"], sort_keys=True)
+        width = getattr(self.likelihood, "log_width", None)
+        arrays = (self.x, self.weights, self.rows, self.val_rows, self.mean[None], jnp.atleast_2d(self.scale))
+        return digest(
+            *arrays, np.frombuffer(likelihood.encode(), np.uint8), None if width is None else width[None]
+        )
+
+    def model(self, trained: Trained) -> FittedVAE:
+        if "not finite" in trained.stopped:
+            log.warning(
+                "%s; the model is that of epoch %d. Lower the learning rate",
+                *(trained.stopped, trained.best_epoch),
+            )
+        record = {
+            "settings": self.settings,
+            "data": self.identity | {"n_train": len(self.rows), "n_validation": len(self.val_rows)},
+            "versions": versions(),
+            "history": {k: v.astype(float).tolist() for k, v in self._in_units(trained.history).items()},
+            "best_epoch": trained.best_epoch,
+            "stopped": trained.stopped,
+        }
+        return FittedVAE(trained.vae, self.mean, self.scale, record)
+
+    def _in_units(self, terms: dict) -> dict:
+        return {k: v + self.jacobian if k.endswith("reconstruction") else v for k, v in terms.items()}
+
+
+def versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in ("polyvae", "jax", "equinox", "optax")}
+
+
+def prepare(
+    x: np.ndarray,
+    likelihood: Gaussian | Categorical | Bernoulli,
+    *,
+    settings: dict,
+    segments: Sequence[int],
+    weights: np.ndarray | None,
+    scaling: str,
+    sha256: str,
+) -> Prepared:
+    """Check the settings of `fit_vae`, choose the frames to train on and to validate with, and scale the data.
+
+    Args:
+        x: (n_frames, n_features) float32; a `numpy.memmap` is scaled where it lies.
+        sha256: of the data, for the record.
+    """
+    check_settings(settings)
+    n, lag = len(x), settings["lag"]
+    held_out = validation_blocks(n, settings["validation"])
+    if lag >= max(segments):
+        raise InputError(
+            f"a lag of {lag} frames needs a segment of more frames than that; the longest has {max(segments)}. "
+            f"Use a shorter lag"
+        )
+    rows, val_rows = (first_of_pairs(mask, tuple(segments), lag) for mask in (~held_out, held_out))
+    if len(rows) < settings["batch_size"]:
+        pairs = f" and in pairs {lag} frames apart" if lag else ""
+        raise InputError(
+            f"training needs at least one batch of {settings['batch_size']} frames; the data hold {n} frames, "
+            f"{len(rows)} after {settings['validation']:.0%} for validation{pairs}. "
+            f"Use more frames or a smaller batch size"
+        )
+    if held_out.any() and not len(val_rows):
+        raise InputError(
+            f"no two validation frames are {lag} frames apart in one segment; lower the lag, hold out a larger "
+            f"fraction (now {settings['validation']:.0%}), or none (validation 0)"
+        )
+    weights = _checked_weights(weights, n, rows, val_rows)
+    mean, scale, jacobian = jnp.zeros(x.shape[1]), jnp.asarray(1.0), 0.0
+    if not isinstance(likelihood, Gaussian) and (x == x[:1]).all():
+        raise InputError(f"the {n} frames are all the same; there is nothing to learn from them")
+    if isinstance(likelihood, Gaussian):
+        mean, scale = _moments(x, ~held_out if weights is None else np.where(held_out, 0, weights))
+        if scaling == "global":
+            scale = np.sqrt(np.mean(scale**2))
+            likelihood = likelihood if likelihood.learned else Gaussian(float(likelihood.width / scale))
+        elif not likelihood.learned:
+            raise InputError("features that are scaled one by one need a learned width; a fixed one has one unit")
+        else:
+            # A feature that hardly varies, such as a stiff bond, must not have its noise blown up.
+            scale = np.maximum(scale, 0.01 * np.sqrt(np.mean(scale**2)))
+        mean, scale = jnp.asarray(mean, jnp.float32), jnp.asarray(scale, jnp.float32)
+        # The VAE sees scaled features; this constant makes its log density one of the features themselves.
+        jacobian = float(jnp.sum(jnp.log(jnp.broadcast_to(scale, mean.shape))))
+        x = _scaled(x, np.asarray(mean), np.asarray(scale))
+    if settings["epochs"] is None:
+        steps = -(-_DEFAULT_STEPS // (len(rows) // settings["batch_size"]))
+        settings = settings | {"epochs": int(max(10, steps))}
+    identity = {"sha256": sha256, "n_frames": n}
+    if weights is not None:
+        identity["weights_sha256"] = digest(weights)
+    return Prepared(x, weights, rows, val_rows, mean, scale, likelihood, jacobian, settings, identity)
+
+
+def check_settings(s: dict) -> None:
+    for name, least in (("beta", 0), ("free_bits", 0)):
+        if not least <= s[name] < float("inf"):
+            raise InputError(f"{name} must be {least} or a positive number; got {s[name]}")
+    if not 0 < s["learning_rate"] < float("inf"):
+        raise InputError(f"the learning rate must be positive; got {s['learning_rate']}")
+    for name, least in (("epochs", 1), ("batch_size", 1), ("lag", 0), ("patience", 1)):
+        if s[name] is not None and s[name] < least:
+            raise InputError(f"{name.replace('_', ' ')} must be at least {least}; got {s[name]}")
+    if not 0 <= s["seed"] < 2**32:
+        raise InputError(f"the seed must lie between 0 and 2^32 - 1; got {s['seed']}")
+    for name, known in (("beta_schedule", BETA_SCHEDULES), ("lr_schedule", LR_SCHEDULES)):
+        if s[name] not in known:
+            raise InputError(f"{name} must be one of {', '.join(known)}; got {s[name]!r}")
+
+
+def _checked_weights(weights, n: int, rows: np.ndarray, val_rows: np.ndarray) -> np.ndarray | None:
+    if weights is None:
+        return None
+    weights = _plain("weights", weights, lambda w: np.asarray(w, np.float64), f"an array of {n} numbers")
+    if weights.shape != (n,):
+        raise InputError(f"weights must hold one number a frame, shape ({n},); got {weights.shape}")
+    good = np.isfinite(weights) & (weights >= 0)
+    if not good.all():
+        frame = int(np.argmin(good))
+        raise InputError(f"weights must be 0 or positive numbers; that of frame {frame} is {weights[frame]}")
+    for name, chosen in (("training", rows), ("validation", val_rows)):
+        with np.errstate(over="ignore"):
+            total = weights[chosen].sum()
+        if len(chosen) and not 0 < total < np.inf:
+            raise InputError(
+                f"the weights of all {name} frames are 0, or too large to add; give exp((bias - max(bias)) / kT)"
+            )
+    return weights
+
+
+def _moments(x: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted mean and standard deviation of each feature, float64; refuses data that do not vary."""
+    pieces = [slice(k, k + _CHUNK) for k in range(0, len(x), _CHUNK)]
+    total = float(weights.sum(dtype=np.float64))
+    mean = sum(weights[p].astype(np.float64) @ x[p] for p in pieces) / total
+    variance = sum(weights[p].astype(np.float64) @ (x[p] - mean) ** 2 for p in pieces) / total
+    largest = max(float(np.abs(x[p]).max()) for p in pieces)
+    if not np.sqrt(variance.mean()) > 1e-6 * largest:
+        raise InputError(f"the {len(x)} frames are all the same; there is nothing to learn from them")
+    return mean, np.sqrt(variance)
+
+
+def _scaled(x: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    if not isinstance(x, np.memmap):
+        return (x - mean) / scale
+    for k in range(0, len(x), _CHUNK):
+        x[k : k + _CHUNK] = (x[k : k + _CHUNK] - mean) / scale
+    return x

@@ -1,0 +1,131 @@
+"""A trained VAE on feature vectors of any kind."""
+
+import dataclasses
+import os
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from polyvae.batches import map_frames
+from polyvae.errors import InputError
+from polyvae.vae import modelfile
+from polyvae.vae.network import VAE
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FittedVAE:
+    """A trained VAE on feature vectors, in the units of the data.
+
+    `model(x)` is a pure function of one vector (n_features,): the encoder's mean.
+
+    Args:
+        vae: acts on (x - mean) / scale.
+        mean: (n_features,), the mean of the training vectors, or 0 where they are not real numbers.
+        scale: their standard deviation about it: one for all features, or one a feature; or 1.
+        record: how the model was made: settings, data fingerprint, versions, history.
+    """
+
+    vae: VAE
+    mean: Float[Array, "features"]
+    scale: Float[Array, "*features"]
+    record: dict
+
+    latent_dim = property(lambda self: self.vae.latent_dim, doc="Number of latent coordinates.")
+    n_features = property(lambda self: self.mean.size, doc="Numbers in a vector.")
+
+    def __repr__(self):
+        return (
+            f"<FittedVAE: {self.n_features} features -> {self.latent_dim} latents "
+            f"({type(self.vae.likelihood).__name__})>"
+        )
+
+    def __call__(self, x: Float[Array, "features"]) -> Float[Array, "latent"]:
+        return self.posterior(x)[0]
+
+    def posterior(self, x: Float[Array, "features"]):
+        """Mean and standard deviation of q(z|x) for one vector."""
+        if jnp.shape(x) != self.mean.shape:
+            raise InputError(
+                f"one vector must have shape {self.mean.shape}; got {jnp.shape(x)}. Use model.transform for many"
+            )
+        return self.vae.encode((jnp.asarray(x) - self.mean) / self.scale)
+
+    def transform(self, x: np.ndarray) -> np.ndarray:
+        """Latent coordinates (n_frames, latent_dim) of vectors (n_frames, n_features)."""
+        return self.transform_posterior(x)[0]
+
+    def transform_posterior(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of q(z|x) for each vector, both (n_frames, latent_dim)."""
+        x = vectors(x)
+        if x.shape[1] != self.n_features:
+            raise InputError(f"the model takes {self.n_features} features; the data hold {x.shape[1]}")
+        return map_frames(lambda rows: _posterior(self.vae, self.mean, self.scale, rows), x)
+
+    def decode(self, z: np.ndarray) -> np.ndarray:
+        """Mean of p(x|z), (n, n_features), at latent points (n, latent_dim): for states, their probabilities."""
+        z = np.asarray(z, np.float32)
+        if z.ndim != 2 or z.shape[1] != self.latent_dim:
+            raise InputError(f"z must have shape (n, {self.latent_dim}); got {z.shape}")
+        return map_frames(lambda rows: _decoded(self.vae, self.mean, self.scale, rows), z)
+
+    def sample(self, n: int, *, seed: int = 0) -> np.ndarray:
+        """Draw vectors (n, n_features): z from the standard normal prior, then x from p(x|z)."""
+        if n < 1:
+            raise InputError(f"the number of draws must be at least 1; got {n}")
+        keys = jax.random.split(jax.random.key(seed), n)
+        rows = np.asarray(jax.random.key_data(keys))
+        return map_frames(lambda rows: _sampled(self.vae, self.mean, self.scale, rows), rows)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the model as safetensors with a JSON header; the file appears whole or not at all."""
+        tensors = {"mean": self.mean, "scale": self.scale} | modelfile.tensors_of(self.vae)
+        modelfile.write(path, tensors, modelfile.header_of(self.vae) | {"record": self.record})
+
+    @classmethod
+    def from_file(cls, tensors: dict, header: dict) -> "FittedVAE":
+        mean = jnp.asarray(tensors["mean"])
+        return cls(modelfile.vae_of(tensors, header), mean, jnp.asarray(tensors["scale"]), header["record"])
+
+
+@eqx.filter_jit
+def _posterior(vae, mean, scale, x):
+    return jax.vmap(lambda row: vae.encode((row - mean) / scale))(x)
+
+
+@eqx.filter_jit
+def _decoded(vae, mean, scale, z):
+    return jax.vmap(lambda row: vae.likelihood.mean(vae.decode(row)) * scale + mean)(z)
+
+
+@eqx.filter_jit
+def _sampled(vae, mean, scale, key_data):
+    def one(data):
+        z_key, x_key = jax.random.split(jax.random.wrap_key_data(data))
+        z = jax.random.normal(z_key, (vae.latent_dim,))
+        return vae.likelihood.sample(x_key, vae.decode(z)) * scale + mean
+
+    return jax.vmap(one)(key_data)
+
+
+def vectors(x) -> np.ndarray:
+    """x as a float32 array (n_frames, n_features) in memory, checked."""
+    try:
+        x = np.array(x, np.float32) if isinstance(x, np.memmap) else np.asarray(x, np.float32)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"data must be an array of numbers, (n_frames, n_features); got {type(x).__name__}. "
+            f"Trajectories go to pv.fit"
+        ) from None
+    if x.ndim == 1:
+        raise InputError(
+            f"data must have shape (n_frames, n_features); got {x.shape}. Give x[:, None] for one number a frame, "
+            f"numpy.eye(n_classes)[states] for states"
+        )
+    if x.ndim != 2 or 0 in x.shape:
+        raise InputError(f"data must have shape (n_frames, n_features); got {x.shape}. Reshape them first")
+    if not np.isfinite(x).all():
+        raise InputError(f"data must be finite; frame {int(np.argmin(np.isfinite(x).all(axis=1)))} is not")
+    return x

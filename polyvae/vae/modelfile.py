@@ -1,0 +1,123 @@
+"""Model files: safetensors with one JSON header. Nothing in a file is executed."""
+
+import json
+import os
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+
+from polyvae.errors import InputError
+from polyvae.files import save_tensors
+from polyvae.vae.likelihood import LIKELIHOODS
+from polyvae.vae.network import VAE
+
+FORMAT = 2
+_NETWORKS = ("encoder", "decoder")
+
+
+def write(path: str | os.PathLike, tensors: dict, header: dict) -> None:
+    """Write tensors and header; the file appears whole or not at all, and the same model is the same bytes."""
+    text = json.dumps(header | {"format": FORMAT}, sort_keys=True, separators=(",", ":"))
+    tensors = {name: np.asarray(value, order="C") for name, value in tensors.items()}
+    # One key: safetensors keeps no order among several.
+    save_tensors(path, tensors, {"polyvae": text})
+
+
+def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
+    """Tensors and header of a model file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: the file is no polyvae model, or of another format; named.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{path}: no such file; give a model that `polyvae fit` or `run` wrote")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            header = (file.metadata() or {}).get("polyvae")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        header = json.loads(header) if header else None
+    except (safetensors.SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise InputError(f"{path} is not a polyvae model ({error}); give a model.safetensors") from None
+    if not isinstance(header, dict):
+        raise InputError(f"{path} is a safetensors file but no polyvae model: it has no polyvae header")
+    if header.get("format") != FORMAT:
+        raise InputError(
+            f"{path} has model format {header.get('format')!r}; this version of polyvae reads {FORMAT}. "
+            f"Use the polyvae version that wrote it"
+        )
+    return tensors, header
+
+
+def tensors_of(vae: VAE) -> dict:
+    """The VAE's tensors by name."""
+    tensors = {}
+    for name in _NETWORKS:
+        for k, layer in enumerate(getattr(vae, name).layers):
+            tensors |= {f"{name}.{k}.weight": layer.weight, f"{name}.{k}.bias": layer.bias}
+    log_width = getattr(vae.likelihood, "log_width", None)
+    return tensors if log_width is None else tensors | {"log_width": log_width}
+
+
+def header_of(vae: VAE) -> dict:
+    """What the tensors do not say of the VAE."""
+    likelihood = {"kind": type(vae.likelihood).__name__}
+    likelihood |= {
+        name: getattr(vae.likelihood, name) for name in ("learned", "n_classes") if hasattr(vae.likelihood, name)
+    }
+    return {"latent_dim": vae.latent_dim, "activation": "tanh", "likelihood": likelihood}
+
+
+def vae_of(tensors: dict[str, np.ndarray], header: dict) -> VAE:
+    """The VAE again; raises ValueError, KeyError or TypeError where tensors and header do not fit."""
+    options = dict(header["likelihood"])
+    kind = options.pop("kind")
+    if kind not in LIKELIHOODS:
+        raise ValueError(f"likelihood {kind!r} is not known")
+    if header.get("activation", "tanh") != "tanh":
+        raise ValueError(f"activation {header['activation']!r} is not known, networks have tanh")
+    if kind == "Gaussian":
+        options = {"width": "learned" if options["learned"] else 1.0}
+    hidden = {
+        name: [len(tensors[f"{name}.{k}.bias"]) for k in range(sum(f"{name}." in t for t in tensors) // 2 - 1)]
+        for name in _NETWORKS
+    }
+    vae = VAE(
+        len(tensors["mean"]),
+        latent_dim=header["latent_dim"],
+        **hidden,
+        likelihood=LIKELIHOODS[kind](**options),
+        key=jax.random.key(0),
+    )
+    for name in _NETWORKS:
+        layers = tuple(
+            eqx.tree_at(
+                lambda layer: (layer.weight, layer.bias),
+                layer,
+                (
+                    take(tensors, f"{name}.{k}.weight", layer.weight),
+                    take(tensors, f"{name}.{k}.bias", layer.bias),
+                ),
+            )
+            for k, layer in enumerate(getattr(vae, name).layers)
+        )
+        vae = eqx.tree_at(lambda v, name=name: getattr(v, name).layers, vae, layers)
+    if kind != "Gaussian":
+        return vae
+    width = take(tensors, "log_width", vae.likelihood.log_width)
+    return eqx.tree_at(lambda v: v.likelihood.log_width, vae, width)
+
+
+def take(tensors: dict[str, np.ndarray], name: str, like):
+    """The tensor of that name, if it has the shape and type of `like`.
+
+    Single precision always will do: `like` is double where a caller has turned that on for all of JAX.
+    """
+    value = tensors[name]
+    if value.shape != like.shape or value.dtype not in (np.float32, like.dtype):
+        raise ValueError(f"{name} is {value.dtype}{value.shape}, expected {like.dtype}{like.shape}")
+    return jnp.asarray(value)

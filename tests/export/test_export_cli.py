@@ -1,0 +1,144 @@
+"""`polyvae export`: what it writes, maps, checks and refuses."""
+
+import re
+
+import numpy as np
+import pytest
+from engines import chain, random_model, require
+
+import polyvae as pv
+from polyvae.app import cli
+from polyvae.errors import InputError
+from polyvae.export import TARGETS, write
+from polyvae.export.common import bias_grid, ranges, statistics
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model of the 12 beads, every second atom of 30 in a topology, and frames of all of them."""
+    folder = tmp_path_factory.mktemp("export")
+    traj = chain("chain2d")
+    flat = np.zeros((50, 12, 3), np.float32)
+    flat[..., :2] = traj.positions
+    cv = random_model(pv.Trajectory(flat), pv.Reference(), encoder=(8,))
+    cv.save(folder / "model.safetensors")
+    atoms = np.zeros((50, 30, 3), np.float32)
+    atoms[:, 1:24:2] = flat
+    names = ["B" if 0 < k < 24 and k % 2 else "W" for k in range(30)]
+    pv.write(folder / "all.xtc", pv.Trajectory(atoms, names=names, length_unit="sigma"))
+    return folder
+
+
+def call(capfd, *words, code=0) -> str:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["export", *map(str, words)])
+    out, err = capfd.readouterr()
+    assert exit_.value.code == code, err
+    return out if code == 0 else err
+
+
+@pytest.mark.parametrize("to", [to for to in TARGETS if to != "pysages"])  # which needs a process of its own
+def test_a_selection_becomes_atom_numbers_and_the_engine_agrees(to, folder, tmp_path, capfd):
+    require({"colvars": "lammps", "openmm": "openmm"}.get(to, "plumed"))
+    reading = ["--top", folder / "all.pdb", "--select", "name B", "--unit", "sigma"]
+    trajectory = ["--data", folder / "all.xtc", "--check", folder / "all.xtc"]
+    said = call(capfd, folder / "model.safetensors", "--to", to, *reading, *trajectory, "--out", tmp_path / "out")
+    assert "evaluated in the engine on 50 frames" in said
+    value, gradient = (float(number) for number in re.findall(r"\d\.\de[-+]\d+", said))
+    assert max(value, gradient) <= 1e-8
+    if to == "openmm":
+        return  # its README is another, and tested with the script beside it
+    readme = (tmp_path / "out" / "README.md").read_text()
+    assert "atoms 2,4,6,8,10,12,14,16,18,20,22,24," in readme.replace("\n", " ")
+    assert "sigma (reduced units)" in readme
+    assert "Checked with" in readme
+    assert "| z1 |" in readme
+
+
+def test_bad_use_is_refused_and_nothing_is_left(folder, tmp_path, capfd):
+    model, out = folder / "model.safetensors", tmp_path / "out"
+    vae = pv.fit_vae(np.random.default_rng(0).normal(size=(300, 4)), epochs=1, encoder=(4,), decoder=(4,))
+    vae.save(tmp_path / "vae.safetensors")
+    (tmp_path / "earlier").mkdir()
+    (tmp_path / "earlier" / "plumed.dat").write_text("mine")
+    top = ["--top", folder / "all.pdb"]
+    for words, text in (
+        ([tmp_path / "vae.safetensors", "--to", "plumed"], "takes no coordinates; give a model of a trajectory"),
+        ([model, "--to", "pycv", "--dialect", "ann"], "pycv has no dialect; leave out --dialect"),
+        ([model, "--to", "plumed", "--dialect", "old"], "dialect must be"),
+        ([model, "--to", "plumed", "--select", "name B"], "give --top, or atoms by --atoms"),
+        ([model, "--to", "plumed", *top, "--select", "all"], "takes 12 beads; got 30 atom numbers (1-30)"),
+        ([model, "--to", "plumed", *top, "--atoms", "20-31"], "from 1 to 30; got 31"),
+        ([model, "--to", "plumed", "--atoms", "1-11"], "takes 12 beads; got 11 atom numbers"),
+        ([model, "--to", "plumed", "--atoms", "1-12,"], "such as 1-12,20; got ''"),
+        ([model, "--to", "plumed", "--atoms", "12-1"], "rising ranges such as 1-12,20; got '12-1'"),
+        ([model, "--to", "plumed", "--atoms", "1-"], "got '1-'"),
+    ):
+        assert text in call(capfd, *words, "--out", out, code=1)
+    assert "is not one of plumed" in call(capfd, model, "--to", "gromos", "--out", out, code=2)
+    assert "give --force" in call(capfd, model, "--to", "plumed", "--out", tmp_path / "earlier", code=1)
+    assert (tmp_path / "earlier" / "plumed.dat").read_text() == "mine"
+    assert not out.exists()
+    call(capfd, model, "--to", "plumed", "--out", tmp_path / "earlier", "--force")
+    assert "UNITS" in (tmp_path / "earlier" / "plumed.dat").read_text()
+
+
+def test_a_time_lagged_model_can_be_exported(tmp_path):
+    cv = pv.fit(chain("chain2d", 400), lag=2, epochs=1, batch_size=50, encoder=(4,), decoder=(4,))
+    write(cv, "plumed", tmp_path / "out")
+    assert (tmp_path / "out" / "latent.dat").exists()
+
+
+def test_widths_and_bounds_come_from_the_data(folder):
+    cv = pv.load(folder / "model.safetensors")
+    traj = pv.Trajectory(
+        np.random.default_rng(0).normal(size=(400, 12, 3)), weights=np.r_[np.ones(200), np.zeros(200)]
+    )
+    stats = statistics(cv, traj)
+    z = cv.transform(traj)
+    np.testing.assert_allclose(stats["std"], z[:200].std(axis=0), rtol=1e-5)
+    grid = bias_grid(stats)
+    np.testing.assert_allclose(grid["sigma"], 0.2 * stats["std"], rtol=0.05)
+    span = z.max(axis=0) - z.min(axis=0)
+    for found, wanted in ((grid["low"], z.min(axis=0) - span / 2), (grid["high"], z.max(axis=0) + span / 2)):
+        assert (np.abs(found - wanted) <= grid["sigma"]).all()
+    np.testing.assert_allclose((grid["high"] - grid["low"]) / grid["bins"], grid["sigma"] / 5)
+    three = bias_grid({name: np.resize(stats[name], 3) for name in ("std", "min", "max")})
+    np.testing.assert_allclose((three["high"] - three["low"]) / three["bins"], three["sigma"] / 2)
+    with pytest.raises(InputError, match="latent 0 is the same in all 5 frames"):
+        statistics(cv, traj[[0] * 5])
+
+
+def test_atom_numbers_are_whole(folder, tmp_path):
+    """Not cut down to whole ones: 1.5, 2.5, ... would be 1, 2, ..."""
+    cv = pv.load(folder / "model.safetensors")
+    for atoms in (np.arange(12) + 1.5, [], [True] * 12):
+        with pytest.raises(InputError, match="atoms must be whole numbers"):
+            write(cv, "plumed", tmp_path / "out", atoms=atoms)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("bonds", "words"),
+    [(None, "knows no bonds"), ([[0, 1], [2, 3]], "leave 2 pieces"), ([[0, 1], [1, 2], [2, 3]], None)],
+)
+def test_plumeds_readme_says_what_is_made_whole(tmp_path, bonds, words):
+    traj = pv.Trajectory(np.random.default_rng(0).normal(size=(50, 4, 3)), bonds=bonds)
+    write(random_model(traj, pv.PrincipalAxes(), encoder=(4,)), "plumed", tmp_path / "out")
+    text = " ".join((tmp_path / "out" / "README.md").read_text().split())
+    for part in ("knows no bonds", "leave 2 pieces"):
+        assert (part in text) == (part == words)
+
+
+def test_ranges():
+    assert ranges([1, 2, 3, 7, 9, 8, 4]) == "1-3,7,9,8,4"
+
+
+def test_every_target_writes_what_its_readme_lists(folder, tmp_path):
+    cv = pv.load(folder / "model.safetensors")
+    for to in TARGETS:
+        write(cv, to, tmp_path / to, atoms=range(3, 15))
+        text = (tmp_path / to / "README.md").read_text()
+        listed = {line.split("`")[1] for line in text.splitlines() if line.startswith("- `")}
+        assert listed | {"README.md"} == {path.name for path in (tmp_path / to).iterdir()}
+        assert {"openmm": str(list(range(2, 14))), "pysages": "atoms 2-13, counted from 0"}.get(to, "3-14") in text
