@@ -1,1 +1,6 @@
-"""The command line and the report, on top of everything else."""
+"""The command line and the report, on top of everything else; `import polyvae` does not load them."""
+
+from polyvae.app.cli import main
+from polyvae.app.report import write_report
+
+__all__ = ["main", "write_report"]

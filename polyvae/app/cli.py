@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 import polyvae as pv
+from polyvae import plot
 from polyvae.app import conformations
 from polyvae.app.console import (
     command_line,
@@ -50,12 +51,14 @@ from polyvae.app.options import (
     read_weights,
     takes,
 )
+from polyvae.app.report import write_report
 from polyvae.cv.latent import load_cv
 from polyvae.errors import InputError
 from polyvae.export import TARGETS, export_files
 from polyvae.files import check_output, refuse_inputs, replacing, replacing_folder, write_json
 from polyvae.io.colvar import check_table_name
 from polyvae.io.writing import WRITERS
+from polyvae.tasks.sweeps import MEASURES
 from polyvae.trajectory.stream import weighted
 
 app = typer.Typer(
@@ -97,9 +100,6 @@ def run(
 
     Example: polyvae run run.xtc --top chain.pdb --unit sigma --out out
     """
-    from polyvae.app.report import write_report
-    from polyvae.plot import save_figures
-
     inputs = [*files, reading["topology"], training["weights"]]
     training, seed = for_training(training), model["seed"]
     with replacing_folder(out, force=force, results=_RUN_RESULTS, inputs=inputs) as folder:
@@ -147,7 +147,7 @@ def run(
         scores["command"] = command_line()
         write_json(folder / "scores.json", scores)
         (folder / "figures").mkdir()
-        save_figures(folder / "figures", cv, traj, cv.transform(traj), generated, optimum)
+        plot.save_figures(folder / "figures", cv, traj, cv.transform(traj), generated, optimum)
         write_report(folder)
     print_scores(scores)
     print_optimum(scores["optimized"], "rg", traj.length_unit)
@@ -224,9 +224,6 @@ def sweep(
 
     Example: polyvae sweep run.xtc --top chain.pdb --latent-dim 1,2,4 --beta 0.1,1,4 --out sweep
     """
-    from polyvae import plot
-    from polyvae.tasks.sweeps import MEASURES
-
     inputs = [*files, reading["topology"], training["weights"]]
     training = for_training(training)
     sizes, betas = numbers("latent-dim", latent_dim, int, 1), numbers("beta", beta, float, 0)
@@ -391,8 +388,6 @@ def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder 
 
     Example: polyvae report out
     """
-    from polyvae.app.report import write_report
-
     print(write_report(folder))
 
 
@@ -444,7 +439,3 @@ def main(argv: list[str] | None = None) -> None:
         if debug or not hasattr(error, "format_message"):
             raise
         fail(f"{error.format_message()} (see `polyvae --help`)", error.exit_code)
-
-
-if __name__ == "__main__":
-    main()

@@ -7,15 +7,17 @@ import os
 import struct
 from collections.abc import Iterable, Sequence
 from html import escape
+from importlib.resources import files
 from pathlib import Path
+from string import Template
 
-from polyvae.app.page import CSS
 from polyvae.errors import InputError
 from polyvae.files import replacing
 from polyvae.plot import CAPTIONS
 from polyvae.plot.style import UNIT_SYMBOLS
 from polyvae.tasks.scoring import ACTIVE
 
+_PAGE = files("polyvae.app") / "page"
 _UNIT_NAMES = {"nm": "nanometres", "angstrom": "ångström", "sigma": "reduced units (σ)"}
 
 _PURPOSES = {
@@ -51,13 +53,8 @@ def write_report(folder: str | os.PathLike) -> Path:
         _model(scores),
         _files(folder),
     ]
-    html = (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>polyvae report</title>\n<style>{CSS}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(section for section in sections if section)
-        + "\n</main>\n</body>\n</html>\n"
-    )
+    template, style = (_PAGE.joinpath(name).read_text(encoding="utf-8") for name in ("report.html", "report.css"))
+    html = Template(template).substitute(style=style, sections="\n".join(filter(None, sections)))
     path = folder / "report.html"
     with replacing(path) as temporary:
         temporary.write_text(html, encoding="utf-8")

@@ -1,1 +1,25 @@
-"""What a collective variable is used for; these modules do not import each other."""
+"""What a collective variable is used for, a module for each task; only a sweep knows another, scoring."""
+
+from polyvae.tasks.optimization import Optimum, optimize
+from polyvae.tasks.paths import LatentPath, interpolate, latent_grid
+from polyvae.tasks.projection import project
+from polyvae.tasks.relaxation import Relaxed, chain_energy, relax
+from polyvae.tasks.sampling import sample
+from polyvae.tasks.scoring import score
+from polyvae.tasks.sweeps import Sweep, sweep
+
+__all__ = [
+    "LatentPath",
+    "Optimum",
+    "Relaxed",
+    "Sweep",
+    "chain_energy",
+    "interpolate",
+    "latent_grid",
+    "optimize",
+    "project",
+    "relax",
+    "sample",
+    "score",
+    "sweep",
+]
