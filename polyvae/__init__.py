@@ -1,7 +1,8 @@
 """polyvae: collective variables from finished MD runs."""
 
+from polyvae.cv.fitting import fit
 from polyvae.cv.generator import fit_generator
-from polyvae.cv.latent import LatentCV, fit, load
+from polyvae.cv.latent import LatentCV, load
 from polyvae.errors import InputError
 from polyvae.features.featurizers import PairDistances, PrincipalAxes, Reference
 from polyvae.geometry.shape import (

@@ -17,6 +17,8 @@ import polyvae as pv
 from polyvae.export.common import exact
 from polyvae.vae.likelihood import Gaussian
 from polyvae.vae.network import VAE
+from polyvae.vae.scaled import ScaledVAE
+from polyvae.vae.settings import ModelRecord
 
 INSTALL = {
     "plumed": "pip install --no-deps hillclimber==0.1.8",
@@ -65,7 +67,9 @@ def random_model(traj: pv.Trajectory, featurizer, encoder=(32, 32), latent_dim=2
     mean = features.mean(axis=0)
     scale = features.std() if featurizer.coordinates else features.std(axis=0)
     template = dataclasses.replace(traj[0], time=None, weights=None, box=None, origin=None)
-    return pv.LatentCV(featurizer, jnp.asarray(mean), jnp.asarray(scale, jnp.float32), vae, template, {})
+    return pv.LatentCV(
+        featurizer, ScaledVAE(jnp.asarray(mean), jnp.asarray(scale, jnp.float32), vae), template, ModelRecord()
+    )
 
 
 def wrapped(frames: np.ndarray, length: float) -> np.ndarray:

@@ -12,6 +12,8 @@ import polyvae as pv
 from polyvae.vae.checkpoint import digest
 from polyvae.vae.likelihood import Gaussian
 from polyvae.vae.network import VAE
+from polyvae.vae.scaled import ScaledVAE
+from polyvae.vae.settings import DataRecord, ModelRecord
 
 
 def untrained(traj: pv.Trajectory, latent_dim: int = 2, seed: int = 0, featurizer=None) -> pv.LatentCV:
@@ -32,14 +34,14 @@ def untrained(traj: pv.Trajectory, latent_dim: int = 2, seed: int = 0, featurize
         mean, scale = jnp.zeros(n), jnp.asarray(np.float32(traj.positions.std()))
     else:
         mean, scale = jnp.asarray(rows.mean(axis=0)), jnp.asarray(rows.std(axis=0))
-    record = {"settings": {"validation": 0.1}, "data": {"sha256": "", "n_frames": 100, "n_train": 90}}
-    return pv.LatentCV(featurizer, mean, scale, vae, template, record)
+    record = ModelRecord(data=DataRecord(n_frames=100, n_train=90))
+    return pv.LatentCV(featurizer, ScaledVAE(mean, scale, vae), template, record)
 
 
 def seen(cv: pv.LatentCV, traj: pv.Trajectory) -> pv.LatentCV:
     """The same CV with a record that says it was trained on a trajectory, a tenth of it held out."""
-    data = {"sha256": digest(traj.positions), "n_frames": len(traj)}
-    return dataclasses.replace(cv, record=cv.record | {"data": data})
+    data = DataRecord(sha256=digest(traj.positions), n_frames=len(traj))
+    return dataclasses.replace(cv, record=dataclasses.replace(cv.record, data=data))
 
 
 def linear_gaussian(n: int, latent_dim: int, *, spread: float = 1.0, shift: float = 0.0, seed: int = 0):

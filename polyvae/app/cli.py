@@ -112,8 +112,7 @@ def run(
         with training_bar("training") as progress:
             cv = pv.fit(traj, **model, **training, progress=progress)
         if generator:
-            with training_bar("training the generator", "step") as progress:
-                cv = pv.fit_generator(cv, traj, seed=seed, progress=progress)
+            cv = _with_generator(cv, traj, seed)
         else:
             say("the decoder draws the conformations, roughly; --generator trains a part that draws them well")
         cv.save(folder / "model.safetensors")
@@ -172,38 +171,39 @@ def fit(
 
     Example: polyvae fit run.xtc --top chain.pdb --latent-dim 2 --out model.safetensors
     """
-    unfinished = out.with_name(out.name + ".unfinished")
+    unfinished, unfinished_generator = (
+        out.with_name(out.name + end) for end in (".unfinished", ".generator.unfinished")
+    )
     if resume and out.exists() and not unfinished.exists():
         raise InputError(f"{out} exists already, and there is no unfinished run to go on with")
     inputs = [*files, reading["topology"], training["weights"]]
     training = for_training(training)
     check_output(out, force=force or resume, suffixes=[".safetensors"], inputs=inputs)
-    refuse_inputs(unfinished, inputs)
-    if force and not resume:
-        unfinished.unlink(missing_ok=True)
+    for path in (unfinished, unfinished_generator):
+        refuse_inputs(path, inputs)
+        if force and not resume:
+            path.unlink(missing_ok=True)
     stream = pv.stream(files, **for_reading(reading))
     say(f"training on {len(stream)} frames")
     try:
         with training_bar("training") as progress:
-            cv = pv.fit(
-                stream,
-                **model,
-                **training,
-                progress=progress,
-                checkpoint=unfinished,
-                resume=resume,
-                cache=out.parent,
-            )
+            own = {"checkpoint": unfinished, "resume": resume, "cache": out.parent}
+            cv = pv.fit(stream, **model, **training, progress=progress, **own)
         if generator:
-            with training_bar("training the generator", "step") as progress:
-                cv = pv.fit_generator(cv, stream, seed=model["seed"], progress=progress)
+            cv = _with_generator(cv, stream, model["seed"], checkpoint=unfinished_generator, resume=resume)
     except (KeyboardInterrupt, SystemExit):
         if unfinished.exists():
             say(f"the run so far is in {unfinished}; --resume goes on with it")
         raise
     cv.save(out)
-    unfinished.unlink(missing_ok=True)
-    print(f"{cv} in {out}; {cv.record['stopped']}, best epoch {cv.record['best_epoch']}")
+    for path in (unfinished, unfinished_generator):
+        path.unlink(missing_ok=True)
+    print(f"{cv} in {out}; {cv.record.stopped}, best epoch {cv.record.best_epoch}")
+
+
+def _with_generator(cv: pv.LatentCV, data, seed: int, **unfinished) -> pv.LatentCV:
+    with training_bar("training the generator", "step") as progress:
+        return pv.fit_generator(cv, data, seed=seed, progress=progress, **unfinished)
 
 
 @app.command()

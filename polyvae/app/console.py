@@ -79,9 +79,9 @@ def print_model(cv) -> None:
         print(f"  {'atoms':14s} {selection}")
     for name, value in cv.record["settings"].items():
         print(f"  {name:14s} {value}")
-    print(f"  trained on     {cv.record['data']['n_train']} frames (sha256 {cv.record['data']['sha256'][:16]})")
-    print(f"  best epoch     {cv.record['best_epoch']} ({cv.record['stopped']})")
-    print("  made with      " + ", ".join(f"{k} {v}" for k, v in cv.record["versions"].items()))
+    print(f"  trained on     {cv.record.data.n_train} frames (sha256 {cv.record.data.sha256[:16]})")
+    print(f"  best epoch     {cv.record.best_epoch} ({cv.record.stopped})")
+    print("  made with      " + ", ".join(f"{k} {v}" for k, v in cv.record.versions.items()))
 
 
 def print_trajectory(traj) -> None:

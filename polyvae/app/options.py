@@ -19,7 +19,7 @@ from polyvae.io.topology import read_topology
 from polyvae.tasks.optimization import OBJECTIVES
 from polyvae.tasks.paths import WAYS
 from polyvae.tasks.sampling import PRIORS
-from polyvae.vae.training import BETA_SCHEDULES, LR_SCHEDULES
+from polyvae.vae.settings import BETA_SCHEDULES, LR_SCHEDULES
 
 FEATURIZERS = {"principal": pv.PrincipalAxes, "reference": pv.Reference, "distances": pv.PairDistances}
 

@@ -1,6 +1,7 @@
 """Training of the part that draws conformations from p(x|z), beside a CV that stays as it is."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,8 +18,10 @@ from polyvae.errors import InputError
 from polyvae.measures.ensembles import frame_weights, pair_distances
 from polyvae.trajectory.record import Trajectory, bonded_triples, chain_bonds
 from polyvae.trajectory.stream import Stream, as_trajectory, concatenate
-from polyvae.vae.fitting import versions
-from polyvae.vae.training import validation_blocks
+from polyvae.vae.checkpoint import Checkpoint, digest
+from polyvae.vae.settings import GeneratorRecord, GeneratorSettings, versions
+from polyvae.vae.splits import validation_blocks
+from polyvae.vae.training import restored, run
 
 MAX_FRAMES = 50_000  # of a `Stream` that a generator is trained on, evenly spaced
 MAX_PAIRS = 2000  # that the network sees: all up to 63 beads, beyond that the bonds and evenly chosen ones
@@ -32,10 +35,15 @@ _REPEATS = 8  # noise levels at which each validation frame is looked at
 
 
 class _State(NamedTuple):
+    """All that training carries from one look at the validation frames to the next."""
+
     network: Network
     mean: Network  # the running mean of the weights, which is what is kept
     opt_state: tuple
     step: Array
+    best_value: Array
+    best_step: Array
+    best: Network
 
 
 def fit_generator(
@@ -50,6 +58,8 @@ def fit_generator(
     validation: float = 0.1,
     seed: int = 0,
     progress: Callable[[int, int, dict[str, float]], None] | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    resume: bool = False,
 ) -> LatentCV:
     """The same CV with a generator beside it, trained on its own data, for `sample` to draw from.
 
@@ -70,20 +80,22 @@ def fit_generator(
             are kept, so that frames are not learnt by heart; with 0 the last.
         seed: of weights, batches and noise; one seed gives one result.
         progress: called with steps done, steps in all, and the loss on training and validation frames.
+        checkpoint: file for the state of the run, renewed now and then; remove it once the model is saved.
+        resume: go on from that file where it exists; on the same machine with as many cores the result has
+            the same bits.
 
     Raises:
         InputError: data that do not fit the CV, unusable settings, fewer training frames than a batch.
     """
-    for name, value, least in (
-        ("steps", 1 if steps is None else steps, 1),
-        ("batch size", 1 if batch_size is None else batch_size, 1),
-        ("width", width, 1),
-        ("depth", depth, 0),
-    ):
-        if value < least:
-            raise InputError(f"the generator's {name} must be at least {least}; got {value}")
-    if not 0 < learning_rate < float("inf"):
-        raise InputError(f"the learning rate must be positive; got {learning_rate}")
+    told = GeneratorSettings(
+        steps=1 if steps is None else steps,
+        batch_size=1 if batch_size is None else batch_size,
+        learning_rate=learning_rate,
+        width=width,
+        depth=depth,
+        validation=validation,
+        seed=seed,
+    )
     traj = _in_memory(cv, data)
     held_out = validation_blocks(len(traj), validation)
     weights = frame_weights(traj)
@@ -95,24 +107,22 @@ def fit_generator(
             f"{len(rows)} of them for training. Use more frames or a smaller batch size"
         )
     steps = min(5000, 350 * len(rows) // batch_size) if steps is None else steps
-    z, x = cv.transform(traj), cv.align(traj)
+    told = dataclasses.replace(told, steps=steps, batch_size=batch_size)
+
+    z, x = cv.encode(traj.positions), cv.turn(traj.positions)
     keys = jax.random.split(jax.random.key(seed), 4)
-    generator, x = _untrained(cv, traj, x, z, rows, weights, width=width, depth=depth, key=keys[0])
+    generator, x = _untrained(cv, traj, x, z, rows, weights, settings=told, key=keys[0])
     share = weights / weights[rows].sum()
+    unfinished = None
+    if checkpoint is not None:
+        inputs = {"inputs": digest(x, z, weights)}
+        unfinished = Checkpoint(checkpoint, told.to_dict() | versions() | inputs, resume=resume)
     train = jnp.asarray(x[rows]), jnp.asarray(z[rows]), jnp.asarray(np.cumsum(share[rows]), jnp.float32)
-    generator, record = _train(
-        generator,
-        train,
-        _validation(x, z, np.flatnonzero(held_out & (weights > 0)), keys[1]),
-        (steps, batch_size, float(learning_rate)),
-        keys[2],
-        progress,
-    )
+    held = _validation(x, z, np.flatnonzero(held_out & (weights > 0)), keys[1])
+    generator, best_step, history = _train(generator, train, held, told, keys[2], progress, unfinished)
     generator = _calibrated(generator, x[rows], z[rows], share[rows], keys[3])
-    settings = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "width": width}
-    settings |= {"depth": depth, "validation": validation, "seed": seed}
-    about = {"settings": settings, "n_train": len(rows), "versions": versions()} | record
-    return dataclasses.replace(cv, generator=generator, record=cv.record | {"generator": about})
+    about = GeneratorRecord(told, len(rows), versions(), best_step, history)
+    return dataclasses.replace(cv, generator=generator, record=dataclasses.replace(cv.record, generator=about))
 
 
 def _in_memory(cv: LatentCV, data) -> Trajectory:
@@ -127,7 +137,9 @@ def _in_memory(cv: LatentCV, data) -> Trajectory:
     return dataclasses.replace(data, positions=cv.frames(data), length_unit=cv.length_unit, box=None)
 
 
-def _untrained(cv, traj, x, z, rows, weights, *, width, depth, key) -> tuple[Generator, np.ndarray]:
+def _untrained(
+    cv: LatentCV, traj: Trajectory, x, z, rows, weights, *, settings: GeneratorSettings, key
+) -> tuple[Generator, np.ndarray]:
     """A generator with random weights, and the coordinates centred and scaled for it."""
     x = x - x.mean(axis=1, keepdims=True)
     scale = np.float32(x[rows].std())
@@ -152,7 +164,7 @@ def _untrained(cv, traj, x, z, rows, weights, *, width, depth, key) -> tuple[Gen
         "z_width": z_width,
     }
     generator = Generator(
-        network=eqx.filter_jit(network_for)(shape, pairs, z, width, depth, key),
+        network=eqx.filter_jit(network_for)(shape, pairs, z, settings.width, settings.depth, key),
         shape=shape,
         pairs=jnp.asarray(pairs, jnp.int32),
         bonds=jnp.asarray(bonds, jnp.int32),
@@ -202,7 +214,8 @@ def _validation(x, z, rows, key):
     return jnp.asarray(x[rows]), jnp.asarray(z[rows]), levels, jax.random.split(noise_key, len(rows))
 
 
-def _optimiser(steps: int, rate: float) -> optax.GradientTransformation:
+def _optimiser(settings: GeneratorSettings) -> optax.GradientTransformation:
+    steps, rate = settings.steps, float(settings.learning_rate)
     schedule = optax.warmup_cosine_decay_schedule(0.0, rate, max(1, steps // 20), steps, 0.01 * rate)
     return optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
 
@@ -213,12 +226,13 @@ def _mean_loss(network, generator, x, z, levels, keys):
 
 
 @eqx.filter_jit
-def _advance(state: _State, static, generator, train, validation, key, n: int, plan):
-    """`n` steps: the new state, and the mean loss on batches and on the validation frames."""
-    steps, batch_size, rate = plan
+def _advance(state: _State, static, generator, train, validation, key, n: int, settings: GeneratorSettings):
+    """`n` steps and a look at the validation frames: the new state, and the mean loss on batches and on these."""
     x, z, cumulative = train
+    batch_size, optimiser = settings.batch_size, _optimiser(settings)
 
-    def step(state, key):
+    def step(carried, key):
+        network, mean, opt_state, done = carried
         row_key, level_key, noise_key = jax.random.split(key, 3)
         rows = jnp.searchsorted(cumulative, jax.random.uniform(row_key, (batch_size,)))
         rows = jnp.minimum(rows, len(x) - 1)  # of rounding in the last digit
@@ -229,39 +243,82 @@ def _advance(state: _State, static, generator, train, validation, key, n: int, p
         def loss(weights):
             return _mean_loss(eqx.combine(weights, static), generator, x[rows], z[rows], levels, keys)
 
-        value, grads = jax.value_and_grad(loss)(state.network)
-        updates, opt_state = _optimiser(steps, rate).update(grads, state.opt_state, state.network)
-        network = optax.apply_updates(state.network, updates)
-        keep = jnp.minimum(0.999, (state.step + 1) / (state.step + 10))
-        mean = jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, state.mean, network)
-        return _State(network, mean, opt_state, state.step + 1), value
+        value, grads = jax.value_and_grad(loss)(network)
+        updates, opt_state = optimiser.update(grads, opt_state, network)
+        network = optax.apply_updates(network, updates)
+        keep = jnp.minimum(0.999, (done + 1) / (done + 10))
+        mean = jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, mean, network)
+        return (network, mean, opt_state, done + 1), value
 
-    state, values = jax.lax.scan(step, state, jax.random.split(key, n))
-    judged = _mean_loss(eqx.combine(state.mean, static), generator, *validation) if validation else jnp.nan
-    return state, jnp.stack([jnp.mean(values), judged])
+    moved, values = jax.lax.scan(step, state[:4], jax.random.split(key, n))
+    mean, done = moved[1], moved[3]
+    row = jnp.mean(values)[None]
+    better, value = jnp.isfinite(row[0]), state.best_value
+    if validation is not None:
+        judged = _mean_loss(eqx.combine(mean, static), generator, *validation)
+        row, better = jnp.stack([row[0], judged]), judged < state.best_value
+        value = jnp.where(better, judged, value)
+    best = jax.tree.map(lambda new, old: jnp.where(better, new, old), mean, state.best)
+    return _State(*moved, value, jnp.where(better, done, state.best_step), best), row[None]
 
 
-def _train(generator: Generator, train, validation, plan, key, progress) -> tuple[Generator, dict]:
-    """The generator with the weights that do best on the validation frames, and how they came about."""
+def _train(
+    generator: Generator,
+    train: tuple[Array, Array, Array],
+    validation: tuple[Array, Array, Array, Array] | None,
+    settings: GeneratorSettings,
+    key,
+    progress,
+    unfinished: Checkpoint | None,
+) -> tuple[Generator, int, dict[str, list[float]]]:
+    """The generator with the weights that do best on the validation frames, the step they are of, the history."""
     weights, static = eqx.partition(generator.network, eqx.is_inexact_array)
-    steps, _, rate = plan
-    state = _State(weights, weights, _optimiser(steps, rate).init(weights), jnp.zeros((), jnp.int32))
-    best, best_value, history = weights, np.inf, []
-    while (done := sum(n for n, _ in history)) < steps:
-        n = min(_STRIDE, steps - done)
-        state, values = _advance(
-            state, static, generator, train, validation, jax.random.fold_in(key, done), n, plan
-        )
-        loss, judged = map(float, values)
-        if not np.isfinite(loss):
-            raise InputError(f"the loss was not finite by step {done + n}; lower the learning rate (now {rate:g})")
-        history.append((n, {"loss": loss} | ({"val_loss": judged} if validation else {})))
-        if validation is None or judged < best_value:
-            best, best_value, best_step = state.mean, judged, done + n
-        if progress is not None:
-            progress(done + n, steps, history[-1][1])
-    record = {"best_step": best_step, "history": {k: [t[k] for _, t in history] for k in history[-1][1]}}
-    return dataclasses.replace(generator, network=eqx.combine(best, static)), record
+    names = ("loss",) if validation is None else ("loss", "val_loss")
+    zero = jnp.zeros((), jnp.int32)
+    state = _State(
+        weights,
+        weights,
+        _optimiser(settings).init(weights),
+        zero,
+        jnp.full((), jnp.inf, jnp.float32),
+        zero,
+        weights,
+    )
+    state, table = restored(state, unfinished and unfinished.saved, len(names))
+    looks = -(-settings.steps // _STRIDE)
+
+    def advance(state, look: int, _):
+        done = look * _STRIDE
+        n = min(_STRIDE, settings.steps - done)
+        return _advance(state, static, generator, train, validation, jax.random.fold_in(key, done), n, settings)
+
+    def ended(table, state):
+        if not np.isfinite(table).all():
+            raise InputError(
+                f"the loss was not finite by step {min(len(table) * _STRIDE, settings.steps)}; lower the learning "
+                f"rate (now {settings.learning_rate:g})"
+            )
+        return "all steps done" if len(table) >= looks else None
+
+    def report(look: int, row) -> None:
+        terms = dict(zip(names, row.tolist(), strict=True))
+        progress(min(look * _STRIDE, settings.steps), settings.steps, terms)
+
+    state, table, _ = run(
+        advance,
+        state,
+        table,
+        total=looks,
+        stride=1,
+        ended=ended,
+        save=unfinished and unfinished.save,
+        progress=progress and report,
+    )
+    if unfinished is not None:
+        unfinished.save(jax.tree.leaves(state), table, True)
+    history = {name: table[:, k].astype(float).tolist() for k, name in enumerate(names)}
+    trained = dataclasses.replace(generator, network=eqx.combine(state.best, static))
+    return trained, int(state.best_step), history
 
 
 def _calibrated(generator: Generator, x: np.ndarray, z: np.ndarray, share: np.ndarray, key) -> Generator:

@@ -1,11 +1,9 @@
 """The latent collective variable: featurizer, scaling and VAE in one artefact."""
 
-import contextlib
 import dataclasses
 import functools
 import os
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -18,41 +16,26 @@ from polyvae.batches import map_frames
 from polyvae.cv.diffusion import Generator
 from polyvae.errors import InputError
 from polyvae.features.featurizers import FEATURIZERS, PairDistances, PrincipalAxes, Reference
-from polyvae.measures.limits import limits_of
 from polyvae.trajectory.record import Selection, Trajectory
-from polyvae.trajectory.stream import Stream, as_trajectory, concatenate
+from polyvae.trajectory.stream import Stream, as_trajectory
 from polyvae.vae import modelfile
-from polyvae.vae.checkpoint import digest
-from polyvae.vae.fitting import prepare, settings_of
-from polyvae.vae.likelihood import Gaussian
 from polyvae.vae.model import FittedVAE
-from polyvae.vae.network import VAE
-from polyvae.vae.training import validation_blocks
-
-IN_MEMORY = 1 << 30  # bytes of coordinates beyond which `fit` works from a file
-_PIECE = 1 << 16  # frames at a time then
+from polyvae.vae.scaled import ScaledVAE
+from polyvae.vae.settings import ModelRecord
 
 
 class CVFunction(eqx.Module):
     """What a `LatentCV` computes, for one frame, without what it knows beside."""
 
     featurizer: PrincipalAxes | Reference | PairDistances
-    mean: Float[Array, "features"]
-    scale: Float[Array, "*features"]
-    vae: VAE
+    scaled: ScaledVAE
     n_dims: int = eqx.field(static=True)
 
-    def standardize(self, positions):
-        return (self.featurizer(positions) - self.mean) / self.scale
-
     def posterior(self, positions):
-        return self.vae.encode(self.standardize(positions))
-
-    def decode_features(self, z):
-        return self.vae.decode(z) * self.scale + self.mean
+        return self.scaled.encode(self.featurizer(positions))
 
     def decode(self, z):
-        return self.featurizer.inverse(self.decode_features(z), self.n_dims)
+        return self.featurizer.inverse(self.scaled.decode(z), self.n_dims)
 
     def align(self, positions):
         if self.featurizer.coordinates:
@@ -63,9 +46,8 @@ class CVFunction(eqx.Module):
 # The weights are arguments: a second model of the same shape is not compiled again.
 _encode = eqx.filter_jit(lambda cv, rows: jax.vmap(cv.posterior)(rows))
 _decode = eqx.filter_jit(lambda cv, rows: jax.vmap(cv.decode)(rows))
-_decode_features = eqx.filter_jit(lambda cv, rows: jax.vmap(cv.decode_features)(rows))
+_decode_features = eqx.filter_jit(lambda cv, rows: jax.vmap(cv.scaled.decode)(rows))
 _align = eqx.filter_jit(lambda cv, rows: jax.vmap(cv.align)(rows))
-_featurize = eqx.filter_jit(lambda featurizer, rows: jax.vmap(featurizer)(rows))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,26 +59,26 @@ class LatentCV:
 
     Args:
         featurizer: positions to features, rotation and translation taken off.
-        mean: (n_features,), the mean of the features over the training frames.
-        scale: one standard deviation over all features, about that mean; for distances one a feature.
-            Both in `length_unit`, so that a fit does not depend on the unit of the data.
-        vae: acts on (features - mean) / scale.
+        scaled: scaling and VAE. Its `mean` (n_features,) is that of the features over the training frames, its
+            `scale` one standard deviation over all features, about that mean, for distances one a feature.
+            Both are in `length_unit`, so that a fit does not depend on the unit of the data.
         template: one frame of the training data, for its bead count, unit, masses, names and bonds.
         record: how the model was made: settings, data fingerprint, versions, history.
         generator: draws conformations at a z, where `fit_generator` has made one. The CV does not use it.
     """
 
     featurizer: PrincipalAxes | Reference | PairDistances
-    mean: Float[Array, "features"]
-    scale: Float[Array, "*features"]
-    vae: VAE
+    scaled: ScaledVAE
     template: Trajectory
-    record: dict
+    record: ModelRecord
     generator: Generator | None = None
 
     # For one frame the weights are constants of the program, compiled once for each model.
     _compiled = functools.cached_property(lambda self: jax.jit(lambda x: self.posterior(x)[0]))
 
+    vae = property(lambda self: self.scaled.vae, doc="Acts on (features - mean) / scale.")
+    mean = property(lambda self: self.scaled.mean, doc="(n_features,), of the features, in `length_unit`.")
+    scale = property(lambda self: self.scaled.scale, doc="Their standard deviation, one or one a feature.")
     latent_dim = property(lambda self: self.vae.latent_dim, doc="Number of latent coordinates.")
     n_beads = property(lambda self: self.template.n_beads, doc="Beads in a frame.")
     n_dims = property(lambda self: self.template.n_dims, doc="2 or 3.")
@@ -115,21 +97,24 @@ class LatentCV:
 
     def posterior(self, positions: Float[Array, "beads dims"]):
         """Mean and standard deviation of q(z|x) for one frame."""
-        return self.vae.encode(self.standardize(positions))
+        return self.scaled.encode(self.featurizer(self._one_frame(positions)))
 
     def standardize(self, positions: Float[Array, "beads dims"]) -> Float[Array, "features"]:
         """Scaled features of one frame: what the VAE sees."""
+        return self.scaled.standardize(self.featurizer(self._one_frame(positions)))
+
+    def _one_frame(self, positions) -> Float[Array, "beads dims"]:
         positions = jnp.asarray(positions)
         if positions.shape != (self.n_beads, self.n_dims):
             raise InputError(
                 f"one frame must have shape ({self.n_beads}, {self.n_dims}); got {positions.shape}. "
                 f"Use jax.vmap, or cv.transform for many frames"
             )
-        return self.function().standardize(positions)
+        return positions
 
-    def function(self) -> "CVFunction":
+    def function(self) -> CVFunction:
         """The model's arithmetic alone, a pytree, for functions that take the weights as an argument."""
-        return CVFunction(self.featurizer, self.mean, self.scale, self.vae, self.n_dims)
+        return CVFunction(self.featurizer, self.scaled, self.n_dims)
 
     def decode_one(self, z: Float[Array, "latent"]) -> Float[Array, "beads dims"]:
         """Mean conformation at one point of the latent space, in the featurizer's frame."""
@@ -137,7 +122,7 @@ class LatentCV:
 
     def decode_features(self, z: Float[Array, "latent"]) -> Float[Array, "features"]:
         """Mean features at one point of the latent space, in `length_unit`."""
-        return self.function().decode_features(z)
+        return self.scaled.decode(z)
 
     def transform(self, data: Trajectory | np.ndarray, *, first_frame: int = 0) -> np.ndarray:
         """Latent coordinates (n_frames, latent_dim) of a trajectory, or of all that `as_trajectory` takes.
@@ -147,11 +132,15 @@ class LatentCV:
         latent coordinates are not finite is refused; frames are counted from `first_frame` in that message.
         """
         if isinstance(data, Stream):
-            found = []
+            pieces, n_done = [], 0
             for chunk in data:
-                found.append(self.transform(chunk, first_frame=first_frame + sum(map(len, found))))
-            return np.concatenate(found)
-        positions = self.frames(data)
+                pieces.append(self.transform(chunk, first_frame=first_frame + n_done))
+                n_done += len(chunk)
+            return np.concatenate(pieces)
+        return self.encode(self.frames(data), first_frame=first_frame)
+
+    def encode(self, positions: Float[np.ndarray, "frames beads dims"], *, first_frame: int = 0) -> np.ndarray:
+        """`transform` of positions that `frames` gave: nothing is converted or checked again."""
         z = self._map(_encode, positions)[0]
         if not (good := np.isfinite(z).all(axis=1)).all():
             bad = int(np.argmin(good))
@@ -186,7 +175,11 @@ class LatentCV:
 
         `PairDistances` has no frame; the principal axes then stand in.
         """
-        return self._map(_align, self.frames(data))
+        return self.turn(self.frames(data))
+
+    def turn(self, positions: Float[np.ndarray, "frames beads dims"]) -> np.ndarray:
+        """`align` of positions that `frames` gave: nothing is converted or checked again."""
+        return self._map(_align, positions)
 
     def _map(self, batched: Callable, rows: np.ndarray):
         return map_frames(functools.partial(batched, self.function()), rows)
@@ -205,7 +198,7 @@ class LatentCV:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the model as safetensors with a JSON header; the file appears whole or not at all."""
-        tensors = {"mean": self.mean, "scale": self.scale} | modelfile.tensors_of(self.vae)
+        tensors = modelfile.tensors_of(self.scaled)
         tensors |= {f"template.{name}": getattr(self.template, name) for name in ("positions", "masses")}
         if self.template.bonds is not None:
             tensors["template.bonds"] = self.template.bonds
@@ -225,7 +218,7 @@ class LatentCV:
             "n_dims": self.n_dims,
             "names": self.template.names,
             "selection": selection and selection._asdict() | {"atoms": selection.atoms.tolist()},
-            "record": self.record,
+            "record": self.record.to_dict(),
         }
         modelfile.write(path, tensors, header | modelfile.header_of(self.vae))
 
@@ -248,12 +241,10 @@ class LatentCV:
             if name.startswith("featurizer.")
         }
         featurizer = FEATURIZERS[kind](**header["featurizer"]["options"], **arrays)
-        vae = modelfile.vae_of(tensors, header)
-        mean = modelfile.take(tensors, "mean", np.empty(vae.encoder.layers[0].in_features, np.float32))
-        scale = modelfile.take(tensors, "scale", np.float32(1) if featurizer.coordinates else mean)
+        scaled = modelfile.scaled_of(tensors, header, one_scale=featurizer.coordinates)
         own = {name.removeprefix("generator."): t for name, t in tensors.items() if name.startswith("generator.")}
         generator = Generator.from_tensors(own, template.positions.shape[1:]) if own else None
-        return cls(featurizer, mean, scale, vae, template, header["record"], generator)
+        return cls(featurizer, scaled, template, ModelRecord.from_dict(header["record"]), generator)
 
 
 def load(path: str | os.PathLike) -> LatentCV | FittedVAE:
@@ -276,145 +267,3 @@ def load_cv(path: str | os.PathLike) -> LatentCV:
     if not isinstance(model, LatentCV):
         raise InputError(f"{path} holds {model!r}, which takes no coordinates; give a model of a trajectory")
     return model
-
-
-def fit(
-    data: Trajectory | np.ndarray,
-    *,
-    featurizer: PrincipalAxes | Reference | PairDistances | None = None,
-    latent_dim: int = 2,
-    encoder: Sequence[int] = (64, 64),
-    decoder: Sequence[int] = (256, 256),
-    beta: float = 1.0,
-    beta_schedule: str = "constant",
-    free_bits: float = 0.0,
-    lag: int = 0,
-    weights: np.ndarray | None = None,
-    width: float | str = "learned",
-    epochs: int | None = None,
-    batch_size: int = 256,
-    learning_rate: float = 2e-3,
-    lr_schedule: str = "cosine",
-    validation: float = 0.1,
-    patience: int | None = None,
-    seed: int = 0,
-    progress: Callable[[int, int, dict[str, float]], None] | None = None,
-    checkpoint: str | os.PathLike | None = None,
-    resume: bool = False,
-    cache: str | os.PathLike | None = None,
-) -> LatentCV:
-    """Train a VAE on a trajectory and return its latent coordinates as a collective variable.
-
-    The objective, in nats per frame and as a density in the data's length unit, is
-    E_q[log p(x|z)] - beta KL(q(z|x) || N(0, I)); beta = 1 is the evidence lower bound.
-
-    Args:
-        data: a `Trajectory`, a `Stream`, or what `as_trajectory` takes; an array (n_frames, n_beads, n_dims)
-            is in reduced units.
-        featurizer: `PrincipalAxes()` by default.
-        latent_dim: number of collective variables.
-        encoder, decoder: widths of the hidden layers. The encoder is what runs inside an MD engine at
-            every step, the decoder never does.
-        beta: weight of the KL term.
-        beta_schedule, free_bits, lag, learning_rate, lr_schedule: see `fit_vae`. With a lag the decoder
-            gives the mean conformation that many frames later.
-        weights: (n_frames,) of the frames, such as exp(bias / kT) of a biased run; those of the data by default.
-        width: standard deviation of the decoder's Gaussian, "learned" or a length. With `PairDistances`,
-            whose features each have their own scale, only "learned".
-        epochs: by default as many as make about 8,000 steps, at least 10.
-        validation: fraction of the frames held out in contiguous blocks, for early stopping. With 0
-            the model learns from every frame for all epochs, and will in time learn them by heart.
-        patience: epochs without a better validation bound before training stops.
-        seed: of weights, batches and noise; one seed gives one result.
-        progress: called with epochs done, epochs in all, and the latest loss terms.
-        checkpoint: file for the state of the run, renewed about every second; remove it once the model is saved.
-        resume: go on from that file where it exists; on the same machine with as many cores the result has
-            the same bits.
-        cache: folder for temporary files with coordinates and features, which data of more than
-            `IN_MEMORY` bytes are trained from; the system's own by default.
-
-    Raises:
-        InputError: unusable settings, constant data, fewer training frames than a batch.
-    """
-    settings = settings_of(locals()) | {
-        "width": width if isinstance(width, str) else Gaussian(width) and float(width)
-    }
-    with prepared_data(data, featurizer, settings, weights, cache) as (featurizer, template, prepared):
-        return latent_cv(
-            prepared.train(progress=progress, checkpoint=checkpoint, resume=resume), featurizer, template
-        )
-
-
-def latent_cv(model: FittedVAE, featurizer, template: Trajectory) -> LatentCV:
-    return LatentCV(featurizer, model.mean, model.scale, model.vae, template, model.record)
-
-
-@contextlib.contextmanager
-def prepared_data(data, featurizer, settings: dict, weights=None, cache=None) -> Iterator[tuple]:
-    """The fitted featurizer, the template frame, and the features ready for training."""
-    with contextlib.ExitStack() as stack:
-        new_file = functools.partial(_temporary_file, stack, cache)
-        traj = _gathered(data, new_file) if isinstance(data, Stream) else as_trajectory(data)
-        if weights is not None:
-            traj = dataclasses.replace(traj, weights=weights)
-        featurizer = PrincipalAxes() if featurizer is None else featurizer
-        if not isinstance(featurizer, tuple(FEATURIZERS.values())):
-            raise InputError(
-                f"featurizer must be one of {', '.join(FEATURIZERS)}, as in Reference(); got {featurizer!r}"
-            )
-        # A reference structure must not see the frames that the model is measured on.
-        seen = ~validation_blocks(traj.n_frames, settings["validation"])
-        featurizer = featurizer.fit(
-            dataclasses.replace(traj, weights=seen * (1.0 if traj.weights is None else traj.weights))
-        )
-        if not (featurizer.coordinates or isinstance(settings["width"], str)):
-            raise InputError(
-                f'with {type(featurizer).__name__} the width must be "learned"; got {settings["width"]!r}'
-            )
-        prepared = prepare(
-            _features(featurizer, traj, new_file),
-            Gaussian(settings["width"]),
-            settings=settings | {"featurizer": type(featurizer).__name__},
-            segments=traj.segments,
-            weights=traj.weights,
-            scaling="global" if featurizer.coordinates else "feature",
-            sha256=digest(traj.positions),
-        )
-        about = prepared.identity | {"limits": limits_of(traj, of_frames=True).record()}
-        yield featurizer, _template(traj), dataclasses.replace(prepared, identity=about)
-
-
-def _template(traj: Trajectory) -> Trajectory:
-    return dataclasses.replace(traj[0], time=None, weights=None, box=None, origin=None)
-
-
-def _temporary_file(stack: contextlib.ExitStack, folder, shape: tuple[int, ...]) -> np.memmap:
-    """Zeros in a file that goes when the stack does, or at the latest when the process ends."""
-    file = stack.enter_context(tempfile.TemporaryFile(dir=folder, prefix="polyvae-"))  # noqa: SIM115
-    return np.memmap(file, np.float32, "w+", shape=shape)
-
-
-def _gathered(stream: Stream, new_file: Callable) -> Trajectory:
-    """All chunks of a stream as one trajectory, whose positions lie on disk where they are many."""
-    chunks, store, n = [], None, 0
-    for chunk in stream:
-        if not chunks and len(stream) * chunk.positions[0].nbytes > IN_MEMORY:
-            store = new_file((len(stream), *chunk.positions.shape[1:]))
-        if store is not None:
-            store[n : n + len(chunk)] = chunk.positions
-            chunk = dataclasses.replace(chunk, positions=store[n : n + len(chunk)])
-        chunks.append(chunk)
-        n += len(chunk)
-    return concatenate(chunks, positions=None if store is None else store[:n])
-
-
-def _features(featurizer, traj: Trajectory, new_file: Callable) -> np.ndarray:
-    """Features (n_frames, n_features) of all frames, on disk where the positions are many."""
-    batched = functools.partial(_featurize, featurizer)
-    if traj.positions.nbytes <= IN_MEMORY:
-        return map_frames(batched, traj.positions)
-    n = jax.eval_shape(featurizer, jax.ShapeDtypeStruct(traj.positions.shape[1:], np.float32)).shape[0]
-    store = new_file((traj.n_frames, n))
-    for start in range(0, traj.n_frames, _PIECE):
-        store[start : start + _PIECE] = map_frames(batched, traj.positions[start : start + _PIECE])
-    return store

@@ -272,7 +272,7 @@ def write_readme(
     fill = functools.partial(textwrap.fill, width=110, break_long_words=False, break_on_hyphens=False)
     latents = ", ".join(f"z{k}" for k in range(cv.latent_dim))
     widths = " -> ".join(str(w) for w in (cv.mean.size, *(len(b) for _, b in encoder_layers(cv))))
-    data, unit = cv.record.get("data", {}).get("sha256", ""), unit or cv.length_unit
+    data, unit = cv.record.data.sha256, unit or cv.length_unit
     parts = [
         f"# A latent collective variable for {engine}",
         fill(

@@ -69,7 +69,7 @@ def latent_forces(
         periodic = system.usesPeriodicBoundaryConditions()
     known = wholeness(cv.n_beads, cv.template.bonds if bonds is None else bonds) if periodic else None
     # A copy that OpenMM makes, by pickle, must not depend on the process; the encoder is all it needs.
-    function = eqx.tree_at(lambda f: f.vae.decoder, cv.function(), None)
+    function = eqx.tree_at(lambda f: f.scaled.vae.decoder, cv.function(), None)
     model = pickle.dumps((jax.tree.map(np.asarray, function), factor, known))
     forces = []
     for k in range(cv.latent_dim):

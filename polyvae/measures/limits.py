@@ -220,7 +220,7 @@ def known_limits(data) -> Limits:
         return data
     if not hasattr(data, "record"):
         return limits_of(as_trajectory(data), of_frames=True)
-    kept = data.record.get("data", {}).get("limits")
+    kept = data.record.data.limits
     if kept is None:
         raise InputError(
             "this model keeps no limits of its data, since an older version trained it; train it again, or give "

@@ -120,7 +120,7 @@ def save_figures(
 
     pictures = {"01_frames": lambda: overlay(data, **unit, **bonds)}
     pictures["02_distances"] = lambda: marginals({"data": data}, **unit)
-    pictures["03_training"] = lambda: training(cv.record["history"], best_epoch=cv.record["best_epoch"])
+    pictures["03_training"] = lambda: training(cv.record.history, best_epoch=cv.record.best_epoch)
     if generated is not None:
         new = generated.to_unit(cv.length_unit).positions
         few = new[:3]

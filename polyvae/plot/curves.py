@@ -82,7 +82,7 @@ def training(history: Mapping[str, Sequence[float]], *, best_epoch: int | None =
     The reconstruction panel is cut above what the later epochs need; the title says where the curve starts.
 
     Args:
-        history: "reconstruction" and "kl", and "val_" of both if any; nats per frame (`cv.record["history"]`).
+        history: "reconstruction" and "kl", and "val_" of both if any; nats per frame (`cv.record.history`).
         best_epoch: the epoch whose weights were kept.
 
     Returns:

@@ -291,8 +291,8 @@ def _check_met(target: float, value: float, valid: np.ndarray, data: np.ndarray)
 
 def _residual(cv: LatentCV, positions):
     """Squared distance between a frame's features and the decoded mean of its encoding."""
-    x = cv.standardize(positions)
-    return jnp.sum(((x - cv.vae.decode(cv.vae.encode(x)[0])) * cv.scale) ** 2)
+    x = cv.featurizer(positions)
+    return jnp.sum((x - cv.scaled.decode(cv.scaled.encode(x)[0])) ** 2)
 
 
 def _descend(loss: Callable, start: np.ndarray, steps: int, *, learning_rate: float, every: int = 1):

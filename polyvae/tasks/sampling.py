@@ -106,6 +106,6 @@ def _decoded(cv: LatentCV, z: np.ndarray, key) -> np.ndarray:
     def conformation(row):
         features = cv.vae.decode(row[: cv.latent_dim])
         features = features + cv.vae.likelihood.width * row[cv.latent_dim :]
-        return cv.featurizer.inverse(features * cv.scale + cv.mean, cv.n_dims)
+        return cv.featurizer.inverse(cv.scaled.restore(features), cv.n_dims)
 
     return map_frames(jax.jit(jax.vmap(conformation)), rows)

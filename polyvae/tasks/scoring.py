@@ -20,9 +20,7 @@ from polyvae.measures import kinetics
 from polyvae.measures.ensembles import ensemble_distances, frame_weights
 from polyvae.trajectory.record import Trajectory
 from polyvae.trajectory.stream import Stream, chunks_of, concatenate, joined_segments
-from polyvae.vae.bound import importance_weighted_bound
-from polyvae.vae.network import kl_to_standard_normal
-from polyvae.vae.training import validation_blocks
+from polyvae.vae.splits import validation_blocks
 
 MAX_SAMPLED = 20_000  # frames of a `Stream` that distances between ensembles are taken on
 MAX_COSTLY = 4000  # frames that the importance-weighted bound and the gradients are taken on
@@ -97,10 +95,10 @@ def score(
     """
     if min(1 if lag is None else lag, k) < 1:
         raise InputError(f"the lag and k must be at least 1; got lag={lag} and k={k}")
-    decoded_lag = cv.record["settings"].get("lag", 0)
+    decoded_lag = cv.record.settings.lag
     values_of = _frame_values(cv, decoded_lag, seed)
     sums = {"all": _Sums(), "train": _Sums(), "validation": _Sums()}
-    held_out = validation_blocks(cv.record["data"]["n_frames"], cv.record["settings"]["validation"])
+    held_out = validation_blocks(cv.record.data.n_frames, cv.record.settings.validation)
     n_frames, digest, kept, every, chunks = 0, hashlib.sha256(), [], 1, []
     for chunk in chunks_of(data, array_unit=cv.length_unit, dims=cv.n_dims):
         positions, weights = cv.frames(chunk), frame_weights(chunk, n_frames)
@@ -131,7 +129,7 @@ def score(
         raise InputError("the weights of the frames are all zero; give positive ones, or none")
     clock = _clock(cv, series, lag)
     masks = {"all": np.ones(n_frames, bool)}
-    if cv.record["data"]["sha256"] == digest.hexdigest() and held_out.any():
+    if cv.record.data.sha256 == digest.hexdigest() and held_out.any():
         masks |= {"train": ~held_out, "validation": held_out}
     masks = {name: mask for name, mask in masks.items() if series.weights[mask].any()}
     parts = {name: sums[name].scores(cv) for name in masks}
@@ -220,18 +218,19 @@ def _measure(cv: CVFunction, shape: tuple[int, int], lagged: bool, rows):
     """Per-frame quantities; a row is noise, a frame's positions and, if lagged, those of the frame to decode."""
 
     def one(row):
-        noise, frames = row[: cv.vae.latent_dim], row[cv.vae.latent_dim :].reshape(-1, *shape)
-        x = cv.standardize(frames[0])
-        target = cv.standardize(frames[1]) if lagged else x
-        z, std = cv.vae.encode(x)
-        log_prob = cv.vae.likelihood.log_prob(target, cv.vae.decode(z + std * noise))
+        n = cv.scaled.vae.latent_dim
+        noise, frames = row[:n], row[n:].reshape(-1, *shape)
+        x = cv.featurizer(frames[0])
+        target = cv.featurizer(frames[1]) if lagged else x
+        z, std = cv.scaled.encode(x)
+        log_prob, kl = cv.scaled.elbo_terms(x, noise, target)
         return {
             "mean": z,
             "std": std,
-            "x": target * cv.scale,
-            "residual": (target - cv.vae.decode(z)) * cv.scale,
-            "log_prob": log_prob - _log_scale(cv.scale, x),
-            "kl": kl_to_standard_normal(z, std),
+            "x": target - cv.scaled.mean,
+            "residual": target - cv.scaled.decode(z),
+            "log_prob": log_prob,
+            "kl": kl,
             "rg": geometry.radius_of_gyration(frames[0]),
             "end_to_end": geometry.end_to_end(frames[0]),
         }
@@ -245,16 +244,11 @@ def _costly(cv: CVFunction, positions, later, keys, k: int):
 
     def one(positions, later, key):
         slopes = jax.jacrev(lambda positions: cv.posterior(positions)[0])(positions)
-        x, target = cv.standardize(positions), cv.standardize(later)
-        bound = importance_weighted_bound(cv.vae, x, target=target, k=k, key=key) - _log_scale(cv.scale, x)
+        x, target = cv.featurizer(positions), cv.featurizer(later)
+        bound = cv.scaled.importance_weighted_bound(x, target, k=k, key=key)
         return bound, jnp.sqrt(jnp.sum(slopes**2, axis=(1, 2)))
 
     return jax.vmap(one)(positions, later, keys)
-
-
-def _log_scale(scale, x):
-    """What makes a log density of scaled features one of the features themselves."""
-    return jnp.sum(jnp.log(jnp.broadcast_to(scale, x.shape)))
 
 
 def _iw_bound(elbo: float | None, gap: np.ndarray, weights: np.ndarray) -> float | None:
@@ -278,7 +272,7 @@ def _clock(cv: LatentCV, series: _Series, lag: int | None) -> dict:
             f"a lag of {lag} frames needs a segment of more frames than that; the longest has "
             f"{max(series.segments)}. Use a shorter lag"
         )
-    lag = cv.record["settings"].get("lag") or 1 if lag is None else lag
+    lag = cv.record.settings.lag or 1 if lag is None else lag
     step = kinetics.time_step(series.time, series.segments)
     unit = "frames" if step is None else "tau" if cv.length_unit == "sigma" else "ps"
     return {"lag": int(lag), "time_step": step, "time_unit": unit}

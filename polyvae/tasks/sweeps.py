@@ -5,21 +5,33 @@ import inspect
 import itertools
 from collections.abc import Callable, Sequence
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from polyvae.cv.latent import LatentCV, fit, latent_cv, prepared_data
+from polyvae.cv.fitting import checked_width, fit, latent_cv, prepared_data
+from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.tasks.scoring import score
 from polyvae.trajectory.record import Trajectory
 from polyvae.trajectory.stream import as_trajectory
-from polyvae.vae import training
-from polyvae.vae.fitting import Prepared, check_settings, settings_of
-from polyvae.vae.model import FittedVAE
+from polyvae.vae.fitting import Prepared, train_together
 from polyvae.vae.network import check_latent_dim
+from polyvae.vae.settings import Settings
 
+# Of the options of `fit`, those that its settings keep; a sweep sets the others itself.
+SETTINGS = (
+    "encoder",
+    "decoder",
+    "beta_schedule",
+    "free_bits",
+    "lag",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "lr_schedule",
+    "validation",
+    "patience",
+)
 # By the name that `score` gives them.
 MEASURES = {"bound": "iw_bound", "fve": "fve", "active_units": "active_units", "vamp2": "vamp2"}
 
@@ -112,26 +124,26 @@ def sweep(
         traj = dataclasses.replace(traj, weights=given["weights"])
     names = ("latent_dim", "beta", "seed")
     cells = [dict(zip(names, cell, strict=True)) for cell in itertools.product(*grid.values())]
-    settings = [settings_of(given | cell) for cell in cells]
-    for cell in settings:  # all, before the first is trained
-        check_settings(cell)
+    told = {name: given[name] for name in SETTINGS} | {"width": checked_width(given["width"])}
+    settings = [Settings(**told | cell) for cell in cells]  # all are checked before the first is trained
     rows, models = [], []
-    with prepared_data(
-        traj, given["featurizer"], settings[0] | {"width": given["width"]}, cache=given["cache"]
-    ) as (featurizer, template, prepared):
+    with prepared_data(traj, given["featurizer"], settings[0], cache=given["cache"]) as (
+        featurizer,
+        template,
+        prepared,
+    ):
         for cell in settings:
-            check_latent_dim(cell["latent_dim"], prepared.x.shape[1])
+            check_latent_dim(cell.latent_dim, prepared.x.shape[1])
         runs = [
-            dataclasses.replace(prepared, settings=prepared.settings | {name: cell[name] for name in names})
-            for cell in settings
+            dataclasses.replace(prepared, settings=dataclasses.replace(prepared.settings, **cell))
+            for cell in cells
         ]
-        for _, group in itertools.groupby(runs, lambda run: run.settings["latent_dim"]):
+        for _, group in itertools.groupby(runs, lambda run: run.settings.latent_dim):
             group = list(group)
-            for run, model in zip(
-                group, _together(group) if together else map(Prepared.train, group), strict=True
-            ):
+            trained = train_together(group) if together else map(Prepared.train, group)
+            for run, model in zip(group, trained, strict=True):
                 models.append(latent_cv(model, featurizer, template))
-                row = {name: run.settings[name] for name in names}
+                row = {name: getattr(run.settings, name) for name in names}
                 rows.append(row | _measured(models[-1], traj, score_lag))
                 if progress is not None:
                     progress(len(models), len(runs))
@@ -141,60 +153,4 @@ def sweep(
 def _measured(cv: LatentCV, traj: Trajectory, lag: int | None) -> dict:
     found = score(cv, traj, lag=lag, alternatives=False)["frames"]
     found = found.get("validation", found["all"])
-    return {name: found[key] for name, key in MEASURES.items()} | {"epochs": len(cv.record["history"]["kl"])}
-
-
-def _together(runs: list[Prepared]) -> list[FittedVAE]:
-    """`Prepared.train` of runs that differ in beta and seed alone, as one program over stacked weights."""
-    first, s = runs[0], runs[0].settings
-    names = (
-        "epochs",
-        "batch_size",
-        "patience",
-        "learning_rate",
-        "lr_schedule",
-        "beta_schedule",
-        "free_bits",
-        "lag",
-    )
-    plan = training.make_plan(len(first.rows), on_disk=False, **{name: s[name] for name in names})
-    val = training.validation_rows(first.x, first.weights, first.val_rows, s["lag"])
-    weights = training.normalised(first.weights, first.rows)
-    data = jax.tree.map(jnp.asarray, training.Rows.of(first.x, weights, first.rows, s["lag"]))
-    starts, keys = zip(*(run.initial() for run in runs), strict=True)
-    states, statics = zip(*(eqx.partition(vae, eqx.is_inexact_array) for vae in starts), strict=True)
-    states = [training.initial_state(state, plan) for state in states]
-    state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    keys = jax.vmap(jax.random.split)(jnp.stack(keys))
-    betas = jnp.asarray([run.settings["beta"] for run in runs], jnp.float32)
-    tables = np.zeros((len(runs), 0, 2 if val is None else len(training.TERMS)), np.float32)
-    while True:
-        best = np.asarray(state.best_epoch)
-        ends = [_ended(t, int(b), s["epochs"], plan, val is not None) for t, b in zip(tables, best, strict=True)]
-        if None not in ends:
-            break
-        n = min(plan.stride, s["epochs"] - tables.shape[1])
-        span = jnp.asarray([tables.shape[1], n])
-        state, new = _epochs_of_all(state, statics[0], data, val, keys, betas, span, plan)
-        tables = np.concatenate([tables, np.asarray(new)[:, :n]], axis=1)
-    best_weights = [jax.tree.map(lambda leaf, k=k: leaf[k], state.best_weights) for k in range(len(runs))]
-    return [
-        run.model(training.finished(chosen, statics[0], table[:n], int(b), stopped, plan))
-        for run, chosen, table, b, (n, stopped) in zip(runs, best_weights, tables, best, ends, strict=True)
-    ]
-
-
-def _ended(table, best_epoch, epochs, plan, validated) -> tuple[int, str] | None:
-    """How many epochs count for one run, and why it ended; None where it goes on."""
-    patient = best_epoch + plan.patience + 1 if validated else len(table)
-    n = min(len(table), max(patient, 1))
-    stopped = training.ended(table[:n], best_epoch, epochs, plan, validated)
-    return None if stopped is None else (n, stopped)
-
-
-@eqx.filter_jit
-def _epochs_of_all(state, static, data, val, keys, betas, span, plan):
-    def one(state, keys, beta):
-        return training.epochs(state, static, data, val, keys, beta, span, plan)
-
-    return jax.vmap(one)(state, keys, betas)
+    return {name: found[key] for name, key in MEASURES.items()} | {"epochs": len(cv.record.history["kl"])}

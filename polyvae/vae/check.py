@@ -4,14 +4,13 @@ import functools
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from polyvae.batches import map_frames
 from polyvae.errors import InputError
 from polyvae.vae.likelihood import Categorical, Gaussian
 from polyvae.vae.model import FittedVAE, vectors
-from polyvae.vae.network import kl_to_standard_normal
+from polyvae.vae.scaled import ScaledVAE
 
 
 def check_vae(
@@ -67,9 +66,9 @@ def check_vae(
     for k in range(n_draws):
         noise = jax.random.normal(jax.random.fold_in(key, k), mean.shape)
         rows = np.concatenate([x, np.asarray(noise)], axis=1)
-        log_prob[k] = map_frames(functools.partial(_log_prob, model.vae, model.mean, model.scale), rows)
+        log_prob[k], kl = map_frames(functools.partial(_terms, model.scaled), rows)
     decoded = model.decode(mean)
-    kl = np.asarray(kl_to_standard_normal(mean, np.maximum(std, 1e-30))).mean(axis=0)
+    kl = kl.mean(axis=0, dtype=np.float64)
     spread = np.sqrt(log_prob.var(axis=0, ddof=1).mean()) if n_draws > 1 else np.nan
 
     distance = functools.partial(_distance, likelihood)
@@ -94,16 +93,10 @@ def check_vae(
 
 
 @eqx.filter_jit
-def _log_prob(vae, mean, scale, rows):
-    """Of each row, a vector and the noise of its latents: log p(x|z), a density in the unit of the data."""
-    n = mean.size
-
-    def one(row):
-        x = (row[:n] - mean) / scale
-        center, std = vae.encode(x)
-        return vae.likelihood.log_prob(x, vae.decode(center + std * row[n:]))
-
-    return jax.vmap(one)(rows) - jnp.sum(jnp.log(jnp.broadcast_to(scale, mean.shape)))
+def _terms(scaled: ScaledVAE, rows):
+    """Of each row, a vector and the noise of its latents: log p(x|z), and the KL of each latent."""
+    n = scaled.mean.size
+    return jax.vmap(lambda row: scaled.elbo_terms(row[:n], row[n:]))(rows)
 
 
 def _blocks(likelihood, x: np.ndarray) -> np.ndarray:

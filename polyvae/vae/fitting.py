@@ -3,10 +3,8 @@
 import dataclasses
 import json
 import logging
-import operator
 import os
 from collections.abc import Callable, Sequence
-from importlib import metadata
 
 import equinox as eqx
 import jax
@@ -15,12 +13,15 @@ import numpy as np
 from jaxtyping import Array
 
 from polyvae.errors import InputError
-from polyvae.vae import modelfile
+from polyvae.vae import modelfile, training
 from polyvae.vae.checkpoint import Checkpoint, digest
 from polyvae.vae.likelihood import Bernoulli, Categorical, Gaussian
 from polyvae.vae.model import FittedVAE, vectors
 from polyvae.vae.network import VAE
-from polyvae.vae.training import BETA_SCHEDULES, LR_SCHEDULES, Trained, first_of_pairs, train, validation_blocks
+from polyvae.vae.scaled import ScaledVAE
+from polyvae.vae.settings import DataRecord, ModelRecord, Settings, as_plain, versions
+from polyvae.vae.splits import first_of_pairs, validation_blocks
+from polyvae.vae.training import Trained, train
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +101,24 @@ def fit_vae(
     if not isinstance(likelihood, (Gaussian, Categorical, Bernoulli)):
         raise InputError(f"likelihood must be Gaussian(), Categorical() or Bernoulli(); got {likelihood!r}")
     likelihood.check(x)
-    settings = settings_of(locals()) | {"likelihood": type(likelihood).__name__, "scaling": scaling}
+    settings = Settings(
+        latent_dim=latent_dim,
+        encoder=encoder,
+        decoder=decoder,
+        beta=beta,
+        beta_schedule=beta_schedule,
+        free_bits=free_bits,
+        lag=lag,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        lr_schedule=lr_schedule,
+        validation=validation,
+        patience=patience,
+        seed=seed,
+        likelihood=type(likelihood).__name__,
+        scaling=scaling,
+    )
     segments = (len(x),) if segments is None else tuple(map(int, segments))
     prepared = prepare(
         x,
@@ -114,30 +132,6 @@ def fit_vae(
     return prepared.train(progress=progress, checkpoint=checkpoint, resume=resume)
 
 
-def settings_of(arguments: dict) -> dict:
-    """What the record keeps of the arguments of `fit_vae` and `fit`, as plain numbers and words, checked."""
-    found = {}
-    for name in ("latent_dim", "lag", "batch_size", "seed", "epochs", "patience"):
-        value = arguments[name]
-        if not (value is None and name in ("epochs", "patience")):
-            value = _plain(name, value, operator.index, "a whole number")
-        found[name] = value
-    for name in ("beta", "free_bits", "learning_rate", "validation"):
-        found[name] = _plain(name, arguments[name], float, "a number")
-    for name in ("encoder", "decoder"):
-        found[name] = _plain(
-            name, arguments[name], lambda v: list(map(operator.index, v)), "layer widths, (64, 64)"
-        )
-    return found | {name: arguments[name] for name in ("beta_schedule", "lr_schedule")}
-
-
-def _plain(name: str, value, kind: Callable, what: str):
-    try:
-        return kind(value)
-    except (TypeError, ValueError):
-        raise InputError(f"{name.replace('_', ' ')} must be {what}; got {value!r}") from None
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prepared:
     """Data and settings, checked and scaled, ready to be trained on.
@@ -145,9 +139,10 @@ class Prepared:
     Args:
         x: (n_frames, n_features), scaled.
         rows, val_rows: the frames to encode.
+        mean, scale: of the data, by which x is scaled.
         likelihood: in scaled units.
-        jacobian: log of the volume that scaling shrinks, which makes densities those of the data's unit.
-        identity: what decides the result, beside the settings.
+        settings: with the number of epochs.
+        data: the record of the data.
     """
 
     x: np.ndarray
@@ -157,88 +152,99 @@ class Prepared:
     mean: Array
     scale: Array
     likelihood: Gaussian | Categorical | Bernoulli
-    jacobian: float
-    settings: dict
-    identity: dict
+    settings: Settings
+    data: DataRecord
 
-    @property
-    def options(self) -> dict:
-        """The settings that the training program is compiled for."""
-        names = ("epochs", "batch_size", "patience", "learning_rate", "lr_schedule", "beta_schedule")
-        return {name: self.settings[name] for name in (*names, "free_bits", "lag")}
-
-    def initial(self) -> tuple[VAE, Array]:
+    def initial(self) -> tuple[ScaledVAE, Array]:
         """The untrained model, and the key to train it with."""
-        s = self.settings
-        init_key, train_key = jax.random.split(jax.random.key(s["seed"]))
+        settings = self.settings
+        init_key, train_key = jax.random.split(jax.random.key(settings.seed))
         vae = eqx.filter_jit(VAE)(  # compiled as one: a dozen small programs take seconds
             self.x.shape[1],
-            latent_dim=s["latent_dim"],
-            encoder=tuple(s["encoder"]),
-            decoder=tuple(s["decoder"]),
+            latent_dim=settings.latent_dim,
+            encoder=settings.encoder,
+            decoder=settings.decoder,
             likelihood=self.likelihood,
             key=init_key,
         )
-        return vae, train_key
+        return ScaledVAE(self.mean, self.scale, vae), train_key
 
     def train(self, *, progress=None, checkpoint=None, resume=False) -> FittedVAE:
-        vae, key = self.initial()
-        run = None
+        """The trained model; arguments as those of `fit_vae`."""
+        scaled, key = self.initial()
+        unfinished = None
         if checkpoint is not None:
-            run = Checkpoint(checkpoint, self.settings | versions() | {"inputs": self._inputs()}, resume=resume)
+            identity = self.settings.to_dict() | versions() | {"inputs": self._inputs(scaled)}
+            unfinished = Checkpoint(checkpoint, identity, resume=resume)
+        volume, epochs = float(scaled.log_volume()), self.settings.epochs
         trained = train(
-            vae,
+            scaled.vae,
             self.x,
             self.rows,
             self.val_rows,
             weights=self.weights,
-            beta=self.settings["beta"],
-            **self.options,
+            settings=self.settings,
             key=key,
-            progress=progress and (lambda n, terms: progress(n, self.settings["epochs"], self._in_units(terms))),
-            saved=None if run is None else run.saved,
-            save=None if run is None else run.save,
+            progress=progress and (lambda n, terms: progress(n, epochs, _in_units(terms, volume))),
+            saved=unfinished and unfinished.saved,
+            save=unfinished and unfinished.save,
         )
-        return self.model(trained)
+        return self.model(scaled, trained)
 
-    def _inputs(self) -> str:
+    def _inputs(self, scaled: ScaledVAE) -> str:
         """Digest of all that training works on beside the settings."""
-        likelihood = json.dumps(modelfile.header_of(self.initial()[0])["likelihood"], sort_keys=True)
+        likelihood = json.dumps(modelfile.header_of(scaled.vae)["likelihood"], sort_keys=True)
         width = getattr(self.likelihood, "log_width", None)
         arrays = (self.x, self.weights, self.rows, self.val_rows, self.mean[None], jnp.atleast_2d(self.scale))
         return digest(
             *arrays, np.frombuffer(likelihood.encode(), np.uint8), None if width is None else width[None]
         )
 
-    def model(self, trained: Trained) -> FittedVAE:
+    def model(self, scaled: ScaledVAE, trained: Trained) -> FittedVAE:
+        """The model with the weights that training gave, and the record of how they came about."""
         if "not finite" in trained.stopped:
             log.warning(
                 "%s; the model is that of epoch %d. Lower the learning rate",
                 *(trained.stopped, trained.best_epoch),
             )
-        record = {
-            "settings": self.settings,
-            "data": self.identity | {"n_train": len(self.rows), "n_validation": len(self.val_rows)},
-            "versions": versions(),
-            "history": {k: v.astype(float).tolist() for k, v in self._in_units(trained.history).items()},
-            "best_epoch": trained.best_epoch,
-            "stopped": trained.stopped,
-        }
-        return FittedVAE(trained.vae, self.mean, self.scale, record)
-
-    def _in_units(self, terms: dict) -> dict:
-        return {k: v + self.jacobian if k.endswith("reconstruction") else v for k, v in terms.items()}
+        history = _in_units(trained.history, float(scaled.log_volume()))
+        record = ModelRecord(
+            settings=self.settings,
+            data=dataclasses.replace(self.data, n_train=len(self.rows), n_validation=len(self.val_rows)),
+            versions=versions(),
+            history={name: values.astype(float).tolist() for name, values in history.items()},
+            best_epoch=trained.best_epoch,
+            stopped=trained.stopped,
+        )
+        return FittedVAE(eqx.tree_at(lambda model: model.vae, scaled, trained.vae), record)
 
 
-def versions() -> dict[str, str]:
-    return {name: metadata.version(name) for name in ("polyvae", "jax", "equinox", "optax")}
+def _in_units(terms: dict, log_volume: float) -> dict:
+    """Loss terms of scaled features as those of the features themselves."""
+    return {name: v + log_volume if name.endswith("reconstruction") else v for name, v in terms.items()}
+
+
+def train_together(runs: list[Prepared]) -> list[FittedVAE]:
+    """`Prepared.train` of runs that differ in beta and seed alone, as one program."""
+    first = runs[0]
+    models, keys = zip(*(run.initial() for run in runs), strict=True)
+    trained = training.train_together(
+        [model.vae for model in models],
+        first.x,
+        first.rows,
+        first.val_rows,
+        settings=[run.settings for run in runs],
+        weights=first.weights,
+        keys=list(keys),
+    )
+    return [run.model(*pair) for run, *pair in zip(runs, models, trained, strict=True)]
 
 
 def prepare(
     x: np.ndarray,
     likelihood: Gaussian | Categorical | Bernoulli,
     *,
-    settings: dict,
+    settings: Settings,
     segments: Sequence[int],
     weights: np.ndarray | None,
     scaling: str,
@@ -250,16 +256,15 @@ def prepare(
         x: (n_frames, n_features) float32; a `numpy.memmap` is scaled where it lies.
         sha256: of the data, for the record.
     """
-    check_settings(settings)
-    n, lag = len(x), settings["lag"]
-    held_out = validation_blocks(n, settings["validation"])
+    n, lag = len(x), settings.lag
+    held_out = validation_blocks(n, settings.validation)
     if lag >= max(segments):
         raise InputError(
             f"a lag of {lag} frames needs a segment of more frames than that; the longest has {max(segments)}. "
             f"Use a shorter lag"
         )
     rows, val_rows = (first_of_pairs(mask, tuple(segments), lag) for mask in (~held_out, held_out))
-    if len(rows) < settings["batch_size"]:
+    if len(rows) < settings.batch_size:
         pairs = f" and in pairs {lag} frames apart" if lag else ""
         raise InputError(
             f"training needs at least one batch of {settings['batch_size']} frames; the data hold {n} frames, "
@@ -272,7 +277,7 @@ def prepare(
             f"fraction (now {settings['validation']:.0%}), or none (validation 0)"
         )
     weights = _checked_weights(weights, n, rows, val_rows)
-    mean, scale, jacobian = jnp.zeros(x.shape[1]), jnp.asarray(1.0), 0.0
+    mean, scale = jnp.zeros(x.shape[1]), jnp.asarray(1.0)
     if not isinstance(likelihood, Gaussian) and (x == x[:1]).all():
         raise InputError(f"the {n} frames are all the same; there is nothing to learn from them")
     if isinstance(likelihood, Gaussian):
@@ -286,38 +291,18 @@ def prepare(
             # A feature that hardly varies, such as a stiff bond, must not have its noise blown up.
             scale = np.maximum(scale, 0.01 * np.sqrt(np.mean(scale**2)))
         mean, scale = jnp.asarray(mean, jnp.float32), jnp.asarray(scale, jnp.float32)
-        # The VAE sees scaled features; this constant makes its log density one of the features themselves.
-        jacobian = float(jnp.sum(jnp.log(jnp.broadcast_to(scale, mean.shape))))
         x = _scaled(x, np.asarray(mean), np.asarray(scale))
-    if settings["epochs"] is None:
-        steps = -(-_DEFAULT_STEPS // (len(rows) // settings["batch_size"]))
-        settings = settings | {"epochs": int(max(10, steps))}
-    identity = {"sha256": sha256, "n_frames": n}
-    if weights is not None:
-        identity["weights_sha256"] = digest(weights)
-    return Prepared(x, weights, rows, val_rows, mean, scale, likelihood, jacobian, settings, identity)
-
-
-def check_settings(s: dict) -> None:
-    for name, least in (("beta", 0), ("free_bits", 0)):
-        if not least <= s[name] < float("inf"):
-            raise InputError(f"{name} must be {least} or a positive number; got {s[name]}")
-    if not 0 < s["learning_rate"] < float("inf"):
-        raise InputError(f"the learning rate must be positive; got {s['learning_rate']}")
-    for name, least in (("epochs", 1), ("batch_size", 1), ("lag", 0), ("patience", 1)):
-        if s[name] is not None and s[name] < least:
-            raise InputError(f"{name.replace('_', ' ')} must be at least {least}; got {s[name]}")
-    if not 0 <= s["seed"] < 2**32:
-        raise InputError(f"the seed must lie between 0 and 2^32 - 1; got {s['seed']}")
-    for name, known in (("beta_schedule", BETA_SCHEDULES), ("lr_schedule", LR_SCHEDULES)):
-        if s[name] not in known:
-            raise InputError(f"{name} must be one of {', '.join(known)}; got {s[name]!r}")
+    if settings.epochs is None:
+        steps = -(-_DEFAULT_STEPS // (len(rows) // settings.batch_size))
+        settings = dataclasses.replace(settings, epochs=int(max(10, steps)))
+    data = DataRecord(sha256, n, None if weights is None else digest(weights))
+    return Prepared(x, weights, rows, val_rows, mean, scale, likelihood, settings, data)
 
 
 def _checked_weights(weights, n: int, rows: np.ndarray, val_rows: np.ndarray) -> np.ndarray | None:
     if weights is None:
         return None
-    weights = _plain("weights", weights, lambda w: np.asarray(w, np.float64), f"an array of {n} numbers")
+    weights = as_plain("weights", weights, lambda w: np.asarray(w, np.float64), f"an array of {n} numbers")
     if weights.shape != (n,):
         raise InputError(f"weights must hold one number a frame, shape ({n},); got {weights.shape}")
     good = np.isfinite(weights) & (weights >= 0)

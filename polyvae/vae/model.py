@@ -1,6 +1,7 @@
 """A trained VAE on feature vectors of any kind."""
 
 import dataclasses
+import functools
 import os
 
 import equinox as eqx
@@ -12,7 +13,8 @@ from jaxtyping import Array, Float
 from polyvae.batches import map_frames
 from polyvae.errors import InputError
 from polyvae.vae import modelfile
-from polyvae.vae.network import VAE
+from polyvae.vae.scaled import ScaledVAE
+from polyvae.vae.settings import ModelRecord
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -22,17 +24,16 @@ class FittedVAE:
     `model(x)` is a pure function of one vector (n_features,): the encoder's mean.
 
     Args:
-        vae: acts on (x - mean) / scale.
-        mean: (n_features,), the mean of the training vectors, or 0 where they are not real numbers.
-        scale: their standard deviation about it: one for all features, or one a feature; or 1.
+        scaled: the arithmetic; its `vae`, `mean` and `scale` are those of the model.
         record: how the model was made: settings, data fingerprint, versions, history.
     """
 
-    vae: VAE
-    mean: Float[Array, "features"]
-    scale: Float[Array, "*features"]
-    record: dict
+    scaled: ScaledVAE
+    record: ModelRecord
 
+    vae = property(lambda self: self.scaled.vae, doc="Acts on (x - mean) / scale.")
+    mean = property(lambda self: self.scaled.mean, doc="(n_features,), of the training vectors, or 0.")
+    scale = property(lambda self: self.scaled.scale, doc="Their standard deviation, one or one a feature; or 1.")
     latent_dim = property(lambda self: self.vae.latent_dim, doc="Number of latent coordinates.")
     n_features = property(lambda self: self.mean.size, doc="Numbers in a vector.")
 
@@ -51,7 +52,7 @@ class FittedVAE:
             raise InputError(
                 f"one vector must have shape {self.mean.shape}; got {jnp.shape(x)}. Use model.transform for many"
             )
-        return self.vae.encode((jnp.asarray(x) - self.mean) / self.scale)
+        return self.scaled.encode(jnp.asarray(x))
 
     def transform(self, x: np.ndarray) -> np.ndarray:
         """Latent coordinates (n_frames, latent_dim) of vectors (n_frames, n_features)."""
@@ -62,50 +63,47 @@ class FittedVAE:
         x = vectors(x)
         if x.shape[1] != self.n_features:
             raise InputError(f"the model takes {self.n_features} features; the data hold {x.shape[1]}")
-        return map_frames(lambda rows: _posterior(self.vae, self.mean, self.scale, rows), x)
+        return map_frames(functools.partial(_encoded, self.scaled), x)
 
     def decode(self, z: np.ndarray) -> np.ndarray:
         """Mean of p(x|z), (n, n_features), at latent points (n, latent_dim): for states, their probabilities."""
         z = np.asarray(z, np.float32)
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
             raise InputError(f"z must have shape (n, {self.latent_dim}); got {z.shape}")
-        return map_frames(lambda rows: _decoded(self.vae, self.mean, self.scale, rows), z)
+        return map_frames(functools.partial(_decoded, self.scaled), z)
 
     def sample(self, n: int, *, seed: int = 0) -> np.ndarray:
         """Draw vectors (n, n_features): z from the standard normal prior, then x from p(x|z)."""
         if n < 1:
             raise InputError(f"the number of draws must be at least 1; got {n}")
         keys = jax.random.split(jax.random.key(seed), n)
-        rows = np.asarray(jax.random.key_data(keys))
-        return map_frames(lambda rows: _sampled(self.vae, self.mean, self.scale, rows), rows)
+        return map_frames(functools.partial(_sampled, self.scaled), np.asarray(jax.random.key_data(keys)))
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the model as safetensors with a JSON header; the file appears whole or not at all."""
-        tensors = {"mean": self.mean, "scale": self.scale} | modelfile.tensors_of(self.vae)
-        modelfile.write(path, tensors, modelfile.header_of(self.vae) | {"record": self.record})
+        header = modelfile.header_of(self.vae) | {"record": self.record.to_dict()}
+        modelfile.write(path, modelfile.tensors_of(self.scaled), header)
 
     @classmethod
     def from_file(cls, tensors: dict, header: dict) -> "FittedVAE":
-        mean = jnp.asarray(tensors["mean"])
-        return cls(modelfile.vae_of(tensors, header), mean, jnp.asarray(tensors["scale"]), header["record"])
+        return cls(modelfile.scaled_of(tensors, header), ModelRecord.from_dict(header["record"]))
 
 
 @eqx.filter_jit
-def _posterior(vae, mean, scale, x):
-    return jax.vmap(lambda row: vae.encode((row - mean) / scale))(x)
+def _encoded(scaled: ScaledVAE, x):
+    return jax.vmap(scaled.encode)(x)
 
 
 @eqx.filter_jit
-def _decoded(vae, mean, scale, z):
-    return jax.vmap(lambda row: vae.likelihood.mean(vae.decode(row)) * scale + mean)(z)
+def _decoded(scaled: ScaledVAE, z):
+    return jax.vmap(scaled.decode)(z)
 
 
 @eqx.filter_jit
-def _sampled(vae, mean, scale, key_data):
+def _sampled(scaled: ScaledVAE, key_data):
     def one(data):
         z_key, x_key = jax.random.split(jax.random.wrap_key_data(data))
-        z = jax.random.normal(z_key, (vae.latent_dim,))
-        return vae.likelihood.sample(x_key, vae.decode(z)) * scale + mean
+        return scaled.sample(x_key, jax.random.normal(z_key, (scaled.vae.latent_dim,)))
 
     return jax.vmap(one)(key_data)
 

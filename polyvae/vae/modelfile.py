@@ -13,6 +13,7 @@ from polyvae.errors import InputError
 from polyvae.files import save_tensors
 from polyvae.vae.likelihood import LIKELIHOODS
 from polyvae.vae.network import VAE
+from polyvae.vae.scaled import ScaledVAE
 
 FORMAT = 2
 _NETWORKS = ("encoder", "decoder")
@@ -53,13 +54,13 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
     return tensors, header
 
 
-def tensors_of(vae: VAE) -> dict:
-    """The VAE's tensors by name."""
-    tensors = {}
+def tensors_of(scaled: ScaledVAE) -> dict:
+    """The tensors of scaling and VAE by name."""
+    tensors = {"mean": scaled.mean, "scale": scaled.scale}
     for name in _NETWORKS:
-        for k, layer in enumerate(getattr(vae, name).layers):
+        for k, layer in enumerate(getattr(scaled.vae, name).layers):
             tensors |= {f"{name}.{k}.weight": layer.weight, f"{name}.{k}.bias": layer.bias}
-    log_width = getattr(vae.likelihood, "log_width", None)
+    log_width = getattr(scaled.vae.likelihood, "log_width", None)
     return tensors if log_width is None else tensors | {"log_width": log_width}
 
 
@@ -72,7 +73,22 @@ def header_of(vae: VAE) -> dict:
     return {"latent_dim": vae.latent_dim, "activation": "tanh", "likelihood": likelihood}
 
 
-def vae_of(tensors: dict[str, np.ndarray], header: dict) -> VAE:
+def scaled_of(tensors: dict[str, np.ndarray], header: dict, *, one_scale: bool | None = None) -> ScaledVAE:
+    """Scaling and VAE again.
+
+    Args:
+        one_scale: whether the scale must be one number, or else one a feature; both will do by default.
+
+    Raises:
+        ValueError, KeyError, TypeError: tensors and header do not fit.
+    """
+    vae = _vae_of(tensors, header)
+    mean = take(tensors, "mean", np.empty(vae.encoder.layers[0].in_features, np.float32))
+    one_scale = tensors["scale"].ndim == 0 if one_scale is None else one_scale
+    return ScaledVAE(mean, take(tensors, "scale", np.float32(1) if one_scale else mean), vae)
+
+
+def _vae_of(tensors: dict[str, np.ndarray], header: dict) -> VAE:
     """The VAE again; raises ValueError, KeyError or TypeError where tensors and header do not fit."""
     options = dict(header["likelihood"])
     kind = options.pop("kind")

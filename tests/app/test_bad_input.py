@@ -135,7 +135,8 @@ def test_a_box_that_appears_in_the_middle_is_named_there(tmp_path):
 
 
 def test_latents_that_are_not_finite_are_refused_by_frame(tmp_path, cv, traj):
-    broken = dataclasses.replace(cv, mean=cv.mean.at[0].set(np.nan))
+    scaled = dataclasses.replace(cv.scaled, mean=cv.mean.at[0].set(np.nan))
+    broken = dataclasses.replace(cv, scaled=scaled)
     with pytest.raises(pv.InputError, match="the latent coordinates of frame 0 are"):
         broken.transform(traj)
     pv.write(tmp_path / "a.npz", traj)

@@ -149,9 +149,9 @@ def test_generate_keeps_valid_ones_and_relaxes(folder, tmp_path, capfd):
 
 def test_generate_and_optimize_refuse_what_does_not_go(folder, tmp_path, capfd):
     cv = pv.load(folder / "model.safetensors")
-    record = cv.record | {"data": {k: v for k, v in cv.record["data"].items() if k != "limits"}}
     old = tmp_path / "old.safetensors"
-    pv.LatentCV(cv.featurizer, cv.mean, cv.scale, cv.vae, cv.template, record).save(old)
+    record = dataclasses.replace(cv.record, data=dataclasses.replace(cv.record.data, limits=None))
+    dataclasses.replace(cv, record=record).save(old)
     model, run = folder / "model.safetensors", folder / "run.xtc"
     for words, code, text in (
         (["generate", model, "--path", "1,0"], 2, "'1,0' is no pair of latent points, such as -1,0:2,1"),

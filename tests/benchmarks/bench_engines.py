@@ -27,6 +27,8 @@ import polyvae as pv
 from polyvae.errors import InputError
 from polyvae.export import write
 from polyvae.vae.network import VAE
+from polyvae.vae.scaled import ScaledVAE
+from polyvae.vae.settings import ModelRecord
 
 WIDTHS = (32, 64, 256)
 Runs = tuple[Callable[[int], None], Callable[[int], None]]
@@ -39,7 +41,8 @@ def model(width: int) -> pv.LatentCV:
     )
     vae = VAE(36, encoder=(width, width), decoder=(8,), key=jax.random.key(0))
     scale = np.float32(traj.positions.std())
-    return pv.LatentCV(pv.Reference().fit(traj), np.zeros(36, np.float32), scale, vae, traj[0], {})
+    scaled = ScaledVAE(jnp.zeros(36), jnp.asarray(scale), vae)
+    return pv.LatentCV(pv.Reference().fit(traj), scaled, traj[0], ModelRecord())
 
 
 def openmm(cv: pv.LatentCV, folder: Path) -> Runs:

@@ -31,6 +31,7 @@ from jax.example_libraries import optimizers
 import polyvae as pv
 from polyvae.vae import training
 from polyvae.vae.network import VAE
+from polyvae.vae.settings import Settings
 
 CHAPTER = Path(__file__).resolve().parents[3] / "shared" / "seed" / "long_paths.npz"
 HIDDEN = (256, 256, 256)
@@ -65,10 +66,10 @@ def to_the_chapter_s_error(x: np.ndarray) -> None:
 def scanned(x: np.ndarray, batch: int, epochs: int):
     """polyvae's own training, already compiled."""
     vae = VAE(x.shape[1], latent_dim=2, encoder=HIDDEN, decoder=HIDDEN, key=jax.random.key(0))
-    rows, options = np.arange(len(x)), {"epochs": epochs, "batch_size": batch, "learning_rate": 1e-3}
+    rows, settings = np.arange(len(x)), Settings(epochs=epochs, batch_size=batch, learning_rate=1e-3)
 
     def run():
-        training.train(vae, x, rows, **options, key=jax.random.key(1))
+        training.train(vae, x, rows, settings=settings, key=jax.random.key(1))
 
     return run
 
@@ -215,7 +216,7 @@ def against_beads(rounds: int) -> None:
         vae = VAE(x.shape[1], key=jax.random.key(0))
 
         def run(x=x, vae=vae):
-            training.train(vae, x, np.arange(10_000), epochs=5, key=jax.random.key(1))
+            training.train(vae, x, np.arange(10_000), settings=Settings(epochs=5), key=jax.random.key(1))
 
         run()
         epoch[beads] = run

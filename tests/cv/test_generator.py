@@ -191,7 +191,7 @@ def test_the_kernels_are_as_wide_as_the_way_to_the_nearest_point():
 def test_saved_and_loaded_it_draws_the_same_bytes(model, cv, tmp_path):
     model.save(tmp_path / "m.safetensors")
     loaded = pv.load(tmp_path / "m.safetensors")
-    assert loaded.record == json.loads(json.dumps(model.record))
+    assert loaded.record == json.loads(json.dumps(model.record.to_dict()))
     assert pv.sample(loaded, 30, seed=4).positions.tobytes() == pv.sample(model, 30, seed=4).positions.tobytes()
     loaded.save(tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "m.safetensors").read_bytes()
@@ -355,3 +355,33 @@ def test_the_network_begins_with_zeros():
     net = diffusion.Network(3, 4, width=8, depth=2, key=jax.random.key(0))
     np.testing.assert_array_equal(net(jnp.ones(3)), np.zeros(4))
     assert len(eqx.filter(net.blocks, eqx.is_array)) == 2
+
+
+class Killed(BaseException):
+    """As Ctrl-C between two looks at the validation frames."""
+
+
+def test_an_interrupted_training_goes_on_to_the_same_bytes(cv, model, traj, tmp_path, monkeypatch):
+    monkeypatch.setattr("polyvae.vae.checkpoint._EVERY", 0.0)
+    unfinished = tmp_path / "g.unfinished"
+
+    def kill(done, *_):
+        if done == 250:
+            raise Killed
+
+    with pytest.raises(Killed):
+        pv.fit_generator(cv, traj, **SMALL, checkpoint=unfinished, progress=kill)
+    with pytest.raises(pv.InputError, match="--resume"):
+        pv.fit_generator(cv, traj, **SMALL, checkpoint=unfinished)
+    with pytest.raises(pv.InputError, match="other seed"):
+        pv.fit_generator(cv, traj, **SMALL, checkpoint=unfinished, resume=True, seed=1)
+    with pytest.raises(pv.InputError, match="other data"):
+        pv.fit_generator(cv, traj[::-1], **SMALL, checkpoint=unfinished, resume=True)
+    seen = []
+    again = pv.fit_generator(
+        cv, traj, **SMALL, checkpoint=unfinished, resume=True, progress=lambda done, *_: seen.append(done)
+    )
+    assert seen == [500], "the first look was not taken again"
+    again.save(tmp_path / "again")
+    model.save(tmp_path / "whole")
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "whole").read_bytes()

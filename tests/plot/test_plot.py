@@ -21,6 +21,8 @@ from polyvae.plot.style import digits
 from polyvae.trajectory.record import chain_bonds
 from polyvae.vae.likelihood import Gaussian
 from polyvae.vae.network import VAE
+from polyvae.vae.scaled import ScaledVAE
+from polyvae.vae.settings import ModelRecord
 
 HISTORY = {
     "reconstruction": [9.0, 6.0, 5.0],
@@ -36,9 +38,8 @@ def untrained(traj: pv.Trajectory, latent_dim: int, history: dict) -> pv.LatentC
     vae = VAE(
         n, latent_dim=latent_dim, encoder=(4,), decoder=(4,), likelihood=Gaussian(0.1), key=jax.random.key(0)
     )
-    return pv.LatentCV(
-        pv.PrincipalAxes(), jnp.zeros(n), jnp.asarray(1.0), vae, traj[0], {"history": history, "best_epoch": 1}
-    )
+    scaled = ScaledVAE(jnp.zeros(n), jnp.asarray(1.0), vae)
+    return pv.LatentCV(pv.PrincipalAxes(), scaled, traj[0], ModelRecord(history=history, best_epoch=1))
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def is_equal_aspect(ax):
 
 
 def test_importing_plot_and_report_loads_no_matplotlib():
-    code = "import sys, polyvae.plot, polyvae.report; assert 'matplotlib' not in sys.modules"
+    code = "import sys, polyvae.plot, polyvae.app.report; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

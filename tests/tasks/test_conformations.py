@@ -11,6 +11,7 @@ from conftest import ideal_chains, random_rotations
 import polyvae as pv
 from polyvae.measures.limits import bonds_of, draw_valid, limits_of, separations
 from polyvae.tasks.paths import dense_path
+from polyvae.vae.settings import ModelRecord
 
 
 def arc(n: int, rng, spread=0.05) -> np.ndarray:
@@ -76,7 +77,10 @@ def test_a_grid_spans_the_prior_or_the_data(cv, traj):
         (lambda cv, traj: pv.check_conformations(traj.positions[:, :4], traj), "must have 8 beads"),
         (lambda cv, traj: pv.relax(traj.positions[:, :4], traj), "must have 8 beads"),
         (lambda cv, traj: pv.relax(traj.positions, traj.positions[:, :4]), "must have 4 beads"),
-        (lambda cv, traj: pv.check_conformations(traj, dataclasses.replace(cv, record={})), "keeps no limits"),
+        (
+            lambda cv, traj: pv.check_conformations(traj, dataclasses.replace(cv, record=ModelRecord())),
+            "keeps no limits",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_refused(cv, traj, call, text):

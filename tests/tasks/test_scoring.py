@@ -17,7 +17,7 @@ from polyvae.features import continuity
 from polyvae.measures import kinetics
 from polyvae.vae.bound import importance_weighted_bound
 from polyvae.vae.network import Dense
-from polyvae.vae.training import validation_blocks
+from polyvae.vae.splits import validation_blocks
 
 IN_ORDER = {"n_frames", "n_steps", "n_jumps", "n_costly", "vamp2", "timescale", "autocorrelation_time"}
 
@@ -43,7 +43,7 @@ def with_spread(cv: pv.LatentCV, log_std: float) -> pv.LatentCV:
     rows = np.arange(len(last.bias)) >= cv.latent_dim
     new = (jnp.where(rows[:, None], 0, last.weight), jnp.where(rows, log_std, last.bias))
     vae = eqx.tree_at(lambda v: (v.encoder.layers[-1].weight, v.encoder.layers[-1].bias), cv.vae, new)
-    return dataclasses.replace(cv, vae=vae)
+    return dataclasses.replace(cv, scaled=dataclasses.replace(cv.scaled, vae=vae))
 
 
 def bounds(vae, x, k: int, seed: int = 0) -> np.ndarray:
@@ -106,7 +106,7 @@ def test_few_frames_stand_for_all(slow, cv, monkeypatch):
     The model's posterior is exact, so that every frame's bound is its log-likelihood, whatever is drawn.
     """
     vae, log_likelihood, _ = linear_gaussian(12, 2)
-    cv = dataclasses.replace(cv, vae=vae)
+    cv = dataclasses.replace(cv, scaled=dataclasses.replace(cv.scaled, vae=vae))
     log_p = log_likelihood(np.asarray(jax.jit(jax.vmap(cv.standardize))(slow.positions)))
     chosen = np.arange(500) % 5 == 0
     whole = pv.score(cv, slow, k=2)["frames"]["all"]
@@ -147,9 +147,8 @@ def test_gradients_against_finite_differences(slow, cv):
 
 def test_units(slow, cv):
     """The same model in Å: densities are per Å, gradients per Å."""
-    in_angstrom = dataclasses.replace(
-        cv, mean=10 * cv.mean, scale=10 * cv.scale, template=cv.template.to_unit("angstrom")
-    )
+    scaled = dataclasses.replace(cv.scaled, mean=10 * cv.mean, scale=10 * cv.scale)
+    in_angstrom = dataclasses.replace(cv, scaled=scaled, template=cv.template.to_unit("angstrom"))
     nm, angstrom = (pv.score(model, slow)["frames"]["all"] for model in (cv, in_angstrom))
     for key in ("elbo", "iw_bound"):
         assert angstrom[key] == pytest.approx(nm[key] - 12 * np.log(10), abs=1e-3)
@@ -178,7 +177,8 @@ def test_kinetics_of_all_train_and_validation(slow, cv, lag):
 
 
 def test_lag_and_unit_of_time(slow, cv):
-    trained = dataclasses.replace(cv, record=cv.record | {"settings": cv.record["settings"] | {"lag": 7}})
+    settings = dataclasses.replace(cv.record.settings, lag=7)
+    trained = dataclasses.replace(cv, record=dataclasses.replace(cv.record, settings=settings))
     assert pv.score(trained, slow)["kinetics"]["lag"] == 7
     assert pv.score(trained, slow, lag=2)["kinetics"]["lag"] == 2
     timeless = dataclasses.replace(slow, time=None)
@@ -220,7 +220,7 @@ def test_integer_weights_are_duplicated_frames(slow, cv):
 def test_integer_weights_in_the_bound(slow, cv):
     """A linear model whose posterior is exact, so that the bound has no noise."""
     vae, log_likelihood, _ = linear_gaussian(12, 2)
-    cv = dataclasses.replace(cv, vae=vae)
+    cv = dataclasses.replace(cv, scaled=dataclasses.replace(cv.scaled, vae=vae))
     weights = np.random.default_rng(0).integers(0, 4, size=500)
     found = pv.score(cv, dataclasses.replace(slow, weights=weights), k=2)["frames"]["all"]["iw_bound"]
     x = np.asarray(jax.jit(jax.vmap(cv.standardize))(slow.positions))

@@ -131,6 +131,6 @@ def test_verb(tmp_path, traj):
 def test_the_default_trains_together_only_where_that_helps(traj, monkeypatch):
     called = []
     together = lambda runs: called.append(1) or [run.train() for run in runs]  # noqa: E731
-    monkeypatch.setattr(sys.modules["polyvae.tasks.sweeps"], "_together", together)
+    monkeypatch.setattr(sys.modules["polyvae.tasks.sweeps"], "train_together", together)
     pv.sweep(traj, seeds=1, **SMALL | {"epochs": 1})
     assert bool(called) == (jax.default_backend() != "cpu")

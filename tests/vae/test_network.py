@@ -12,7 +12,9 @@ from scipy import stats
 import polyvae as pv
 from polyvae.vae.likelihood import Gaussian
 from polyvae.vae.network import VAE, kl_to_standard_normal
-from polyvae.vae.training import train, validation_blocks
+from polyvae.vae.settings import Settings
+from polyvae.vae.splits import validation_blocks
+from polyvae.vae.training import train
 
 
 def test_gaussian_is_a_normalised_density():
@@ -85,7 +87,13 @@ def test_training_a_linear_vae_reaches_probabilistic_pca():
     eigenvalues = np.linalg.eigvalsh(np.cov(x.T, bias=True))
     best_width = math.sqrt(eigenvalues[:-2].mean())
     vae = VAE(6, latent_dim=2, encoder=(), decoder=(), key=jax.random.key(0))
-    out = train(vae, x, np.arange(2048), epochs=200, batch_size=128, learning_rate=1e-2, key=jax.random.key(1))
+    out = train(
+        vae,
+        x,
+        np.arange(2048),
+        settings=Settings(epochs=200, batch_size=128, learning_rate=1e-2),
+        key=jax.random.key(1),
+    )
     assert float(out.vae.likelihood.width) == pytest.approx(best_width, rel=0.02)
     covariance = np.cov(x.T, bias=True)
     exact = -stats.multivariate_normal(np.zeros(6), _ppca(covariance, 2)).logpdf(x).mean()
@@ -112,7 +120,8 @@ def test_validation_blocks_are_contiguous_and_hold_their_share():
 def everything(vae, x, val_rows=(), **options):
     """Train on all rows of x that are not for validation."""
     rows = np.setdiff1d(np.arange(len(x)), val_rows)
-    return train(vae, np.asarray(x), rows, np.asarray(val_rows, int), key=jax.random.key(3), **options)
+    settings = Settings(**options)
+    return train(vae, np.asarray(x), rows, np.asarray(val_rows, int), key=jax.random.key(3), settings=settings)
 
 
 def test_early_stopping_keeps_the_best_epoch():

@@ -17,11 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import polyvae as pv
-from polyvae.cv import latent as cv_module
+from polyvae.cv import fitting as cv_fitting
+from polyvae.cv.latent import load_cv
+from polyvae.vae import epochs, training
 from polyvae.vae import fitting as prepared
-from polyvae.vae import training
+from polyvae.vae.epochs import Rows
 from polyvae.vae.network import VAE
-from polyvae.vae.training import Rows, first_of_pairs, validation_blocks
+from polyvae.vae.settings import Settings
+from polyvae.vae.splits import first_of_pairs, validation_blocks
 
 SMALL = {"encoder": (16,), "decoder": (16,), "batch_size": 64}
 
@@ -73,10 +76,19 @@ def test_beta_shrinks_a_linear_decoder_as_the_formula_says(beta):
 
 class TestBetaSchedule:
     def plan(self, kind, n_steps=1000):
-        return training.make_plan(
-            100, epochs=n_steps, batch_size=100, patience=None, on_disk=False, learning_rate=1e-3,
-            lr_schedule="cosine", beta_schedule=kind, free_bits=0.0, lag=0,
-        )  # fmt: skip
+        return epochs.make_plan(
+            100,
+            Settings(
+                epochs=n_steps,
+                batch_size=100,
+                patience=None,
+                learning_rate=1e-3,
+                lr_schedule="cosine",
+                beta_schedule=kind,
+                free_bits=0.0,
+                lag=0,
+            ),
+        )
 
     def test_ramps(self):
         for kind, end in (("warmup", 100), ("cycle", 500)):
@@ -148,7 +160,7 @@ class TestWeights:
         shares = training.normalised(counts.astype(float), np.arange(50))
 
         def objective(weights, data, noise):
-            reconstruction, kl, _ = training._terms(weights, static, data, noise, 0.0)
+            reconstruction, kl, _ = epochs.loss_terms(weights, static, data, noise, 0.0)
             return reconstruction + 0.7 * kl
 
         one = jax.value_and_grad(objective)(weights, Rows(x, x, shares), noise)
@@ -203,12 +215,21 @@ def test_plateau_lowers_the_rate_once_nothing_is_left_to_learn():
     )
     scales = {}
     for kind in ("plateau", "cosine"):
-        plan = training.make_plan(
-            128, epochs=60, batch_size=64, patience=9, on_disk=False, learning_rate=1e-2, lr_schedule=kind,
-            beta_schedule="constant", free_bits=0.0, lag=0,
-        )  # fmt: skip
-        state, _ = eqx.filter_jit(training.epochs)(
-            training.initial_state(weights, plan), static, Rows(x, x, None), None,
+        plan = epochs.make_plan(
+            128,
+            Settings(
+                epochs=60,
+                batch_size=64,
+                patience=9,
+                learning_rate=1e-2,
+                lr_schedule=kind,
+                beta_schedule="constant",
+                free_bits=0.0,
+                lag=0,
+            ),
+        )
+        state, _ = eqx.filter_jit(epochs.epochs)(
+            epochs.initial_state(weights, plan), static, Rows(x, x, None), None,
             jax.random.split(jax.random.key(1)), jnp.asarray(1.0), jnp.asarray([0, 60]), plan,
         )  # fmt: skip
         scales[kind] = float(state.plateau.scale)
@@ -220,19 +241,28 @@ def test_a_loss_that_is_lost_later_keeps_the_best_weights():
     x = linear_data(128)
     vae = VAE(6, encoder=(4,), decoder=(4,), key=jax.random.key(0))
     weights, static = eqx.partition(vae, eqx.is_inexact_array)
-    plan = training.make_plan(
-        128, epochs=20, batch_size=64, patience=20, on_disk=False, learning_rate=1e-2, lr_schedule="constant",
-        beta_schedule="constant", free_bits=0.0, lag=0,
-    )  # fmt: skip
-    run = eqx.filter_jit(training.epochs)
+    plan = epochs.make_plan(
+        128,
+        Settings(
+            epochs=20,
+            batch_size=64,
+            patience=20,
+            learning_rate=1e-2,
+            lr_schedule="constant",
+            beta_schedule="constant",
+            free_bits=0.0,
+            lag=0,
+        ),
+    )
+    run = eqx.filter_jit(epochs.epochs)
     rest = (static, Rows(x, x, None), Rows(x, x, None), jax.random.split(jax.random.key(1)), jnp.asarray(1.0))
-    good, before = run(training.initial_state(weights, plan), *rest, jnp.asarray([0, 10]), plan)
+    good, before = run(epochs.initial_state(weights, plan), *rest, jnp.asarray([0, 10]), plan)
     poisoned = good._replace(weights=jax.tree.map(lambda a: a * jnp.nan, good.weights))
     state, after = run(poisoned, *rest, jnp.asarray([10, 10]), plan)
     for kept, best in zip(jax.tree.leaves(state.best_weights), jax.tree.leaves(good.best_weights), strict=True):
         np.testing.assert_array_equal(kept, best)
     table = np.concatenate([np.asarray(before)[:10], np.asarray(after)[:10]])
-    assert training.ended(table, int(state.best_epoch), 20, plan, True) == "the loss was not finite in epoch 10"
+    assert training.ended(table, int(state.best_epoch), plan, True) == "the loss was not finite in epoch 10"
     assert int(state.best_epoch) == np.argmin(table[:10, 2] + table[:10, 3])
 
 
@@ -329,7 +359,7 @@ class TestDiscrete:
         np.testing.assert_allclose(again(x[3]), model.transform(x)[3], rtol=1e-4, atol=1e-5)
         assert again.record == model.record
         with pytest.raises(pv.InputError, match=r"takes no coordinates"):
-            cv_module.load_cv(tmp_path / "m.safetensors")
+            load_cv(tmp_path / "m.safetensors")
 
 
 LONG = {**SMALL, "epochs": 300, "patience": 300}
@@ -472,12 +502,21 @@ def test_without_validation_weights_that_lost_the_loss_are_not_kept(caplog):
     """One batch an epoch: the loss of an epoch is finite, and the step after it is what ruins the weights."""
     x, key = linear_data(64), jax.random.key(0)
     weights, static = eqx.partition(VAE(6, encoder=(4,), decoder=(4,), key=key), eqx.is_inexact_array)
-    plan = training.make_plan(
-        64, epochs=5, batch_size=64, patience=5, on_disk=False, learning_rate=1e25, lr_schedule="constant",
-        beta_schedule="constant", free_bits=0.0, lag=0,
-    )  # fmt: skip
-    start = training.initial_state(weights, plan)
-    state, table = eqx.filter_jit(training.epochs)(
+    plan = epochs.make_plan(
+        64,
+        Settings(
+            epochs=5,
+            batch_size=64,
+            patience=5,
+            learning_rate=1e25,
+            lr_schedule="constant",
+            beta_schedule="constant",
+            free_bits=0.0,
+            lag=0,
+        ),
+    )
+    start = epochs.initial_state(weights, plan)
+    state, table = eqx.filter_jit(epochs.epochs)(
         start, static, Rows(x, x, None), None, jax.random.split(key), jnp.asarray(1.0), jnp.asarray([0, 1]), plan
     )
     assert np.isfinite(np.asarray(table)[0]).all()  # the loss before the step
@@ -491,10 +530,20 @@ class TestOnDisk:
         x = np.memmap(tmp_path / "x", np.float32, "w+", shape=(10_000, 2))
         x[:, 0] = np.arange(10_000)
         rows = np.flatnonzero(~validation_blocks(10_000, 0.1))
-        plan = training.make_plan(
-            len(rows), epochs=1, batch_size=64, patience=None, on_disk=True, learning_rate=1e-3,
-            lr_schedule="cosine", beta_schedule="constant", free_bits=0.0, lag=3,
-        )._replace(n_batches=40)  # fmt: skip
+        plan = epochs.make_plan(
+            len(rows),
+            Settings(
+                epochs=1,
+                batch_size=64,
+                patience=None,
+                learning_rate=1e-3,
+                lr_schedule="cosine",
+                beta_schedule="constant",
+                free_bits=0.0,
+                lag=3,
+            ),
+            on_disk=True,
+        )._replace(n_batches=40)
         blocks = list(training._blocks(x, None, rows[:-3], jax.random.key(0), plan))
         assert [len(b.x) for b in blocks] == [2560, 2560, 2560]
         seen = np.concatenate([np.asarray(b.x)[:, 0] for b in blocks])
@@ -512,12 +561,12 @@ class TestOnDisk:
         options = {**SMALL, "epochs": 12, "lag": 1, "learning_rate": 5e-3}
         bounds = {}
         for name, limit in (("memory", 1 << 30), ("disk", 100_000)):
-            monkeypatch.setattr(cv_module, "IN_MEMORY", limit)
-            monkeypatch.setattr(training, "BLOCK_ROWS", 1024)
+            monkeypatch.setattr(cv_fitting, "IN_MEMORY", limit)
+            monkeypatch.setattr(epochs, "BLOCK_ROWS", 1024)
             made = []
-            real = cv_module._temporary_file
+            real = cv_fitting._temporary_file
             monkeypatch.setattr(
-                cv_module, "_temporary_file", lambda *a, made=made, real=real: made.append(a) or real(*a)
+                cv_fitting, "_temporary_file", lambda *a, made=made, real=real: made.append(a) or real(*a)
             )
             stream = pv.stream(tmp_path / "run.npz", chunk_bytes=1 << 16)
             cv = pv.fit(stream, **options, cache=tmp_path)

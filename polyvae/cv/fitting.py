@@ -1,0 +1,194 @@
+"""Training of a latent collective variable on a trajectory."""
+
+import contextlib
+import dataclasses
+import functools
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from polyvae.batches import map_frames
+from polyvae.cv.latent import LatentCV
+from polyvae.errors import InputError
+from polyvae.features.featurizers import FEATURIZERS, PairDistances, PrincipalAxes, Reference
+from polyvae.measures.limits import limits_of
+from polyvae.trajectory.record import Trajectory
+from polyvae.trajectory.stream import Stream, as_trajectory, concatenate
+from polyvae.vae.checkpoint import digest
+from polyvae.vae.fitting import prepare
+from polyvae.vae.likelihood import Gaussian
+from polyvae.vae.model import FittedVAE
+from polyvae.vae.settings import Settings
+from polyvae.vae.splits import validation_blocks
+
+IN_MEMORY = 1 << 30  # bytes of coordinates beyond which `fit` works from a file
+_PIECE = 1 << 16  # frames at a time then
+
+_featurize = eqx.filter_jit(lambda featurizer, rows: jax.vmap(featurizer)(rows))
+
+
+def fit(
+    data: Trajectory | np.ndarray,
+    *,
+    featurizer: PrincipalAxes | Reference | PairDistances | None = None,
+    latent_dim: int = 2,
+    encoder: Sequence[int] = (64, 64),
+    decoder: Sequence[int] = (256, 256),
+    beta: float = 1.0,
+    beta_schedule: str = "constant",
+    free_bits: float = 0.0,
+    lag: int = 0,
+    weights: np.ndarray | None = None,
+    width: float | str = "learned",
+    epochs: int | None = None,
+    batch_size: int = 256,
+    learning_rate: float = 2e-3,
+    lr_schedule: str = "cosine",
+    validation: float = 0.1,
+    patience: int | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int, dict[str, float]], None] | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    resume: bool = False,
+    cache: str | os.PathLike | None = None,
+) -> LatentCV:
+    """Train a VAE on a trajectory and return its latent coordinates as a collective variable.
+
+    The objective, in nats per frame and as a density in the data's length unit, is
+    E_q[log p(x|z)] - beta KL(q(z|x) || N(0, I)); beta = 1 is the evidence lower bound.
+
+    Args:
+        data: a `Trajectory`, a `Stream`, or what `as_trajectory` takes; an array (n_frames, n_beads, n_dims)
+            is in reduced units.
+        featurizer: `PrincipalAxes()` by default.
+        latent_dim: number of collective variables.
+        encoder, decoder: widths of the hidden layers. The encoder is what runs inside an MD engine at
+            every step, the decoder never does.
+        beta: weight of the KL term.
+        beta_schedule, free_bits, lag, learning_rate, lr_schedule: see `fit_vae`. With a lag the decoder
+            gives the mean conformation that many frames later.
+        weights: (n_frames,) of the frames, such as exp(bias / kT) of a biased run; those of the data by default.
+        width: standard deviation of the decoder's Gaussian, "learned" or a length. With `PairDistances`,
+            whose features each have their own scale, only "learned".
+        epochs: by default as many as make about 8,000 steps, at least 10.
+        validation: fraction of the frames held out in contiguous blocks, for early stopping. With 0
+            the model learns from every frame for all epochs, and will in time learn them by heart.
+        patience: epochs without a better validation bound before training stops.
+        seed: of weights, batches and noise; one seed gives one result.
+        progress: called with epochs done, epochs in all, and the latest loss terms.
+        checkpoint: file for the state of the run, renewed about every second; remove it once the model is saved.
+        resume: go on from that file where it exists; on the same machine with as many cores the result has
+            the same bits.
+        cache: folder for temporary files with coordinates and features, which data of more than
+            `IN_MEMORY` bytes are trained from; the system's own by default.
+
+    Raises:
+        InputError: unusable settings, constant data, fewer training frames than a batch.
+    """
+    settings = Settings(
+        latent_dim=latent_dim,
+        encoder=encoder,
+        decoder=decoder,
+        beta=beta,
+        beta_schedule=beta_schedule,
+        free_bits=free_bits,
+        lag=lag,
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        lr_schedule=lr_schedule,
+        validation=validation,
+        patience=patience,
+        seed=seed,
+        width=checked_width(width),
+    )
+    with prepared_data(data, featurizer, settings, weights, cache) as (featurizer, template, prepared):
+        return latent_cv(
+            prepared.train(progress=progress, checkpoint=checkpoint, resume=resume), featurizer, template
+        )
+
+
+def checked_width(width) -> float | str:
+    """A length as a number, or the word that the likelihood knows; raises `InputError` for what is neither."""
+    Gaussian(width)
+    return width if isinstance(width, str) else float(width)
+
+
+def latent_cv(model: FittedVAE, featurizer, template: Trajectory) -> LatentCV:
+    """The CV of a VAE that was trained on the features of a trajectory."""
+    return LatentCV(featurizer, model.scaled, template, model.record)
+
+
+@contextlib.contextmanager
+def prepared_data(data, featurizer, settings: Settings, weights=None, cache=None) -> Iterator[tuple]:
+    """The fitted featurizer, the template frame, and the features ready for training."""
+    with contextlib.ExitStack() as stack:
+        new_file = functools.partial(_temporary_file, stack, cache)
+        traj = _gathered(data, new_file) if isinstance(data, Stream) else as_trajectory(data)
+        if weights is not None:
+            traj = dataclasses.replace(traj, weights=weights)
+        featurizer = PrincipalAxes() if featurizer is None else featurizer
+        if not isinstance(featurizer, tuple(FEATURIZERS.values())):
+            raise InputError(
+                f"featurizer must be one of {', '.join(FEATURIZERS)}, as in Reference(); got {featurizer!r}"
+            )
+        # A reference structure must not see the frames that the model is measured on.
+        seen = ~validation_blocks(traj.n_frames, settings.validation)
+        featurizer = featurizer.fit(
+            dataclasses.replace(traj, weights=seen * (1.0 if traj.weights is None else traj.weights))
+        )
+        if not (featurizer.coordinates or isinstance(settings.width, str)):
+            raise InputError(
+                f'with {type(featurizer).__name__} the width must be "learned"; got {settings.width!r}'
+            )
+        prepared = prepare(
+            _features(featurizer, traj, new_file),
+            Gaussian(settings.width),
+            settings=dataclasses.replace(settings, featurizer=type(featurizer).__name__),
+            segments=traj.segments,
+            weights=traj.weights,
+            scaling="global" if featurizer.coordinates else "feature",
+            sha256=digest(traj.positions),
+        )
+        data = dataclasses.replace(prepared.data, limits=limits_of(traj, of_frames=True).record())
+        yield featurizer, _template(traj), dataclasses.replace(prepared, data=data)
+
+
+def _template(traj: Trajectory) -> Trajectory:
+    return dataclasses.replace(traj[0], time=None, weights=None, box=None, origin=None)
+
+
+def _temporary_file(stack: contextlib.ExitStack, folder, shape: tuple[int, ...]) -> np.memmap:
+    """Zeros in a file that goes when the stack does, or at the latest when the process ends."""
+    file = stack.enter_context(tempfile.TemporaryFile(dir=folder, prefix="polyvae-"))  # noqa: SIM115
+    return np.memmap(file, np.float32, "w+", shape=shape)
+
+
+def _gathered(stream: Stream, new_file: Callable) -> Trajectory:
+    """All chunks of a stream as one trajectory, whose positions lie on disk where they are many."""
+    chunks, store, n = [], None, 0
+    for chunk in stream:
+        if not chunks and len(stream) * chunk.positions[0].nbytes > IN_MEMORY:
+            store = new_file((len(stream), *chunk.positions.shape[1:]))
+        if store is not None:
+            store[n : n + len(chunk)] = chunk.positions
+            chunk = dataclasses.replace(chunk, positions=store[n : n + len(chunk)])
+        chunks.append(chunk)
+        n += len(chunk)
+    return concatenate(chunks, positions=None if store is None else store[:n])
+
+
+def _features(featurizer, traj: Trajectory, new_file: Callable) -> np.ndarray:
+    """Features (n_frames, n_features) of all frames, on disk where the positions are many."""
+    batched = functools.partial(_featurize, featurizer)
+    if traj.positions.nbytes <= IN_MEMORY:
+        return map_frames(batched, traj.positions)
+    n = jax.eval_shape(featurizer, jax.ShapeDtypeStruct(traj.positions.shape[1:], np.float32)).shape[0]
+    store = new_file((traj.n_frames, n))
+    for start in range(0, traj.n_frames, _PIECE):
+        store[start : start + _PIECE] = map_frames(batched, traj.positions[start : start + _PIECE])
+    return store

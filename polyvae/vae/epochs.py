@@ -1,0 +1,215 @@
+"""Whole epochs of training as one compiled program: steps, validation, and the best weights so far."""
+
+import math
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from polyvae.errors import InputError
+from polyvae.vae.network import VAE
+from polyvae.vae.settings import BETA_SCHEDULES, Settings
+
+TERMS = ("reconstruction", "kl", "val_reconstruction", "val_kl")
+BLOCK_ROWS = 1 << 18  # frames in memory at once where the data lie on disk
+
+
+class Plan(NamedTuple):
+    """What the compiled program is made for, beside the shapes of its arrays."""
+
+    batch_size: int
+    n_batches: int  # in a pass over the rows that are in memory
+    n_steps: int  # in all
+    epochs: int
+    stride: int  # epochs a call, about 200 steps: Python costs nothing then, and a progress bar still moves
+    learning_rate: float
+    lr_schedule: str
+    beta_schedule: str
+    free_bits: float
+    patience: int
+    lag: int
+    ramp: int  # epochs until beta has its final value: only then do patience and the plateau begin to count
+
+    def optimiser(self) -> optax.GradientTransformation:
+        rate = self.learning_rate
+        if self.lr_schedule == "cosine":
+            rate = optax.warmup_cosine_decay_schedule(
+                0.0, rate, warmup_steps=self.n_steps // 20, decay_steps=self.n_steps, end_value=0.01 * rate
+            )
+        return optax.chain(optax.clip_by_global_norm(100.0), optax.adam(rate))
+
+    def plateau(self) -> optax.GradientTransformation:
+        return optax.contrib.reduce_on_plateau(
+            factor=0.3, patience=max(1, self.patience // 3), rtol=0.0, atol=1e-3, min_scale=1e-3
+        )
+
+    def beta_factor(self, step):
+        """What beta is multiplied by at a step: 1, or a ramp from 0 over a tenth or half of the steps."""
+        share = BETA_SCHEDULES[self.beta_schedule]
+        return 1.0 if share == 0 else optax.linear_schedule(0.0, 1.0, max(1, int(share * self.n_steps)))(step)
+
+
+class State(NamedTuple):
+    """All that training carries from epoch to epoch."""
+
+    weights: VAE
+    opt_state: tuple
+    plateau: tuple
+    step: Array
+    best_value: Array
+    best_epoch: Array
+    best_weights: VAE
+
+
+class Rows(NamedTuple):
+    """Frames, what is to be decoded from each, and their weights, whose mean over all is 1; or None for equal."""
+
+    x: Array
+    target: Array
+    weights: Array | None
+
+    @classmethod
+    def of(cls, x, weights, rows, lag: int) -> "Rows":
+        chosen = x[rows]
+        return cls(chosen, chosen if lag == 0 else x[rows + lag], None if weights is None else weights[rows])
+
+
+def initial_state(weights: VAE, plan: Plan) -> State:
+    return State(
+        weights,
+        plan.optimiser().init(weights),
+        plan.plateau().init(weights),
+        jnp.zeros((), jnp.int32),  # of fixed types, or the second call would be compiled again
+        jnp.full((), jnp.inf, jnp.float32),
+        jnp.full((), -1, jnp.int32),
+        weights,
+    )
+
+
+def loss_terms(weights, static, data: Rows, noise, free_bits: float):
+    """Means over a batch of -log p, of the KL as it stands, and of the KL as it is paid for."""
+    model = eqx.combine(weights, static)
+    log_prob, kl = jax.vmap(model.elbo_terms)(data.x, noise, data.target)
+    if data.weights is not None:
+        log_prob, kl = data.weights * log_prob, data.weights[:, None] * kl
+    kl = jnp.mean(kl, axis=0)
+    return -jnp.mean(log_prob), jnp.sum(kl), jnp.sum(jnp.maximum(kl, free_bits)) if free_bits else jnp.sum(kl)
+
+
+def one_pass(state: State, static, data: Rows, key, beta, plan: Plan):
+    """One optimiser step a batch, over all rows in a new order: the new state, the mean terms."""
+    optimiser = plan.optimiser()
+    order_key, noise_key = jax.random.split(key)
+    shape = (plan.n_batches, plan.batch_size)
+    order = jax.random.permutation(order_key, len(data.x))[: shape[0] * shape[1]].reshape(shape)
+    latent_dim = eqx.combine(state.weights, static).latent_dim
+    # Gathered and drawn once an epoch, which is much cheaper than once a step.
+    batches = jax.tree.map(lambda rows: rows[order], data._replace(target=None if plan.lag == 0 else data.target))
+    noise = jax.random.normal(noise_key, (*shape, latent_dim))
+
+    def loss(weights, batch, noise, beta):
+        batch = batch if plan.lag else batch._replace(target=batch.x)
+        reconstruction, kl, paid = loss_terms(weights, static, batch, noise, plan.free_bits)
+        return reconstruction + beta * paid, jnp.stack([reconstruction, kl])
+
+    def step(state, inputs):
+        grads, pair = jax.grad(loss, has_aux=True)(state.weights, *inputs, beta * plan.beta_factor(state.step))
+        updates, opt_state = optimiser.update(grads, state.opt_state, state.weights)
+        if plan.lr_schedule == "plateau":
+            updates = jax.tree.map(lambda u: state.plateau.scale * u, updates)
+        weights = optax.apply_updates(state.weights, updates)
+        return state._replace(weights=weights, opt_state=opt_state, step=state.step + 1), pair
+
+    state, pairs = jax.lax.scan(step, state, (batches, noise))
+    return state, jnp.mean(pairs, axis=0)
+
+
+def judge(state: State, static, row, val: Rows | None, sample: Rows, noise, number, beta, plan: Plan):
+    """The state after an epoch, with the best weights so far, and the row of the history.
+
+    Without validation frames a sample of the training frames tells whether the weights are of any use.
+    """
+    terms = loss_terms(state.weights, static, sample if val is None else val, noise, plan.free_bits)
+    if val is None:
+        value = row[0] + beta * row[1]
+        better = jnp.isfinite(row).all() & jnp.isfinite(terms[0] + terms[1])
+    else:
+        row = jnp.concatenate([row, jnp.stack(terms[:2])])
+        value = terms[0] + beta * terms[2]
+        # Late improvements do not count: a run within a sweep ends where it would have ended alone.
+        waited = number - jnp.maximum(state.best_epoch, plan.ramp - 1)
+        better = (value < state.best_value) & (waited <= plan.patience)  # False for NaN
+    plateau = state.plateau
+    if plan.lr_schedule == "plateau":
+        _, later = plan.plateau().update((), plateau, value=value)
+        plateau = jax.tree.map(lambda new, old: jnp.where(number < plan.ramp, old, new), later, plateau)
+    return state._replace(
+        plateau=plateau,
+        best_value=jnp.where(better, value, state.best_value),
+        best_epoch=jnp.where(better, number, state.best_epoch),
+        best_weights=jax.tree.map(lambda new, old: jnp.where(better, new, old), state.weights, state.best_weights),
+    ), row
+
+
+def epochs(state: State, static, data: Rows, val: Rows | None, keys, beta, span, plan: Plan):
+    """`span[1]` epochs from number `span[0]` on: the new state, and their rows among `plan.stride` rows.
+
+    Data, keys and beta are arguments and not constants of the program, so that a second fit of the same
+    shapes is not compiled again.
+    """
+    train_key, val_key = keys
+    sample = first_batch(data, plan)
+    noise = fixed_noise(val_key, state, static, sample if val is None else val)
+
+    def body(k, carried):
+        state, table = carried
+        number = span[0] + k
+        state, row = one_pass(state, static, data, jax.random.fold_in(train_key, number), beta, plan)
+        state, row = judge(state, static, row, val, sample, noise, number, beta, plan)
+        return state, table.at[k].set(row)
+
+    table = jnp.zeros((plan.stride, 2 if val is None else len(TERMS)))
+    return jax.lax.fori_loop(0, span[1], body, (state, table))
+
+
+def first_batch(data: Rows, plan: Plan) -> Rows:
+    return jax.tree.map(lambda rows: rows[: plan.batch_size], data)
+
+
+def fixed_noise(key, state, static, rows: Rows):
+    return jax.random.normal(key, (len(rows.x), eqx.combine(state.weights, static).latent_dim))
+
+
+def make_plan(n_rows: int, settings: Settings, *, on_disk: bool = False) -> Plan:
+    """The plan of a training run on so many rows; refuses fewer than a batch."""
+    batch_size, epochs = settings.batch_size, settings.epochs
+    n_batches = n_rows // batch_size
+    if n_batches == 0:
+        raise InputError(
+            f"training needs at least one batch of {batch_size} frames; got {n_rows} training frames. "
+            f"Use more frames or a smaller batch size"
+        )
+    stride = min(epochs, max(1, 200 // n_batches))
+    if on_disk:
+        n_blocks = -(-n_rows // BLOCK_ROWS)
+        n_batches, stride = n_rows // n_blocks // batch_size, 1
+        n_steps = epochs * n_batches * n_blocks
+    else:
+        n_steps = epochs * n_batches
+    return Plan(
+        batch_size,
+        n_batches,
+        n_steps,
+        epochs,
+        stride,
+        settings.learning_rate,
+        settings.lr_schedule,
+        settings.beta_schedule,
+        settings.free_bits,
+        patience=max(1, -(-epochs // 5)) if settings.patience is None else settings.patience,
+        lag=settings.lag,
+        ramp=math.ceil(BETA_SCHEDULES[settings.beta_schedule] * epochs),
+    )
