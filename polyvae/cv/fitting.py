@@ -22,7 +22,7 @@ from polyvae.vae.checkpoint import digest
 from polyvae.vae.fitting import prepare
 from polyvae.vae.likelihood import Gaussian
 from polyvae.vae.model import FittedVAE
-from polyvae.vae.settings import Settings
+from polyvae.vae.settings import DataRecord, Settings
 from polyvae.vae.splits import validation_blocks
 
 IN_MEMORY = 1 << 30  # bytes of coordinates beyond which `fit` works from a file
@@ -137,9 +137,10 @@ def prepared_data(data, featurizer, settings: Settings, weights=None, cache=None
                 f"featurizer must be one of {', '.join(FEATURIZERS)}, as in Reference(); got {featurizer!r}"
             )
         # A reference structure must not see the frames that the model is measured on.
-        seen = ~validation_blocks(traj.n_frames, settings.validation)
+        held_out = validation_blocks(traj.n_frames, settings.validation)
+        weights = traj.weights
         featurizer = featurizer.fit(
-            dataclasses.replace(traj, weights=seen * (1.0 if traj.weights is None else traj.weights))
+            dataclasses.replace(traj, weights=np.where(held_out, 0.0, 1.0 if weights is None else weights))
         )
         if not (featurizer.coordinates or isinstance(settings.width, str)):
             raise InputError(
@@ -150,9 +151,10 @@ def prepared_data(data, featurizer, settings: Settings, weights=None, cache=None
             Gaussian(settings.width),
             settings=dataclasses.replace(settings, featurizer=type(featurizer).__name__),
             segments=traj.segments,
-            weights=traj.weights,
+            weights=weights,
+            held_out=held_out,
             scaling="global" if featurizer.coordinates else "feature",
-            sha256=digest(traj.positions),
+            data=DataRecord(digest(traj.positions), len(traj), None if weights is None else digest(weights)),
         )
         data = dataclasses.replace(prepared.data, limits=limits_of(traj, of_frames=True).record())
         yield featurizer, _template(traj), dataclasses.replace(prepared, data=data)

@@ -120,14 +120,16 @@ def fit_vae(
         scaling=scaling,
     )
     segments = (len(x),) if segments is None else tuple(map(int, segments))
+    weights = _checked_weights(weights, len(x))
     prepared = prepare(
         x,
         likelihood,
         weights=weights,
         segments=segments,
+        held_out=validation_blocks(len(x), settings.validation),
         scaling=scaling,
         settings=settings,
-        sha256=digest(x),
+        data=DataRecord(digest(x), len(x), None if weights is None else digest(weights)),
     )
     return prepared.train(progress=progress, checkpoint=checkpoint, resume=resume)
 
@@ -247,39 +249,27 @@ def prepare(
     settings: Settings,
     segments: Sequence[int],
     weights: np.ndarray | None,
+    held_out: np.ndarray,
     scaling: str,
-    sha256: str,
+    data: DataRecord,
 ) -> Prepared:
-    """Check the settings of `fit_vae`, choose the frames to train on and to validate with, and scale the data.
+    """Choose the frames to train on and to validate with, and scale the data.
 
     Args:
         x: (n_frames, n_features) float32; a `numpy.memmap` is scaled where it lies.
-        sha256: of the data, for the record.
+        segments, weights: as those of `fit_vae`, checked.
+        held_out: (n_frames,), the frames that are not trained on.
+        data: the record of the data.
+
+    Raises:
+        InputError: too few frames for a batch or for the lag, weights that leave none, data that do not vary.
     """
-    n, lag = len(x), settings.lag
-    held_out = validation_blocks(n, settings.validation)
-    if lag >= max(segments):
-        raise InputError(
-            f"a lag of {lag} frames needs a segment of more frames than that; the longest has {max(segments)}. "
-            f"Use a shorter lag"
-        )
-    rows, val_rows = (first_of_pairs(mask, tuple(segments), lag) for mask in (~held_out, held_out))
-    if len(rows) < settings.batch_size:
-        pairs = f" and in pairs {lag} frames apart" if lag else ""
-        raise InputError(
-            f"training needs at least one batch of {settings['batch_size']} frames; the data hold {n} frames, "
-            f"{len(rows)} after {settings['validation']:.0%} for validation{pairs}. "
-            f"Use more frames or a smaller batch size"
-        )
-    if held_out.any() and not len(val_rows):
-        raise InputError(
-            f"no two validation frames are {lag} frames apart in one segment; lower the lag, hold out a larger "
-            f"fraction (now {settings['validation']:.0%}), or none (validation 0)"
-        )
-    weights = _checked_weights(weights, n, rows, val_rows)
+    rows, val_rows = _chosen_rows(settings, tuple(segments), held_out)
+    if weights is not None:
+        _check_sums(weights, rows, val_rows)
     mean, scale = jnp.zeros(x.shape[1]), jnp.asarray(1.0)
     if not isinstance(likelihood, Gaussian) and (x == x[:1]).all():
-        raise InputError(f"the {n} frames are all the same; there is nothing to learn from them")
+        raise InputError(f"the {len(x)} frames are all the same; there is nothing to learn from them")
     if isinstance(likelihood, Gaussian):
         mean, scale = _moments(x, ~held_out if weights is None else np.where(held_out, 0, weights))
         if scaling == "global":
@@ -295,11 +285,36 @@ def prepare(
     if settings.epochs is None:
         steps = -(-_DEFAULT_STEPS // (len(rows) // settings.batch_size))
         settings = dataclasses.replace(settings, epochs=int(max(10, steps)))
-    data = DataRecord(sha256, n, None if weights is None else digest(weights))
     return Prepared(x, weights, rows, val_rows, mean, scale, likelihood, settings, data)
 
 
-def _checked_weights(weights, n: int, rows: np.ndarray, val_rows: np.ndarray) -> np.ndarray | None:
+def _chosen_rows(
+    settings: Settings, segments: tuple[int, ...], held_out: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The frames to encode in training and in validation: those that have a partner a lag later."""
+    lag = settings.lag
+    if lag >= max(segments):
+        raise InputError(
+            f"a lag of {lag} frames needs a segment of more frames than that; the longest has {max(segments)}. "
+            f"Use a shorter lag"
+        )
+    rows, val_rows = (first_of_pairs(mask, segments, lag) for mask in (~held_out, held_out))
+    if len(rows) < settings.batch_size:
+        pairs = f" and in pairs {lag} frames apart" if lag else ""
+        raise InputError(
+            f"training needs at least one batch of {settings.batch_size} frames; the data hold {len(held_out)} "
+            f"frames, {len(rows)} after {settings.validation:.0%} for validation{pairs}. "
+            f"Use more frames or a smaller batch size"
+        )
+    if held_out.any() and not len(val_rows):
+        raise InputError(
+            f"no two validation frames are {lag} frames apart in one segment; lower the lag, hold out a larger "
+            f"fraction (now {settings.validation:.0%}), or none (validation 0)"
+        )
+    return rows, val_rows
+
+
+def _checked_weights(weights, n: int) -> np.ndarray | None:
     if weights is None:
         return None
     weights = as_plain("weights", weights, lambda w: np.asarray(w, np.float64), f"an array of {n} numbers")
@@ -309,6 +324,10 @@ def _checked_weights(weights, n: int, rows: np.ndarray, val_rows: np.ndarray) ->
     if not good.all():
         frame = int(np.argmin(good))
         raise InputError(f"weights must be 0 or positive numbers; that of frame {frame} is {weights[frame]}")
+    return weights
+
+
+def _check_sums(weights: np.ndarray, rows: np.ndarray, val_rows: np.ndarray) -> None:
     for name, chosen in (("training", rows), ("validation", val_rows)):
         with np.errstate(over="ignore"):
             total = weights[chosen].sum()
@@ -316,7 +335,6 @@ def _checked_weights(weights, n: int, rows: np.ndarray, val_rows: np.ndarray) ->
             raise InputError(
                 f"the weights of all {name} frames are 0, or too large to add; give exp((bias - max(bias)) / kT)"
             )
-    return weights
 
 
 def _moments(x: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
