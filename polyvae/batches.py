@@ -9,22 +9,31 @@ import numpy as np
 BATCH = 4096
 
 
-def map_frames(batched: Callable, rows: np.ndarray, batch: int = BATCH):
+def map_frames(batched: Callable, *columns: np.ndarray, batch: int = BATCH):
     """A compiled, batched function over many rows, in chunks of one fixed size.
 
     One compilation and bounded memory; and since the shape is always the same, the result for a row does
     not depend, to the last bit, on how many rows come with it.
+
+    Args:
+        batched: of as many arrays as there are columns, each with `batch` rows; gives arrays of so many rows.
+        columns: arrays of one length, row i of each belonging to row i of the others.
     """
-    if len(rows) == 0:
-        output = jax.eval_shape(batched, jax.ShapeDtypeStruct((0, *rows.shape[1:]), rows.dtype))
+    n = len(columns[0])
+    if n == 0:
+        output = jax.eval_shape(batched, *(jax.ShapeDtypeStruct((0, *c.shape[1:]), c.dtype) for c in columns))
         return jax.tree.map(lambda a: np.empty(a.shape, a.dtype), output)
     outputs = []
-    for start in range(0, len(rows), batch):
-        piece = rows[start : start + batch]
-        padding = [(0, batch - len(piece))] + [(0, 0)] * (rows.ndim - 1)
-        output = batched(np.pad(piece, padding, mode="edge"))
-        outputs.append(jax.tree.map(functools.partial(_head, n=len(piece)), output))
+    for start in range(0, n, batch):
+        pieces = [column[start : start + batch] for column in columns]
+        output = batched(*(_filled_up(piece, batch) for piece in pieces))
+        outputs.append(jax.tree.map(functools.partial(_head, n=len(pieces[0])), output))
     return jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
+
+
+def _filled_up(piece: np.ndarray, n: int) -> np.ndarray:
+    """The rows, and the last one again until there are n."""
+    return np.pad(piece, [(0, n - len(piece))] + [(0, 0)] * (piece.ndim - 1), mode="edge")
 
 
 def _head(rows, n: int) -> np.ndarray:

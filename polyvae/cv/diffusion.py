@@ -100,13 +100,13 @@ class Generator(eqx.Module):
         only what is near counts: both fade out, pulls with the distance of the pair.
         """
         # Matrix products in place of gather and scatter, which are slow where there are many frames.
-        ends = (jax.nn.one_hot(self.pairs[:, k], self.shape[0], dtype=x.dtype) for k in (0, 1))
-        incidence = next(ends) - next(ends)
+        first, second = jax.nn.one_hot(self.pairs.T, self.shape[0], dtype=x.dtype)
+        incidence = first - second
         apart = incidence @ x
         distances = jnp.sqrt(jnp.sum(apart**2, axis=1) + 1e-6)
         shrink = 1 / jnp.sqrt(1 + noise**2)
         level = jnp.log(noise) / 4
-        waves = jnp.stack([level, *(f(k * level) for k in (4, 8) for f in (jnp.sin, jnp.cos))])
+        waves = jnp.stack([level, jnp.sin(4 * level), jnp.cos(4 * level), jnp.sin(8 * level), jnp.cos(8 * level)])
         relative = (distances - self.pair_mean) / jnp.sqrt(self.pair_std**2 + noise**2)
         contact = jnp.minimum(jnp.exp(4 * (1 - distances / self.closest)), 8.0)
         out = self.network(jnp.concatenate([shrink * x.ravel(), z, waves, relative, contact]))
@@ -210,23 +210,20 @@ def draw_latents(generator: Generator, key, n: int) -> np.ndarray:
 
     No kernel is drawn from twice before all have been drawn from once, so that averages over many draws vary less.
     """
-    which, where = jax.random.split(key)
+    order_key, noise_key = jax.random.split(key)
     count = len(generator.z)
-    rounds = (jax.random.permutation(jax.random.fold_in(which, k), count) for k in range(-(-n // count)))
-    chosen = np.concatenate([np.asarray(order) for order in rounds])[:n]
-    keys = jax.vmap(lambda i: jax.random.fold_in(where, i))(np.arange(n))
+    n_rounds = -(-n // count)
+    orders = [jax.random.permutation(jax.random.fold_in(order_key, k), count) for k in range(n_rounds)]
+    chosen = np.concatenate(orders)[:n]
+    keys = jax.vmap(lambda i: jax.random.fold_in(noise_key, i))(np.arange(n))
     noise = jax.vmap(lambda key: jax.random.normal(key, generator.z.shape[1:]))(keys)
     return np.asarray(generator.z[chosen] + generator.z_width[chosen] * noise)
 
 
 @eqx.filter_jit
-def _draw(generator, raw, rows):
-    def one(row):
-        key = jax.random.wrap_key_data(row[:2])
-        z = jax.lax.bitcast_convert_type(row[2:], jnp.float32)
-        return generator.raw_draw(key, z) if raw else generator.draw(key, z)
-
-    return jax.vmap(one)(rows)
+def _draw(generator: Generator, raw: bool, key_data, z):
+    draw = generator.raw_draw if raw else generator.draw
+    return jax.vmap(draw)(jax.random.wrap_key_data(key_data), z)
 
 
 def draw_frames(generator: Generator, key, z: np.ndarray, *, raw: bool = False) -> np.ndarray:
@@ -235,8 +232,8 @@ def draw_frames(generator: Generator, key, z: np.ndarray, *, raw: bool = False) 
     Frame i depends on the key, on i and on its z alone.
     """
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(np.arange(len(z)))
-    rows = np.concatenate([jax.random.key_data(keys), np.asarray(z, np.float32).view(np.uint32)], axis=1)
-    return map_frames(functools.partial(_draw, generator, raw), rows, _BATCH)
+    draw = functools.partial(_draw, generator, raw)
+    return map_frames(draw, np.asarray(jax.random.key_data(keys)), np.asarray(z, np.float32), batch=_BATCH)
 
 
 @eqx.filter_jit

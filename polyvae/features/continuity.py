@@ -66,7 +66,7 @@ _radii = jax.jit(jax.vmap(geometry.radius_of_gyration))
 _features = eqx.filter_jit(lambda featurizer, frames: jax.vmap(featurizer)(frames))
 _margins = eqx.filter_jit(lambda featurizer, frames: jax.vmap(featurizer.margins)(frames))
 _superposed = eqx.filter_jit(
-    lambda masses, pairs: jax.vmap(lambda pair: superposition.rmsd(pair[0], pair[1], masses))(pairs)
+    lambda masses, now, then: jax.vmap(lambda a, b: superposition.rmsd(a, b, masses))(now, then)
 )
 
 
@@ -109,8 +109,8 @@ def jumps(traj: Trajectory, featurizer, *, factor: float = FACTOR, floor: float 
     if len(starts) == 0:
         empty = np.empty(0)
         return Jumps(0.0, np.empty(0, int), 0, empty, empty, floor * size)
-    pairs = np.stack([traj.positions[starts], traj.positions[starts + 1]], axis=1)
-    superposed = map_frames(functools.partial(_superposed, masses), pairs).astype(np.float64)
+    now, then = traj.positions[starts], traj.positions[starts + 1]
+    superposed = map_frames(functools.partial(_superposed, masses), now, then).astype(np.float64)
     change = np.sum(np.square(features[starts + 1] - features[starts], dtype=np.float64), axis=1)
     aligned = np.sqrt(change / per_frame)
     found = np.flatnonzero(aligned > factor * superposed + floor * size)

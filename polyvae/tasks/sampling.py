@@ -101,11 +101,9 @@ def _latents(cv: LatentCV, n: int, key, prior: str | None) -> np.ndarray:
 def _decoded(cv: LatentCV, z: np.ndarray, key) -> np.ndarray:
     """Draws of the decoder, with its noise."""
     draws = jax.random.normal(key, (len(z), cv.mean.size))
-    rows = np.concatenate([z, np.asarray(draws)], axis=1)
 
-    def conformation(row):
-        features = cv.vae.decode(row[: cv.latent_dim])
-        features = features + cv.vae.likelihood.width * row[cv.latent_dim :]
+    def conformation(z, noise):
+        features = cv.vae.decode(z) + cv.vae.likelihood.width * noise
         return cv.featurizer.inverse(cv.scaled.restore(features), cv.n_dims)
 
-    return map_frames(jax.jit(jax.vmap(conformation)), rows)
+    return map_frames(jax.jit(jax.vmap(conformation)), z, np.asarray(draws))

@@ -65,8 +65,7 @@ def check_vae(
     log_prob = np.empty((n_draws, len(x)))
     for k in range(n_draws):
         noise = jax.random.normal(jax.random.fold_in(key, k), mean.shape)
-        rows = np.concatenate([x, np.asarray(noise)], axis=1)
-        log_prob[k], kl = map_frames(functools.partial(_terms, model.scaled), rows)
+        log_prob[k], kl = map_frames(functools.partial(_terms, model.scaled), x, np.asarray(noise))
     decoded = model.decode(mean)
     kl = kl.mean(axis=0, dtype=np.float64)
     spread = np.sqrt(log_prob.var(axis=0, ddof=1).mean()) if n_draws > 1 else np.nan
@@ -93,10 +92,9 @@ def check_vae(
 
 
 @eqx.filter_jit
-def _terms(scaled: ScaledVAE, rows):
-    """Of each row, a vector and the noise of its latents: log p(x|z), and the KL of each latent."""
-    n = scaled.mean.size
-    return jax.vmap(lambda row: scaled.elbo_terms(row[:n], row[n:]))(rows)
+def _terms(scaled: ScaledVAE, x, noise):
+    """Of each vector and the noise of its latents: log p(x|z), and the KL of each latent."""
+    return jax.vmap(scaled.elbo_terms)(x, noise)
 
 
 def _blocks(likelihood, x: np.ndarray) -> np.ndarray:
