@@ -141,7 +141,7 @@ def main(argv=None) -> dict:
     cv = models[2]["cv"]
     z, z_dense, rg_dense = cv.transform(traj), cv.transform(dense), gyration(dense)
     steps = np.linalg.norm(np.diff(z_dense, axis=0), axis=1)
-    jumps = pv.score(cv, dense, alternatives=False)["alignment"]["n_jumps"]
+    jumps = pv.score(cv, dense, alternatives=False).alignment.n_jumps
     result["trajectory"] = {
         "median_step": float(np.median(steps)),
         "largest_step": float(steps.max()),

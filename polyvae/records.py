@@ -3,19 +3,23 @@
 import dataclasses
 import json
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 
-class Record(Mapping):
+class Record(dict):
     """A base for frozen dataclasses with `eq=False`: attributes in scripts, a dictionary in files.
 
     `record["name"]` and `record.name` are the same value, except that what `record["name"]` gives is plain:
-    dictionaries, lists, numbers and words, as JSON gives them back.
+    dictionaries, lists, numbers and words, as JSON gives them back. What is written into the dictionary changes
+    no attribute. A `__post_init__` of a record ends with that of this class.
     """
 
     # Names of fields that the dictionary leaves out where they are None.
     OPTIONAL: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        self.update(self.to_dict())  # a real dictionary, so that json.dump takes a record as it is
 
     def to_dict(self) -> dict[str, Any]:
         """All fields by name, as JSON holds them."""
@@ -32,15 +36,6 @@ class Record(Mapping):
                 for name, value in values.items()
             }
         )
-
-    def __getitem__(self, name: str) -> Any:
-        return self.to_dict()[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.to_dict())
-
-    def __len__(self) -> int:
-        return len(self.to_dict())
 
     def __hash__(self) -> int:
         return hash(json.dumps(self.to_dict(), sort_keys=True))

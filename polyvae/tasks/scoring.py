@@ -1,4 +1,4 @@
-"""Numbers that tell how good a latent CV is, as a plain dictionary that goes into scores.json."""
+"""Numbers that tell how good a latent CV is, as `Scores`, which go into scores.json."""
 
 import dataclasses
 import functools
@@ -18,6 +18,7 @@ from polyvae.errors import InputError
 from polyvae.features import continuity
 from polyvae.measures import kinetics
 from polyvae.measures.ensembles import ensemble_distances, frame_weights
+from polyvae.tasks.scorecard import Alignment, Distances, Frames, FrameScores, Generated, Kinetics, Scores
 from polyvae.trajectory.record import Trajectory
 from polyvae.trajectory.stream import Stream, chunks_of, concatenate, joined_segments
 from polyvae.vae.splits import validation_blocks
@@ -36,11 +37,12 @@ def score(
     k: int = 64,
     alternatives: bool = True,
     seed: int = 0,
-) -> dict:
+) -> Scores:
     """How well the model holds up on a trajectory.
 
     Averages are weighted where the trajectory has weights: frames of whole-number weights count as that many
-    frames. What needs the order of the frames, and `n_frames`, is not weighted.
+    frames. Of a `Stream`, evenly spaced frames, at most `MAX_SAMPLED`, stand for all in the distances between
+    ensembles. Its frames are never in memory together; the latents are.
 
     Args:
         data: a `Trajectory`, what `as_trajectory` takes, or a `Stream` of any length.
@@ -51,43 +53,10 @@ def score(
         seed: of the draws.
 
     Returns:
-        "frames": the numbers below for "all" frames and, where these are the very frames that the model
-        was fitted to, for "train" and "validation" apart; None where a number cannot be had:
-
-        - n_frames;
-        - squared_error: squared distance between a frame's features and the decoded mean of its
-          encoding, summed over features, in length^2; rmsd: its root, per bead (per pair
-          with `PairDistances`); fve: the fraction of
-          the features' variance that the decoded mean explains;
-          Of a model with a time lag the frame to be decoded is the later one, here and below, and frames
-          without one in their segment (of a `Stream`, in its chunk) are left out;
-        - reconstruction, kl and elbo, in nats per frame, the density taken in the model's length unit
-          and the expectation over one draw of z a frame; kl_per_latent;
-        - iw_bound: the importance-weighted bound of iw_k draws a frame (`importance_weighted_bound`), in the
-          nats of elbo: elbo plus the mean difference of the two on n_costly evenly chosen frames;
-        - latent_mean, latent_std: of the encoder's mean; active_units: latents whose mean varies by more
-          than 0.01;
-        - aggregated_std, aggregated_covariance: of the mean plus the encoder's own spread, about latent_mean;
-          0 mean and unit covariance where the data fill the prior;
-        - correlation_rg, correlation_end_to_end: per latent;
-        - gradient_mean, gradient_max: norm of each latent's gradient in all positions of a frame, the
-          alignment's part included, in 1 / length, on the n_costly frames;
-        - vamp2, between 1 and 1 + latents, and timescale, the slowest, at the lag (`kinetics`);
-          autocorrelation_time, per latent; of the encoder's mean, no pair of frames crossing from one
-          segment, or one held-out block, to another;
-        - n_jumps, of n_steps between neighbouring frames, but for a `Stream`.
-
-        "kinetics": lag, in frames, and time_unit, "ps" ("tau" for reduced units) where the times are evenly
-        spaced, time_step apart, else "frames"; the unit of timescale and autocorrelation_time.
-
-        "alignment", but for a `Stream`: steps between neighbouring frames, how many of them the features jump
-        at and what fraction that is (`continuity.jumps`), the smallest and the 1 % quantile of each margin to
-        an undefined frame (`continuity.margins`), and a message that names a featurizer that does not jump.
-
-        "generated", where generated conformations are given: Wasserstein-1 distances between them and the
-        data (`ensemble_distances`), and under "noise_floor" those between two random halves of the data.
-        Of a `Stream` evenly spaced frames stand for all here, at most `MAX_SAMPLED`. A stream's frames are
-        never in memory together; the latents are.
+        `Scores`: the numbers of all frames and, where these are the very frames that the model was fitted to,
+        of training and validation frames apart (`FrameScores` says what each number is); lag and unit of time
+        of the kinetic numbers; but for a `Stream`, how the alignment jumps; and distances between generated
+        conformations, where they are given, and the data.
 
     Raises:
         InputError: data that do not fit the model, a lag longer than every segment, weights that are
@@ -95,13 +64,61 @@ def score(
     """
     if min(1 if lag is None else lag, k) < 1:
         raise InputError(f"the lag and k must be at least 1; got lag={lag} and k={k}")
-    decoded_lag = cv.record.settings.lag
+    run = _read(cv, data, seed)
+    if not run.series.weights.any():
+        raise InputError("the weights of the frames are all zero; give positive ones, or none")
+    clock = _clock(cv, run.series, lag)
+    masks = {name: mask for name, mask in run.masks.items() if run.series.weights[mask].any()}
+    parts = {name: run.sums[name].scores(cv) for name in masks}
+    costly = _on_few_frames(cv, run, k, seed)
+    for name, mask in masks.items():
+        parts[name] |= _costly_scores(costly, run, mask, parts[name]["elbo"]) | {"iw_k": k}
+        parts[name] |= _kinetic_scores(run.series, mask, clock)
+    alignment = None
+    if not run.streamed:
+        found = continuity.check_alignment(run.kept, cv.featurizer, None if alternatives else [])
+        alignment = _alignment(cv, run.kept, found)
+        for name, mask in masks.items():
+            parts[name] |= _jump_scores(run.kept, found.jumps, mask)
+    return Scores(
+        length_unit=cv.length_unit,
+        frames=Frames(**{name: FrameScores(**part) for name, part in parts.items()}),
+        kinetics=clock,
+        alignment=alignment,
+        generated=None if generated is None else _generated(generated, run.kept, seed),
+    )
+
+
+class _Run(NamedTuple):
+    """What is kept of a trajectory after all its frames have come by.
+
+    Args:
+        sums: of "all" frames, and of "train" and "validation" frames if the model was fitted to these frames.
+        masks: (n_frames,), by the same names: which frames these are, of those parts that there are.
+        series: the latents and a few numbers of every frame.
+        kept: the frames themselves, or every `every`-th of a stream.
+        decoded_lag: how many frames later the one lies that the model decodes.
+    """
+
+    sums: dict[str, "_Sums"]
+    masks: dict[str, np.ndarray]
+    series: "_Series"
+    kept: Trajectory
+    every: int
+    streamed: bool
+    decoded_lag: int
+
+
+def _read(cv: LatentCV, data, seed: int) -> _Run:
+    """Measure every frame, chunk by chunk."""
+    streamed, decoded_lag = isinstance(data, Stream), cv.record.settings.lag
     values_of = _frame_values(cv, decoded_lag, seed)
     sums = {"all": _Sums(), "train": _Sums(), "validation": _Sums()}
     held_out = validation_blocks(cv.record.data.n_frames, cv.record.settings.validation)
-    n_frames, digest, kept, every, chunks = 0, hashlib.sha256(), [], 1, []
+    n_frames, digest, sample, chunks = 0, hashlib.sha256(), _EvenSample(), []
     for chunk in chunks_of(data, array_unit=cv.length_unit, dims=cv.n_dims):
         positions, weights = cv.frames(chunk), frame_weights(chunk, n_frames)
+        traj = dataclasses.replace(chunk, positions=positions, length_unit=cv.length_unit, box=None, origin=None)
         starts = kinetics.lagged(chunk.segments, decoded_lag)
         values = values_of(positions, starts, n_frames)
         sums["all"].add(values, weights, np.isin(np.arange(len(chunk)), starts))
@@ -115,60 +132,94 @@ def score(
         elbo = values["log_prob"] - values["kl"].sum(axis=1)
         z = values["mean"].astype(np.float32)
         chunks.append(_Series(z, elbo, weights, chunk.time, chunk.segments, chunk.continues))
-        traj = dataclasses.replace(chunk, positions=positions, length_unit=cv.length_unit, box=None, origin=None)
-        if not isinstance(data, Stream):
-            kept = [traj]
-        elif -n_frames % every < len(traj):
-            kept.append(traj[-n_frames % every :: every])
-            while sum(map(len, kept)) > MAX_SAMPLED:
-                kept, every = [concatenate(kept)[::2]], 2 * every
+        if streamed:
+            sample.add(traj, n_frames)
         n_frames += len(chunk)
-
-    series, traj = _joined(chunks), concatenate(kept)
-    if not series.weights.any():
-        raise InputError("the weights of the frames are all zero; give positive ones, or none")
-    clock = _clock(cv, series, lag)
     masks = {"all": np.ones(n_frames, bool)}
     if cv.record.data.sha256 == digest.hexdigest() and held_out.any():
         masks |= {"train": ~held_out, "validation": held_out}
-    masks = {name: mask for name, mask in masks.items() if series.weights[mask].any()}
-    parts = {name: sums[name].scores(cv) for name in masks}
+    kept = concatenate(sample.pieces) if streamed else traj
+    return _Run(sums, masks, _joined(chunks), kept, sample.every, streamed, decoded_lag)
 
-    stride = -(-len(traj) // MAX_COSTLY)
-    rows = np.arange(0, len(traj), stride)
+
+class _EvenSample:
+    """Evenly spaced frames of chunks: every one, then every second, every fourth, as `MAX_SAMPLED` asks for."""
+
+    def __init__(self):
+        self.pieces, self.every = [], 1
+
+    def add(self, traj: Trajectory, first: int) -> None:
+        """Take from a chunk whose first frame has the number `first`."""
+        skipped = -first % self.every
+        if skipped >= len(traj):
+            return
+        self.pieces.append(traj[skipped :: self.every])
+        while sum(map(len, self.pieces)) > MAX_SAMPLED:
+            self.pieces, self.every = [concatenate(self.pieces)[::2]], 2 * self.every
+
+
+class _Costly(NamedTuple):
+    """What is computed on evenly chosen frames alone.
+
+    Args:
+        frames: (n,), their numbers.
+        bounds: (n,), importance-weighted bounds; slopes: (n, latent_dim), norms of the gradients.
+        paired: (n,), whether the frame to decode is there.
+        later: (n,), the number of that frame.
+    """
+
+    frames: np.ndarray
+    bounds: np.ndarray
+    slopes: np.ndarray
+    paired: np.ndarray
+    later: np.ndarray
+
+
+def _on_few_frames(cv: LatentCV, run: _Run, k: int, seed: int) -> _Costly:
+    n_frames, n_kept = len(run.series.z), len(run.kept)
+    rows = np.arange(0, n_kept, -(-n_kept // MAX_COSTLY))
     # A lagged model's bound needs the later frame, which of a stream is not kept.
-    bounded = decoded_lag == 0 or not isinstance(data, Stream)
-    later = np.minimum(rows + decoded_lag, len(traj) - 1) if bounded else rows
+    bounded = run.decoded_lag == 0 or not run.streamed
+    later = np.minimum(rows + run.decoded_lag, n_kept - 1) if bounded else rows
     keys = jax.random.split(jax.random.key(seed), len(rows))
-    costly = _costly(cv.function(), traj.positions[rows], traj.positions[later], keys, k)
-    bounds, slopes = (np.asarray(v, np.float64) for v in costly)
-    chosen = rows * every
-    paired = np.isin(chosen, kinetics.lagged(series.segments, decoded_lag) if bounded else ())
-    for name, mask in masks.items():
-        here = mask[chosen]
-        both = here & paired & mask[np.minimum(chosen + decoded_lag, n_frames - 1)]
-        gap = (bounds - series.elbo[chosen])[both], series.weights[chosen][both]
-        parts[name] |= {"iw_bound": _iw_bound(parts[name]["elbo"], *gap), "iw_k": k, "n_costly": int(here.sum())}
-        parts[name] |= _slope_scores(slopes[here], series.weights[chosen][here])
-        order = series.order
-        segments = kinetics.segments_within(mask[order], series.segments)
-        parts[name] |= _kinetics(series.z[order][mask[order]], segments, clock)
+    positions = run.kept.positions
+    bounds, slopes = _bound_and_slopes(cv.function(), positions[rows], positions[later], keys, k)
+    frames = rows * run.every
+    paired = np.isin(frames, kinetics.lagged(run.series.segments, run.decoded_lag) if bounded else ())
+    later = np.minimum(frames + run.decoded_lag, n_frames - 1)
+    return _Costly(frames, np.asarray(bounds, np.float64), np.asarray(slopes, np.float64), paired, later)
 
-    result = {"length_unit": cv.length_unit, "frames": parts, "kinetics": clock}
-    if not isinstance(data, Stream):
-        found = continuity.check_alignment(traj, cv.featurizer, None if alternatives else [])
-        result["alignment"] = _alignment(cv, traj, found)
-        steps = kinetics.lagged(traj.segments, 1)
-        for name, mask in masks.items():
-            n_steps, n_jumps = (int((mask[t] & mask[t + 1]).sum()) for t in (steps, found.jumps.frames - 1))
-            parts[name] |= {"n_steps": n_steps, "n_jumps": n_jumps}
-    if generated is not None:
-        traj = traj if traj.weights is None else traj[traj.weights > 0]
-        order = np.random.default_rng(seed).permutation(traj.n_frames)
-        halves = [traj[np.sort(half)] for half in np.array_split(order, 2)] if traj.n_frames > 1 else [traj, traj]
-        floor = ensemble_distances(*halves)
-        result["generated"] = ensemble_distances(generated, traj) | {"noise_floor": floor}
-    return result
+
+def _costly_scores(costly: _Costly, run: _Run, mask: np.ndarray, elbo: float | None) -> dict:
+    """The gap between the bounds varies less from frame to frame than either, hence their difference is averaged
+    over the few frames and added to the elbo of all."""
+    here, weights = mask[costly.frames], run.series.weights[costly.frames]
+    both = here & costly.paired & mask[costly.later]
+    gap = (costly.bounds - run.series.elbo[costly.frames])[both]
+    bounded = elbo is not None and weights[both].any()
+    slopes, weights_here = costly.slopes[here], weights[here]
+    seen = weights_here > 0
+    return {
+        "n_costly": int(here.sum()),
+        "iw_bound": elbo + float(np.average(gap, weights=weights[both])) if bounded else None,
+        "gradient_mean": np.average(slopes, axis=0, weights=weights_here).tolist() if seen.any() else None,
+        "gradient_max": slopes[seen].max(axis=0).tolist() if seen.any() else None,
+    }
+
+
+def _jump_scores(traj: Trajectory, jumps: continuity.Jumps, mask: np.ndarray) -> dict[str, int]:
+    """How many steps between frames of the mask there are, and how many of them are jumps."""
+    steps = {"n_steps": kinetics.lagged(traj.segments, 1), "n_jumps": jumps.frames - 1}
+    return {name: int((mask[t] & mask[t + 1]).sum()) for name, t in steps.items()}
+
+
+def _generated(generated: Trajectory, traj: Trajectory, seed: int) -> Generated:
+    """Between generated conformations and the data, and between two random halves of the data."""
+    traj = traj if traj.weights is None else traj[traj.weights > 0]
+    order = np.random.default_rng(seed).permutation(traj.n_frames)
+    halves = [traj[np.sort(half)] for half in np.array_split(order, 2)] if traj.n_frames > 1 else [traj, traj]
+    floor = Distances(**ensemble_distances(*halves))
+    return Generated(**ensemble_distances(generated, traj), noise_floor=floor)
 
 
 class _Series(NamedTuple):
@@ -239,7 +290,7 @@ def _measure(cv: CVFunction, shape: tuple[int, int], lagged: bool, rows):
 
 
 @eqx.filter_jit
-def _costly(cv: CVFunction, positions, later, keys, k: int):
+def _bound_and_slopes(cv: CVFunction, positions, later, keys, k: int):
     """Per frame: the importance-weighted bound, and the norm of each latent's gradient."""
 
     def one(positions, later, key):
@@ -251,21 +302,7 @@ def _costly(cv: CVFunction, positions, later, keys, k: int):
     return jax.vmap(one)(positions, later, keys)
 
 
-def _iw_bound(elbo: float | None, gap: np.ndarray, weights: np.ndarray) -> float | None:
-    """The gap between the bounds varies less from frame to frame than either, hence their difference is
-    averaged over the few frames and added to the elbo of all."""
-    return elbo + float(np.average(gap, weights=weights)) if weights.any() and elbo is not None else None
-
-
-def _slope_scores(slopes: np.ndarray, weights: np.ndarray) -> dict:
-    seen = weights > 0
-    if not seen.any():
-        return {"gradient_mean": None, "gradient_max": None}
-    mean = np.average(slopes, axis=0, weights=weights)
-    return {"gradient_mean": mean.tolist(), "gradient_max": slopes[seen].max(axis=0).tolist()}
-
-
-def _clock(cv: LatentCV, series: _Series, lag: int | None) -> dict:
+def _clock(cv: LatentCV, series: _Series, lag: int | None) -> Kinetics:
     """The lag of the kinetic numbers, and their unit of time."""
     if lag is not None and lag >= max(series.segments):
         raise InputError(
@@ -275,35 +312,38 @@ def _clock(cv: LatentCV, series: _Series, lag: int | None) -> dict:
     lag = cv.record.settings.lag or 1 if lag is None else lag
     step = kinetics.time_step(series.time, series.segments)
     unit = "frames" if step is None else "tau" if cv.length_unit == "sigma" else "ps"
-    return {"lag": int(lag), "time_step": step, "time_unit": unit}
+    return Kinetics(lag=int(lag), time_step=step, time_unit=unit)
 
 
-def _kinetics(z: np.ndarray, segments: tuple[int, ...], clock: dict) -> dict:
-    lag, unit = clock["lag"], clock["time_step"] or 1.0
-    found = {"vamp2": None, "timescale": None}
-    if len(kinetics.lagged(segments, lag)) > z.shape[1] + 1:
-        longest = float(kinetics.timescales(z, lag, segments)[0])
-        found = {"vamp2": kinetics.vamp2(z, lag, segments), "timescale": _finite(longest * unit)}
-    times = kinetics.autocorrelation_time(z, segments) * unit
-    return found | {"autocorrelation_time": list(map(_finite, times.tolist()))}
+def _kinetic_scores(series: _Series, mask: np.ndarray, clock: Kinetics) -> dict:
+    z = series.z[series.order][mask[series.order]]
+    segments = kinetics.segments_within(mask[series.order], series.segments)
+    unit = clock.time_step or 1.0
+    vamp2 = timescale = None
+    if len(kinetics.lagged(segments, clock.lag)) > z.shape[1] + 1:
+        vamp2 = kinetics.vamp2(z, clock.lag, segments)
+        timescale = _finite(float(kinetics.timescales(z, clock.lag, segments)[0]) * unit)
+    times = [_finite(time) for time in (kinetics.autocorrelation_time(z, segments) * unit).tolist()]
+    return {"vamp2": vamp2, "timescale": timescale, "autocorrelation_time": times}
 
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _alignment(cv: LatentCV, traj: Trajectory, report: continuity.AlignmentReport) -> dict:
-    return {
-        "featurizer": report.name,
-        "n_steps": report.jumps.n_steps,
-        "n_jumps": report.jumps.count,
-        "jump_fraction": float(report.jumps.fraction),
-        "margins": {
-            name: {"smallest": float(values.min()), "one_percent": float(np.quantile(values, 0.01))}
-            for name, values in continuity.margins(traj, cv.featurizer).items()
-        },
-        "message": report.message,
+def _alignment(cv: LatentCV, traj: Trajectory, report: continuity.AlignmentReport) -> Alignment:
+    margins = {
+        name: {"smallest": float(values.min()), "one_percent": float(np.quantile(values, 0.01))}
+        for name, values in continuity.margins(traj, cv.featurizer).items()
     }
+    return Alignment(
+        featurizer=report.name,
+        n_steps=report.jumps.n_steps,
+        n_jumps=report.jumps.count,
+        jump_fraction=float(report.jumps.fraction),
+        margins=margins,
+        message=report.message,
+    )
 
 
 class _Sums:

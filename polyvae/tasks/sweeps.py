@@ -151,6 +151,7 @@ def sweep(
 
 
 def _measured(cv: LatentCV, traj: Trajectory, lag: int | None) -> dict:
-    found = score(cv, traj, lag=lag, alternatives=False)["frames"]
-    found = found.get("validation", found["all"])
-    return {name: found[key] for name, key in MEASURES.items()} | {"epochs": len(cv.record.history["kl"])}
+    frames = score(cv, traj, lag=lag, alternatives=False).frames
+    found = frames.validation or frames.all
+    measured = {name: getattr(found, key) for name, key in MEASURES.items()}
+    return measured | {"epochs": len(cv.record.history["kl"])}

@@ -55,6 +55,7 @@ class Settings(Record):
         for name in ("encoder", "decoder"):
             self._put(name, lambda widths: tuple(map(operator.index, widths)), "layer widths, (64, 64)")
         self._check_ranges()
+        super().__post_init__()
 
     def _put(self, name: str, kind: Callable, what: str) -> None:
         object.__setattr__(self, name, as_plain(name, getattr(self, name), kind, what))
@@ -115,6 +116,7 @@ class GeneratorSettings(Record):
                 raise InputError(f"the generator's {words} must be at least {least}; got {value}")
         if not 0 < self.learning_rate < float("inf"):
             raise InputError(f"the learning rate must be positive; got {self.learning_rate}")
+        super().__post_init__()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -256,6 +256,36 @@ def test_lags_that_cannot_be(slow, cv):
             pv.score(cv, slow, **options)
 
 
+def test_scores_are_a_record_and_a_dictionary(slow, cv):
+    scores = pv.score(seen(cv, slow), slow, generated=pv.sample(cv, 50), alternatives=False)
+    assert scores.frames.all.fve == scores["frames"]["all"]["fve"]
+    assert list(scores.frames.parts()) == list(scores["frames"]) == ["all", "train", "validation"]
+    assert scores.frames.parts()["train"] is scores.frames.train
+    assert list(scores) == ["length_unit", "frames", "kinetics", "alignment", "generated"]
+    assert scores.kinetics.to_dict() == scores["kinetics"] == scores.get("kinetics")
+    assert scores.alignment.margins.keys() == scores["alignment"]["margins"].keys()
+    floor = scores["generated"]["noise_floor"]
+    assert list(floor) == ["bond", "angle", "rg", "end_to_end", "pairs"]
+    assert scores.generated.noise_floor.bond == floor["bond"]
+    assert not hasattr(scores.generated.noise_floor, "noise_floor")
+    again = json.loads(json.dumps(scores))
+    assert again == scores.to_dict() == scores == type(scores).from_dict(again)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        scores.frames.all.fve = 1.0
+    scores["frames"]["another run"] = {}
+    assert "another run" not in scores.to_dict()["frames"]
+
+
+def test_what_a_stream_does_not_have_is_none_and_no_key(slow, cv):
+    scores = pv.score(cv, pv.Stream(lambda: iter([slow[:250], slow[250:]]), 500))
+    assert scores.alignment is scores.generated is scores.frames.train is scores.frames.all.n_jumps is None
+    assert list(scores) == ["length_unit", "frames", "kinetics"]
+    assert not {"n_steps", "n_jumps"} & set(scores["frames"]["all"])
+    # A number that cannot be had keeps its key.
+    few = pv.score(cv, slow[:2], alternatives=False)
+    assert few.frames.all.vamp2 is few["frames"]["all"]["vamp2"] is None
+
+
 @pytest.mark.parametrize("n", [1, 2])
 def test_few_frames_give_plain_numbers(slow, cv, n):
     scores = pv.score(cv, slow[:n], alternatives=False)

@@ -1,0 +1,164 @@
+"""What `score` gives: records of plain numbers, which scores.json holds under the same names."""
+
+import dataclasses
+
+from polyvae.records import Record
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FrameScores(Record):
+    """The numbers of some frames; None where a number cannot be had.
+
+    Averages are weighted where the trajectory has weights. What needs the order of the frames, and `n_frames`,
+    is not weighted. Of a model with a time lag the frame to be decoded is the later one, and frames without
+    one in their segment (of a `Stream`, in its chunk) are left out of what is decoded.
+
+    Args:
+        n_frames: how many frames these are.
+        squared_error: squared distance between a frame's features and the decoded mean of its encoding, summed
+            over features, in length^2.
+        rmsd: the root of squared_error per bead, or with `PairDistances` per pair.
+        fve: the fraction of the features' variance that the decoded mean explains.
+        reconstruction, kl, elbo: in nats per frame, the density taken in the model's length unit and the
+            expectation over one draw of z a frame.
+        kl_per_latent: the terms of kl.
+        active_units: how many latents have a mean that varies by more than 0.01.
+        latent_mean, latent_std: of the encoder's mean, one number a latent.
+        aggregated_std, aggregated_covariance: of the encoder's mean plus its own spread, about latent_mean. Where
+            the data fill the prior, the mean is 0 and the covariance is the unit matrix.
+        correlation_rg, correlation_end_to_end: of each latent's mean with these lengths; None for one that does
+            not vary.
+        iw_bound: the importance-weighted bound (`importance_weighted_bound`), in the nats of elbo: elbo plus the
+            mean difference of the two on n_costly evenly chosen frames.
+        iw_k: draws of z a frame for that bound.
+        n_costly: how many frames iw_bound and the gradients are taken on.
+        gradient_mean, gradient_max: norm of each latent's gradient in all positions of a frame, the alignment's
+            part included, in 1 / length.
+        vamp2: between 1 and 1 + latents, at the lag of `Kinetics`, of the encoder's mean. No pair of frames
+            crosses from one segment, or one held-out block, to another, here and below.
+        timescale: the slowest implied timescale at that lag.
+        autocorrelation_time: one a latent.
+        n_steps, n_jumps: steps between neighbouring frames, and at how many of them the features jump. Not of a
+            `Stream`.
+    """
+
+    n_frames: int
+    squared_error: float | None
+    rmsd: float | None
+    fve: float | None
+    reconstruction: float | None
+    elbo: float | None
+    kl: float
+    kl_per_latent: list[float]
+    active_units: int
+    latent_mean: list[float]
+    latent_std: list[float]
+    aggregated_std: list[float]
+    aggregated_covariance: list[list[float]]
+    correlation_rg: list[float | None]
+    correlation_end_to_end: list[float | None]
+    iw_bound: float | None
+    iw_k: int
+    n_costly: int
+    gradient_mean: list[float] | None
+    gradient_max: list[float] | None
+    vamp2: float | None
+    timescale: float | None
+    autocorrelation_time: list[float | None]
+    n_steps: int | None = None
+    n_jumps: int | None = None
+
+    OPTIONAL = ("n_steps", "n_jumps")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Frames(Record):
+    """Scores of all frames, and of those for training and validation where these are the very frames that the
+    model was fitted to."""
+
+    all: FrameScores
+    train: FrameScores | None = None
+    validation: FrameScores | None = None
+
+    OPTIONAL = ("train", "validation")
+
+    def parts(self) -> dict[str, FrameScores]:
+        """Those that are there, by name."""
+        parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: part for name, part in parts.items() if part is not None}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Kinetics(Record):
+    """What the kinetic numbers are measured by.
+
+    Args:
+        lag: in frames.
+        time_step: between frames; None where the times are not known or not evenly spaced.
+        time_unit: of timescale and autocorrelation_time: "ps" ("tau" for reduced units), or "frames" where there
+            is no time_step.
+    """
+
+    lag: int
+    time_step: float | None
+    time_unit: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Alignment(Record):
+    """How continuous the featurizer is along the trajectory.
+
+    Args:
+        featurizer: its name.
+        n_steps: steps between neighbouring frames.
+        n_jumps: at how many of them the features jump (`continuity.jumps`); jump_fraction: of all steps.
+        margins: to an undefined frame (`continuity.margins`), by what would be undefined: the "smallest" and
+            the 1 % quantile over the frames, "one_percent".
+        message: names a featurizer that does not jump; None where there is nothing to say.
+    """
+
+    featurizer: str
+    n_steps: int
+    n_jumps: int
+    jump_fraction: float
+    margins: dict[str, dict[str, float]]
+    message: str | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Distances(Record):
+    """Wasserstein-1 distances between two ensembles (`ensemble_distances`), in length, angles in radians."""
+
+    bond: float
+    angle: float
+    rg: float
+    end_to_end: float
+    pairs: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Generated(Distances):
+    """Distances between generated conformations and the data; noise_floor: between two halves of the data."""
+
+    noise_floor: Distances
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scores(Record):
+    """What `score` gives: `scores.frames.all.fve`, or as in scores.json `scores["frames"]["all"]["fve"]`.
+
+    Args:
+        length_unit: of all lengths.
+        frames: the scores of all frames, and of training and validation frames apart.
+        kinetics: lag and unit of time of the kinetic numbers.
+        alignment: jumps of the featurizer; None of a `Stream`.
+        generated: distances between generated conformations and the data; None where none were given.
+    """
+
+    length_unit: str
+    frames: Frames
+    kinetics: Kinetics
+    alignment: Alignment | None = None
+    generated: Generated | None = None
+
+    OPTIONAL = ("alignment", "generated")
