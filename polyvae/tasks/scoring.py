@@ -275,11 +275,13 @@ def _measure(cv: CVFunction, shape: tuple[int, int], lagged: bool, rows):
         target = cv.featurizer(frames[1]) if lagged else x
         z, std = cv.scaled.encode(x)
         log_prob, kl = cv.scaled.elbo_terms(x, noise, target)
+        # Of scaled features, so that the mean that they are about takes no digits.
+        y, decoded = cv.scaled.standardize(target), cv.scaled.vae.decode(z)
         return {
             "mean": z,
             "std": std,
-            "x": target - cv.scaled.mean,
-            "residual": target - cv.scaled.decode(z),
+            "x": y * cv.scaled.scale,
+            "residual": (y - decoded) * cv.scaled.scale,
             "log_prob": log_prob,
             "kl": kl,
             "rg": geometry.radius_of_gyration(frames[0]),
