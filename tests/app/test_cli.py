@@ -1,5 +1,6 @@
 """Every verb, on small data, as the shell calls it."""
 
+import dataclasses
 import json
 import re
 import warnings
