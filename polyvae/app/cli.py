@@ -297,7 +297,7 @@ def generate(
     making = conformations.checked(making, n)
     conformations.check_outputs([out], force=force, inputs=[model, *(making["data"] or ()), reading["topology"]])
     cv = load_cv(model)
-    data = conformations.data_for(cv, _read(making["data"], as_the_model(reading, cv)) if making["data"] else None)
+    data = cv.as_trajectory(_read(making["data"], as_the_model(reading, cv))) if making["data"] else None
     made = conformations.made(cv, making, n, data=data, seed=seed)
     conformations.write_generated(out, cv, *made, data, force=force)
 

@@ -69,11 +69,6 @@ def _points(option: str, text: str, n: int, otherwise: str) -> list[list[float]]
     return points
 
 
-def data_for(cv: LatentCV, data: pv.Trajectory | None) -> pv.Trajectory | None:
-    """The data in the unit of the model, which its limits are then in."""
-    return data and dataclasses.replace(data, positions=cv.frames(data), length_unit=cv.length_unit)
-
-
 def made(
     cv: LatentCV, making: dict, n: int | None, *, data: pv.Trajectory | None, seed: int
 ) -> tuple[pv.Trajectory, np.ndarray | None, str]:

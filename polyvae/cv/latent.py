@@ -186,6 +186,10 @@ class LatentCV:
 
     def frames(self, data: Trajectory | np.ndarray) -> np.ndarray:
         """Positions (n_frames, n_beads, n_dims) in the model's unit, checked against the model."""
+        return self.as_trajectory(data).positions
+
+    def as_trajectory(self, data: Trajectory | np.ndarray) -> Trajectory:
+        """What `polyvae.as_trajectory` gives, in the model's unit and checked against the model."""
         data = as_trajectory(data, array_unit=self.length_unit, dims=self.n_dims)
         if (data.n_beads, data.n_dims) != (self.n_beads, self.n_dims):
             trained = self.template.selection
@@ -194,7 +198,7 @@ class LatentCV:
                 f"in {data.n_dims}-D. Select the beads that the model was trained on"
                 + (f" ({trained})" if trained else "")
             )
-        return data.to_unit(self.length_unit).positions
+        return data.to_unit(self.length_unit)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the model as safetensors with a JSON header; the file appears whole or not at all."""

@@ -210,16 +210,21 @@ def _shape(
     }
 
 
+def data_or_model(data):
+    """What limits are read off: a `LatentCV` as it is, and anything else as a `Trajectory`."""
+    return data if hasattr(data, "record") else as_trajectory(data)
+
+
 def known_limits(data) -> Limits:
-    """The limits of the frames of data, or those that a `LatentCV` keeps of the data it was trained on.
+    """The limits of the frames of a `Trajectory`, or those that a `LatentCV` keeps of the data it was trained on.
 
     Raises:
         InputError: a model that keeps none, since an older version trained it.
     """
     if isinstance(data, Limits):
         return data
-    if not hasattr(data, "record"):
-        return limits_of(as_trajectory(data), of_frames=True)
+    if isinstance(data, Trajectory):
+        return limits_of(data, of_frames=True)
     kept = data.record.data.limits
     if kept is None:
         raise InputError(
@@ -261,17 +266,17 @@ def check_conformations(traj: Trajectory, data) -> Check:
     Raises:
         InputError: another number of beads or unit than the data, a model that keeps no limits.
     """
+    data = data_or_model(data)
     return check_against(known_limits(data), as_the_data(traj, data).positions)
 
 
 def as_the_data(traj, data) -> Trajectory:
-    """Conformations in the unit of the data, or of the `LatentCV`, that they are measured by.
+    """Conformations in the unit of the `Trajectory`, or the `LatentCV`, that they are measured by.
 
     Raises:
         InputError: another number of beads, of dimensions, or a unit that does not convert.
     """
-    home = getattr(data, "template", data)
-    home = home if isinstance(home, Trajectory) else as_trajectory(home)
+    home = data if isinstance(data, Trajectory) else data.template
     traj = as_trajectory(traj, array_unit=home.length_unit).to_unit(home.length_unit)
     if (traj.n_beads, traj.n_dims) != (home.n_beads, home.n_dims):
         raise InputError(

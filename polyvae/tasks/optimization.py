@@ -16,7 +16,6 @@ from polyvae.errors import InputError
 from polyvae.measures.density import log_density
 from polyvae.measures.limits import QUANTILE, Limits, limits_of, mean_apart, mean_contact, separations
 from polyvae.trajectory.record import Trajectory
-from polyvae.trajectory.stream import as_trajectory
 
 OBJECTIVES = {
     "rg": geometry.radius_of_gyration,
@@ -146,101 +145,65 @@ def optimize(
         InputError: data that do not fit the model; an objective that gives no single number, or none that is
             finite in the data; a target that no conformation was found for, with the range that was reached.
     """
-    traj = as_trajectory(start, array_unit=cv.length_unit, dims=cv.n_dims)
-    traj = dataclasses.replace(traj, positions=cv.frames(traj), length_unit=cv.length_unit)
+    traj = cv.as_trajectory(start)
     objective = _checked(objective, traj.positions.shape[1:])
     _check_settings(n_starts, steps, refine_steps, seed, target, prior_weight, bond_weight)
-    values = map_frames(jax.jit(jax.vmap(objective)), traj.positions)
-    if not (good := np.isfinite(values)).all():
-        bad = int(np.argmin(good))
-        raise InputError(
-            f"the objective must be finite in every frame of the data; in frame {bad} it is {values[bad]}"
-        )
-    spread = float(values.std()) or 1.0
-    sign = 1.0 if minimize else -1.0
-
-    def cost(value):  # in standard deviations of the data
-        return sign * value / spread if target is None else _PULL * ((value - target) / spread) ** 2
-
+    values = _values(objective, traj.positions)
+    cost = _cost(values, minimize, target)
     limits = limits_of(traj)
-    z_data = cv.transform(traj)
+    z_data = cv.encode(traj.positions)
     rng = np.random.default_rng(seed)
-    density, floor = log_density(z_data, rng)
+    outside = _outside(z_data, prior_weight, rng)
 
     extremes = np.argsort(cost(values), kind="stable")[: (n_starts + 1) // 2]
     others = rng.choice(traj.n_frames, n_starts - len(extremes), replace=traj.n_frames < n_starts)
     z0 = z_data[np.concatenate([extremes, others])]
-
-    def outside(z):  # nats below the floor; the cap keeps the penalty flat far out, where there is no slope
-        return prior_weight * jnp.minimum(jax.nn.relu(floor - density(z)), 50.0) ** 2
-
-    def latent_loss(z, progress):
-        value = objective(cv.decode_one(z))
-        return cost(value) + outside(z), value
-
-    z_end, z_path, path = _descend(latent_loss, z0, steps, learning_rate=0.03)
+    z_end, z_path, path = _descend(_latent_loss(cv, objective, cost, outside), z0, steps, learning_rate=0.03)
     decoded = cv.decode(z_end, coordinates=True)
 
     # Twice as many are refined: the decoder's conformations; and the extreme frames themselves, and for the
     # other starts the frames nearest in z, whose bonds are sound already.
     nearest = ((z_end[len(extremes) :, None] - z_data[None]) ** 2).sum(axis=2).argmin(axis=1)
     x0 = np.concatenate([decoded, traj.positions[extremes], traj.positions[nearest]])
-    residual = map_frames(jax.jit(jax.vmap(lambda x: _residual(cv, x))), traj.positions)
-    reach = float(np.quantile(residual, 1 - QUANTILE)) or 1.0
-    violation = _violation(limits, traj.n_beads)
-
-    def refine_loss(positions, progress):
-        value = objective(positions)
-        astray = prior_weight * jax.nn.relu(_residual(cv, positions) / reach - 1) ** 2
-        weight = 10.0 ** (1.0 + 2.5 * progress)
-        broken = weight * (bond_weight * violation(positions) + astray)
-        return cost(value) + outside(cv(positions)) + broken, value
-
+    strained = _strained(cv, traj, limits, prior_weight, bond_weight)
+    refine_loss = _refine_loss(cv, objective, cost, outside, strained)
     pace = 0.02 * limits.longest_mean_bond
-    refined, refining, _ = _descend(
-        refine_loss, x0, refine_steps, learning_rate=pace, every=max(1, refine_steps // _SHOWN)
-    )
-    candidates = cv.align(refined)
+    every = max(1, refine_steps // _SHOWN)
+    refined, refining, _ = _descend(refine_loss, x0, refine_steps, learning_rate=pace, every=every)
+    candidates = cv.turn(refined)
 
-    final = map_frames(jax.jit(jax.vmap(objective)), candidates)
-    valid = limits.accept(candidates)
+    final, valid = map_frames(jax.jit(jax.vmap(objective)), candidates), limits.accept(candidates)
     found = np.asarray(cost(final))
     best = int(np.argmin(np.where(valid, found, np.inf) if valid.any() else found))
-    extreme = int(np.argmin(cost(values)))
-    if target is None:
-        better, message = _compared(found[best] < cost(values)[extreme], minimize)
-    else:
-        better, message = True, f"the objective is within {100 * _MET:g} % of its target, {target:g}"
+    extreme = int(extremes[0])
+    if target is not None:
         _check_met(target, float(final[best]), final[valid], values)
-    message += (
-        "; bonds lie between the data's 0.1 % and 99.9 % quantiles and no pair is closer than its 0.1 % quantile"
-        if valid[best]
-        else "; no conformation was found with all bonds and pairs within the data's 0.1 % and 99.9 % quantiles"
-    )
-
-    def frames(positions):
-        return dataclasses.replace(cv.template, positions=positions, segments=(1,) * len(positions))
-
+    better = target is not None or bool(found[best] < cost(values)[extreme])
     moving = cv.decode(z_path[:: max(1, steps // _SHOWN), best % n_starts], coordinates=True)
-    moved = cv.align(np.concatenate([refining[:, best], refined[best, None]]))
+    moved = cv.turn(np.concatenate([refining[:, best], refined[best, None]]))
     return Optimum(
-        structure=frames(candidates)[best],
+        structure=_as_frames(cv, candidates)[best],
         value=float(final[best]),
-        z=cv.transform(candidates)[best],
+        z=cv.encode(candidates)[best],
         valid=bool(valid[best]),
         better=better,
-        message=message,
+        message=_message(better, bool(valid[best]), minimize, target),
         extreme=traj[extreme],
         extreme_value=float(values[extreme]),
         limits=limits,
         path=path,
         z_path=z_path,
-        decoded=frames(decoded),
-        candidates=frames(candidates),
+        decoded=_as_frames(cv, decoded),
+        candidates=_as_frames(cv, candidates),
         candidate_values=final,
         candidate_valid=valid,
-        route=dataclasses.replace(frames(np.concatenate([moving, moved])), segments=(len(moving), len(moved))),
+        route=_as_frames(cv, np.concatenate([moving, moved]), (len(moving), len(moved))),
     )
+
+
+def _as_frames(cv: LatentCV, positions: np.ndarray, segments: tuple[int, ...] | None = None) -> Trajectory:
+    """Conformations as a trajectory, without segments each a piece of its own."""
+    return dataclasses.replace(cv.template, positions=positions, segments=segments or (1,) * len(positions))
 
 
 def _checked(objective: Callable | str, shape: tuple[int, ...]) -> Callable:
@@ -271,11 +234,90 @@ def _check_settings(n_starts, steps, refine_steps, seed, target, prior_weight, b
             raise InputError(f"{name} must be 0 or a positive number; got {value}")
 
 
-def _compared(better, minimize: bool) -> tuple[bool, str]:
+def _values(objective: Callable, positions: np.ndarray) -> np.ndarray:
+    """The objective in each frame of the data; raises `InputError` where one is not finite."""
+    values = map_frames(jax.jit(jax.vmap(objective)), positions)
+    if not (good := np.isfinite(values)).all():
+        bad = int(np.argmin(good))
+        raise InputError(
+            f"the objective must be finite in every frame of the data; in frame {bad} it is {values[bad]}"
+        )
+    return values
+
+
+def _cost(values: np.ndarray, minimize: bool, target: float | None) -> Callable:
+    """What is made small: a function of the objective's value, in standard deviations of the data's values."""
+    spread = float(values.std()) or 1.0
+    sign = 1.0 if minimize else -1.0
+
+    def cost(value):
+        return sign * value / spread if target is None else _PULL * ((value - target) / spread) ** 2
+
+    return cost
+
+
+def _outside(z_data: np.ndarray, weight: float, rng: np.random.Generator) -> Callable:
+    """The penalty on a latent point where the data's z are less dense than 99 % of them are, in nats squared."""
+    density, floor = log_density(z_data, rng)
+
+    def outside(z):  # the cap keeps the penalty flat far out, where there is no slope
+        return weight * jnp.minimum(jax.nn.relu(floor - density(z)), 50.0) ** 2
+
+    return outside
+
+
+def _strained(cv: LatentCV, traj: Trajectory, limits: Limits, prior_weight: float, bond_weight: float) -> Callable:
+    """The penalty on a conformation outside the limits, or one that the model reconstructs worse than the data."""
+    residuals = map_frames(jax.jit(jax.vmap(lambda positions: _residual(cv, positions))), traj.positions)
+    reach = float(np.quantile(residuals, 1 - QUANTILE)) or 1.0
+    violation = _violation(limits, traj.n_beads)
+
+    def strained(positions):
+        astray = prior_weight * jax.nn.relu(_residual(cv, positions) / reach - 1) ** 2
+        return bond_weight * violation(positions) + astray
+
+    return strained
+
+
+def _latent_loss(cv: LatentCV, objective: Callable, cost: Callable, outside: Callable) -> Callable:
+    """What a latent point descends, and the objective of its conformation."""
+
+    def loss(z, progress):
+        value = objective(cv.decode_one(z))
+        return cost(value) + outside(z), value
+
+    return loss
+
+
+def _refine_loss(
+    cv: LatentCV, objective: Callable, cost: Callable, outside: Callable, strained: Callable
+) -> Callable:
+    """What the coordinates of a conformation descend, ever steeper at the limits, and its objective."""
+
+    def loss(positions, progress):
+        value = objective(positions)
+        weight = 10.0 ** (1.0 + 2.5 * progress)
+        return cost(value) + outside(cv(positions)) + weight * strained(positions), value
+
+    return loss
+
+
+def _message(better: bool, valid: bool, minimize: bool, target: float | None) -> str:
     word = "smaller" if minimize else "larger"
-    if better:
-        return True, f"the objective is {word} than in every frame of the data"
-    return False, f"no conformation was found whose objective is {word} than in every frame of the data"
+    if target is not None:
+        found = f"the objective is within {100 * _MET:g} % of its target, {target:g}"
+    elif better:
+        found = f"the objective is {word} than in every frame of the data"
+    else:
+        found = f"no conformation was found whose objective is {word} than in every frame of the data"
+    if valid:
+        return (
+            f"{found}; bonds lie between the data's 0.1 % and 99.9 % quantiles and no pair is closer than its "
+            f"0.1 % quantile"
+        )
+    return (
+        f"{found}; no conformation was found with all bonds and pairs within the data's 0.1 % and 99.9 % quantiles"
+    )
 
 
 def _check_met(target: float, value: float, valid: np.ndarray, data: np.ndarray) -> None:

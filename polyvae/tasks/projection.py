@@ -9,7 +9,7 @@ import numpy as np
 from polyvae.batches import map_frames
 from polyvae.cv.latent import LatentCV
 from polyvae.io.colvar import colvar_writer
-from polyvae.trajectory.stream import chunks_of
+from polyvae.trajectory.stream import Stream
 
 
 def project(
@@ -38,16 +38,15 @@ def project(
         InputError: data that do not fit the model, a frame whose latent coordinates are not finite.
     """
     measures = {name: jax.jit(jax.vmap(function)) for name, function in (columns or {}).items()}
-    chunks = chunks_of(data, array_unit=cv.length_unit, dims=cv.n_dims)
+    chunks = map(cv.as_trajectory, data if isinstance(data, Stream) else [data])
     first = next(chunks)
     names = [*(["molecule"] if first.origin is not None else []), *measures]
     n_done = 0
     with colvar_writer(path, cv.latent_dim, names) as write:
         chunk = first
         while chunk is not None:
-            positions = cv.frames(chunk)
-            z = cv.transform(positions, first_frame=n_done)
-            values = {name: map_frames(measure, positions) for name, measure in measures.items()}
+            z = cv.encode(chunk.positions, first_frame=n_done)
+            values = {name: map_frames(measure, chunk.positions) for name, measure in measures.items()}
             time = chunk.time
             if chunk.origin is not None:
                 values["molecule"] = chunk.origin[:, 1]

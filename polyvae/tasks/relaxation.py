@@ -11,7 +11,7 @@ import optax
 from polyvae.errors import InputError
 from polyvae.geometry.linalg import safe_sqrt
 from polyvae.geometry.superposition import rmsd
-from polyvae.measures.limits import as_the_data, known_limits, over_frames, separations
+from polyvae.measures.limits import Limits, as_the_data, data_or_model, known_limits, over_frames, separations
 from polyvae.trajectory.record import Trajectory
 from polyvae.trajectory.stream import as_trajectory
 
@@ -50,7 +50,10 @@ def chain_energy(data) -> Callable:
     Returns:
         A pure JAX function of one frame (n_beads, n_dims), in the unit of the data.
     """
-    limits = known_limits(data)
+    return _energy_of(known_limits(data_or_model(data)))
+
+
+def _energy_of(limits: Limits) -> Callable:
     bond = limits.shape.get("bond", {"mean": 1.0, "std": 0.1})
     mean, std = bond["mean"], max(bond["std"], 1e-3 * bond["mean"])
 
@@ -90,8 +93,11 @@ def relax(traj: Trajectory, data=None, *, energy: Callable | None = None, steps:
     """
     if (data is None) == (energy is None):
         raise InputError("relax needs either data, to read a potential off, or energy=, a function of one frame")
-    traj = as_trajectory(traj) if data is None else as_the_data(traj, data)
-    energy = chain_energy(data) if energy is None else energy
+    if data is None:
+        traj = as_trajectory(traj)
+    else:
+        data = data_or_model(data)
+        traj, energy = as_the_data(traj, data), _energy_of(known_limits(data))
     shape = jax.eval_shape(energy, jax.ShapeDtypeStruct(traj.positions.shape[1:], jnp.float32))
     if getattr(shape, "shape", None) != ():
         raise InputError(f"the energy must give one number for one frame; it gives {shape}")

@@ -20,7 +20,7 @@ from polyvae.measures import kinetics
 from polyvae.measures.ensembles import ensemble_distances, frame_weights
 from polyvae.tasks.scorecard import Alignment, Distances, Frames, FrameScores, Generated, Kinetics, Scores
 from polyvae.trajectory.record import Trajectory
-from polyvae.trajectory.stream import Stream, chunks_of, concatenate, joined_segments
+from polyvae.trajectory.stream import Stream, concatenate, joined_segments
 from polyvae.vae.splits import validation_blocks
 
 MAX_SAMPLED = 20_000  # frames of a `Stream` that distances between ensembles are taken on
@@ -116,11 +116,11 @@ def _read(cv: LatentCV, data, seed: int) -> _Run:
     sums = {"all": _Sums(), "train": _Sums(), "validation": _Sums()}
     held_out = validation_blocks(cv.record.data.n_frames, cv.record.settings.validation)
     n_frames, digest, sample, chunks = 0, hashlib.sha256(), _EvenSample(), []
-    for chunk in chunks_of(data, array_unit=cv.length_unit, dims=cv.n_dims):
-        positions, weights = cv.frames(chunk), frame_weights(chunk, n_frames)
-        traj = dataclasses.replace(chunk, positions=positions, length_unit=cv.length_unit, box=None, origin=None)
+    for chunk in map(cv.as_trajectory, data if streamed else [data]):
+        weights = frame_weights(chunk, n_frames)
+        traj = dataclasses.replace(chunk, box=None, origin=None)
         starts = kinetics.lagged(chunk.segments, decoded_lag)
-        values = values_of(positions, starts, n_frames)
+        values = values_of(chunk.positions, starts, n_frames)
         sums["all"].add(values, weights, np.isin(np.arange(len(chunk)), starts))
         here = held_out[n_frames : n_frames + len(chunk)]
         if len(here) == len(chunk):
@@ -128,7 +128,7 @@ def _read(cv: LatentCV, data, seed: int) -> _Run:
             paired = np.isin(np.arange(len(chunk)), inside)
             for name, mask in (("train", ~here), ("validation", here)):
                 sums[name].add({key: v[mask] for key, v in values.items()}, weights[mask], paired[mask])
-        digest.update(positions.tobytes())
+        digest.update(chunk.positions.tobytes())
         elbo = values["log_prob"] - values["kl"].sum(axis=1)
         z = values["mean"].astype(np.float32)
         chunks.append(_Series(z, elbo, weights, chunk.time, chunk.segments, chunk.continues))
