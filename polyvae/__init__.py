@@ -25,8 +25,9 @@ from polyvae.tasks.relaxation import Relaxed, chain_energy, relax
 from polyvae.tasks.sampling import sample
 from polyvae.tasks.scoring import score
 from polyvae.tasks.sweeps import Sweep, sweep
+from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory
-from polyvae.trajectory.stream import Stream, as_trajectory
+from polyvae.trajectory.stream import Stream
 from polyvae.vae.check import check_vae
 from polyvae.vae.fitting import fit_vae
 from polyvae.vae.likelihood import Bernoulli, Categorical, Gaussian

@@ -14,9 +14,9 @@ from MDAnalysis.analysis.results import ResultsGroup
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.trajectory.assembly import Assembler
-from polyvae.trajectory.molecules import box_vectors
+from polyvae.trajectory.box import box_vectors
+from polyvae.trajectory.convert import atoms_of
 from polyvae.trajectory.record import unit_factor
-from polyvae.trajectory.stream import atoms_of
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,9 @@ from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.features.featurizers import FEATURIZERS, PairDistances, PrincipalAxes, Reference
 from polyvae.measures.limits import limits_of
+from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory
-from polyvae.trajectory.stream import Stream, as_trajectory, concatenate
+from polyvae.trajectory.stream import Stream, concatenate
 from polyvae.vae.checkpoint import digest
 from polyvae.vae.fitting import prepare
 from polyvae.vae.likelihood import Gaussian

@@ -16,8 +16,9 @@ from polyvae.cv.diffusion import LOG_NOISE, Generator, Network, draw_frames, int
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.measures.ensembles import frame_weights, pair_distances
+from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory, bonded_triples, chain_bonds
-from polyvae.trajectory.stream import Stream, as_trajectory, concatenate
+from polyvae.trajectory.stream import Stream, concatenate
 from polyvae.vae.checkpoint import Checkpoint, digest
 from polyvae.vae.settings import GeneratorRecord, GeneratorSettings, versions
 from polyvae.vae.splits import validation_blocks

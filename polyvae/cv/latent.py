@@ -16,8 +16,9 @@ from polyvae.batches import map_frames
 from polyvae.cv.diffusion import Generator
 from polyvae.errors import InputError
 from polyvae.features.featurizers import FEATURIZERS, PairDistances, PrincipalAxes, Reference
+from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Selection, Trajectory
-from polyvae.trajectory.stream import Stream, as_trajectory
+from polyvae.trajectory.stream import Stream
 from polyvae.vae import modelfile
 from polyvae.vae.model import FittedVAE
 from polyvae.vae.scaled import ScaledVAE

@@ -13,8 +13,8 @@ import numpy as np
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.features.featurizers import PairDistances, PrincipalAxes
+from polyvae.trajectory.convert import chunks_of
 from polyvae.trajectory.record import chain_bonds
-from polyvae.trajectory.stream import chunks_of
 
 log = logging.getLogger(__name__)
 

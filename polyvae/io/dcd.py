@@ -12,7 +12,7 @@ import numpy as np
 
 from polyvae.errors import InputError
 from polyvae.io.frames import BLOCK_BYTES, DamagedError, Frames, warn_of_damage
-from polyvae.trajectory.molecules import box_vectors
+from polyvae.trajectory.box import box_vectors
 
 AKMA_PS = 0.04888821  # the time unit of CHARMM's DCD header
 

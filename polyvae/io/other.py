@@ -10,8 +10,8 @@ import numpy as np
 
 from polyvae.errors import InputError
 from polyvae.io.frames import Frames, short
-from polyvae.trajectory.molecules import box_vectors
-from polyvae.trajectory.stream import STEPS_ALONE, has_steps_alone, time_of
+from polyvae.trajectory.box import box_vectors
+from polyvae.trajectory.convert import STEPS_ALONE, has_steps_alone, time_of
 
 log = logging.getLogger(__name__)
 

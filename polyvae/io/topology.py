@@ -10,8 +10,8 @@ import numpy as np
 from polyvae.errors import InputError
 from polyvae.io.frames import TrajectoryFile, existing, short
 from polyvae.io.other import check_pdb
+from polyvae.trajectory.convert import atoms_of
 from polyvae.trajectory.molecules import Atoms
-from polyvae.trajectory.stream import atoms_of
 
 # Words of the selection language that look at where atoms are.
 _OF_PLACE = ("around", "sphlayer", "sphzone", "isolayer", "cylayer", "cyzone", "point")

@@ -19,9 +19,9 @@ from polyvae.io.dcd import AKMA_PS, DcdFile
 from polyvae.io.frames import DamagedError
 from polyvae.io.other import scale_note
 from polyvae.io.xtc import XtcFile
-from polyvae.trajectory.molecules import lengths_and_angles
+from polyvae.trajectory.box import lengths_and_angles
+from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory, chain_bonds
-from polyvae.trajectory.stream import as_trajectory
 
 log = logging.getLogger(__name__)
 

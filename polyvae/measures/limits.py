@@ -11,8 +11,8 @@ import numpy as np
 from polyvae import geometry
 from polyvae.errors import InputError
 from polyvae.measures.ensembles import frame_weights
+from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory, chain_bonds
-from polyvae.trajectory.stream import as_trajectory
 
 QUANTILE = 0.001
 _FAR = 4  # bonds apart, from which on all pairs have one closest approach

@@ -12,8 +12,8 @@ from polyvae.cv.fitting import checked_width, fit, latent_cv, prepared_data
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.tasks.scoring import score
+from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory
-from polyvae.trajectory.stream import as_trajectory
 from polyvae.vae.fitting import Prepared, train_together
 from polyvae.vae.network import check_latent_dim
 from polyvae.vae.settings import Settings

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import numpy as np
 
 from polyvae.errors import FrameError, InputError
-from polyvae.trajectory.molecules import Atoms, Tree, make_whole, spanning_tree, usable_box
+from polyvae.trajectory.box import usable_box
+from polyvae.trajectory.molecules import Atoms, Tree, make_whole, spanning_tree
 from polyvae.trajectory.record import LARGEST, Selection, Trajectory, all_usable, chain_bonds
 from polyvae.trajectory.survey import Survey
 

@@ -1,23 +1,12 @@
-"""Trajectories that are in memory already, and trajectories that come in chunks.
-
-Universes, atom groups and mdtraj trajectories are known by their attributes, so that neither library is
-imported for data that are not theirs.
-"""
+"""Trajectories that come in chunks, and pieces of a trajectory put together."""
 
 import dataclasses
-import logging
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from polyvae.errors import InputError
-from polyvae.trajectory.assembly import Assembler
-from polyvae.trajectory.molecules import Atoms, box_vectors
-from polyvae.trajectory.record import Selection, Trajectory
-
-log = logging.getLogger(__name__)
-
-STEPS_ALONE = "a LAMMPS dump holds the numbers of steps and no times, so times are left out"
+from polyvae.trajectory.record import Trajectory
 
 
 class Stream:
@@ -39,81 +28,6 @@ class Stream:
 
     def __repr__(self):
         return f"<Stream: {self.n_frames} frames{self._about}>"
-
-
-def chunks_of(data, **options) -> Iterator[Trajectory]:
-    """The chunks of a `Stream`, or all of anything else that `as_trajectory` takes as the only one."""
-    return iter(data) if isinstance(data, Stream) else iter([as_trajectory(data, **options)])
-
-
-def as_trajectory(
-    data,
-    *,
-    length_unit: str | None = None,
-    array_unit: str = "sigma",
-    unwrap: bool | str = "auto",
-    per_molecule: bool = False,
-    dims: int | None = None,
-) -> Trajectory:
-    """A `Trajectory` of what other libraries hold in memory.
-
-    Args:
-        data: a `Trajectory` (given back), an `MDAnalysis.Universe` or `AtomGroup` (all frames of its
-            trajectory; the end of each of several files ends a segment), an `mdtraj.Trajectory`, a `Stream`
-            (its chunks together), or an array (n_frames, n_beads, 2 or 3).
-        length_unit: unit of the numbers; by default Å for MDAnalysis, nm for mdtraj, `array_unit` for
-            arrays. Say "sigma" for a universe or mdtraj trajectory in reduced units.
-        unwrap, per_molecule, dims: as for `read`; for data of MDAnalysis and mdtraj.
-
-    Masses are those that the topology states, as for `read`; what MDAnalysis guesses from names and mdtraj
-    from elements is not taken, for a coarse bead named "B" is no boron.
-
-    Raises:
-        InputError: an atom group that may hold other atoms in each frame; shapes that do not fit; another
-            unit for a `Trajectory` or a `Stream`, which know theirs.
-    """
-    if isinstance(data, Stream):
-        data = concatenate(list(data))
-    if isinstance(data, Trajectory):
-        if length_unit not in (None, data.length_unit):
-            raise InputError(
-                f"the trajectory is in {data.length_unit}, not {length_unit}; convert it with to_unit, or state "
-                f"the unit where it is made: pv.read(..., length_unit={length_unit!r})"
-            )
-        return data
-    if hasattr(data, "atoms") and hasattr(data, "universe"):
-        atoms = atoms_of(data.atoms if data.universe is data else data)
-        unit, where = "angstrom", "the atom group"
-        # Atoms outside the molecules that are wanted stay behind, frame by frame.
-        needed = atoms.needed()
-        positions, time, box = _frames_of_universe(data, needed)
-        segments = _segments_of(data.universe.trajectory)
-        atoms = atoms.among(needed)
-    elif hasattr(data, "xyz") and hasattr(data, "unitcell_vectors"):
-        positions, box, time = data.xyz, data.unitcell_vectors, data.time
-        atoms, unit, where = _atoms_of_mdtraj(data.topology), "nm", "the mdtraj trajectory"
-        segments = (len(positions),)
-    else:
-        if isinstance(data, (str, bytes)) or hasattr(data, "__fspath__"):
-            raise InputError(f"{str(data)!r} is the name of a file; read it first, with pv.read")
-        try:
-            array = np.asarray(data)
-        except ValueError:
-            raise InputError(
-                "positions must be one array (n_frames, n_beads, 2 or 3); got rows of unequal lengths. Take "
-                "the same beads in every frame"
-            ) from None
-        return Trajectory(array, length_unit=length_unit or array_unit)
-    if time is not None:
-        falls = ~(np.diff(time) > 0)
-        falls[np.cumsum(segments)[:-1] - 1] = False
-        if falls.any():
-            k = int(np.argmax(falls))
-            log.info("%s: times are left out, for that of frame %d is not after the one before", where, k + 1)
-            time = None
-    return Assembler(
-        atoms, length_unit or unit, unwrap=unwrap, per_molecule=per_molecule, dims=dims, where=where, note=log.info
-    ).record(positions, time, box, segments)
 
 
 def weighted(data: Trajectory | Stream, weights: np.ndarray) -> Trajectory | Stream:
@@ -191,100 +105,3 @@ def joined_segments(
     moved = not keep_order and any(continues > 1 for _, continues in pieces[1:])
     order = np.concatenate([row for part in parts for row in part]) if moved else slice(None)
     return tuple(sum(map(len, part)) for part in parts), order
-
-
-def atoms_of(group) -> Atoms:
-    """What an MDAnalysis atom group knows of its atoms."""
-    if type(group).__name__ == "UpdatingAtomGroup":
-        raise InputError(
-            "an updating atom group may hold other atoms in every frame, and a CV needs the same ones; "
-            "select without updating=True"
-        )
-    if (level := getattr(getattr(group, "level", None), "name", "atom")) != "atom":
-        raise InputError(f"beads are atoms of an AtomGroup; got a group of {level}s. Give its atoms (group.atoms)")
-    indices = np.asarray(group.indices)
-    if not len(indices):
-        raise InputError("the atom group holds no atoms, and a CV needs at least one; check the selection")
-    repeated = len(np.unique(indices)) < len(indices)
-    if repeated:
-        raise InputError("the atom group holds an atom twice; take group.unique")
-    universe = group.universe
-    bonds = getattr(universe, "bonds", None)
-    bonds = None if bonds is None or len(bonds) == 0 else np.asarray(bonds.indices)
-    names = tuple(group.names) if hasattr(group, "names") else None
-    # Guessed from names or elements, masses would make a coarse bead "B" boron.
-    stated = hasattr(group, "masses") and not universe._topology.masses.is_guessed
-    masses = np.asarray(group.masses) if stated else None
-    n_total = len(universe.atoms)
-    return Atoms(
-        indices,
-        n_total,
-        bonds,
-        names=names,
-        masses=masses if stated and (masses > 0).all() else None,
-        residues=np.asarray(group.resindices),
-        kinds=tuple(map(str, group.types)) if names is None and hasattr(group, "types") else None,
-        residue_sizes=_residue_sizes(universe.atoms.resindices, group.resindices) if names else None,
-        selection=None if np.array_equal(indices, np.arange(n_total)) else Selection(indices, n_total),
-    )
-
-
-def _atoms_of_mdtraj(topology) -> Atoms | None:
-    if topology is None:
-        return None
-    atoms = list(topology.atoms)
-    bonds = np.array([[bond[0].index, bond[1].index] for bond in topology.bonds], int).reshape(-1, 2)
-    residues = np.array([atom.residue.index for atom in atoms])
-    return Atoms(
-        np.arange(len(atoms)),
-        len(atoms),
-        bonds if len(bonds) else None,
-        names=tuple(atom.name for atom in atoms),
-        residues=residues,
-        residue_sizes=_residue_sizes(residues, residues),
-    )
-
-
-def _residue_sizes(of_all: np.ndarray, of_chosen: np.ndarray) -> np.ndarray | None:
-    """Atoms in the residue of each chosen atom; a single residue tells nothing, for all may be put in one."""
-    sizes = np.bincount(of_all)
-    return sizes[of_chosen] if len(sizes) > 1 else None
-
-
-def _segments_of(trajectory) -> tuple[int, ...]:
-    """Frames of each file of an MDAnalysis trajectory; one piece where it was told to leave out what overlaps."""
-    lengths = [int(reader.n_frames) for reader in getattr(trajectory, "readers", [])]
-    return tuple(lengths) if sum(lengths) == len(trajectory) else (len(trajectory),)
-
-
-def time_of(ts, reader) -> float:
-    """The time of an MDAnalysis frame; NaN where the reader makes it up.
-
-    Where a file holds no time step, readers count frames by 1 ps, and that of LAMMPS dumps MD steps.
-    """
-    if has_steps_alone(reader):
-        return ts.time if "dt" in ts.data else np.nan
-    return ts.time if "time" in ts.data or "dt" in ts.data else np.nan
-
-
-def has_steps_alone(reader) -> bool:
-    """Whether an MDAnalysis reader's files tell steps and not times."""
-    return any(one.format == "LAMMPSDUMP" for one in getattr(reader, "readers", [reader]))
-
-
-def _frames_of_universe(group, indices: np.ndarray):
-    """Positions (n, n_indices, 3), times and boxes of all frames; the universe's own frame stays current."""
-    trajectory = group.universe.trajectory
-    n, current = len(trajectory), trajectory.ts.frame
-    positions = np.empty((n, len(indices), 3), np.float32)
-    dimensions, time = np.zeros((n, 6)), np.empty(n)
-    for k, ts in enumerate(trajectory):
-        positions[k] = ts.positions[indices]
-        time[k] = time_of(ts, trajectory)
-        if ts.dimensions is not None:
-            dimensions[k] = ts.dimensions
-    trajectory[current]
-    if has_steps_alone(trajectory) and np.isnan(time).any():
-        log.info("the atom group: %s; give them: MDAnalysis.Universe(..., dt=the ps of one step)", STEPS_ALONE)
-    box = box_vectors(dimensions[:, :3], dimensions[:, 3:]) if dimensions[:, :3].any() else None
-    return positions, None if np.isnan(time).any() else time, box

@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as hnp
 
 import polyvae as pv
 from polyvae.io.writing import WRITERS
-from polyvae.trajectory.molecules import box_vectors
+from polyvae.trajectory.box import box_vectors
 from polyvae.trajectory.record import chain_bonds
 
 # Absolute error in nm of the numbers written.

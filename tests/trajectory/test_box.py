@@ -12,14 +12,8 @@ from models import untrained
 
 import polyvae as pv
 from polyvae.trajectory.assembly import Assembler
-from polyvae.trajectory.molecules import (
-    Atoms,
-    box_vectors,
-    lengths_and_angles,
-    make_whole,
-    spanning_tree,
-    usable_box,
-)
+from polyvae.trajectory.box import box_vectors, lengths_and_angles, usable_box
+from polyvae.trajectory.molecules import Atoms, make_whole, spanning_tree
 
 ANGLES = {"orthorhombic": [90, 90, 90], "triclinic": [70, 100, 60], "truncated octahedron": [70.53, 109.47, 70.53]}
 TREES = {
