@@ -79,7 +79,7 @@ def test_score_and_fit_take_them(cv, universe, monkeypatch):
     group = universe.select_atoms("name B")
     assert pv.score(cv, group)["frames"]["all"]["n_frames"] == N_FRAMES
     seen = []
-    monkeypatch.setattr("polyvae.vae.fitting.validation_blocks", lambda n, _: seen.append(n) or np.zeros(n, bool))
+    monkeypatch.setattr("polyvae.cv.fitting.validation_blocks", lambda n, _: seen.append(n) or np.zeros(n, bool))
     with pytest.raises(pv.InputError, match="at least one batch"):
         pv.fit(group, batch_size=1000)
     assert seen == [N_FRAMES]

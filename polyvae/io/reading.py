@@ -1,5 +1,6 @@
 """Reading trajectories: whole, or in chunks of bounded size."""
 
+import dataclasses
 import glob
 import logging
 import os
@@ -20,6 +21,7 @@ from polyvae.io.times import Times
 from polyvae.io.topology import own_topology, read_topology, stated_atoms
 from polyvae.io.xtc import XtcFile
 from polyvae.trajectory.assembly import Assembler, has_box
+from polyvae.trajectory.molecules import Atoms
 from polyvae.trajectory.record import LENGTH_UNITS, Trajectory
 from polyvae.trajectory.stream import Stream, concatenate
 
@@ -30,6 +32,35 @@ CHUNK_BYTES = 1 << 26  # of decoded coordinates held at once while frames are pi
 
 _READERS = {".npz": NpzFile, ".xtc": XtcFile, ".dcd": DcdFile, ".gro": GroFile}
 _WHY = {"sigma": "reduced units", "nm": "the format's convention", "angstrom": "the format's convention"}
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadOptions:
+    """How a run is read: the options of `read`, which says what they mean, checked where the record is made.
+
+    Raises:
+        InputError: an unknown unit, or frames that cannot be counted.
+    """
+
+    topology: str | os.PathLike | None = None
+    select: str | None = None
+    length_unit: str | None = None
+    start: int = 0
+    stop: int | None = None
+    step: int = 1
+    unwrap: bool | str = "auto"
+    per_molecule: bool = False
+    dims: int | None = None
+    keep_good: bool = False
+    ignore_times: bool = False
+
+    def __post_init__(self):
+        if self.length_unit is not None and self.length_unit not in LENGTH_UNITS:
+            raise InputError(f"length_unit must be one of {', '.join(LENGTH_UNITS)}; got {self.length_unit!r}")
+        if self.step < 1 or self.start < 0:
+            raise InputError(
+                f"start must be at least 0 and step at least 1; got start {self.start}, step {self.step}"
+            )
 
 
 def read(
@@ -84,8 +115,7 @@ def read(
             the file, and the frame where one is at fault, and says what to do. A bond of about half the box
             or more is refused, for its molecule cannot be made whole; a chain as a whole may be longer.
     """
-    run = _Run(
-        paths,
+    options = ReadOptions(
         topology,
         select,
         length_unit,
@@ -98,6 +128,7 @@ def read(
         keep_good,
         ignore_times,
     )
+    run = _Run(paths, options)
     pieces = []
     for k in range(len(run.paths)):
         blocks = list(run.blocks(k, whole=True))
@@ -125,22 +156,10 @@ def stream(paths: Paths, *, chunk_bytes: int = CHUNK_BYTES, **options) -> Stream
     Raises:
         As `read`; for a fault within the frames, once the chunk with that frame is reached.
     """
-    given = {
-        "topology": None,
-        "select": None,
-        "length_unit": None,
-        "start": 0,
-        "stop": None,
-        "step": 1,
-        "unwrap": "auto",
-        "per_molecule": False,
-        "dims": None,
-        "keep_good": False,
-        "ignore_times": False,
-    }
-    if unknown := set(options) - set(given):
+    known = [field.name for field in dataclasses.fields(ReadOptions)]
+    if unknown := set(options) - set(known):
         raise TypeError(f"stream() takes the options of read(), which {', '.join(sorted(unknown))} is not")
-    run = _Run(paths, **(given | options))
+    run = _Run(paths, ReadOptions(**options))
 
     def chunks() -> Iterator[Trajectory]:
         n_before = 0
@@ -158,100 +177,84 @@ def stream(paths: Paths, *, chunk_bytes: int = CHUNK_BYTES, **options) -> Stream
 class _Run:
     """The files of one trajectory and all that applies to them."""
 
-    def __init__(
-        self,
-        paths,
-        topology,
-        select,
-        length_unit,
-        start,
-        stop,
-        step,
-        unwrap,
-        per_molecule,
-        dims,
-        keep_good,
-        ignore_times,
-    ):
+    def __init__(self, paths, options: ReadOptions):
+        self._options = options
         self.paths = [existing(path) for path in _expanded(paths)]
         places = [path.resolve() for path in self.paths]
         if twice := [str(path) for k, path in enumerate(self.paths) if places[k] in places[:k]]:
             log.warning("%s: named more than once, and its frames count as often", twice[0])
-        if length_unit is not None and length_unit not in LENGTH_UNITS:
-            raise InputError(f"length_unit must be one of {', '.join(LENGTH_UNITS)}; got {length_unit!r}")
-        if step < 1 or start < 0:
-            raise InputError(f"start must be at least 0 and step at least 1; got start {start}, step {step}")
-        self._keep_good = keep_good
-        fallback = self.paths[0].suffix.lower() not in (".npz", ".xtc", ".dcd")
+        first, self._unit = self.paths[0], None
         atoms = first_file = None
-        if topology is not None:
-            atoms = read_topology(topology, select)
-        elif fallback:
-            first_file = _opened(
-                self.paths[0], keep_good, None, length_unit
-            )  # what is no trajectory is told as that
-            atoms = own_topology(self.paths[0], select)
-        if select is not None and atoms is None:
-            raise InputError(f"the selection {select!r} needs a topology; give one (--top, topology=)")
+        if options.topology is not None:
+            atoms = read_topology(options.topology, options.select)
+        elif first.suffix.lower() not in (".npz", ".xtc", ".dcd"):
+            first_file = self._opened(first, None)  # what is no trajectory is told as that
+            atoms = own_topology(first, options.select)
+        if options.select is not None and atoms is None:
+            raise InputError(f"the selection {options.select!r} needs a topology; give one (--top, topology=)")
 
         self._files: list[TrajectoryFile] = []
         self._times: list[Times] = []
         self._frames: list[range] = []
         self._assemblers: list[Assembler] = []
-        first_unit = None
         for path in self.paths:
-            n_atoms = None if atoms is None else atoms.n_total
-            file = first_file or _opened(path, keep_good, n_atoms, length_unit)
+            file = first_file or self._opened(path, None if atoms is None else atoms.n_total)
             first_file = None
-            if atoms is not None and file.n_atoms != atoms.n_total:
-                raise InputError(
-                    f"{path} holds {file.n_atoms} atoms a frame, the topology {topology or self.paths[0]} "
-                    f"{atoms.n_total}; give the topology of this run"
-                )
-            if file.n_atoms != (n_atoms := self._files[0].n_atoms if self._files else file.n_atoms):
-                raise InputError(
-                    f"{path} holds {file.n_atoms} beads a frame, {self.paths[0]} {n_atoms}; "
-                    f"the pieces of one trajectory need the same beads"
-                )
-            frames = range(file.n_frames)[start:stop:step]
-            if not len(frames):
-                raise InputError(
-                    f"{path} holds {file.n_frames} frames; start {start}, stop {stop}, step {step} leave none"
-                )
-            unit = length_unit or file.stated_unit or file.usual_unit
-            if length_unit is None and file.stated_unit is None:
-                log.info(
-                    "%s: lengths taken to be in %s (%s); say otherwise with the unit option",
-                    path,
-                    unit,
-                    _WHY[unit],
-                )
-            first_unit = first_unit or unit
-            if unit != first_unit and "sigma" in (unit, first_unit):
-                raise InputError(
-                    f"{path} is in {unit}, {self.paths[0]} in {first_unit}, and a reduced unit relates "
-                    f"to no other; convert one, or state the one unit of the numbers in all (--unit, length_unit=)"
-                )
-            self._files.append(file)
-            self._frames.append(frames)
-            assembler = Assembler(
-                stated_atoms(file, path) if atoms is None else atoms,
-                unit,
-                unwrap=unwrap,
-                per_molecule=per_molecule,
-                dims=dims,
-                always_3d=file.always_3d,
-                where=str(path),
-                note=lambda text, path=path: log.info("%s: %s", path, text),
-            )
-            self._assemblers.append(assembler)
-            self._times.append(Times(path, ignore_times))
+            self._add(path, file, atoms)
         self.n_molecules = self._assemblers[0].n_molecules
         self.n_frames = sum(map(len, self._frames)) * self.n_molecules
         check_all_weighted(self.paths, self._files)
         self._left_out: set[str] | None = None if len(self.paths) > 1 else set()
-        self._unit = first_unit
         self._n_dims: int | None = None
+
+    def _opened(self, path: Path, n_atoms: int | None) -> TrajectoryFile:
+        return _opened(path, self._options.keep_good, n_atoms, self._options.length_unit)
+
+    def _add(self, path: Path, file: TrajectoryFile, atoms: Atoms | None) -> None:
+        """Take one more file into the run; refuse one that does not belong to it."""
+        options, first = self._options, self.paths[0]
+        if atoms is not None and file.n_atoms != atoms.n_total:
+            raise InputError(
+                f"{path} holds {file.n_atoms} atoms a frame, the topology {options.topology or first} "
+                f"{atoms.n_total}; give the topology of this run"
+            )
+        if self._files and file.n_atoms != (n_atoms := self._files[0].n_atoms):
+            raise InputError(
+                f"{path} holds {file.n_atoms} beads a frame, {first} {n_atoms}; "
+                f"the pieces of one trajectory need the same beads"
+            )
+        frames = range(file.n_frames)[options.start : options.stop : options.step]
+        if not len(frames):
+            raise InputError(
+                f"{path} holds {file.n_frames} frames; start {options.start}, stop {options.stop}, "
+                f"step {options.step} leave none"
+            )
+        unit = options.length_unit or file.stated_unit or file.usual_unit
+        if options.length_unit is None and file.stated_unit is None:
+            log.info(
+                "%s: lengths taken to be in %s (%s); say otherwise with the unit option", path, unit, _WHY[unit]
+            )
+        self._unit = self._unit or unit
+        if unit != self._unit and "sigma" in (unit, self._unit):
+            raise InputError(
+                f"{path} is in {unit}, {first} in {self._unit}, and a reduced unit relates "
+                f"to no other; convert one, or state the one unit of the numbers in all (--unit, length_unit=)"
+            )
+        self._files.append(file)
+        self._frames.append(frames)
+        self._times.append(Times(path, options.ignore_times))
+        self._assemblers.append(
+            Assembler(
+                stated_atoms(file, path) if atoms is None else atoms,
+                unit,
+                unwrap=options.unwrap,
+                per_molecule=options.per_molecule,
+                dims=options.dims,
+                always_3d=file.always_3d,
+                where=str(path),
+                note=lambda text: log.info("%s: %s", path, text),
+            )
+        )
 
     def blocks(
         self, k: int, *, whole: bool = False, chunk_bytes: int = CHUNK_BYTES
@@ -320,7 +323,7 @@ class _Run:
                 first, step = self._frames[k].start, part.step
                 if fault.frame <= first:
                     raise
-                if not self._keep_good:
+                if not self._options.keep_good:
                     raise InputError(
                         f"{fault}, or take the frames before it (--keep-good, keep_good=True)"
                     ) from None
@@ -338,7 +341,7 @@ class _Run:
             try:
                 block = file.read(part[0], part[-1] + 1)
             except DamagedError as damage:
-                if not self._keep_good or damage.n_good <= first:
+                if not self._options.keep_good or damage.n_good <= first:
                     raise InputError(str(damage)) from None
                 warn_of_damage(self.paths[k], damage.n_good)
                 self._frames[k] = range(first, damage.n_good, step)  # the damage is met, and told, once

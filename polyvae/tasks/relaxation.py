@@ -12,8 +12,8 @@ from polyvae.errors import InputError
 from polyvae.geometry.linalg import safe_sqrt
 from polyvae.geometry.superposition import rmsd
 from polyvae.measures.limits import Limits, as_the_data, data_or_model, known_limits, over_frames, separations
-from polyvae.trajectory.record import Trajectory
 from polyvae.trajectory.convert import as_trajectory
+from polyvae.trajectory.record import Trajectory
 
 _MARGIN = 0.02  # of the closest approach: so that what a soft wall leaves over is still outside it
 _CONVERGED = 1e-4  # of the first gradient
