@@ -1,13 +1,25 @@
 """Shared by all tests: small data, a small model, and strict JAX."""
 
 import functools
+import gc
 import os
+import resource
+import shutil
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# Most of the time goes into compiling. What one process has compiled, all others and the next run read from disk.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+# Most of the time goes into compiling small programs that run once. XLA's optimisations cost three times what
+# they save here; `XLA_FLAGS= pytest` has the programs that users have, and `.ci/run` does so for the long tests.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
+# What one process has compiled, the other worker and the commands that tests start read from disk.
+OWN_CACHE = None
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    OWN_CACHE = os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="polyvae-tests-")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
+# For the workers, which start later: memory that compiling has used goes back.
+os.environ.setdefault("MALLOC_ARENA_MAX", "2")
+os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", "1000000")
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
@@ -15,11 +27,42 @@ import pytest  # noqa: E402
 
 import polyvae as pv  # noqa: E402
 
+PEAKS = {}  # of the workers, GB: their own and that of the commands they started
 DATA = ROOT / "data"
 SEED_DATA = ROOT.parent / "shared" / "seed"
 
 # (n,) - (n, 1) must fail in a test, not broadcast. The package itself sets nothing.
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_sessionfinish(session):
+    """Each worker tells the most memory that it, or a command that it started, ever held."""
+    if hasattr(session.config, "workeroutput"):
+        kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        session.config.workeroutput["peak"] = [resource.getrusage(kind).ru_maxrss / 1e6 for kind in kinds]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    PEAKS[node.gateway.id] = getattr(node, "workeroutput", {}).get("peak", [0, 0])
+
+
+def pytest_terminal_summary(terminalreporter):
+    for name, (own, commands) in sorted(PEAKS.items()):
+        terminalreporter.write_line(f"peak memory of {name}: {own:.2f} GB, of its commands {commands:.2f} GB")
+
+
+def pytest_unconfigure():
+    if OWN_CACHE is not None:
+        shutil.rmtree(OWN_CACHE, ignore_errors=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs():
+    """Compiled programs stay in memory as long as JAX keeps them, and few serve in two files."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 def ideal_chains(n_frames: int, n_beads: int, n_dims: int, seed: int = 0) -> np.ndarray:

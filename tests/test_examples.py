@@ -9,6 +9,8 @@ import sys
 import pytest
 from conftest import ROOT
 
+pytestmark = pytest.mark.long
+
 EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*.py") if path.stem != "free_energy")
 
 

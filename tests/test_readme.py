@@ -3,6 +3,7 @@
 import ast
 import re
 
+import pytest
 from conftest import DATA, ROOT
 
 README = (ROOT / "README.md").read_text() if (ROOT / "README.md").exists() else ""
@@ -21,6 +22,7 @@ def test_ci_runs_exactly_the_readmes_test_command():
     assert any("ruff check" in line for line in lines[:-1])
 
 
+@pytest.mark.long
 def test_the_api_example_runs(tmp_path, monkeypatch):
     (code,) = blocks("python")
     code = code.replace('"data/', f'"{DATA}/').replace("seed=0)", "seed=0, epochs=3)")

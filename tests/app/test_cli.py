@@ -178,6 +178,7 @@ def test_generate_and_optimize_refuse_what_does_not_go(folder, tmp_path, capfd):
     assert [path.name for path in tmp_path.iterdir()] == ["old.safetensors"]
 
 
+@pytest.mark.long
 def test_score_and_info(folder, tmp_path, capfd):
     call("score", folder / "model.safetensors", folder / "run.xtc", "--out", tmp_path / "s.json")
     scores = json.loads((tmp_path / "s.json").read_text())
@@ -221,6 +222,7 @@ def test_outputs_are_checked_before_the_work(folder, tmp_path, capfd):
     assert [path.name for path in tmp_path.iterdir()] == ["gen.pdb"]
 
 
+@pytest.mark.long
 def test_run_force_replaces_its_own_files_and_keeps_others(folder, tmp_path, capfd):
     out = tmp_path / "out"
     out.mkdir()
@@ -236,6 +238,7 @@ def test_run_force_replaces_its_own_files_and_keeps_others(folder, tmp_path, cap
     assert "epoch" not in capfd.readouterr().err  # no progress bar in a pipe
 
 
+@pytest.mark.long
 def test_run_maps_each_row_back_to_its_molecule(tmp_path):
     """With many molecules, what `run` writes is what `project` writes: in order of time, with the molecule."""
     x = ideal_chains(200, 15, 3).reshape(200, 3, 5, 3) + 20 * np.arange(3)[:, None, None]

@@ -22,6 +22,8 @@ import polyvae as pv
 from polyvae import geometry
 from polyvae.features import continuity
 
+pytestmark = pytest.mark.long
+
 N_BEADS = 12
 FEATURIZERS = {
     "PrincipalAxes": pv.PrincipalAxes(),

@@ -11,6 +11,8 @@ from conftest import chapter
 
 import polyvae as pv
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def traj():

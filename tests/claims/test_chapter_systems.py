@@ -21,6 +21,8 @@ from scipy.stats import norm
 
 import polyvae as pv
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def states():

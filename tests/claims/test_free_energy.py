@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from engines import require
 
+pytestmark = pytest.mark.long
+
 RG = np.array([1.425, 1.525, 1.625])  # three bins of the histogram
 
 

@@ -30,6 +30,8 @@ import polyvae as pv
 from polyvae.measures.ensembles import ensemble_distances, pair_distances, shape_measures
 from polyvae.trajectory.record import chain_bonds
 
+pytestmark = pytest.mark.long
+
 N = 10_000
 MEASURES = ("bond", "angle", "rg", "end_to_end", "pairs")
 

@@ -11,10 +11,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from scipy import stats
 
 import polyvae as pv
 from polyvae.vae.bound import importance_weighted_bound
+
+pytestmark = pytest.mark.long
 
 
 def test_linear_vae():

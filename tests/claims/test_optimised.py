@@ -21,6 +21,8 @@ from engines import chain_simulation, require
 import polyvae as pv
 from polyvae.export.colvars import load_lammps
 
+pytestmark = pytest.mark.long
+
 FEW = {"n_starts": 8, "steps": 200, "refine_steps": 700}
 
 

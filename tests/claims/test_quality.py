@@ -18,6 +18,8 @@ from scipy import stats
 
 import polyvae as pv
 
+pytestmark = pytest.mark.long
+
 
 def principal_components(train: np.ndarray, test: np.ndarray, k: int) -> tuple[float, float]:
     """Fraction of the variance of `test` explained, and its mean log-likelihood under probabilistic PCA."""

@@ -16,6 +16,8 @@ from conftest import DATA, chapter, random_rotations
 
 import polyvae as pv
 
+pytestmark = pytest.mark.long
+
 FIGURES = 10
 CASES = {
     "chain2d": lambda: [DATA / "chain2d.npz"],

@@ -228,6 +228,7 @@ def test_streams_and_weights(cv, traj, tmp_path, monkeypatch):
     np.testing.assert_array_equal(short.positions, traj.positions[::3])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "featurizer", [pv.PairDistances(), pv.Reference(mirror=True)], ids=["distances", "mirror"]
 )
@@ -239,6 +240,7 @@ def test_other_featurizers(featurizer):
     assert np.isfinite(model.transform(drawn)).all()
 
 
+@pytest.mark.long
 def test_rings_and_branches():
     """A ring of three with a tail: the bond wins where a pair is both a bond and the end of an angle."""
     bonds = np.array([[0, 1], [1, 2], [0, 2], [2, 3]])
@@ -293,6 +295,7 @@ def test_what_cannot_be_done_is_said(cv, traj):
         pv.fit_generator(cv, traj, **SMALL | {"learning_rate": 1e30})
 
 
+@pytest.mark.long
 def test_from_the_shell(model, traj, tmp_path, monkeypatch, capsys):
     from polyvae.app.cli import main
 

@@ -21,6 +21,7 @@ CASES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "featurizer"), CASES)
 def test_lammps(name, featurizer, tmp_path):
     require("lammps")

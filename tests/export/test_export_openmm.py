@@ -76,6 +76,7 @@ def every(n: int, traj: pv.Trajectory) -> np.ndarray:
     return traj.positions[np.linspace(0, len(traj) - 1, n).astype(int)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("box", BOXES)
 @pytest.mark.parametrize(("name", "kind"), MODELS)
 def test_value_and_gradient_are_those_of_jax(name, kind, box):
@@ -105,6 +106,7 @@ def test_value_and_gradient_are_those_of_jax(name, kind, box):
     assert gradient_error <= TOLERANCE
 
 
+@pytest.mark.long
 def test_units_and_masses():
     """The model in Å, the engine in nm; masses and a reference on a grid go with the model."""
     frames = simulated("chain3d").positions[:200]
@@ -383,6 +385,7 @@ def test_models_that_no_engine_can_run(tmp_path):
         engine.latent_forces(cv, range(24), periodic=False, sigma=1.0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "atoms"), [("chain2d", None), ("chain3d", list(range(25, 1, -1)))])
 def test_the_exported_script_runs_as_it_is(tmp_path, name, atoms):
     out = tmp_path / "out"

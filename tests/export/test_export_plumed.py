@@ -45,6 +45,7 @@ def compare(cv, folder, frames, what, *, tolerance=1e-10, length=None, atoms=Non
         assert max(value, gradient) <= tolerance
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("featurizer", FEATURIZERS)
 @pytest.mark.parametrize("name", ["chain2d", "chain3d"])
 def test_vector_actions(name, featurizer, tmp_path):

@@ -67,6 +67,7 @@ def test_nearest_rotation_is_the_svd_solution(n_dims, dtype, mirror):
     assert np.allclose(determinant, np.sign(np.linalg.det(h)) if mirror else 1.0, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "h",
     [
@@ -319,6 +320,7 @@ def test_exact_distances_give_the_conformation_back_up_to_a_mirror_image(n_dims)
     np.testing.assert_allclose(np.asarray(back)[fine], np.asarray(expected)[fine], atol=2e-3)
 
 
+@pytest.mark.long
 def test_refinement_lowers_the_stress_of_impossible_and_of_missing_distances():
     rng = np.random.default_rng(12)
     x = walks(rng, 1, 10, 3)[0].astype(np.float32)

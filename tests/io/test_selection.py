@@ -108,6 +108,7 @@ def test_a_system_of_another_size_needs_a_word_on_atoms(folder, tmp_path, capfd)
     assert "ENTITY0=1-12\n" in (tmp_path / "out" / "latent.dat").read_text()
 
 
+@pytest.mark.long
 def test_verbs_take_the_selection_of_the_training(folder, tmp_path, capfd):
     reading = [folder / "all.xtc", *topology(folder), "--unit", "sigma"]
     done(["project", model(folder), *reading, "--out", tmp_path / "z.npz"])

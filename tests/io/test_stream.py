@@ -105,6 +105,7 @@ def test_a_failed_projection_leaves_the_old_file(run, cv, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["COLVAR", "bad.npz"]
 
 
+@pytest.mark.long
 def test_score_in_chunks(run, cv, monkeypatch):
     generated = pv.sample(cv, 100)
     stream = pv.stream(run[0] / "part*.npz", chunk_bytes=12 * 12 * 90)

@@ -218,6 +218,7 @@ def test_npz_keeps_everything(tmp_path):
         assert (back.length_unit, back.names, back.segments) == ("angstrom", tuple("ABC"), kept.segments)
 
 
+@pytest.mark.long
 def test_one_run_in_three_formats_gives_one_cv(tmp_path):
     """A trained CV differs by no more than its own gradient makes of the format's rounding of coordinates."""
     traj = pv.read(DATA / "chain3d.xtc", length_unit="nm", stop=600)

@@ -390,6 +390,7 @@ def test_a_figure_of_its_own_is_styled_and_a_given_axes_is_not(traj):
     assert ax.xaxis.label.get_size() == matplotlib.rcParams["font.size"]
 
 
+@pytest.mark.long
 def test_save_figures(tmp_path, traj, optimum):
     cv = untrained(traj, 2, HISTORY)
     z = np.random.default_rng(0).normal(size=(600, 2))

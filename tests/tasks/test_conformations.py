@@ -184,6 +184,7 @@ def test_drawing_until_valid_counts_what_it_drew(traj):
         draw_valid(draw, 30, limits, most=60)
 
 
+@pytest.mark.long
 def test_relaxed_chains_are_sound_and_near(traj):
     rng = np.random.default_rng(0)
     rough = dataclasses.replace(

@@ -153,6 +153,7 @@ def test_the_density_of_any_data_is_finite_and_falls(z):
     assert density(jnp.asarray(z[0], jnp.float32)) >= floor > density(jnp.array([1.0, 9.0]))
 
 
+@pytest.mark.long
 def test_a_target_is_met_or_refused_with_the_range(cv, traj):
     small = {"n_starts": 3, "steps": 30, "refine_steps": 300}
     data = np.array([rg(x) for x in traj.positions])

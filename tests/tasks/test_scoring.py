@@ -78,6 +78,7 @@ def test_the_bound_rises_from_the_elbo_to_the_log_likelihood():
     assert 0 < gaps[-1] < 0.01
 
 
+@pytest.mark.long
 def test_bound_of_a_cv_against_quadrature(slow):
     """One latent: log p(x) in the data's unit is an integral over a line."""
     from scipy.special import logsumexp

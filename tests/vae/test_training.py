@@ -2,17 +2,13 @@
 
 import dataclasses
 import itertools
-import signal
-import subprocess
-import sys
-import time
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import DATA, ideal_chains
+from conftest import ideal_chains
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -53,6 +49,7 @@ def last_bound(model) -> float:
     return -np.mean(history["reconstruction"][-20:]) - np.mean(history["kl"][-20:])
 
 
+@pytest.mark.long
 def test_a_linear_model_reaches_probabilistic_pca_whatever_the_batch_size_and_the_unit():
     x = linear_data()
     exact = probabilistic_pca(x, 2)
@@ -408,38 +405,6 @@ class TestInterruptions:
         with pytest.raises(pv.InputError, match="is no unfinished run"):
             pv.fit_vae(x, **LONG, checkpoint=tmp_path / "run", resume=True)
 
-    def test_killed_and_resumed(self, tmp_path):
-        """`polyvae fit` under SIGKILL; `tests/claims/test_resume.py` does it ten times."""
-        assert kill_and_resume(tmp_path, [0.5], epochs=300) == 1
-
-
-def kill_and_resume(folder, delays, epochs: int = 600) -> int:
-    """Kill `polyvae fit` so many seconds after its first checkpoint, again and again, then let it end.
-
-    Asserts that the bytes are those of an uninterrupted run; returns how many times there was one to kill.
-    """
-    out, unfinished = folder / "cut.safetensors", folder / "cut.safetensors.unfinished"
-
-    def start(target, *words):
-        command = [sys.executable, "-m", "polyvae", "fit", DATA / "chain2d.npz", "--out", target]
-        command += ["--epochs", epochs, "--patience", epochs, *words]
-        return subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    assert start(folder / "whole.safetensors").wait() == 0
-    killed = 0
-    for delay in delays:
-        stamp = unfinished.stat().st_mtime_ns if unfinished.exists() else None
-        process = start(out, "--resume")
-        while process.poll() is None and (not unfinished.exists() or unfinished.stat().st_mtime_ns == stamp):
-            time.sleep(0.01)
-        time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
-    assert start(out, "--resume").wait() == 0
-    assert out.read_bytes() == (folder / "whole.safetensors").read_bytes()
-    assert not unfinished.exists()
-    return killed
-
 
 class TestWhatARunIs:
     """A run is taken up again only where everything that decides its result is the same."""
@@ -552,6 +517,7 @@ class TestOnDisk:
         for block in blocks:
             np.testing.assert_array_equal(block.target[:, 0], block.x[:, 0] + 3)
 
+    @pytest.mark.long
     def test_a_stream_too_long_for_memory_trains_as_well_from_a_file(self, tmp_path, monkeypatch):
         """The order of the frames differs, and nothing else: the bounds agree to a few hundredths."""
         x = ideal_chains(6000, 6, 3)
