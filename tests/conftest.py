@@ -25,9 +25,14 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+if os.environ.get("POLYVAE_CHECK_SHAPES") == "1":
+    from jaxtyping import install_import_hook
+
+    install_import_hook("polyvae", "shapes.checked")  # what it makes of annotations stands there
+
 import polyvae as pv  # noqa: E402
 
-PEAKS = {}  # of the workers, GB: their own and that of the commands they started
+PEAKS = {}  # of the workers, GiB: their own and that of the commands they started
 DATA = ROOT / "data"
 SEED_DATA = ROOT.parent / "shared" / "seed"
 
@@ -39,7 +44,7 @@ def pytest_sessionfinish(session):
     """Each worker tells the most memory that it, or a command that it started, ever held."""
     if hasattr(session.config, "workeroutput"):
         kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-        session.config.workeroutput["peak"] = [resource.getrusage(kind).ru_maxrss / 1e6 for kind in kinds]
+        session.config.workeroutput["peak"] = [resource.getrusage(kind).ru_maxrss / 2**20 for kind in kinds]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -49,7 +54,7 @@ def pytest_testnodedown(node):
 
 def pytest_terminal_summary(terminalreporter):
     for name, (own, commands) in sorted(PEAKS.items()):
-        terminalreporter.write_line(f"peak memory of {name}: {own:.2f} GB, of its commands {commands:.2f} GB")
+        terminalreporter.write_line(f"peak memory of {name}: {own:.2f} GiB, of its commands {commands:.2f} GiB")
 
 
 def pytest_unconfigure():
@@ -63,6 +68,12 @@ def _forget_programs():
     yield
     jax.clear_caches()
     gc.collect()
+
+
+def arrays(path) -> dict[str, np.ndarray]:
+    """What an npz file holds, with the file closed again."""
+    with np.load(path) as file:
+        return dict(file)
 
 
 def ideal_chains(n_frames: int, n_beads: int, n_dims: int, seed: int = 0) -> np.ndarray:

@@ -86,8 +86,8 @@ class Generator(eqx.Module):
     closest: Float[Array, ""]
     bonds: Int[Array, "bonds 2"]
     angles: Int[Array, "angles 3"]
-    drawn: Float[Array, "bonds+angles quantiles"]
-    real: Float[Array, "bonds+angles quantiles"]
+    drawn: Float[Array, "internals quantiles"]
+    real: Float[Array, "internals quantiles"]
     z: Float[Array, "points latent"]
     z_width: Float[Array, "points latent"]
 
@@ -141,7 +141,7 @@ class Generator(eqx.Module):
         x, _ = jax.lax.scan(step, start, (levels[:-1], levels[1:], keys[:-1]))
         return self.denoise(x, levels[-1], z)
 
-    def internal(self, x: Float[Array, "beads dims"]) -> Float[Array, "bonds+angles"]:
+    def internal(self, x: Float[Array, "beads dims"]) -> Float[Array, "internals"]:
         """Bond lengths, and angles in radians."""
         return jnp.concatenate([geometry.distances(x, self.bonds), geometry.angles(x, self.angles)])
 

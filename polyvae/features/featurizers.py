@@ -18,7 +18,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from polyvae import geometry
 from polyvae.errors import InputError
@@ -196,7 +196,7 @@ class PairDistances(eqx.Module):
         InputError: from `fit`, for pairs that the data do not have, or if no pair is left.
     """
 
-    pairs: Int[Array, "pairs 2"] | None = None
+    pairs: Array | np.ndarray | None = None  # whole numbers (n_pairs, 2), which `fit` sees to
     every: int = eqx.field(static=True, default=1)
     max_pairs: int | None = eqx.field(static=True, default=None)
     reversal: bool = eqx.field(static=True, default=False)

@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
-from conftest import ideal_chains
+from conftest import arrays, ideal_chains
 
 import polyvae as pv
 from polyvae.app import cli
@@ -47,8 +47,8 @@ def test_project(folder, tmp_path, name):
     traj = pv.read(folder / "run.xtc")
     z = pv.load(folder / "model.safetensors").transform(traj)
     if name == "z.npz":
-        arrays = np.load(tmp_path / name)
-        table = np.column_stack([arrays["time"], arrays["z"]])
+        found = arrays(tmp_path / name)
+        table = np.column_stack([found["time"], found["z"]])
     else:
         header, *lines = (tmp_path / name).read_text().splitlines()
         assert header == {"COLVAR": "#! FIELDS time z0 z1", "z.csv": "time,z0,z1"}[name]
@@ -62,7 +62,7 @@ def test_project_converts_the_unit(folder, tmp_path):
     call("project", folder / "model.safetensors", folder / "more.npz", "--out", tmp_path / "z.npz")
     in_nm = pv.read(folder / "more.npz").to_unit("nm")
     expected = pv.load(folder / "model.safetensors").transform(in_nm)
-    np.testing.assert_allclose(np.load(tmp_path / "z.npz")["z"], expected, atol=1e-5)
+    np.testing.assert_allclose(arrays(tmp_path / "z.npz")["z"], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("suffix", [".xtc", ".dcd", ".npz", ".pdb"])
@@ -252,7 +252,7 @@ def test_run_maps_each_row_back_to_its_molecule(tmp_path):
         call("project", out / "model.safetensors", data, "--per-molecule", "--out", again)
         assert (out / name).read_bytes() == again.read_bytes()
     assert (out / "COLVAR").read_text().startswith("#! FIELDS time z0 z1 molecule\n")
-    found = np.load(out / "latent.npz")
+    found = arrays(out / "latent.npz")
     np.testing.assert_array_equal(found["molecule"], np.tile(np.arange(3), 200))
     np.testing.assert_allclose(found["time"], np.repeat(0.5 * np.arange(200), 3))
 

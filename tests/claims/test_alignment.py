@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import chapter, simulated
+from conftest import arrays, chapter, simulated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -236,7 +236,7 @@ def test_a_rotation_of_the_chain_turns_gradients_with_it(n_dims):
     ],
 )
 def test_jumps_and_variance_on_the_chapters_trajectories(name, featurizer, most_jumps, most_variance):
-    traj = pv.Trajectory(np.load(chapter(f"{name}.npz"))["arr"])
+    traj = pv.Trajectory(arrays(chapter(f"{name}.npz"))["arr"])
     featurizer = featurizer.fit(traj)
     found = continuity.jumps(traj, featurizer)
     features = np.asarray(jax.jit(jax.vmap(featurizer))(traj.positions), np.float64)
@@ -248,7 +248,7 @@ def test_jumps_and_variance_on_the_chapters_trajectories(name, featurizer, most_
 
 
 def test_the_check_finds_the_flipping_axis_and_names_the_cure():
-    traj = pv.Trajectory(np.load(chapter("paths.npz"))["arr"])
+    traj = pv.Trajectory(arrays(chapter("paths.npz"))["arr"])
     report = continuity.check_alignment(traj, pv.PrincipalAxes(sign="none").fit(traj))
     print(report.message)
     assert report.jumps.count >= 1

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import chapter, simulated
+from conftest import arrays, chapter, simulated
 from jax.example_libraries import optimizers
 from scipy.stats import wasserstein_distance
 
@@ -237,7 +237,7 @@ def test_ten_times_closer_than_the_chapter():
         found = pair_distances(pv.Trajectory(frames), pairs)
         return np.array([wasserstein_distance(a, b) for a, b in zip(found.T, data.T, strict=True)])
 
-    old = apart(chapters_chains(np.load(chapter("long_paths.npz"))["arr"], N))
+    old = apart(chapters_chains(arrays(chapter("long_paths.npz"))["arr"], N))
     half = np.random.default_rng(0).permutation(len(traj)).reshape(2, -1)
     noise = [wasserstein_distance(a, b) for a, b in zip(data[half[0]].T, data[half[1]].T, strict=True)]
     print(

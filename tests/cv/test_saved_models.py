@@ -4,12 +4,12 @@ likelihood, on frames of `data/`, with what 0.1.0 computed in `expected.npz`."""
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, arrays
 
 import polyvae as pv
 
 SAVED = ROOT / "tests" / "saved"
-EXPECTED = np.load(SAVED / "expected.npz")
+EXPECTED = arrays(SAVED / "expected.npz")
 CVS = ["principal_2d", "principal_3d", "reference_2d", "reference_3d", "distances_2d", "distances_3d"]
 
 

@@ -209,9 +209,9 @@ def test_mass_weights_equal_repeated_beads():
     x, masses = rng.normal(size=(5, 3)).astype(np.float32), np.array([1, 2, 1, 3, 1])
     repeated = np.repeat(x, masses, axis=0)
     for measure in (pv.radius_of_gyration, pv.asphericity, pv.shape_anisotropy, geometry.center_of_mass):
-        np.testing.assert_allclose(measure(x, masses), measure(repeated), rtol=1e-5)
+        np.testing.assert_allclose(measure(x, masses.astype(float)), measure(repeated), rtol=1e-5)
     reference = rng.normal(size=(5, 3)).astype(np.float32)
-    assert pv.rmsd(x, reference, masses) == pytest.approx(
+    assert pv.rmsd(x, reference, masses.astype(float)) == pytest.approx(
         float(pv.rmsd(repeated, np.repeat(reference, masses, axis=0))), rel=1e-5
     )
 

@@ -1,5 +1,6 @@
 """VAMP-2, timescales and autocorrelation times against closed forms, definitions and deeptime."""
 
+import jaxtyping
 import numpy as np
 import pytest
 from scipy.signal import lfilter
@@ -131,10 +132,11 @@ def test_bad_input():
         ((z, 7), "more than 3 pairs of frames within segments for 2 latents; got 3"),
         ((z, 5, (5, 5)), "the longest segment having 5 frames"),
         ((z, 1, (5, 4)), "add up to 10 frames"),
-        ((z[:, 0], 1), "shape"),
     ):
         with pytest.raises(InputError, match=text):
             kinetics.vamp2(*arguments)
+    with pytest.raises((InputError, jaxtyping.TypeCheckError), match="shape|vamp2"):
+        kinetics.vamp2(z[:, 0], 1)
 
 
 def test_against_deeptime():

@@ -5,6 +5,7 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from scipy import stats
@@ -24,7 +25,7 @@ def test_gaussian_is_a_normalised_density():
 
 
 def test_gaussian_refuses_shapes_that_would_broadcast():
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises((ValueError, jaxtyping.TypeCheckError), match="one shape|log_prob"):
         Gaussian().log_prob(jnp.zeros(3), jnp.zeros((3, 1)))
 
 
@@ -47,7 +48,7 @@ def test_only_a_learned_width_has_a_gradient():
 
 def test_kl_against_monte_carlo():
     mean, std = 0.8, 0.4
-    exact = float(kl_to_standard_normal(jnp.array(mean), jnp.array(std)))
+    exact = float(kl_to_standard_normal(jnp.array([mean]), jnp.array([std]))[0])
     z = np.random.default_rng(0).normal(mean, std, 200_000)
     draws = stats.norm(mean, std).logpdf(z) - stats.norm.logpdf(z)
     assert abs(draws.mean() - exact) < 5 * draws.std() / math.sqrt(z.size)
