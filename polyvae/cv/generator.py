@@ -170,8 +170,8 @@ def _untrained(
         pairs=jnp.asarray(pairs, jnp.int32),
         bonds=jnp.asarray(bonds, jnp.int32),
         angles=jnp.asarray(bonded_triples(bonds), jnp.int32),
-        drawn=jnp.zeros(0),
-        real=jnp.zeros(0),
+        drawn=jnp.zeros((0, 0)),
+        real=jnp.zeros((0, 0)),
         **{name: jnp.asarray(value, jnp.float32) for name, value in single.items()},
     )
     return generator, x

@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from polyvae import geometry
@@ -92,15 +93,15 @@ class LatentCV:
             f"{'' if self.generator is None else ', with a generator'}>"
         )
 
-    def __call__(self, positions: Float[Array, "beads dims"]) -> Float[Array, "latent"]:
-        """Latent coordinates of one frame."""
+    def __call__(self, positions: ArrayLike) -> Float[Array, "latent"]:
+        """Latent coordinates of one frame (n_beads, n_dims); another shape is refused."""
         return self._compiled(jnp.asarray(positions))
 
-    def posterior(self, positions: Float[Array, "beads dims"]):
+    def posterior(self, positions: ArrayLike):
         """Mean and standard deviation of q(z|x) for one frame."""
         return self.scaled.encode(self.featurizer(self._one_frame(positions)))
 
-    def standardize(self, positions: Float[Array, "beads dims"]) -> Float[Array, "features"]:
+    def standardize(self, positions: ArrayLike) -> Float[Array, "features"]:
         """Scaled features of one frame: what the VAE sees."""
         return self.scaled.standardize(self.featurizer(self._one_frame(positions)))
 
