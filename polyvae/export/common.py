@@ -97,10 +97,10 @@ def ranges(numbers: Sequence[int]) -> str:
     return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
-def encoder_layers(cv: LatentCV) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Weights (out, in) and biases (out,) in float64, from the features in `length_unit` to the latents.
+def scaled_layers(cv: LatentCV) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Weights (out, in) and biases (out,) in float64, from features less their mean, in `length_unit`, to latents.
 
-    The scaling is part of the first layer; of the last layer only what gives the mean is kept. tanh stands
+    The scale is part of the first layer; of the last layer only what gives the mean is kept. tanh stands
     between the layers and nothing after the last.
     """
     layers = [
@@ -108,10 +108,17 @@ def encoder_layers(cv: LatentCV) -> list[tuple[np.ndarray, np.ndarray]]:
         for layer in cv.vae.encoder.layers
     ]
     weight, bias = layers[0]
-    weight = weight / np.asarray(cv.scale, np.float64)
-    layers[0] = weight, bias - weight @ np.asarray(cv.mean, np.float64)
+    layers[0] = weight / np.asarray(cv.scale, np.float64), bias
     weight, bias = layers[-1]
     layers[-1] = weight[: cv.latent_dim], bias[: cv.latent_dim]
+    return layers
+
+
+def encoder_layers(cv: LatentCV) -> list[tuple[np.ndarray, np.ndarray]]:
+    """`scaled_layers` from the features themselves: their mean, too, is part of the first layer."""
+    layers = scaled_layers(cv)
+    weight, bias = layers[0]
+    layers[0] = weight, bias - weight @ np.asarray(cv.mean, np.float64)
     return layers
 
 

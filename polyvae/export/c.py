@@ -1,0 +1,303 @@
+"""The CV as plain C99: one function that gives the latents and their gradients, for engines and for code of one's
+own. It needs libm alone, allocates nothing and may be called from several threads.
+
+The arithmetic stands in `c_files`, a file for each subject, written out by hand for reverse mode; an export holds
+those that its model needs, and the numbers as a table.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from polyvae.cv.latent import LatentCV
+from polyvae.errors import InputError
+from polyvae.export import kernel
+from polyvae.export.common import (
+    atom_numbers,
+    digits,
+    featurizer_name,
+    scaled_layers,
+    statistics,
+    walk,
+    write_readme,
+)
+from polyvae.features.featurizers import PairDistances, PrincipalAxes, Reference
+from polyvae.files import replacing_folder
+from polyvae.trajectory.molecules import NEAR_HALF
+
+CHECKED = "gcc 12 and clang 14, as C99 and as C++"
+_BLOCK = 8  # as in c_files/head.c
+
+_BUILD = """```sh
+gcc   -std=c99 -O3 -march=native -ffp-contract=fast -c latent_cv.c
+clang -std=c99 -O3 -march=native -ffp-contract=fast -c latent_cv.c
+```
+
+and in CMake, where `-lm` is `m`:
+
+```cmake
+add_library(latent_cv STATIC latent_cv.c)
+target_compile_options(latent_cv PRIVATE -O3 -march=native -ffp-contract=fast)
+target_link_libraries(latent_cv PUBLIC m)
+```"""
+
+
+def export(
+    cv: LatentCV,
+    folder: str | os.PathLike,
+    *,
+    atoms: str | Sequence[int] | None = None,
+    data=None,
+    force: bool = False,
+) -> None:
+    """Write `latent_cv.c`, `latent_cv.h`, the table `latent_cv_weights.h` and a README.
+
+    Every featurizer with every option works, in float64.
+
+    Args:
+        folder: where to write; made if need be.
+        atoms: see `common.atom_numbers`; `latent_cv_atoms` in the code.
+        data: a trajectory, whose statistics the README then holds.
+        force: write into a folder that holds files.
+
+    Raises:
+        InputError: atom numbers that do not fit; a model of a single bead; a folder that holds files.
+    """
+    numbers = atom_numbers(cv, atoms)
+    with replacing_folder(folder, force=force) as place:
+        write_sources(cv, place, numbers)
+        write_readme(
+            place,
+            cv,
+            engine="C and C++",
+            kind="c",
+            atoms=numbers,
+            files={
+                "latent_cv.h": "what a program includes: the sizes, and two functions with what they take and give",
+                "latent_cv.c": "the arithmetic",
+                "latent_cv_weights.h": "the numbers: weights, scaling, reference",
+            },
+            use=_BUILD,
+            notes=[
+                f"A call takes {_stack_bytes(cv) / 1024:.0f} KiB of the stack, no other memory.",
+                "In a periodic box call `latent_cv_whole` first: it makes the molecule whole along its bonds, as "
+                "polyvae does when it reads a trajectory. The gradient by the whole positions is that by the others.",
+                "-ffp-contract=fast lets the compiler use fused multiply-add; without -march=native the code runs on "
+                "every processor of the kind, slower.",
+            ],
+            checked=CHECKED,
+            stats=None if data is None else statistics(cv, data),
+        )
+
+
+def evaluate(
+    folder: str | os.PathLike, cv: LatentCV, frames: np.ndarray, *, atoms: Sequence[int] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Latents (n_frames, latent_dim) and gradients (n_frames, latent_dim, n_beads, n_dims) of the exported code.
+
+    Args:
+        folder: what `export` wrote; it is compiled, elsewhere, and run.
+        frames: (n_frames, n_beads, n_dims) in the model's unit.
+
+    Raises:
+        InputError: no C compiler; code that does not compile; code of a model of other sizes.
+    """
+    code = kernel.compiled(Path(folder) / "latent_cv.c", (cv.n_beads, cv.n_dims, cv.latent_dim))
+    return code.frames(frames)[:2]
+
+
+def compiled(cv: LatentCV) -> kernel.Kernel:
+    """The model as compiled functions, its C written and compiled in a temporary folder.
+
+    Raises:
+        InputError: no C compiler; a model of a single bead.
+    """
+    with tempfile.TemporaryDirectory(prefix="polyvae-") as folder:
+        write_sources(cv, Path(folder), atom_numbers(cv))
+        return kernel.compiled(Path(folder) / "latent_cv.c", (cv.n_beads, cv.n_dims, cv.latent_dim))
+
+
+def compile(cv: LatentCV) -> Callable:
+    """The CV as a compiled function of frames, in float64, about as fast as one core computes it.
+
+    Returns:
+        A function from positions (n_frames, n_beads, n_dims), in the model's unit, to latents
+        (n_frames, latent_dim); with `gradients=True` also their gradients (n_frames, latent_dim, n_beads, n_dims).
+
+    Raises:
+        InputError: no C compiler. And, from the function, positions of another shape, or latents that are not
+            finite.
+
+    Example:
+        >>> z, dz_dx = pv.compile(cv)(traj.positions, gradients=True)
+    """
+    code = compiled(cv)
+
+    def evaluate(positions: np.ndarray, *, gradients: bool = False):
+        if np.shape(positions)[1:] != (cv.n_beads, cv.n_dims):
+            raise InputError(
+                f"positions must have shape (n_frames, {cv.n_beads}, {cv.n_dims}); got {np.shape(positions)}"
+            )
+        z, slopes, bad = code.frames(positions, gradients)
+        if bad >= 0:
+            raise InputError(
+                f"the latent coordinates of frame {bad} are {z[bad].tolist()}; they must be finite. Remove that "
+                f"frame, or check its coordinates"
+            )
+        return (z, slopes) if gradients else z
+
+    return evaluate
+
+
+def write_sources(cv: LatentCV, folder: Path, numbers: Sequence[int]) -> None:
+    """The three files of the code.
+
+    Args:
+        numbers: (n_beads,) `latent_cv_atoms`, from 1.
+    """
+    if cv.n_beads < 2:
+        raise InputError("one bead has no conformation; a kernel needs a model of two beads or more")
+    (folder / "latent_cv.h").write_text(_header(cv))
+    (folder / "latent_cv_weights.h").write_text(_weights(cv, numbers))
+    parts = [_part(name) for name in ["head", "whole", *_features_parts(cv), _network_part(cv), "latent_cv"]]
+    (folder / "latent_cv.c").write_text("/* See latent_cv.h for what this computes. */\n\n" + "\n".join(parts))
+
+
+def _part(name: str) -> str:
+    return (resources.files("polyvae.export") / "c_files" / f"{name}.c").read_text()
+
+
+def _features_parts(cv: LatentCV) -> list[str]:
+    kind, space = cv.featurizer, cv.n_dims
+    order = "reversal" if kind.reversal else "forward"
+    if isinstance(kind, PairDistances):
+        return [order, "pair_distances"]
+    vectors = ["vectors_3"] if space == 3 else []
+    if isinstance(kind, PrincipalAxes):
+        handed = [] if kind.mirror else [f"right_handed_{space}"]
+        return [order, "centre", *vectors, f"eigh_{space}", *handed, "principal_axes"]
+    eigh = ["eigh_3"] if space == 3 else []
+    return [order, "centre", *vectors, *eigh, f"rotation_{space}", "reference"]
+
+
+def _network_part(cv: LatentCV) -> str:
+    return "network" if len(cv.vae.encoder.layers) > 1 else "linear"
+
+
+def _header(cv: LatentCV) -> str:
+    unit = "reduced units (sigma)" if cv.length_unit == "sigma" else cv.length_unit
+    constants = {
+        "BEADS": cv.n_beads,
+        "DIMS": cv.n_dims,
+        "LATENTS": cv.latent_dim,
+        "UNIT": f'"{cv.length_unit}"',
+    }
+    text = (resources.files("polyvae.export") / "c_files" / "latent_cv.h").read_text()
+    described = f"{featurizer_name(cv)}, network {' -> '.join(map(str, _widths(cv)))} with tanh, lengths in {unit}"
+    values = "\n".join(f"#define LATENT_CV_{name} {value}" for name, value in constants.items())
+    return text.replace("@MODEL@", described).replace("@CONSTANTS@", values)
+
+
+def _widths(cv: LatentCV) -> list[int]:
+    return [cv.mean.size, *(len(bias) for _, bias in scaled_layers(cv))]
+
+
+def _weights(cv: LatentCV, numbers: Sequence[int]) -> str:
+    """The table: constants that only `latent_cv.c` needs, and the numbers."""
+    kind, layers = cv.featurizer, scaled_layers(cv)
+    *hidden, (head, head_bias) = layers
+    widths = [-(-len(bias) // _BLOCK) * _BLOCK for _, bias in hidden]
+    links, bonds = _links(cv)
+    constants = {
+        "FEATURES": cv.mean.size,
+        "LINKS": len(links),
+        "BONDS": len(bonds),
+        "LONGEST_BOND": NEAR_HALF,
+        "LAST_WIDTH": widths[-1] if hidden else cv.mean.size,
+        "ATOMS": "{" + ", ".join(map(str, numbers)) + "}",
+    }
+    if hidden:
+        rows = [f"{{{len(w[0])}, {width}, weight_{k}, bias_{k}}}" for k, ((w, _), width) in enumerate(zip(hidden, widths, strict=True))]  # fmt: skip
+        constants |= {
+            "HIDDEN_LAYERS": len(hidden),
+            "WIDEST": max(widths),
+            "LAYERS": "{" + ", ".join(rows) + "}",
+        }
+    tables = [
+        _table("links", "bead and the bead that is put beside it, from 0", links, "int"),
+        _table("bonds", "", bonds, "int"),
+    ]
+    if isinstance(kind, PairDistances):
+        tables.append(_table("pairs", "of beads, from 0", np.asarray(kind.pairs), "int"))
+    else:
+        constants |= {"MIRROR": int(_mirrored(cv))}
+        masses = np.ones(cv.n_beads) if kind.masses is None else np.asarray(kind.masses, np.float64)
+        fractions = masses / masses.sum()
+        tables.append(_table("mass_fraction", "of each bead", fractions[:, None]))
+        if isinstance(kind, PrincipalAxes):
+            constants |= {"SIGNS_BY_CHAIN": int(kind.sign == "chain")}
+        else:
+            reference = np.asarray(kind.template(), np.float64)
+            reference = reference - reference[0]
+            centred = reference - fractions @ reference
+            tables.append(_table("reference", "about its centre of mass; its size does not matter", centred))
+    tables.append(
+        _table("feature_mean", f"over the training data, in {cv.length_unit}", np.asarray(cv.mean)[:, None])
+    )
+    for k, ((weight, bias), width) in enumerate(zip(hidden, widths, strict=True)):
+        padding = (0, width - len(bias))
+        what = f"layer {k}: {weight.shape[1]} inputs, {len(bias)} units, filled up to {width} with zeros; a row an input"
+        tables.append(_table(f"weight_{k}", what, np.pad(weight.T, ((0, 0), padding))))
+        tables.append(_table(f"bias_{k}", f"layer {k}", np.pad(bias, padding)[None]))
+    padded = np.pad(head, ((0, 0), (0, (widths[-1] if hidden else cv.mean.size) - head.shape[1])))
+    tables.append(_table("head_weight", "the latents; a row a latent", padded))
+    tables.append(_table("head_bias", "the latents", head_bias[None]))
+    values = "\n".join(f"#define {name} {value}" for name, value in constants.items())
+    return "\n\n".join(
+        [
+            "/* The numbers of latent_cv.c, which includes this file. Weights of the first layer are divided by the\n"
+            "   standard deviation of the features. */",
+            values,
+            *tables,
+            "#define LATENT_CV_WEIGHTS_END\n",
+        ]
+    )
+
+
+def _mirrored(cv: LatentCV) -> bool:
+    kind = cv.featurizer
+    return kind._mirrored(cv.n_dims) if isinstance(kind, Reference) else kind.mirror
+
+
+def _table(name: str, what: str, rows: np.ndarray, kind: str = "double") -> str:
+    """A two-dimensional table, row by row, and the line by which the compiler sees that it is whole."""
+    rows = np.asarray(rows)
+    written: Iterable[str] = (", ".join(map(str, row) if kind == "int" else digits(row)) for row in rows)
+    lines = ",\n    ".join(written)
+    shape = " * ".join(map(str, rows.shape))
+    comment = f"/* {what} */\n" if what else ""
+    return f"{comment}static const {kind} {name}[] = {{\n    {lines}}};\nTABLE({name}, {shape});"
+
+
+def _links(cv: LatentCV) -> tuple[np.ndarray, np.ndarray]:
+    """Which bead is put beside which, in order, and the bonds that must be short then; beads from 0."""
+    path, links, seen = walk(cv), [], set()
+    for before, bead in zip([path[0], *path], path):
+        if bead not in seen and seen:
+            links.append((before, bead))
+        seen.add(bead)
+    made = np.array(links)
+    bonds = made if cv.template.bonds is None or not len(cv.template.bonds) else np.asarray(cv.template.bonds)
+    return made, bonds
+
+
+def _stack_bytes(cv: LatentCV) -> int:
+    """What a call needs, about."""
+    widths, n = _widths(cv), cv.n_beads * cv.n_dims
+    hidden = len(widths) - 2
+    widest = max(widths[1:])
+    return 8 * ((2 + cv.latent_dim) * widths[0] + 4 * n + (hidden + 2 * cv.latent_dim) * widest)

@@ -1,0 +1,131 @@
+"""The CV's C code compiled here and now, and called from Python."""
+
+import ctypes
+import functools
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from polyvae.errors import InputError
+
+FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-shared")
+# Beside the kernel in the library, for Python, where a call takes longer than the kernel does: its sizes, and a loop
+# over frames that returns the first whose latents are not finite, or -1.
+_LOOP = """
+const int latent_cv_sizes[3] = {LATENT_CV_BEADS, LATENT_CV_DIMS, LATENT_CV_LATENTS};
+
+long latent_cv_frames(long n, const double *positions, double *z, double *dz_dpositions);
+long latent_cv_frames(long n, const double *positions, double *z, double *dz_dpositions)
+{
+    const long size = LATENT_CV_BEADS * LATENT_CV_DIMS;
+    long bad = -1;
+    for (long i = n - 1; i >= 0; i--) {
+        double *gradient = dz_dpositions == NULL ? NULL : dz_dpositions + i * LATENT_CV_LATENTS * size;
+        if (latent_cv(positions + i * size, z + i * LATENT_CV_LATENTS, gradient))
+            bad = i;
+    }
+    return bad;
+}
+"""
+
+
+class Kernel(NamedTuple):
+    """Functions of a compiled model, all in float64 and in its length unit. They may run in several threads.
+
+    Args:
+        one: positions (n_beads, n_dims), contiguous, to latents (latent_dim,) and gradients
+            (latent_dim, n_beads, n_dims).
+        frames: `one` for (n_frames, n_beads, n_dims); also the first frame whose latents are not finite, or -1.
+            With `gradients=False` there are None.
+        whole: positions (n_beads, n_dims) and box (n_dims, n_dims), both contiguous, to whole positions, and whether
+            every bond is then clearly shorter than half the box.
+    """
+
+    one: Callable
+    frames: Callable
+    whole: Callable
+
+
+@functools.cache
+def compiler() -> tuple[str, ...] | None:
+    """The command of a C compiler: that of the variable CC, else cc, gcc or clang; None where there is none."""
+    named = os.environ.get("CC")
+    for words in [shlex.split(named)] if named else [["cc"], ["gcc"], ["clang"]]:
+        if shutil.which(words[0]):
+            return tuple(words)
+    return None
+
+
+def run(command: list[str]) -> str:
+    """What a command prints; `InputError` with its first error where it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise InputError(f"{command[0]} cannot be run: {error.strerror}") from None
+    if done.returncode:
+        lines = done.stderr.splitlines()
+        first = next((line for line in lines if "error" in line), lines[0] if lines else "it gives no reason")
+        raise InputError(f"{command[0]} failed: {first.strip()}")
+    return done.stdout
+
+
+def compiled(source: Path, sizes: tuple[int, int, int]) -> Kernel:
+    """An exported `latent_cv.c` as functions. What the compiler writes goes to a temporary folder and is removed.
+
+    Args:
+        sizes: beads, dimensions and latents that the code must have.
+
+    Raises:
+        InputError: no C compiler; code that does not compile, or of other sizes.
+    """
+    command = compiler()
+    if command is None:
+        raise InputError("this needs a C compiler, and there is none; install gcc or clang, or name one by CC=")
+    with tempfile.TemporaryDirectory(prefix="polyvae-") as folder:
+        main, library = Path(folder, "frames.c"), Path(folder, "latent_cv.so")
+        main.write_text(f'#include "{source.absolute()}"\n{_LOOP}')
+        run([*command, "-std=c99", *FLAGS, str(main), "-o", str(library), "-lm"])
+        code = ctypes.CDLL(str(library))
+    found = tuple((ctypes.c_int * 3).in_dll(code, "latent_cv_sizes"))
+    if found != sizes:
+        raise InputError(
+            "the code takes {} beads in {}-D and gives {} latents, ".format(*found)
+            + "the model {}, {} and {}; export it again".format(*sizes)
+        )
+    return _functions(code, sizes)
+
+
+def _functions(code: ctypes.CDLL, sizes: tuple[int, int, int]) -> Kernel:
+    n_beads, n_dims, n_latents = sizes
+    pointer = ctypes.c_void_p
+    code.latent_cv.argtypes = [pointer] * 3
+    code.latent_cv_whole.argtypes = [pointer] * 3
+    code.latent_cv_frames.argtypes = [ctypes.c_long, *[pointer] * 3]
+    code.latent_cv_frames.restype = ctypes.c_long
+
+    def one(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        z, gradients = np.empty(n_latents), np.empty((n_latents, n_beads, n_dims))
+        code.latent_cv(positions.ctypes.data, z.ctypes.data, gradients.ctypes.data)
+        return z, gradients
+
+    def frames(positions: np.ndarray, gradients: bool = True) -> tuple[np.ndarray, np.ndarray | None, int]:
+        positions = np.ascontiguousarray(positions, np.float64)
+        z = np.empty((len(positions), n_latents))
+        slopes = np.empty((len(positions), n_latents, n_beads, n_dims)) if gradients else None
+        slopes_data = None if slopes is None else slopes.ctypes.data
+        bad = code.latent_cv_frames(len(positions), positions.ctypes.data, z.ctypes.data, slopes_data)
+        return z, slopes, bad
+
+    def whole(positions: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, bool]:
+        result = np.empty_like(positions)
+        status = code.latent_cv_whole(positions.ctypes.data, box.ctypes.data, result.ctypes.data)
+        return result, status == 0
+
+    return Kernel(one, frames, whole)
