@@ -189,8 +189,7 @@ class _Run:
         places = [path.resolve() for path in self.paths]
         if twice := [str(path) for k, path in enumerate(self.paths) if places[k] in places[:k]]:
             log.warning("%s: named more than once, and its frames count as often", twice[0])
-        first = self.paths[0]
-        self._unit: str | None = None
+        first, self._unit = self.paths[0], ""
         atoms = first_file = None
         if options.topology is not None:
             atoms = read_topology(options.topology, options.select)
@@ -409,7 +408,6 @@ class _Run:
             )
         except InputError as error:
             raise InputError(f"{self.paths[k]}: {error}") from None
-        assert self._unit is not None
         return traj.to_unit(self._unit)
 
 
