@@ -33,7 +33,7 @@ _featurize = eqx.filter_jit(lambda featurizer, rows: jax.vmap(featurizer)(rows))
 
 
 def fit(
-    data: Trajectory | np.ndarray,
+    data: Trajectory | Stream | np.ndarray,
     *,
     featurizer: PrincipalAxes | Reference | PairDistances | None = None,
     latent_dim: int = 2,
