@@ -17,6 +17,7 @@ class Record(dict):
 
     # Names of fields that the dictionary leaves out where they are None.
     OPTIONAL: ClassVar[tuple[str, ...]] = ()
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
     def __post_init__(self) -> None:
         self.update(self.to_dict())  # a real dictionary, so that json.dump takes a record as it is
@@ -32,12 +33,12 @@ class Record(dict):
         kinds = {field.name: _record_in(field.type) for field in dataclasses.fields(cls)}
         return cls(
             **{
-                name: value if value is None or kinds.get(name) is None else kinds[name].from_dict(value)
+                name: value if value is None or (kind := kinds.get(name)) is None else kind.from_dict(value)
                 for name, value in values.items()
             }
         )
 
-    def __hash__(self) -> int:
+    def __hash__(self) -> int:  # type: ignore[override]  # a dict has none
         return hash(json.dumps(self.to_dict(), sort_keys=True))
 
 

@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -124,12 +124,13 @@ def run(
         pv.write(folder / f"generated{suffix if suffix in WRITERS else '.xtc'}", generated)
 
         say("optimising Rg in the latent space")
-        effort = {k: v for k, v in _QUICK.items() if k != "steps"} if quick else {}
+        effort: dict[str, Any] = {k: v for k, v in _QUICK.items() if k != "steps"} if quick else {}
         optimum = pv.optimize(cv, start=traj, seed=seed, **effort)
         pv.write(folder / "optimized.pdb", optimum.structure)
 
         say("scoring and drawing")
         scores = pv.score(cv, traj, generated=generated, alternatives=not quick, seed=seed)
+        assert scores.alignment is not None
         if scores.alignment.message:
             options = {kind.__name__: f"--align {name}" for name, kind in FEATURIZERS.items()}
             text = re.sub(r"(\w+)\(\)", lambda m: options.get(m[1], m[0]), scores.alignment.message)
@@ -188,7 +189,7 @@ def fit(
     say(f"training on {len(stream)} frames")
     try:
         with training_bar("training") as progress:
-            own = {"checkpoint": unfinished, "resume": resume, "cache": out.parent}
+            own: dict[str, Any] = {"checkpoint": unfinished, "resume": resume, "cache": out.parent}
             cv = pv.fit(stream, **model, **training, progress=progress, **own)
         if generator:
             cv = _with_generator(cv, stream, model["seed"], checkpoint=unfinished_generator, resume=resume)
@@ -329,7 +330,7 @@ def optimize(
     conformations.check_outputs([*conformations.optimum_files(out), out], force=force, inputs=inputs)
     cv = load_cv(model)
     traj = _read(files, as_the_model(reading, cv))
-    options = {"minimize": not maximize, "target": target, "n_starts": n_starts, "seed": seed}
+    options: dict[str, Any] = {"minimize": not maximize, "target": target, "n_starts": n_starts, "seed": seed}
     optimum = pv.optimize(cv, objective, start=traj, **options)
     print_optimum(optimum.summary(), objective, cv.length_unit, target)
     conformations.write_optimum(out, cv, optimum, objective, force=force)
@@ -357,8 +358,8 @@ def score(
     stream = pv.stream(files, **for_reading(reading))
     # A run that fits in memory is held there, for what needs neighbouring frames.
     data = stream if len(stream) > _HELD_FRAMES else _read(files, reading)
-    if weights is not None:
-        data = weighted(data, read_weights(weights))
+    if (given := read_weights(weights)) is not None:
+        data = weighted(data, given)
     generated = pv.sample(cv, min(len(stream), 10_000), seed=seed)
     scores = pv.score(cv, data, generated=generated, lag=lag, seed=seed)
     write_json(out, scores.to_dict())
@@ -439,4 +440,4 @@ def main(argv: list[str] | None = None) -> None:
         # What the parser raises for bad use knows its message and exit code.
         if debug or not hasattr(error, "format_message"):
             raise
-        fail(f"{error.format_message()} (see `polyvae --help`)", error.exit_code)
+        fail(f"{error.format_message()} (see `polyvae --help`)", error.exit_code)  # type: ignore[attr-defined]  # as above

@@ -79,7 +79,8 @@ def made(
         return relaxed(cv, traj, data) if making["relax"] else traj
 
     if making["path"] is not None:
-        traj, z = pv.interpolate(cv, *making["path"], n or 100, along=making["along"], data=data, seed=seed)
+        a, b = making["path"]
+        traj, z = pv.interpolate(cv, a, b, n or 100, along=making["along"], data=data, seed=seed)
         return mended(traj), z, "decoder, along the path"
     if making["grid"] is not None:
         traj, z = pv.latent_grid(cv, making["grid"], data=data)
@@ -128,7 +129,7 @@ def write_generated(
     except InputError as error:
         say(f"note: not checked against the data: {error}")
         check = None
-    else:
+    if check is not None:
         columns["valid"] = check.valid
     written = write_with_z(out, cv, traj, columns, force=force)
     print(f"{len(traj)} conformations of the {origin}, in {' and '.join(map(str, written))}")

@@ -247,7 +247,7 @@ def takes(**groups: dict) -> Callable:
             return verb(**given)
 
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + shared
-        command.__signature__ = inspect.Signature(parameters)
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # `signature` reads it
         command.__annotations__ = {p.name: p.annotation for p in parameters}
         return command
 

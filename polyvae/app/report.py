@@ -409,7 +409,9 @@ def _idle(scores: dict, k: int) -> str:
 def _model(scores: dict) -> str:
     model = _get(scores, "model", kind=dict) or {}
     settings = _get(model, "settings", kind=dict) or {}
-    rows = [(escape(str(key).replace("_", " ")), _plain(value)) for key, value in settings.items()]
+    rows: list[tuple[str, str | None]] = [
+        (escape(str(key).replace("_", " ")), _plain(value)) for key, value in settings.items()
+    ]
     best = _number(_get(model, "best_epoch"))
     rows.append(("weights kept from epoch", f"{best} (counted from 0)" if best else None))
     rows.append(("training ended", escape(_get(model, "stopped", kind=str) or "")))

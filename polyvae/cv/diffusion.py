@@ -35,7 +35,7 @@ class Network(eqx.Module):
     """Residual layers: h + W2 silu(W1 silu(h)). The last layer starts at zero."""
 
     first: eqx.nn.Linear
-    blocks: tuple[tuple[eqx.nn.Linear, eqx.nn.Linear], ...]
+    blocks: tuple[tuple[eqx.nn.Linear, ...], ...]
     last: eqx.nn.Linear
 
     def __init__(self, n_in: int, n_out: int, *, width: int, depth: int, key):
@@ -136,8 +136,8 @@ class Generator(eqx.Module):
 
         keys = jax.random.split(key, LEVELS + 1)
         start = NOISE_MAX * _centred(jax.random.normal(keys[-1], self.shape))
-        levels = np.linspace(NOISE_MAX ** (1 / RHO), NOISE_MIN ** (1 / RHO), LEVELS + 1) ** RHO
-        levels = jnp.asarray(levels, start.dtype)
+        spaced = np.linspace(NOISE_MAX ** (1 / RHO), NOISE_MIN ** (1 / RHO), LEVELS + 1) ** RHO
+        levels = jnp.asarray(spaced, start.dtype)
         x, _ = jax.lax.scan(step, start, (levels[:-1], levels[1:], keys[:-1]))
         return self.denoise(x, levels[-1], z)
 

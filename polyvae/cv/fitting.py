@@ -33,7 +33,7 @@ _featurize = eqx.filter_jit(lambda featurizer, rows: jax.vmap(featurizer)(rows))
 
 
 def fit(
-    data: Trajectory | np.ndarray,
+    data: Trajectory | Stream | np.ndarray,
     *,
     featurizer: PrincipalAxes | Reference | PairDistances | None = None,
     latent_dim: int = 2,
@@ -133,7 +133,7 @@ def prepared_data(data, featurizer, settings: Settings, weights=None, cache=None
         if weights is not None:
             traj = dataclasses.replace(traj, weights=weights)
         featurizer = PrincipalAxes() if featurizer is None else featurizer
-        if not isinstance(featurizer, tuple(FEATURIZERS.values())):
+        if not isinstance(featurizer, (PrincipalAxes, Reference, PairDistances)):
             raise InputError(
                 f"featurizer must be one of {', '.join(FEATURIZERS)}, as in Reference(); got {featurizer!r}"
             )
@@ -147,6 +147,7 @@ def prepared_data(data, featurizer, settings: Settings, weights=None, cache=None
             raise InputError(
                 f'with {type(featurizer).__name__} the width must be "learned"; got {settings.width!r}'
             )
+        assert settings.width is not None
         prepared = prepare(
             _features(featurizer, traj, new_file),
             Gaussian(settings.width),
@@ -173,7 +174,8 @@ def _temporary_file(stack: contextlib.ExitStack, folder, shape: tuple[int, ...])
 
 def _gathered(stream: Stream, new_file: Callable) -> Trajectory:
     """All chunks of a stream as one trajectory, whose positions lie on disk where they are many."""
-    chunks, store, n = [], None, 0
+    chunks: list[Trajectory] = []
+    store, n = None, 0
     for chunk in stream:
         if not chunks and len(stream) * chunk.positions[0].nbytes > IN_MEMORY:
             store = new_file((len(stream), *chunk.positions.shape[1:]))

@@ -148,8 +148,9 @@ def _untrained(
         raise InputError("all beads are at one point in all frames; a generator needs coordinates that vary")
     x = x / scale
     sample = dataclasses.replace(traj, positions=x)[rows]
-    shape, known = (cv.n_beads, cv.n_dims), cv.template.bonds is not None and len(cv.template.bonds)
-    bonds = np.unique(np.sort(cv.template.bonds if known else chain_bonds(cv.n_beads), axis=1), axis=0)
+    shape, known = (cv.n_beads, cv.n_dims), cv.template.bonds
+    bonds = known if known is not None and len(known) else chain_bonds(cv.n_beads)
+    bonds = np.unique(np.sort(bonds, axis=1), axis=0)
     free = np.stack(np.triu_indices(cv.n_beads, 1), axis=1)
     free = free[~np.isin(free @ [cv.n_beads, 1], bonds @ [cv.n_beads, 1])]
     pieces = [pair_distances(sample, free[k : k + MAX_PAIRS]).min() for k in range(0, len(free), MAX_PAIRS)]
@@ -285,7 +286,7 @@ def _train(
         zero,
         weights,
     )
-    state, table = restored(state, unfinished and unfinished.saved, len(names))
+    state, table = restored(state, None if unfinished is None else unfinished.saved, len(names))
     looks = -(-settings.steps // _STRIDE)
 
     def advance(state, look: int, _):
@@ -312,7 +313,7 @@ def _train(
         total=looks,
         stride=1,
         ended=ended,
-        save=unfinished and unfinished.save,
+        save=None if unfinished is None else unfinished.save,
         progress=progress and report,
     )
     if unfinished is not None:

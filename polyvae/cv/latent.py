@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -157,20 +158,20 @@ class LatentCV:
         """Mean and standard deviation of q(z|x) for each frame, both (n_frames, latent_dim)."""
         return self._map(_encode, self.frames(data))
 
-    def decode(self, z: Float[Array, "frames latent"], *, coordinates: bool = False) -> np.ndarray:
+    def decode(self, z: Float[Array | np.ndarray, "frames latent"], *, coordinates: bool = False) -> np.ndarray:
         """Mean conformations (n, n_beads, n_dims) at latent points (n, latent_dim).
 
         A model of `PairDistances` gives the mean distances (n, n_pairs) instead, or, with
         `coordinates=True`, the conformations whose distances come closest to those, which takes longer.
         """
-        z = np.asarray(z, np.float32)
-        if z.ndim != 2 or z.shape[1] != self.latent_dim:
-            raise InputError(f"z must have shape (n, {self.latent_dim}); got {z.shape}")
+        points = np.asarray(z, np.float32)
+        if points.ndim != 2 or points.shape[1] != self.latent_dim:
+            raise InputError(f"z must have shape (n, {self.latent_dim}); got {points.shape}")
         if self.featurizer.coordinates or coordinates:
-            if not self.featurizer.coordinates:
+            if isinstance(self.featurizer, PairDistances):
                 self.featurizer.check_joined()  # within a compiled function the pairs are not known
-            return self._map(_decode, z)
-        return np.maximum(self._map(_decode_features, z), 0)
+            return self._map(_decode, points)
+        return np.maximum(self._map(_decode_features, points), 0)
 
     def align(self, data: Trajectory | np.ndarray) -> np.ndarray:
         """Positions (n_frames, n_beads, n_dims) in the featurizer's frame, where decoded ones are too.
@@ -241,7 +242,7 @@ class LatentCV:
         kind = header["featurizer"]["kind"]
         if kind not in FEATURIZERS:
             raise ValueError(f"featurizer {kind!r} is not known")
-        arrays = {
+        arrays: dict[str, Any] = {
             name.removeprefix("featurizer."): jnp.asarray(value)
             for name, value in tensors.items()
             if name.startswith("featurizer.")

@@ -27,7 +27,7 @@ from polyvae.export.common import (
     statistics,
     write_readme,
 )
-from polyvae.features.featurizers import PairDistances
+from polyvae.features.featurizers import PairDistances, Reference
 from polyvae.files import replacing_folder
 from polyvae.trajectory.record import unit_factor
 
@@ -132,7 +132,7 @@ def _config(cv: LatentCV, numbers: list[int], n_layers: int, stats: dict | None,
             lines += [f"  lowerBoundary {grid['low'][k]:.6g}", f"  upperBoundary {grid['high'][k]:.6g}"]
         lines += ["  neuralNetwork {", f"    output_component {k}", *(f"    {line}" for line in network)]
         lines += [*(f"    {line}" for line in components), "  }", "}", ""]
-    if grid is None:
+    if stats is None or grid is None:
         lines.append("# Biases: give --data TRAJ to `polyvae export` for widths, bounds and a metadynamics block.")
         return "\n".join(lines) + "\n"
     hot = ("0.5", "9.0") if cv.length_unit == "sigma" else ("0.2", "2700.0")
@@ -154,6 +154,7 @@ def _config(cv: LatentCV, numbers: list[int], n_layers: int, stats: dict | None,
 
 def _coordinates(cv: LatentCV, numbers: list[int]) -> list[str]:
     """One component for each coordinate after superposition; Colvars orders them by name."""
+    assert isinstance(cv.featurizer, Reference)
     reference = np.zeros((cv.n_beads, 3))
     reference[:, : cv.n_dims] = np.asarray(cv.featurizer.template(), np.float64)
     reference -= reference.mean(axis=0)
@@ -180,6 +181,7 @@ def _coordinates(cv: LatentCV, numbers: list[int]) -> list[str]:
 
 
 def _distances(cv: LatentCV, numbers: list[int]) -> list[str]:
+    assert isinstance(cv.featurizer, PairDistances)
     lines = []
     for k, (i, j) in enumerate(np.asarray(cv.featurizer.pairs).tolist()):
         groups = [f"  group{n} {{ atomNumbers {numbers[bead]} }}" for n, bead in ((1, i), (2, j))]
@@ -206,7 +208,9 @@ def evaluate(
     rows = np.array(atom_numbers(cv, atoms)) - 1
     n, n_atoms = len(frames), rows.max() + 1
     config = (Path(folder) / "colvars.in").read_text()
-    factor = unit_factor(cv.length_unit, re.search(r"Lengths in (\w+)", config)[1])
+    unit = re.search(r"Lengths in (\w+)", config)
+    assert unit is not None
+    factor = unit_factor(cv.length_unit, unit[1])
     positions = np.zeros((n, n_atoms, 3))
     positions[:, rows, : cv.n_dims] = factor * np.asarray(frames, np.float64)
     half = np.abs(positions).max() + 10 if box is None else factor * box / 2

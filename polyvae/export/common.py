@@ -74,7 +74,7 @@ def _trained_numbers(cv: LatentCV, n_atoms: int | None) -> list[int]:
 
 
 def _parsed(text: str) -> list[int]:
-    found = []
+    found: list[int] = []
     for word in text.split(","):
         first, dash, last = word.strip().partition("-")
         last = last if dash else first

@@ -146,6 +146,7 @@ def bias_grid(cv: LatentCV, data) -> np.ndarray:
         InputError: a latent that is the same in all frames.
     """
     stats = statistics(cv, data)
+    assert stats is not None
     margin = 0.25 * (stats["max"] - stats["min"])
     return np.stack([stats["min"] - margin, stats["max"] + margin, 0.2 * stats["std"]])
 
@@ -254,7 +255,7 @@ class _Joint:
             return z, jax.vmap(pull)(jnp.eye(len(z), dtype=z.dtype))[0], reach
 
         self.compiled = jax.jit(evaluate)
-        self.last = (b"", None, None)
+        self.last = (b"", np.empty(0), np.empty(0))
 
     def at(self, state) -> tuple[bytes, np.ndarray, np.ndarray]:
         # What the state gives are views of memory that is the engine's.

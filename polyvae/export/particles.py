@@ -17,7 +17,9 @@ from polyvae.trajectory.record import LENGTH_UNITS, unit_factor
 log = logging.getLogger(__name__)
 
 
-def particle_numbers(cv: LatentCV, particles: Sequence[int] | None, n_particles: int | None = None) -> list[int]:
+def particle_numbers(
+    cv: LatentCV, particles: Sequence[int] | np.ndarray | None, n_particles: int | None = None
+) -> list[int]:
     """Particle numbers, from 0, one for each bead of the model and in its order, checked.
 
     A 2-D model takes x and y of each particle; that z is ignored is said in the log.

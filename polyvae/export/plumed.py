@@ -24,7 +24,7 @@ from polyvae.export.common import (
     walk,
     write_readme,
 )
-from polyvae.features.featurizers import PairDistances
+from polyvae.features.featurizers import PairDistances, Reference
 from polyvae.files import replacing_folder
 from polyvae.geometry.superposition import round_to_grid
 from polyvae.trajectory.molecules import spanning_tree
@@ -147,10 +147,12 @@ def _ann_dialect(cv: LatentCV, numbers: list[int], folder: Path) -> tuple[list[s
     notes = ["This text needs PLUMED 2.5 or newer with the module annfunc (`configure --enable-modules=annfunc`)."]
     lines, layers = [], encoder_layers(cv)
     if isinstance(cv.featurizer, PairDistances):
-        inputs = [f"vae_d{k}" for k in range(len(cv.featurizer.pairs))]
-        for label, (i, j) in zip(inputs, np.asarray(cv.featurizer.pairs).tolist(), strict=True):
+        pairs = np.asarray(cv.featurizer.pairs)
+        inputs = [f"vae_d{k}" for k in range(len(pairs))]
+        for label, (i, j) in zip(inputs, pairs.tolist(), strict=True):
             lines.append(f"{label}: DISTANCE ATOMS={numbers[i]},{numbers[j]} NOPBC")
     else:
+        assert isinstance(cv.featurizer, Reference)
         _write_reference(folder / "reference.pdb", cv, numbers)
         lines.append("FIT_TO_TEMPLATE REFERENCE=reference.pdb TYPE=OPTIMAL NOPBC")
         lines += [f"vae_p{k}: POSITION ATOM={number} NOPBC" for k, number in enumerate(numbers)]
@@ -180,6 +182,7 @@ def _write_reference(path: Path, cv: LatentCV, numbers: list[int]) -> None:
         raise InputError(
             f"a PDB numbers atoms up to {_PDB_ATOMS}; got atom {max(numbers)}. Export with --dialect vector"
         )
+    assert isinstance(cv.featurizer, Reference)
     structure = np.zeros((cv.n_beads, 3))
     structure[:, : cv.n_dims] = np.asarray(cv.featurizer.template(), np.float64)
     step = 1.0 if cv.featurizer.pdb_grid else np.abs(structure).max() / _PDB_THOUSANDTHS
@@ -195,7 +198,7 @@ DIALECTS = {"vector": _vector_dialect, "ann": _ann_dialect}
 
 
 def evaluate(
-    folder: Path, cv: LatentCV, frames: np.ndarray, *, atoms=None, boxes: np.ndarray | None = None
+    folder: str | os.PathLike, cv: LatentCV, frames: np.ndarray, *, atoms=None, boxes: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Latents (n_frames, latent_dim) and gradients (n_frames, latent_dim, n_beads, n_dims) that PLUMED finds.
 

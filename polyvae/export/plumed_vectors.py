@@ -11,7 +11,7 @@ import numpy as np
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.export.common import digits, encoder_layers, ranges
-from polyvae.features.featurizers import PairDistances, PrincipalAxes
+from polyvae.features.featurizers import PairDistances, PrincipalAxes, Reference
 
 _VARIABLES = "abcdfghijk"  # no "e", which is a number to PLUMED's parser
 _ONE = "vae_one"  # an unused argument where all others may be 0, for PLUMED then leaves out the derivative
@@ -63,8 +63,9 @@ def latent_lines(cv: LatentCV, numbers: list[int]) -> list[str]:
         InputError: `PrincipalAxes(sign="none")`.
     """
     script = Script([f"{_ONE}: CONSTANT VALUE=1 NOLOG"])
+    order: slice | np.ndarray = slice(None)
     if isinstance(cv.featurizer, PairDistances):
-        features, order = _distances(script, cv, numbers), slice(None)
+        features = _distances(script, cv, numbers)
     else:
         positions = _centred(script, cv, _positions(script, cv, numbers))
         frame = _principal if isinstance(cv.featurizer, PrincipalAxes) else _superposed
@@ -122,9 +123,10 @@ def _forward(script: Script, cv: LatentCV, positions: list[str]) -> str:
 
 
 def _weights(cv: LatentCV) -> np.ndarray:
+    assert not isinstance(cv.featurizer, PairDistances)
     masses = cv.featurizer.masses
-    masses = np.ones(cv.n_beads) if masses is None else np.asarray(masses, np.float64)
-    return masses / masses.sum()
+    weights = np.ones(cv.n_beads) if masses is None else np.asarray(masses, np.float64)
+    return weights / weights.sum()
 
 
 def _centred(script: Script, cv: LatentCV, positions: list[str]) -> list[str]:
@@ -137,6 +139,7 @@ def _centred(script: Script, cv: LatentCV, positions: list[str]) -> list[str]:
 
 def _principal(script: Script, cv: LatentCV, positions: list[str]) -> list[str]:
     """Coordinates along the axes of the gyration tensor: `geometry.principal_frame` in actions."""
+    assert isinstance(cv.featurizer, PrincipalAxes)
     if cv.featurizer.sign == "none":
         raise InputError(
             'PrincipalAxes(sign="none") leaves the direction of each axis to the eigensolver, and PLUMED has '
@@ -153,7 +156,8 @@ def _principal(script: Script, cv: LatentCV, positions: list[str]) -> list[str]:
     signed = list(range(1, cv.n_dims))  # the last axis completes a right-handed frame
     script.put("axes", f"DIAGONALIZE ARG={tensor} VECTORS={','.join(map(str, signed))}")
 
-    aligned, axes = [], []
+    aligned = []
+    axes: list[str] = []
     for k in range(cv.n_dims):
         axis = f"vae_axes.vecs-{k + 1}" if k + 1 in signed else _completing(script, axes)
         along = script.product(f"along{k}", matrix, axis)
@@ -180,6 +184,7 @@ def _superposed(script: Script, cv: LatentCV, positions: list[str]) -> list[str]
     In the plane from two sums. In space the largest eigenvector of Horn's matrix, 10.1364/JOSAA.4.000629, whose
     16 entries are sums over the beads too.
     """
+    assert isinstance(cv.featurizer, Reference)
     reference = np.asarray(cv.featurizer.template(), np.float64)
     weights = _weights(cv)[:, None]
     reference = weights * (reference - (weights * reference).sum(axis=0))
@@ -250,6 +255,7 @@ def _distances(script: Script, cv: LatentCV, numbers: list[int]) -> str:
         pairs = " ".join(f"ATOMS{k + 1}={beads[i]},{beads[j]}" for k, (i, j) in enumerate(pairs_of))
         return script.put(label, f"DISTANCE NOPBC {pairs}")
 
+    assert isinstance(cv.featurizer, PairDistances)
     pairs_of = np.asarray(cv.featurizer.pairs).tolist()
     here = vector("distances", numbers)
     if not cv.featurizer.reversal:

@@ -153,10 +153,11 @@ def evaluate(
     latents = latent_cvs(load_cv(Path(folder) / "model.safetensors"), numbers, length_unit=cv.length_unit)
     from pysages.colvars.core import build
 
-    function, snapshot = build(*latents), namedtuple("Snapshot", "positions indices")
+    function = build(*latents)
+    Snapshot = namedtuple("Snapshot", "positions indices")
     positions = np.zeros((len(frames), max(numbers) + 1, 3))
     positions[:, numbers, : cv.n_dims] = frames
-    found = [function(snapshot(frame, np.arange(len(frame)))) for frame in positions]
+    found = [function(Snapshot(frame, np.arange(len(frame)))) for frame in positions]
     values, gradients = (np.array(part, np.float64) for part in zip(*found, strict=True))
     gradients = gradients.reshape(len(frames), cv.latent_dim, *positions.shape[1:])
     return values.reshape(len(frames), -1), gradients[:, :, numbers, : cv.n_dims]

@@ -145,7 +145,7 @@ def check_alignment(traj: Trajectory, featurizer, candidates=None) -> AlignmentR
         tried[label] = jump_fraction(traj, candidate.fit(traj))
         if tried[label] == 0:
             break
-    best = min(tried, key=tried.get, default=None)
+    best = min(tried, key=tried.__getitem__, default=None)
     message = f"{name} jumps at {found.count} of {found.n_steps} steps (first at frame {found.frames[0]})"
     if best is None:
         return AlignmentReport(name, found, tried, None, message)

@@ -117,22 +117,22 @@ class Reference(eqx.Module):
     def fit(self, traj: Trajectory) -> "Reference":
         """The featurizer with what it takes from the data: reference, masses where they differ, grid."""
         masses = _masses(traj, self.reversal)
-        structure = self.structure
-        if structure is None:
-            structure = superposition.mean_structure(
+        given: Array | np.ndarray | Trajectory | None = self.structure
+        if given is None:
+            given = superposition.mean_structure(
                 traj.positions,
                 masses,
                 traj.weights,
                 mirror=self._mirrored(traj.n_dims),
                 prepare=geometry.canonical_order if self.reversal else None,
             )
-        elif isinstance(structure, Trajectory):
-            if structure.n_frames != 1:
+        elif isinstance(given, Trajectory):
+            if given.n_frames != 1:
                 raise InputError(
-                    f"the reference must be one frame; got {structure.n_frames}. Choose one, as in traj[0]"
+                    f"the reference must be one frame; got {given.n_frames}. Choose one, as in traj[0]"
                 )
-            structure = structure.to_unit(traj.length_unit).positions[0]
-        structure = np.asarray(structure, np.float64)
+            given = given.to_unit(traj.length_unit).positions[0]
+        structure = np.asarray(given, np.float64)
         if structure.shape != (traj.n_beads, traj.n_dims):
             raise InputError(
                 f"the reference must have the shape of a frame, ({traj.n_beads}, {traj.n_dims}); "
@@ -244,6 +244,7 @@ class PairDistances(eqx.Module):
             InputError: the pairs leave out beads, or fall into parts with no distance between them.
         """
         self.check_joined()
+        assert self.n_beads is not None  # `fit` sets it with the pairs
         return coordinates_from_distances(features, self.pairs, self.n_beads, n_dims)
 
     def margins(self, positions: Float[Array, "beads dims"]) -> dict[str, Float[Array, ""]]:
@@ -256,6 +257,7 @@ class PairDistances(eqx.Module):
             raise InputError("this PairDistances has no pairs yet; use the featurizer that .fit(traj) returns")
         if isinstance(self.pairs, jax.core.Tracer):
             return
+        assert self.n_beads is not None
         part = np.arange(self.n_beads)
         for i, j in np.asarray(self.pairs):
             part[part == part[j]] = part[i]

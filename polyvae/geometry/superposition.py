@@ -85,7 +85,7 @@ def rmsd(
 
 def mean_structure(
     positions: np.ndarray,
-    masses: np.ndarray | None = None,
+    masses: np.ndarray | Array | None = None,
     weights: np.ndarray | None = None,
     *,
     mirror: bool = False,

@@ -20,10 +20,12 @@ AKMA_PS = 0.04888821  # the time unit of CHARMM's DCD header
 class DcdFile:
     """A CHARMM, NAMD, LAMMPS or X-PLOR DCD file; see `frames.TrajectoryFile`."""
 
-    stated_unit, usual_unit, always_3d, akma_time = None, "angstrom", True, True
+    stated_unit: str | None = None
+    usual_unit, always_3d, akma_time = "angstrom", True, True
 
     def __init__(self, path: Path, keep_good: bool = False):
-        self.path, self.extras = path, {}
+        self.path = path
+        self.extras: dict[str, np.ndarray] = {}
         stated_frames = self._read_header()
         self.n_frames, rest = divmod(path.stat().st_size - self._first, self._frame.itemsize)
         short = rest or self.n_frames < stated_frames
@@ -68,6 +70,7 @@ class DcdFile:
         return integers[0]
 
     def read(self, start: int, stop: int) -> Frames:
+        assert self._frame.names is not None
         positions = np.empty((stop - start, self.n_atoms, 3), np.float32)
         cell = np.empty((stop - start, 6)) if "cell" in self._frame.names else None
         block = max(1, BLOCK_BYTES // self._frame.itemsize)

@@ -3,6 +3,7 @@
 import zipfile
 import zlib
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -53,7 +54,7 @@ class NpzFile:
                 f"{path}: array {self._name!r} has shape {shape}; "
                 f"positions need (n_frames, n_beads, 2 or 3). Reshape it and save it again"
             )
-        kind = self._columns[self._name].dtype.kind
+        kind: str = self._columns[self._name].dtype.kind
         if kind not in "fiu" or shape[1] == 0:
             raise InputError(f"{path}: positions must be real numbers of at least one bead; got {kind!r} {shape}")
         if self.stated_unit is not None and self.stated_unit not in LENGTH_UNITS:
@@ -115,7 +116,8 @@ class _Column:
     """One array of a zip file, read forward along its first axis."""
 
     def __init__(self, path: Path, name: str):
-        self.path, self.name, self._file, self._whole = path, name, None, None
+        self.path, self.name, self._whole = path, name, None
+        self._file: IO[bytes] | None = None
         try:
             self._open()
         finally:
@@ -141,6 +143,7 @@ class _Column:
             return self._whole[start:stop]
         if self._file is None or start < self._at:
             self._open()
+        assert self._file is not None
         for wanted, keep in ((start - self._at, False), (stop - start, True)):
             buffer = bytearray(wanted * self._row if keep else 0)
             left, filled = wanted * self._row, 0

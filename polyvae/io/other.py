@@ -5,6 +5,7 @@ import logging
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,12 +26,13 @@ _UNITS = {"A": "angstrom", "Angstrom": "angstrom", "angstrom": "angstrom", "nm":
 class GroFile:
     """A GRO file of one or many frames; see `frames.TrajectoryFile`. MDAnalysis reads the first frame alone."""
 
-    stated_unit, usual_unit, always_3d, akma_time = None, "nm", True, False
+    stated_unit: str | None = None
+    usual_unit, always_3d, akma_time = "nm", True, False
 
     def __init__(self, path: Path, keep_good: bool = False):
         from mdtraj.formats import GroTrajectoryFile
 
-        self.extras = {}
+        self.extras: dict[str, np.ndarray] = {}
         try:
             with warnings.catch_warnings(), GroTrajectoryFile(str(path)) as file:
                 warnings.simplefilter("ignore")  # about a last line that ends the file
@@ -46,7 +48,7 @@ class GroFile:
         self.n_frames, self.n_atoms = positions.shape[:2]
 
     def read(self, start: int, stop: int) -> Frames:
-        return Frames(*(None if array is None else array[start:stop] for array in self._frames))
+        return Frames._make(None if array is None else array[start:stop] for array in self._frames)
 
     def close(self) -> None:
         pass
@@ -62,12 +64,13 @@ class UniverseFile:
     ):
         from MDAnalysis.coordinates.core import reader
 
-        self.path, self.extras = path, {}
+        self.path = path
+        self.extras: dict[str, np.ndarray] = {}
         check_pdb(path)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about time steps and boxes that the file does not hold
-                known = {} if n_atoms is None else {"n_atoms": n_atoms}
+                known: dict[str, Any] = {} if n_atoms is None else {"n_atoms": n_atoms}
                 known |= {"format": _FORMATS[path.suffix.lower()]} if path.suffix.lower() in _FORMATS else {}
                 open_file = _trr_reader() if path.suffix.lower() == ".trr" else reader
                 self._reader = open_file(str(path), convert_units=False, **known)

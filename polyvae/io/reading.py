@@ -5,9 +5,10 @@ import glob
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,12 @@ log = logging.getLogger(__name__)
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
 CHUNK_BYTES = 1 << 26  # of decoded coordinates held at once while frames are picked or streamed
 
-_READERS = {".npz": NpzFile, ".xtc": XtcFile, ".dcd": DcdFile, ".gro": GroFile}
+_READERS: dict[str, Callable[[Path, bool], TrajectoryFile]] = {
+    ".npz": NpzFile,
+    ".xtc": XtcFile,
+    ".dcd": DcdFile,
+    ".gro": GroFile,
+}
 _WHY = {"sigma": "reduced units", "nm": "the format's convention", "angstrom": "the format's convention"}
 
 
@@ -129,7 +135,7 @@ def read(
         ignore_times,
     )
     run = _Run(paths, options)
-    pieces = []
+    pieces: list[Trajectory] = []
     for k in range(len(run.paths)):
         blocks = list(run.blocks(k, whole=True))
         pieces.append(run.record(k, blocks, sum(p.n_frames // run.n_molecules for p in pieces)))
@@ -183,7 +189,7 @@ class _Run:
         places = [path.resolve() for path in self.paths]
         if twice := [str(path) for k, path in enumerate(self.paths) if places[k] in places[:k]]:
             log.warning("%s: named more than once, and its frames count as often", twice[0])
-        first, self._unit = self.paths[0], None
+        first, self._unit = self.paths[0], ""
         atoms = first_file = None
         if options.topology is not None:
             atoms = read_topology(options.topology, options.select)
@@ -286,13 +292,14 @@ class _Run:
                         f"the pieces of one trajectory need the same; say which with --dims (dims=)"
                     )
                 self._n_dims = n_dims
-                yield part, block._replace(time=time, step=None, **dict.fromkeys(self._left_out))
+                dropped: dict[str, Any] = dict.fromkeys(self._left_out)
+                yield part, block._replace(time=time, step=None, **dropped)
         finally:
             file.close()
 
     def _settle_fields(self) -> set[str]:
         """What only some files hold of times, boxes and origins, which is left out; from their first frames."""
-        boxed = []
+        boxed: list[bool] = []
         for k, (file, frames, times) in enumerate(zip(self._files, self._frames, self._times, strict=True)):
             many = max(2, CHUNK_BYTES // (12 * file.n_atoms * frames.step))
             for rows, per_block in ((frames[:2], 2), (frames[2:], many)):
@@ -330,7 +337,7 @@ class _Run:
                 warn_of_damage(self.paths[k], fault.frame)
                 self._frames[k] = range(first, fault.frame, step)
                 part = range(part.start, fault.frame, step)
-                block = Frames(*(None if a is None else a[: len(part)] for a in block))
+                block = Frames._make(None if a is None else a[: len(part)] for a in block)
         return part, block
 
     def _raw(self, k: int, frames: range, per_block: int) -> Iterator[tuple[range, Frames]]:
@@ -349,7 +356,7 @@ class _Run:
                 if not len(part):
                     return
                 block = file.read(part[0], part[-1] + 1)
-            block = Frames(*(None if a is None else a[::step] for a in block))
+            block = Frames._make(None if a is None else a[::step] for a in block)
             if block.time is not None:
                 akma = file.akma_time and self._assemblers[k].length_unit != "sigma"
                 block = block._replace(time=np.asarray(block.time, np.float64) * (AKMA_PS if akma else 1.0))
@@ -361,11 +368,12 @@ class _Run:
         if assembler.settled and times.settled:
             return
         rest = self._raw(k, self._frames[k][len(part) :], per_block)
-        while block is not None and not (assembler.settled and times.settled):
-            assembler.survey(block.positions, block.box, part[0])
-            times.look(block.time)
+        ahead: Frames | None = block
+        while ahead is not None and not (assembler.settled and times.settled):
+            assembler.survey(ahead.positions, ahead.box, part[0])
+            times.look(ahead.time)
             if not (assembler.settled and times.settled):
-                part, block = next(rest, (part, None))
+                part, ahead = next(rest, (part, None))
         assembler.settle()
         self._settle_times(k)
 
@@ -380,11 +388,11 @@ class _Run:
         self, k: int, blocks: list[tuple[range, Frames]], first_frame: int, *, continues: bool = False
     ) -> Trajectory:
         """Blocks of file k as a trajectory, in the unit of the first file."""
-        parts, blocks = zip(*blocks, strict=True)
+        parts, pieces = [part for part, _ in blocks], [block for _, block in blocks]
         joined = (
-            blocks[0]
-            if len(blocks) == 1
-            else Frames(*(None if a[0] is None else np.concatenate(a) for a in zip(*blocks, strict=True)))
+            pieces[0]
+            if len(pieces) == 1
+            else Frames._make(None if a[0] is None else np.concatenate(a) for a in zip(*pieces, strict=True))
         )
         segment = np.concatenate([self.segments(k, part) for part in parts])
         try:

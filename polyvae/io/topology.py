@@ -3,7 +3,9 @@
 import os
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -113,7 +115,8 @@ def _check_records(path: Path, universe) -> None:
     MDAnalysis leaves out such CONECT records of a PDB, and all bonds of a LAMMPS data file that holds one.
     """
     kind = _format(path)
-    atoms, bonds = set(), []
+    atoms: set[str] = set()
+    bonds: Sequence[tuple[str, ...]] = []
     if kind in ("PDB", "ENT"):
         atoms, bonds = _pdb_records(path)
     elif kind == "DATA" and not len(universe.bonds):
@@ -168,7 +171,7 @@ def check_bonds(bonds: np.ndarray | None, n_atoms: int, path: Path) -> None:
 
 def stated_atoms(file: TrajectoryFile, path: Path) -> Atoms | None:
     """What a trajectory file itself says of its atoms, or None."""
-    extras = {name: file.extras.get(name) for name in ("bonds", "names", "masses")}
+    extras: dict[str, Any] = {name: file.extras.get(name) for name in ("bonds", "names", "masses")}
     if all(value is None for value in extras.values()):
         return None
     if extras["bonds"] is not None:

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -159,13 +160,13 @@ def _dimensions(traj: Trajectory, factor: float) -> np.ndarray:
     """Lengths and angles (n_frames, 6) of the box; zeros and right angles for none."""
     cells = np.tile([0.0, 0, 0, 90, 90, 90], (traj.n_frames, 1))
     if traj.box is not None:
-        there = traj.box.any(axis=2).all(axis=1)
+        there = np.any(traj.box, axis=2).all(axis=1)
         cells[there] = np.concatenate(lengths_and_angles(_box(traj, factor)[there]), axis=1)
     return cells
 
 
 def _write_npz(path: Path, traj: Trajectory) -> None:
-    arrays = {
+    arrays: dict[str, Any] = {
         "positions": traj.positions,
         "length_unit": np.array(traj.length_unit),
         "masses": traj.masses,
@@ -199,7 +200,7 @@ def _write_xtc(path: Path, traj: Trajectory) -> str | None:
 
     factor, precision = _TO_NM[traj.length_unit], _xtc_precision(traj)
     rising = traj.time is not None and bool((np.diff(traj.time) > 0).all())
-    time = traj.time if rising else np.arange(traj.n_frames, dtype=float)
+    time = traj.time if traj.time is not None and rising else np.arange(traj.n_frames, dtype=float)
     rows = zip(_spatial(traj, factor), _box(traj, factor), time, strict=True)
     with XTCFile(str(path), "w") as file:
         for k, (frame, box, t) in enumerate(rows):
@@ -285,7 +286,8 @@ def _write_gro(path: Path, traj: Trajectory) -> str | None:
 
 def _write_topology(path: Path, frame: Trajectory, factor: float) -> str | None:
     """A PDB of one frame that is a topology first: moved, and scaled by tens, where its columns ask for it."""
-    scale, notes = factor, []
+    scale = factor
+    notes: list[str | None] = []
     if not _fits_pdb(frame, scale):
         frame = dataclasses.replace(frame, positions=frame.positions - frame.positions.min(axis=(0, 1)))
         while not _fits_pdb(frame, scale):
@@ -345,6 +347,7 @@ def _write_pdb(path: Path, traj: Trajectory, factor: float | None = None, title:
         lines = [line for line in lines if not line.startswith(("CRYST1", "REMARK 285"))]
     elif (traj.box != traj.box[0]).any():  # it writes the box of the first frame alone
         cell = "CRYST1{:9.3f}{:9.3f}{:9.3f}{:7.2f}{:7.2f}{:7.2f} P 1           1\n"
+        assert dimensions is not None
         rows = iter(dimensions)
         lines = [line + (cell.format(*next(rows)) if line.startswith("MODEL") else "") for line in lines]
     path.write_text("".join(lines))
@@ -356,5 +359,5 @@ def _write_pdb(path: Path, traj: Trajectory, factor: float | None = None, title:
 _TO_PDB = {unit: 10 * factor for unit, factor in _TO_NM.items()}
 # The PDB beside a file has the lengths that a viewer takes from that file.
 _BESIDE = {".xtc": _TO_PDB, ".dcd": _TO_DCD}
-_READ_BACK = {".xtc": XtcFile, ".dcd": DcdFile}
+_READ_BACK: dict[str, type[XtcFile] | type[DcdFile]] = {".xtc": XtcFile, ".dcd": DcdFile}
 WRITERS = {".npz": _write_npz, ".xtc": _write_xtc, ".dcd": _write_dcd, ".gro": _write_gro, ".pdb": _write_pdb}

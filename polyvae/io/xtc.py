@@ -9,6 +9,7 @@ count of two words.
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,16 +38,19 @@ with XTCFile(sys.argv[1]) as file:
 class XtcFile:
     """An XTC file; see `frames.TrajectoryFile`. Every frame's structure is checked on opening."""
 
-    stated_unit, usual_unit, always_3d, akma_time = None, "nm", True, False
+    stated_unit: str | None = None
+    usual_unit, always_3d, akma_time = "nm", True, False
 
     def __init__(self, path: Path, keep_good: bool = False):
-        self.path, self.extras = path, {}
+        self.path = path
+        self.extras: dict[str, np.ndarray] = {}
         start = np.fromfile(path, ">i4", count=2)
         if len(start) < 2 or start[0] not in (_MAGIC, _WIDE_MAGIC) or start[1] < 1:
             raise InputError(f"{path} is not an XTC file (it does not begin with the header of a frame)")
         self.n_atoms, self._wide = int(start[1]), bool(start[0] == _WIDE_MAGIC)
         self._magic = _swapped(int(start[0]))
-        self._marks, self.n_frames, whole, headers = [], 0, 0, []
+        self._marks, self.n_frames, whole = [], 0, 0
+        headers: list[np.ndarray] | None = []
         for at, words in self._scan(0, None):
             if headers is not None and self.n_atoms > 9:
                 headers.append(_headers_at(words, at))
@@ -60,7 +64,8 @@ class XtcFile:
             if not (keep_good and self.n_frames):
                 raise DamagedError(path, self.n_frames)
             warn_of_damage(path, self.n_frames)
-        self._file, self._at, self._apart = None, 0, False
+        self._file: Any = None  # of mdtraj
+        self._at, self._apart = 0, False
 
     def read(self, start: int, stop: int) -> Frames:
         headers = self._sane_headers(start, stop) if self.n_atoms > 9 else None
@@ -114,6 +119,7 @@ class XtcFile:
         rows = np.frombuffer(child.stdout[: len(child.stdout) // record.itemsize * record.itemsize], record)
         if len(rows) < n:
             raise DamagedError(self.path, first + len(rows))
+        assert record.names is not None
         return tuple(np.ascontiguousarray(rows[name]) for name in record.names)
 
     def _scan(self, first_word: int, n_words: int | None):
@@ -220,4 +226,4 @@ def _over_beads(extreme: np.ufunc, positions: np.ndarray) -> np.ndarray:
 
 
 def _swapped(number: int) -> np.int32:
-    return np.array(number, ">i4").view(np.int32)[()]
+    return np.int32(np.array(number, ">i4").view(np.int32)[()])

@@ -110,7 +110,8 @@ def _points_per_length(ax) -> float:
 def _line_alpha(sticks: np.ndarray, width: float) -> float:
     """Opacity at which a typical spot of these lines, all in points, is 80 % covered."""
     middle = sticks.mean(axis=1)
-    counts, xs, ys = np.histogram2d(*middle.T, bins=40)
+    x, y = middle.T
+    counts, xs, ys = np.histogram2d(x, y, bins=40)
     cell = (xs[1] - xs[0]) * (ys[1] - ys[0])
     typical = (counts**2).sum() / counts.sum()  # lines in the cell of a line picked at random
     length = np.linalg.norm(sticks[:, 1] - sticks[:, 0], axis=1).mean()
@@ -142,7 +143,7 @@ def structure(
     """
     from matplotlib import patheffects
     from matplotlib.collections import PatchCollection
-    from matplotlib.patches import Circle, Polygon
+    from matplotlib.patches import Circle, Patch, Polygon
 
     (ax,) = canvas(ax, 1, 1, (5.0, 4.2))
     positions = np.asarray(positions, float)
@@ -155,7 +156,8 @@ def structure(
     colors = _chain_map()(np.linspace(0, 1, n_beads))[:, :3]
     colors = colors + (0.55 * (1 - near))[:, None] * (1 - colors)
 
-    parts = []  # (depth, order among equals), patch, face, edge
+    # (depth, order among equals), patch, face, edge
+    parts: list[tuple[tuple[float, int], Patch, np.ndarray, np.ndarray]] = []
     for i, j in bonds:
         step = positions[j] - positions[i]
         length = float(np.linalg.norm(step))

@@ -62,7 +62,7 @@ def latent_trajectory(
     if last - first < n_frames:
         _density_levels(ax, *z[:, shown].T)
     steps = np.stack([way[:-1], way[1:]], axis=1)[joined[first : last - 1]]
-    lines = LineCollection(steps, cmap=ALONG, linewidth=0.9, alpha=0.7)
+    lines = LineCollection(list(steps), cmap=ALONG, linewidth=0.9, alpha=0.7)
     lines.set_array(((clocks[:-1] + clocks[1:]) / 2)[joined[first : last - 1]])
     ax.add_collection(lines)
     dots = ax.scatter(*way.T, c=clocks, cmap=ALONG, s=9, linewidths=0, zorder=3)

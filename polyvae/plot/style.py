@@ -80,4 +80,5 @@ def limits_of(*positions: np.ndarray) -> tuple[tuple[float, float], tuple[float,
     center, half = (low + high) / 2, (high - low) / 2
     half = np.maximum(half, 0.35 * half.max()) * 1.04
     half = np.where(half > 0, half, 1.0)
-    return tuple(zip((center - half).tolist(), (center + half).tolist(), strict=True))
+    (x0, y0), (x1, y1) = (center - half).tolist(), (center + half).tolist()
+    return (x0, x1), (y0, y1)

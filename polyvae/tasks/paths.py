@@ -53,7 +53,7 @@ def interpolate(
     if along == "data":
         if data is None:
             raise InputError('along="data" needs the trajectory whose density the path follows: data=traj')
-        z = dense_path(cv.transform(data), *ends, n, seed=seed)
+        z = dense_path(cv.transform(data), ends[0], ends[1], n, seed=seed)
     else:
         z = ends[0] + np.linspace(0, 1, n)[:, None] * (ends[1] - ends[0])
     return _decoded(cv, z, (n,))

@@ -9,6 +9,7 @@ import numpy as np
 from polyvae.batches import map_frames
 from polyvae.cv.latent import LatentCV
 from polyvae.io.colvar import colvar_writer
+from polyvae.trajectory.record import Trajectory
 from polyvae.trajectory.stream import Stream
 
 
@@ -43,7 +44,7 @@ def project(
     names = [*(["molecule"] if first.origin is not None else []), *measures]
     n_done = 0
     with colvar_writer(path, cv.latent_dim, names) as write:
-        chunk = first
+        chunk: Trajectory | None = first
         while chunk is not None:
             z = cv.encode(chunk.positions, first_frame=n_done)
             values = {name: map_frames(measure, chunk.positions) for name, measure in measures.items()}

@@ -98,6 +98,7 @@ def relax(traj: Trajectory, data=None, *, energy: Callable | None = None, steps:
     else:
         data = data_or_model(data)
         traj, energy = as_the_data(traj, data), _energy_of(known_limits(data))
+    assert energy is not None
     shape = jax.eval_shape(energy, jax.ShapeDtypeStruct(traj.positions.shape[1:], jnp.float32))
     if getattr(shape, "shape", None) != ():
         raise InputError(f"the energy must give one number for one frame; it gives {shape}")

@@ -196,12 +196,12 @@ def _costly_scores(costly: _Costly, run: _Run, mask: np.ndarray, elbo: float | N
     here, weights = mask[costly.frames], run.series.weights[costly.frames]
     both = here & costly.paired & mask[costly.later]
     gap = (costly.bounds - run.series.elbo[costly.frames])[both]
-    bounded = elbo is not None and weights[both].any()
+    bounded = weights[both].any()
     slopes, weights_here = costly.slopes[here], weights[here]
     seen = weights_here > 0
     return {
         "n_costly": int(here.sum()),
-        "iw_bound": elbo + float(np.average(gap, weights=weights[both])) if bounded else None,
+        "iw_bound": elbo + float(np.average(gap, weights=weights[both])) if elbo is not None and bounded else None,
         "gradient_mean": np.average(slopes, axis=0, weights=weights_here).tolist() if seen.any() else None,
         "gradient_max": slopes[seen].max(axis=0).tolist() if seen.any() else None,
     }
@@ -239,7 +239,7 @@ def _joined(chunks: list[_Series]) -> _Series:
     z, elbo, weights, times, *_ = zip(*chunks, strict=True)
     segments, order = joined_segments([(chunk.segments, chunk.continues) for chunk in chunks])
     time = None if any(t is None for t in times) else np.concatenate(times)[order]
-    return _Series(*map(np.concatenate, (z, elbo, weights)), time, segments, order=order)
+    return _Series(np.concatenate(z), np.concatenate(elbo), np.concatenate(weights), time, segments, order=order)
 
 
 def _frame_values(cv: LatentCV, lag: int, seed: int):

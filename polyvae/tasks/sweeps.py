@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -108,7 +109,9 @@ def sweep(
     Raises:
         InputError: as `fit`.
     """
-    grid = {"latent_dim": latent_dim, "beta": beta, "seeds": range(int(seeds)) if np.ndim(seeds) == 0 else seeds}
+    grid: dict[str, Any] = {"latent_dim": latent_dim, "beta": beta, "seeds": seeds}
+    if np.ndim(seeds) == 0:
+        grid["seeds"] = range(int(grid["seeds"]))
     grid = {name: [v] if np.ndim(v) == 0 else list(v) for name, v in grid.items()}
     for name, values in grid.items():
         if not values:
@@ -138,8 +141,8 @@ def sweep(
             dataclasses.replace(prepared, settings=dataclasses.replace(prepared.settings, **cell))
             for cell in cells
         ]
-        for _, group in itertools.groupby(runs, lambda run: run.settings.latent_dim):
-            group = list(group)
+        for _, alike in itertools.groupby(runs, lambda run: run.settings.latent_dim):
+            group = list(alike)
             trained = train_together(group) if together else map(Prepared.train, group)
             for run, model in zip(group, trained, strict=True):
                 models.append(latent_cv(model, featurizer, template))

@@ -47,7 +47,8 @@ class Assembler:
         if dims not in (None, 2, 3):
             raise InputError(f"dims must be 2 or 3; got {dims!r}")
         self.atoms, self.length_unit, self.unwrap, self.dims = atoms, length_unit, unwrap, dims
-        self.where, self._note, self._said = where, note, set()
+        self.where, self._note = where, note
+        self._said: set[str] = set()
         self._survey = Survey(
             slice(None) if atoms is None else atoms.chosen,
             dims=dims,
@@ -250,6 +251,7 @@ class Assembler:
 
     def _check_pieces(self) -> None:
         """Refuse a bead whose bonds are missing; say where chosen beads are of several molecules."""
+        assert self.atoms is not None
         n_pieces, n_single, stray = self.atoms.pieces()
         if self.table is not None or n_pieces == 1:
             return

@@ -62,13 +62,13 @@ def as_trajectory(
             )
         return data
     if hasattr(data, "atoms") and hasattr(data, "universe"):
-        atoms = atoms_of(data.atoms if data.universe is data else data)
+        system = atoms_of(data.atoms if data.universe is data else data)
         unit, where = "angstrom", "the atom group"
         # Atoms outside the molecules that are wanted stay behind, frame by frame.
-        needed = atoms.needed()
+        needed = system.needed()
         positions, time, box = _frames_of_universe(data, needed)
         segments = _segments_of(data.universe.trajectory)
-        atoms = atoms.among(needed)
+        atoms: Atoms | None = system.among(needed)
     elif hasattr(data, "xyz") and hasattr(data, "unitcell_vectors"):
         positions, box, time = data.xyz, data.unitcell_vectors, data.time
         atoms, unit, where = _atoms_of_mdtraj(data.topology), "nm", "the mdtraj trajectory"
@@ -124,7 +124,7 @@ def atoms_of(group) -> Atoms:
         n_total,
         bonds,
         names=names,
-        masses=masses if stated and (masses > 0).all() else None,
+        masses=masses if masses is not None and (masses > 0).all() else None,
         residues=np.asarray(group.resindices),
         kinds=tuple(map(str, group.types)) if names is None and hasattr(group, "types") else None,
         residue_sizes=_residue_sizes(universe.atoms.resindices, group.resindices) if names else None,

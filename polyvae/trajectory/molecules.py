@@ -27,7 +27,9 @@ class Tree(NamedTuple):
     loose: np.ndarray
     assumed: bool
 
-    n_molecules = property(lambda self: int(self.molecule.max()) + 1)
+    @property
+    def n_molecules(self) -> int:
+        return int(self.molecule.max()) + 1
 
 
 def spanning_tree(n_beads: int, bonds: np.ndarray | None) -> Tree:
@@ -278,9 +280,9 @@ class Atoms(NamedTuple):
                     keys % sizes[0] ** 2, np.searchsorted(keys, np.arange(1, len(sizes)) * sizes[0] ** 2)
                 )
             ]
-            odd = next((k for k, row in enumerate(per) if not np.array_equal(row, per[0])), None)
-            if odd is not None:
+            unlike = next((k for k, row in enumerate(per) if not np.array_equal(row, per[0])), None)
+            if unlike is not None:
                 raise InputError(
-                    f"{where}: the bonds of molecule {odd} are not those of molecule 0; select like ones"
+                    f"{where}: the bonds of molecule {unlike} are not those of molecule 0; select like ones"
                 )
         return table, note

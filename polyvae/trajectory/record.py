@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -81,10 +81,10 @@ class Trajectory:
     positions: np.ndarray
     time: np.ndarray | None = None
     length_unit: str = "sigma"
-    masses: np.ndarray | None = None
+    masses: np.ndarray = None  # type: ignore[assignment]  # `__post_init__` sees to it
     names: tuple[str, ...] | None = None
     bonds: np.ndarray | None = None
-    segments: tuple[int, ...] | None = None
+    segments: tuple[int, ...] = None  # type: ignore[assignment]  # `__post_init__` sees to it
     weights: np.ndarray | None = None
     box: np.ndarray | None = None
     origin: np.ndarray | None = None
@@ -171,11 +171,14 @@ class Trajectory:
             raise InputError(f"index {index!r} selects no frame of {self.n_frames}")
         piece = np.repeat(np.arange(len(self.segments)), self.segments)[chosen]
         breaks = np.flatnonzero((np.diff(piece) != 0) | (np.diff(chosen) <= 0)) + 1
-        per_frame = {name: getattr(self, name) for name in ("time", "weights", "box", "origin")}
+        per_frame: dict[str, Any] = {
+            name: None if (values := getattr(self, name)) is None else values[chosen]
+            for name in ("time", "weights", "box", "origin")
+        }
         return dataclasses.replace(
             self,
             positions=self.positions[chosen],
-            **{name: None if values is None else values[chosen] for name, values in per_frame.items()},
+            **per_frame,
             segments=tuple(np.diff([0, *breaks, chosen.size])),
             # Of many molecules some may have lost all their frames, so that none is sure to go on.
             continues=int(self.continues == 1 and piece[0] == 0),
@@ -229,12 +232,12 @@ def bonded_triples(bonds: np.ndarray) -> np.ndarray:
     return np.array(found, int).reshape(-1, 3)
 
 
-def _vector(name: str, values: Sequence | None, length: int, per: str, default: float | None = None):
+def _vector(name: str, values: Sequence | np.ndarray | None, length: int, per: str, default: float | None = None):
     if values is None:
         return None if default is None else np.full(length, default)
-    values = np.asarray(values, dtype=np.float64)
-    if values.shape != (length,):
-        raise InputError(f"{name} must hold one number a {per}, shape ({length},); got shape {values.shape}")
-    if not np.isfinite(values).all():
-        raise InputError(f"{name} must be finite; entry {int(np.argmin(np.isfinite(values)))} is not")
-    return values
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.shape != (length,):
+        raise InputError(f"{name} must hold one number a {per}, shape ({length},); got shape {numbers.shape}")
+    if not np.isfinite(numbers).all():
+        raise InputError(f"{name} must be finite; entry {int(np.argmin(np.isfinite(numbers)))} is not")
+    return numbers

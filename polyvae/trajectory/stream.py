@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import overload
 
 import numpy as np
 
@@ -30,6 +31,10 @@ class Stream:
         return f"<Stream: {self.n_frames} frames{self._about}>"
 
 
+@overload
+def weighted(data: Trajectory, weights: np.ndarray) -> Trajectory: ...
+@overload
+def weighted(data: Stream, weights: np.ndarray) -> Stream: ...
 def weighted(data: Trajectory | Stream, weights: np.ndarray) -> Trajectory | Stream:
     """The same frames with statistical weights, (n_frames,)."""
     weights = np.asarray(weights, np.float64)

@@ -30,7 +30,8 @@ class Survey:
 
     def __init__(self, wanted, *, dims: int | None, always_3d: bool, periodic: bool):
         self._wanted, self._dims, self._always_3d, self._periodic = wanted, dims, always_3d, periodic
-        self.settled, self._seen, self.planar = False, 0, None
+        self.settled, self._seen = False, 0
+        self.planar: bool | None = None
 
     def look(self, positions: np.ndarray, box: np.ndarray, first_frame: int = 0) -> None:
         """Look at the next frames: positions (n, n_atoms, 2 or 3), box (n, 3, 3), the number of the first."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import safetensors
+from jaxtyping import Array
 
 from polyvae.errors import InputError
 from polyvae.files import save_tensors
@@ -64,18 +65,18 @@ class Checkpoint:
 
 
 def _difference(theirs: str | None, ours: str) -> str:
-    theirs, ours = json.loads(theirs or "{}"), json.loads(ours)
-    names = [name for name in sorted({*theirs, *ours}) if theirs.get(name) != ours.get(name)]
+    there, here = json.loads(theirs or "{}"), json.loads(ours)
+    names = [name for name in sorted({*there, *here}) if there.get(name) != here.get(name)]
     words = {"inputs": "data, weights, segments, features or likelihood"}
-    return ", ".join(words.get(n, f"{n} ({theirs.get(n)} there, {ours.get(n)} here)") for n in names)
+    return ", ".join(words.get(n, f"{n} ({there.get(n)} there, {here.get(n)} here)") for n in names)
 
 
-def digest(*arrays: np.ndarray | None) -> str:
+def digest(*arrays: np.ndarray | Array | None) -> str:
     """SHA-256 of arrays, a piece at a time where they lie on disk."""
     found = hashlib.sha256()
     for array in arrays:
         if array is None:
             continue
         for start in range(0, max(1, len(array)), 1 << 16):
-            found.update(np.ascontiguousarray(array[start : start + (1 << 16)]))
+            found.update(np.ascontiguousarray(array[start : start + (1 << 16)]).data)
     return found.hexdigest()

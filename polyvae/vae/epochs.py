@@ -68,7 +68,7 @@ class Rows(NamedTuple):
     """Frames, what is to be decoded from each, and their weights, whose mean over all is 1; or None for equal."""
 
     x: Array
-    target: Array
+    target: Array | None
     weights: Array | None
 
     @classmethod
@@ -186,6 +186,7 @@ def fixed_noise(key, state, static, rows: Rows):
 def make_plan(n_rows: int, settings: Settings, *, on_disk: bool = False) -> Plan:
     """The plan of a training run on so many rows; refuses fewer than a batch."""
     batch_size, epochs = settings.batch_size, settings.epochs
+    assert epochs is not None  # `prepare` chooses them
     n_batches = n_rows // batch_size
     if n_batches == 0:
         raise InputError(

@@ -188,8 +188,8 @@ class Prepared:
             settings=self.settings,
             key=key,
             progress=progress and (lambda n, terms: progress(n, epochs, _in_units(terms, volume))),
-            saved=unfinished and unfinished.saved,
-            save=unfinished and unfinished.save,
+            saved=None if unfinished is None else unfinished.saved,
+            save=None if unfinished is None else unfinished.save,
         )
         return self.model(scaled, trained)
 
@@ -271,16 +271,16 @@ def prepare(
     if not isinstance(likelihood, Gaussian) and (x == x[:1]).all():
         raise InputError(f"the {len(x)} frames are all the same; there is nothing to learn from them")
     if isinstance(likelihood, Gaussian):
-        mean, scale = _moments(x, ~held_out if weights is None else np.where(held_out, 0, weights))
+        middle, spread = _moments(x, ~held_out if weights is None else np.where(held_out, 0, weights))
         if scaling == "global":
-            scale = np.sqrt(np.mean(scale**2))
-            likelihood = likelihood if likelihood.learned else Gaussian(float(likelihood.width / scale))
+            spread = np.sqrt(np.mean(spread**2))
+            likelihood = likelihood if likelihood.learned else Gaussian(float(likelihood.width / spread))
         elif not likelihood.learned:
             raise InputError("features that are scaled one by one need a learned width; a fixed one has one unit")
         else:
             # A feature that hardly varies, such as a stiff bond, must not have its noise blown up.
-            scale = np.maximum(scale, 0.01 * np.sqrt(np.mean(scale**2)))
-        mean, scale = jnp.asarray(mean, jnp.float32), jnp.asarray(scale, jnp.float32)
+            spread = np.maximum(spread, 0.01 * np.sqrt(np.mean(spread**2)))
+        mean, scale = jnp.asarray(middle, jnp.float32), jnp.asarray(spread, jnp.float32)
         x = _scaled(x, np.asarray(mean), np.asarray(scale))
     if settings.epochs is None:
         steps = -(-_DEFAULT_STEPS // (len(rows) // settings.batch_size))

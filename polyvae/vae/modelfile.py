@@ -1,6 +1,7 @@
 """Model files: safetensors with one JSON header. Nothing in a file is executed."""
 
 import json
+import operator
 import os
 
 import equinox as eqx
@@ -11,7 +12,7 @@ import safetensors
 
 from polyvae.errors import InputError
 from polyvae.files import save_tensors
-from polyvae.vae.likelihood import LIKELIHOODS
+from polyvae.vae.likelihood import LIKELIHOODS, Gaussian
 from polyvae.vae.network import VAE
 from polyvae.vae.scaled import ScaledVAE
 
@@ -121,8 +122,8 @@ def _vae_of(tensors: dict[str, np.ndarray], header: dict) -> VAE:
             )
             for k, layer in enumerate(getattr(vae, name).layers)
         )
-        vae = eqx.tree_at(lambda v, name=name: getattr(v, name).layers, vae, layers)
-    if kind != "Gaussian":
+        vae = eqx.tree_at(operator.attrgetter(f"{name}.layers"), vae, layers)
+    if not isinstance(vae.likelihood, Gaussian):
         return vae
     width = take(tensors, "log_width", vae.likelihood.log_width)
     return eqx.tree_at(lambda v: v.likelihood.log_width, vae, width)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 
 from polyvae.errors import InputError
@@ -35,8 +35,8 @@ class Settings(Record):
     free_bits: float = 0.0
     learning_rate: float = 2e-3
     validation: float = 0.1
-    encoder: tuple[int, ...] = (64, 64)
-    decoder: tuple[int, ...] = (256, 256)
+    encoder: Sequence[int] = (64, 64)
+    decoder: Sequence[int] = (256, 256)
     beta_schedule: str = "constant"
     lr_schedule: str = "cosine"
     width: float | str | None = None

@@ -181,7 +181,7 @@ def train(
     data = None if on_disk else jax.tree.map(jnp.asarray, Rows.of(x, weights, rows, plan.lag))
 
     def advance(state, done: int, n: int):
-        if on_disk:
+        if data is None:
             return _epoch_from_disk(state, static, x, weights, rows, val, keys, beta, done, plan)
         return _epochs(state, static, data, val, keys, beta, jnp.asarray([done, n]), plan)
 
@@ -217,10 +217,11 @@ def train_together(
     data = jax.tree.map(jnp.asarray, Rows.of(x, normalised(weights, rows), rows, plan.lag))
     states, statics = zip(*(eqx.partition(vae, eqx.is_inexact_array) for vae in vaes), strict=True)
     state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(initial_state(start, plan) for start in states))
-    keys, betas = jax.vmap(jax.random.split)(jnp.stack(keys)), jnp.asarray([s.beta for s in settings], jnp.float32)
+    pairs = jax.vmap(jax.random.split)(jnp.stack(keys))
+    betas = jnp.asarray([s.beta for s in settings], jnp.float32)
 
     def advance(state, done: int, n: int):
-        return _epochs_of_all(state, statics[0], data, val, keys, betas, jnp.asarray([done, n]), plan)
+        return _epochs_of_all(state, statics[0], data, val, pairs, betas, jnp.asarray([done, n]), plan)
 
     def ends(tables, state) -> list[tuple[int, str] | None]:
         best = np.asarray(state.best_epoch)
@@ -235,7 +236,9 @@ def train_together(
         ended=lambda tables, state: None if None in ends(tables, state) else "all have ended",
     )
     found = []
-    for k, (n, stopped) in enumerate(ends(tables, state)):
+    for k, end in enumerate(ends(tables, state)):
+        assert end is not None
+        n, stopped = end
         best_weights = jax.tree.map(lambda leaf, k=k: leaf[k], state.best_weights)
         found.append(finished(best_weights, statics[0], tables[k, :n], int(state.best_epoch[k]), stopped, plan))
     return found
