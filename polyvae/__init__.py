@@ -18,6 +18,7 @@ from polyvae.io.colvar import write_colvar
 from polyvae.io.reading import read, stream
 from polyvae.io.writing import write
 from polyvae.measures.limits import Check, Limits, check_conformations
+from polyvae.tasks.compiling import compile
 from polyvae.tasks.optimization import Optimum, optimize
 from polyvae.tasks.paths import LatentPath, interpolate, latent_grid
 from polyvae.tasks.projection import project
@@ -57,6 +58,7 @@ __all__ = [
     "chain_energy",
     "check_conformations",
     "check_vae",
+    "compile",
     "contacts",
     "end_to_end",
     "fit",

@@ -7,7 +7,7 @@ those that its model needs, and the numbers as a table.
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -77,7 +77,7 @@ def export(
             kind="c",
             atoms=numbers,
             files={
-                "latent_cv.h": "what a program includes: the sizes, and two functions with what they take and give",
+                "latent_cv.h": "what a program includes: sizes, and two functions with what they take and give",
                 "latent_cv.c": "the arithmetic",
                 "latent_cv_weights.h": "the numbers: weights, scaling, reference",
             },
@@ -85,9 +85,9 @@ def export(
             notes=[
                 f"A call takes {_stack_bytes(cv) / 1024:.0f} KiB of the stack, no other memory.",
                 "In a periodic box call `latent_cv_whole` first: it makes the molecule whole along its bonds, as "
-                "polyvae does when it reads a trajectory. The gradient by the whole positions is that by the others.",
-                "-ffp-contract=fast lets the compiler use fused multiply-add; without -march=native the code runs on "
-                "every processor of the kind, slower.",
+                "polyvae does when it reads a trajectory. The gradient stays what it is.",
+                "-ffp-contract=fast lets the compiler use fused multiply-add; without -march=native the code runs "
+                "on every processor of the kind, slower.",
             ],
             checked=CHECKED,
             stats=None if data is None else statistics(cv, data),
@@ -121,38 +121,6 @@ def compiled(cv: LatentCV) -> kernel.Kernel:
         return kernel.compiled(Path(folder) / "latent_cv.c", (cv.n_beads, cv.n_dims, cv.latent_dim))
 
 
-def compile(cv: LatentCV) -> Callable:
-    """The CV as a compiled function of frames, in float64, about as fast as one core computes it.
-
-    Returns:
-        A function from positions (n_frames, n_beads, n_dims), in the model's unit, to latents
-        (n_frames, latent_dim); with `gradients=True` also their gradients (n_frames, latent_dim, n_beads, n_dims).
-
-    Raises:
-        InputError: no C compiler. And, from the function, positions of another shape, or latents that are not
-            finite.
-
-    Example:
-        >>> z, dz_dx = pv.compile(cv)(traj.positions, gradients=True)
-    """
-    code = compiled(cv)
-
-    def evaluate(positions: np.ndarray, *, gradients: bool = False):
-        if np.shape(positions)[1:] != (cv.n_beads, cv.n_dims):
-            raise InputError(
-                f"positions must have shape (n_frames, {cv.n_beads}, {cv.n_dims}); got {np.shape(positions)}"
-            )
-        z, slopes, bad = code.frames(positions, gradients)
-        if bad >= 0:
-            raise InputError(
-                f"the latent coordinates of frame {bad} are {z[bad].tolist()}; they must be finite. Remove that "
-                f"frame, or check its coordinates"
-            )
-        return (z, slopes) if gradients else z
-
-    return evaluate
-
-
 def write_sources(cv: LatentCV, folder: Path, numbers: Sequence[int]) -> None:
     """The three files of the code.
 
@@ -176,12 +144,11 @@ def _features_parts(cv: LatentCV) -> list[str]:
     order = "reversal" if kind.reversal else "forward"
     if isinstance(kind, PairDistances):
         return [order, "pair_distances"]
-    vectors = ["vectors_3"] if space == 3 else []
-    if isinstance(kind, PrincipalAxes):
-        handed = [] if kind.mirror else [f"right_handed_{space}"]
-        return [order, "centre", *vectors, f"eigh_{space}", *handed, "principal_axes"]
-    eigh = ["eigh_3"] if space == 3 else []
-    return [order, "centre", *vectors, *eigh, f"rotation_{space}", "reference"]
+    in_space = ["jacobi_3", "eigh_3"] if space == 3 else []
+    cross = ["cross_3"] if space == 3 else []
+    if isinstance(kind, Reference):
+        return [order, "centre", *in_space, *cross, f"rotation_{space}", "reference"]
+    return [order, "centre", *(in_space or ["eigh_2"]), *cross, f"right_handed_{space}", "principal_axes"]
 
 
 def _network_part(cv: LatentCV) -> str:
@@ -221,7 +188,9 @@ def _weights(cv: LatentCV, numbers: Sequence[int]) -> str:
         "ATOMS": "{" + ", ".join(map(str, numbers)) + "}",
     }
     if hidden:
-        rows = [f"{{{len(w[0])}, {width}, weight_{k}, bias_{k}}}" for k, ((w, _), width) in enumerate(zip(hidden, widths, strict=True))]  # fmt: skip
+        inputs = [weight.shape[1] for weight, _ in hidden]
+        sized = list(enumerate(zip(inputs, widths, strict=True)))
+        rows = [f"{{{n}, {width}, weight_{k}, bias_{k}}}" for k, (n, width) in sized]
         constants |= {
             "HIDDEN_LAYERS": len(hidden),
             "WIDEST": max(widths),
@@ -250,7 +219,7 @@ def _weights(cv: LatentCV, numbers: Sequence[int]) -> str:
     )
     for k, ((weight, bias), width) in enumerate(zip(hidden, widths, strict=True)):
         padding = (0, width - len(bias))
-        what = f"layer {k}: {weight.shape[1]} inputs, {len(bias)} units, filled up to {width} with zeros; a row an input"
+        what = f"layer {k}: {weight.shape[1]} inputs, {len(bias)} units (zeros up to {width}); a row an input"
         tables.append(_table(f"weight_{k}", what, np.pad(weight.T, ((0, 0), padding))))
         tables.append(_table(f"bias_{k}", f"layer {k}", np.pad(bias, padding)[None]))
     padded = np.pad(head, ((0, 0), (0, (widths[-1] if hidden else cv.mean.size) - head.shape[1])))
@@ -259,8 +228,8 @@ def _weights(cv: LatentCV, numbers: Sequence[int]) -> str:
     values = "\n".join(f"#define {name} {value}" for name, value in constants.items())
     return "\n\n".join(
         [
-            "/* The numbers of latent_cv.c, which includes this file. Weights of the first layer are divided by the\n"
-            "   standard deviation of the features. */",
+            "/* The numbers of latent_cv.c, which includes this file. Weights of the first layer are divided by\n"
+            "   the standard deviation of the features. */",
             values,
             *tables,
             "#define LATENT_CV_WEIGHTS_END\n",
@@ -270,7 +239,7 @@ def _weights(cv: LatentCV, numbers: Sequence[int]) -> str:
 
 def _mirrored(cv: LatentCV) -> bool:
     kind = cv.featurizer
-    return kind._mirrored(cv.n_dims) if isinstance(kind, Reference) else kind.mirror
+    return kind._mirrored(cv.n_dims) if isinstance(kind, Reference) else getattr(kind, "mirror", False)
 
 
 def _table(name: str, what: str, rows: np.ndarray, kind: str = "double") -> str:
@@ -285,8 +254,9 @@ def _table(name: str, what: str, rows: np.ndarray, kind: str = "double") -> str:
 
 def _links(cv: LatentCV) -> tuple[np.ndarray, np.ndarray]:
     """Which bead is put beside which, in order, and the bonds that must be short then; beads from 0."""
-    path, links, seen = walk(cv), [], set()
-    for before, bead in zip([path[0], *path], path):
+    path, links = walk(cv), []
+    seen: set[int] = set()
+    for before, bead in zip([path[0], *path[:-1]], path, strict=True):
         if bead not in seen and seen:
             links.append((before, bead))
         seen.add(bead)

@@ -16,8 +16,8 @@ import numpy as np
 from polyvae.errors import InputError
 
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-shared")
-# Beside the kernel in the library, for Python, where a call takes longer than the kernel does: its sizes, and a loop
-# over frames that returns the first whose latents are not finite, or -1.
+# Beside the kernel in the library, for Python, where a call takes longer than the kernel does: its sizes, and a
+# loop over frames that returns the first whose latents are not finite, or -1.
 _LOOP = """
 const int latent_cv_sizes[3] = {LATENT_CV_BEADS, LATENT_CV_DIMS, LATENT_CV_LATENTS};
 
@@ -44,8 +44,8 @@ class Kernel(NamedTuple):
             (latent_dim, n_beads, n_dims).
         frames: `one` for (n_frames, n_beads, n_dims); also the first frame whose latents are not finite, or -1.
             With `gradients=False` there are None.
-        whole: positions (n_beads, n_dims) and box (n_dims, n_dims), both contiguous, to whole positions, and whether
-            every bond is then clearly shorter than half the box.
+        whole: positions (n_beads, n_dims) and box (n_dims, n_dims), both contiguous, to whole positions, and
+            whether every bond is then clearly shorter than half the box.
     """
 
     one: Callable

@@ -276,8 +276,8 @@ class _Joint:
                 f"the periodic box, about half or more, so that the molecule cannot be made whole; check that "
                 f"box, bonds and particles belong together"
             )
-        self.last = (key, z, gradient)
-        return self.last
+        found = self.last = (key, z, gradient)
+        return found
 
 
 # Copies of a force share nothing but what their bytes lead to here.

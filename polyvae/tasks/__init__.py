@@ -1,5 +1,6 @@
 """What a collective variable is used for, a module for each task; only a sweep knows another, scoring."""
 
+from polyvae.tasks.compiling import compile
 from polyvae.tasks.optimization import Optimum, optimize
 from polyvae.tasks.paths import LatentPath, interpolate, latent_grid
 from polyvae.tasks.projection import project
@@ -16,6 +17,7 @@ __all__ = [
     "Scores",
     "Sweep",
     "chain_energy",
+    "compile",
     "interpolate",
     "latent_grid",
     "optimize",

@@ -1,5 +1,10 @@
 /* ---- The rotation in space that fits best ----------------------------------------------------------------- */
 
+static double dot(const double *x, const double *y)
+{
+    return x[0] * y[0] + x[1] * y[1] + x[2] * y[2];
+}
+
 static double determinant(const double *h)
 {
     double normal[3];

@@ -1,16 +1,4 @@
-/* ---- Vectors in space ------------------------------------------------------------------------------------- */
-
-static double dot(const double *x, const double *y)
-{
-    return x[0] * y[0] + x[1] * y[1] + x[2] * y[2];
-}
-
-static void cross(const double *x, const double *y, double *product)
-{
-    product[0] = x[1] * y[2] - x[2] * y[1];
-    product[1] = x[2] * y[0] - x[0] * y[2];
-    product[2] = x[0] * y[1] - x[1] * y[0];
-}
+/* ---- Jacobi rotations ------------------------------------------------------------------------------------- */
 
 /* Cosine and sine of the Jacobi rotation that makes the off-diagonal element `apq` vanish, and tan * apq. */
 static void jacobi(double app, double aqq, double apq, double *cosine, double *sine, double *shift)
