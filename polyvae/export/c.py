@@ -7,6 +7,7 @@ those that its model needs, and the numbers as a table.
 
 import os
 import tempfile
+import textwrap
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -60,7 +61,7 @@ def export(
 
     Args:
         folder: where to write; made if need be.
-        atoms: see `common.atom_numbers`; `latent_cv_atoms` in the code.
+        atoms: see `common.atom_numbers`; `LATENT_CV_ATOMS` in the code.
         data: a trajectory, whose statistics the README then holds.
         force: write into a folder that holds files.
 
@@ -125,12 +126,12 @@ def write_sources(cv: LatentCV, folder: Path, numbers: Sequence[int]) -> None:
     """The three files of the code.
 
     Args:
-        numbers: (n_beads,) `latent_cv_atoms`, from 1.
+        numbers: (n_beads,) `LATENT_CV_ATOMS`, from 1.
     """
     if cv.n_beads < 2:
         raise InputError("one bead has no conformation; a kernel needs a model of two beads or more")
-    (folder / "latent_cv.h").write_text(_header(cv))
-    (folder / "latent_cv_weights.h").write_text(_weights(cv, numbers))
+    (folder / "latent_cv.h").write_text(_header(cv, numbers))
+    (folder / "latent_cv_weights.h").write_text(_weights(cv))
     parts = [_part(name) for name in ["head", "whole", *_features_parts(cv), _network_part(cv), "latent_cv"]]
     (folder / "latent_cv.c").write_text("/* See latent_cv.h for what this computes. */\n\n" + "\n".join(parts))
 
@@ -155,7 +156,7 @@ def _network_part(cv: LatentCV) -> str:
     return "network" if len(cv.vae.encoder.layers) > 1 else "linear"
 
 
-def _header(cv: LatentCV) -> str:
+def _header(cv: LatentCV, numbers: Sequence[int]) -> str:
     unit = "reduced units (sigma)" if cv.length_unit == "sigma" else cv.length_unit
     constants = {
         "BEADS": cv.n_beads,
@@ -166,14 +167,18 @@ def _header(cv: LatentCV) -> str:
     text = (resources.files("polyvae.export") / "c_files" / "latent_cv.h").read_text()
     described = f"{featurizer_name(cv)}, network {' -> '.join(map(str, _widths(cv)))} with tanh, lengths in {unit}"
     values = "\n".join(f"#define LATENT_CV_{name} {value}" for name, value in constants.items())
-    return text.replace("@MODEL@", described).replace("@CONSTANTS@", values)
+    atoms = textwrap.wrap(", ".join(map(str, numbers)), 100)
+    listed = "#define LATENT_CV_ATOMS \\\n    {" + " \\\n     ".join(atoms) + "}"
+    for word, by in (("@MODEL@", described), ("@CONSTANTS@", values), ("@ATOMS@", listed)):
+        text = text.replace(word, by)
+    return text
 
 
 def _widths(cv: LatentCV) -> list[int]:
     return [cv.mean.size, *(len(bias) for _, bias in scaled_layers(cv))]
 
 
-def _weights(cv: LatentCV, numbers: Sequence[int]) -> str:
+def _weights(cv: LatentCV) -> str:
     """The table: constants that only `latent_cv.c` needs, and the numbers."""
     kind, layers = cv.featurizer, scaled_layers(cv)
     *hidden, (head, head_bias) = layers
@@ -185,7 +190,6 @@ def _weights(cv: LatentCV, numbers: Sequence[int]) -> str:
         "BONDS": len(bonds),
         "LONGEST_BOND": NEAR_HALF,
         "LAST_WIDTH": widths[-1] if hidden else cv.mean.size,
-        "ATOMS": "{" + ", ".join(map(str, numbers)) + "}",
     }
     if hidden:
         inputs = [weight.shape[1] for weight, _ in hidden]

@@ -5,6 +5,7 @@ al., 10.1016/j.cpc.2013.09.018.
 """
 
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
-from polyvae.export import plumed_vectors
+from polyvae.export import plumed_native, plumed_vectors
 from polyvae.export.common import (
     atom_numbers,
     bias_grid,
@@ -32,6 +33,17 @@ from polyvae.trajectory.molecules import spanning_tree
 CHECKED = "PLUMED 2.11 (the kernel in the hillclimber 0.1.8 wheel)"
 UNITS = {"nm": "UNITS LENGTH=nm", "angstrom": "UNITS LENGTH=A", "sigma": "UNITS NATURAL"}
 _DRIVER_UNITS = {"nm": "nm", "angstrom": "A", "sigma": "1"}  # of the frames; nm where nothing is said
+_FILES = {
+    "plumed.dat": "units, output and biases; edit this one",
+    "latent.dat": "computes the latents; leave it as it is",
+    "reference.pdb": "the reference",
+    plumed_native.LIBRARY: "the action that it loads, compiled",
+    plumed_native.SCRIPT: "compiles it",
+    plumed_native.SOURCE: "the action's source, around the three files of latent_cv",
+    "latent_cv.c": "the arithmetic",
+    "latent_cv.h": "what calls it includes",
+    "latent_cv_weights.h": "the numbers: weights, scaling, reference",
+}
 _PDB_ATOMS, _PDB_THOUSANDTHS = 99_999, 900_000  # what the columns of a PDB hold
 
 
@@ -46,8 +58,8 @@ def export(
 ) -> None:
     """Write `plumed.dat`, which is to be edited, `latent.dat`, which computes z0, z1, ..., and a README.
 
-    Superposition and principal axes are done by actions on numbers in 17 digits, so that values and gradients
-    are those of the model in float64, to rounding. WHOLEMOLECULES makes the molecule whole first.
+    Values and gradients are those of the model in float64, to rounding: in text, superposition and principal axes
+    are done by actions on numbers in 17 digits, and WHOLEMOLECULES makes the molecule whole first.
 
     Args:
         folder: where to write; made if need be.
@@ -55,7 +67,8 @@ def export(
         data: see `common.statistics`; widths and bounds of the METAD and OPES_METAD lines.
         dialect: "vector" (PLUMED 2.10 and newer), or "ann" for older ones with the module annfunc, which has
             `PairDistances`, and `Reference` in 3-D or with `planar="3d"`, rounded to six digits unless it is on
-            the PDB grid.
+            the PDB grid; or "native", an action in C++ that is compiled for a PLUMED and makes the molecule whole
+            by itself, many times faster than text, with every featurizer.
         force: write into a folder that holds files.
 
     Raises:
@@ -63,28 +76,25 @@ def export(
             that holds files.
     """
     if dialect not in DIALECTS:
-        raise InputError(f"the dialect must be {' or '.join(DIALECTS)}; got {dialect!r}")
+        raise InputError(f"the dialect must be {', '.join(DIALECTS)}; got {dialect!r}")
     numbers = atom_numbers(cv, atoms)
     with replacing_folder(folder, force=force) as place:
         text, notes = DIALECTS[dialect](cv, numbers, place)
         stats = statistics(cv, data)
-        (place / "latent.dat").write_text("\n".join([whole_molecule(cv, numbers), *text]) + "\n")
-        (place / "plumed.dat").write_text(main_input(cv, stats, "INCLUDE FILE=latent.dat"))
+        (place / "latent.dat").write_text("\n".join(text) + "\n")
+        label = f"{plumed_native.LABEL}." if dialect == "native" else ""
+        (place / "plumed.dat").write_text(main_input(cv, stats, "INCLUDE FILE=latent.dat", label))
         write_readme(
             place,
             cv,
             engine="PLUMED",
             kind="plumed" if dialect == "vector" else f"plumed --dialect {dialect}",
             atoms=numbers,
-            files={
-                "plumed.dat": "units, output and biases; edit this one",
-                "latent.dat": "computes the latents; leave it as it is",
-                **({"reference.pdb": "the reference"} if (place / "reference.pdb").exists() else {}),
-            },
+            files={name: text for name, text in _FILES.items() if (place / name).exists()},
             use="Copy all files to the folder of the run and give `plumed.dat` to the engine, or, on frames in "
             f"{cv.length_unit}:\n\n```sh\nplumed driver --plumed plumed.dat --ixyz frames.xyz --length-units "
             f"{_DRIVER_UNITS[cv.length_unit]}\n```\n\nPRINT writes every 100th step or frame: change its STRIDE.",
-            notes=[whole_note(cv), *notes],
+            notes=notes,
             checked=CHECKED,
             stats=stats,
         )
@@ -111,9 +121,13 @@ def whole_note(cv: LatentCV) -> str:
     return text
 
 
-def main_input(cv: LatentCV, stats: dict | None, cv_lines: str) -> str:
-    """The text of `plumed.dat`: units, the lines that define the latents, PRINT, and biases to uncomment."""
-    latents = ",".join(f"z{k}" for k in range(cv.latent_dim))
+def main_input(cv: LatentCV, stats: dict | None, cv_lines: str, label: str = "") -> str:
+    """The text of `plumed.dat`: units, the lines that define the latents, PRINT, and biases to uncomment.
+
+    Args:
+        label: stands before z0, z1, ..., where they are components.
+    """
+    latents = ",".join(f"{label}z{k}" for k in range(cv.latent_dim))
     bias = "# Biases: give --data TRAJ to `polyvae export` for METAD and OPES_METAD lines with widths and bounds."
     if stats is not None:
         grid = bias_grid(stats)
@@ -137,15 +151,16 @@ def main_input(cv: LatentCV, stats: dict | None, cv_lines: str) -> str:
 
 def _vector_dialect(cv: LatentCV, numbers: list[int], folder: Path) -> tuple[list[str], list[str]]:
     """Lines that compute z0, z1, ..., and notes for the README."""
-    note = "This text needs PLUMED 2.10 or newer; for older ones there is `--dialect ann`."
-    return plumed_vectors.latent_lines(cv, numbers), [note]
+    notes = [whole_note(cv), "This text needs PLUMED 2.10 or newer; for older ones there is `--dialect ann`."]
+    return [whole_molecule(cv, numbers), *plumed_vectors.latent_lines(cv, numbers)], notes
 
 
 def _ann_dialect(cv: LatentCV, numbers: list[int], folder: Path) -> tuple[list[str], list[str]]:
     """Lines for PLUMED before 2.10: FIT_TO_TEMPLATE on a PDB, scalars, and the module annfunc."""
     refuse_all_but_rotations(cv, "PLUMED's ann dialect", "export with --dialect vector, or to pycv")
-    notes = ["This text needs PLUMED 2.5 or newer with the module annfunc (`configure --enable-modules=annfunc`)."]
-    lines, layers = [], encoder_layers(cv)
+    lines, layers = [whole_molecule(cv, numbers)], encoder_layers(cv)
+    needs = "This text needs PLUMED 2.5 or newer with the module annfunc (`configure --enable-modules=annfunc`)."
+    notes = [whole_note(cv), needs]
     if isinstance(cv.featurizer, PairDistances):
         pairs = np.asarray(cv.featurizer.pairs)
         inputs = [f"vae_d{k}" for k in range(len(pairs))]
@@ -194,7 +209,7 @@ def _write_reference(path: Path, cv: LatentCV, numbers: list[int]) -> None:
     path.write_text("\n".join([*rows, "END"]) + "\n")
 
 
-DIALECTS = {"vector": _vector_dialect, "ann": _ann_dialect}
+DIALECTS = {"vector": _vector_dialect, "ann": _ann_dialect, "native": plumed_native.write_action}
 
 
 def evaluate(
@@ -219,11 +234,17 @@ def evaluate(
             "PLUMED is needed, and its Python module is not there; install one: conda install -c conda-forge "
             "py-plumed, or pip install --no-deps hillclimber==0.1.8, whose wheel holds PLUMED 2.11"
         ) from None
-    rows = np.array(atom_numbers(cv, atoms)) - 1
+    with tempfile.TemporaryDirectory(prefix="polyvae-") as temporary:
+        lines = _evaluated_lines(Path(folder), Path(temporary))
+        return _run_steps(plumed, lines, cv, frames, np.array(atom_numbers(cv, atoms)) - 1, boxes)
+
+
+def _run_steps(plumed, lines: list[str], cv: LatentCV, frames, rows, boxes) -> tuple[np.ndarray, np.ndarray]:
+    """`evaluate` with PLUMED's module, the lines of its input, and the rows of the engine that are the beads."""
     n, n_atoms = len(frames), rows.max() + 1
     values = np.zeros((n, cv.latent_dim))
     gradients = np.zeros((n, cv.latent_dim, cv.n_beads, cv.n_dims))
-    lines = _evaluated_lines(Path(folder))
+    label = f"{plumed_native.LABEL}." if any("LATENT_CV" in line for line in lines) else ""
     for k in range(cv.latent_dim):
         engine = plumed.Plumed()
         if cv.length_unit == "sigma":
@@ -235,7 +256,7 @@ def evaluate(
         engine.cmd("setTimestep", 1.0)
         engine.cmd("setLogFile", os.devnull)
         engine.cmd("init")
-        for line in [*lines, f"BIASVALUE ARG=z{k}"]:
+        for line in [*lines, f"BIASVALUE ARG={label}z{k}"]:
             engine.cmd("readInputLine", line)
         for step in range(n):
             positions, forces = np.zeros((n_atoms, 3)), np.zeros((n_atoms, 3))
@@ -258,8 +279,8 @@ def evaluate(
     return values, gradients
 
 
-def _evaluated_lines(folder: Path) -> list[str]:
-    """What `plumed.dat` computes, without its output and biases."""
+def _evaluated_lines(folder: Path, temporary: Path) -> list[str]:
+    """What `plumed.dat` computes, without its output and biases; an action is compiled in a temporary folder."""
     lines = []
     for line in (folder / "plumed.dat").read_text().splitlines():
         if line.startswith("INCLUDE FILE="):
@@ -267,4 +288,8 @@ def _evaluated_lines(folder: Path) -> list[str]:
             lines += text.replace("REFERENCE=", f"REFERENCE={folder.absolute()}/").splitlines()
         elif not line.startswith(("#", "PRINT")):
             lines.append(line)
+    load = f"LOAD FILE=./{plumed_native.LIBRARY}"
+    if load in lines:
+        plumed_native.build(folder, temporary / plumed_native.LIBRARY)
+        lines[lines.index(load)] = f"LOAD FILE={temporary / plumed_native.LIBRARY}"
     return lines

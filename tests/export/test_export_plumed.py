@@ -5,6 +5,7 @@ import itertools
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -135,8 +136,10 @@ def test_a_branched_molecule_is_made_whole_along_its_bonds(tmp_path):
     path = walk(cv)
     assert set(path) == set(range(7))
     assert all(sorted(step) in bonds for step in itertools.pairwise(path))
-    plumed.export(cv, tmp_path)
-    compare(cv, tmp_path, x, "PLUMED text, branched", length=2 * np.abs(x[:, [0, 1, 2, 1, 4, 1]] - x[:, 1:]).max())
+    length = 2 * np.abs(x[:, [0, 1, 2, 1, 4, 1]] - x[:, 1:]).max()
+    for dialect in ("vector", "native"):
+        plumed.export(cv, tmp_path / dialect, dialect=dialect)
+        compare(cv, tmp_path / dialect, x, f"PLUMED {dialect}, branched", length=length)
 
 
 def test_what_plumed_cannot_do_is_refused(tmp_path):
@@ -144,7 +147,7 @@ def test_what_plumed_cannot_do_is_refused(tmp_path):
     with pytest.raises(InputError, match=r'sign="none".*train with sign="chain".*pycv'):
         plumed.export(cv, tmp_path)
     cv = random_model(ideal(3), pv.PrincipalAxes(), encoder=(8,))
-    with pytest.raises(InputError, match="dialect must be vector or ann; got 'lepton'"):
+    with pytest.raises(InputError, match="dialect must be vector, ann, native; got 'lepton'"):
         plumed.export(cv, tmp_path, dialect="lepton")
     with pytest.raises(
         InputError, match="PrincipalAxes model cannot run in PLUMED's ann dialect.*--dialect vector"
@@ -165,13 +168,16 @@ def test_what_plumed_cannot_do_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("bias", "unit"), [("METAD", "sigma"), ("OPES_METAD", "angstrom"), ("METAD", "nm")])
-def test_the_input_runs_in_the_driver_and_its_biases_work(bias, unit, tmp_path):
+@pytest.mark.parametrize(
+    ("bias", "unit", "dialect"),
+    [("METAD", "sigma", "vector"), ("OPES_METAD", "angstrom", "vector"), ("METAD", "nm", "native")],
+)
+def test_the_input_runs_in_the_driver_and_its_biases_work(bias, unit, dialect, tmp_path):
     """The README's own `plumed driver` in the folder, after taking one "#" away."""
     require("plumed")
     traj = dataclasses.replace(chain("chain3d"), length_unit=unit)
     cv = random_model(traj, pv.Reference())
-    plumed.export(cv, tmp_path, data=traj)
+    plumed.export(cv, tmp_path, data=traj, dialect=dialect)
     text = (tmp_path / "plumed.dat").read_text().replace(f"# {bias} ", f"{bias} ")
     text = text.replace("STRIDE=100", "STRIDE=1 FMT=%.12f").replace("PACE=500", "PACE=5")
     (tmp_path / "plumed.dat").write_text(text)
@@ -195,31 +201,31 @@ def test_the_input_runs_in_the_driver_and_its_biases_work(bias, unit, tmp_path):
     assert (grid[1] > z.max(axis=0)).all()
 
 
-def test_metadynamics_of_the_chain_driven_from_python(tmp_path, monkeypatch):
-    """Langevin dynamics of a chain like that of the data, biased by the exported input; latents of its frames."""
-    require("plumed")
-    simulate = chain_simulation()
-    traj = chain("chain2d")
-    cv = random_model(traj, pv.PrincipalAxes())
-    plumed.export(cv, tmp_path, data=traj)
-    text = (tmp_path / "plumed.dat").read_text().replace("# METAD", "METAD").replace("PACE=500", "PACE=20")
-    (tmp_path / "plumed.dat").write_text(text.replace("STRIDE=100", "STRIDE=10 FMT=%.12f"))
-    monkeypatch.chdir(tmp_path)
-    engine = _engine(12, simulate.DT)
+def metadynamics(cv, traj, force_field, folder, n_steps, monkeypatch, **options) -> tuple[np.ndarray, ...]:
+    """Langevin dynamics of a chain from the first frame, biased by the exported input: every tenth frame, the
+    latents that PLUMED printed of them, and the hills."""
+    plumed.export(cv, folder, data=traj, **options)
+    text = (folder / "plumed.dat").read_text().replace("# METAD", "METAD").replace("PACE=500", "PACE=20")
+    text = text.replace("FILE=HILLS", "FILE=HILLS FMT={ %.14g}")
+    (folder / "plumed.dat").write_text(text.replace("STRIDE=100", "STRIDE=10 FMT=%.12f"))
+    monkeypatch.chdir(folder)
+    dt = chain_simulation().DT
+    engine = _engine(12, dt)
+    bond_k = chain_simulation().BOND_K
 
     def energy(x):
         d = geometry.distances(x, np.stack(np.triu_indices(12, 2), axis=1)) ** -6
         b = x[1:] - x[:-1]
         bonds = jnp.sqrt(jnp.sum(b**2, axis=1))
         cosine = jnp.sum(b[1:] * b[:-1], axis=1) / (bonds[1:] * bonds[:-1])
-        lj = 4 * simulate.FLAT.epsilon * jnp.sum(d**2 - d)
-        return lj + jnp.sum(simulate.BOND_K * (bonds - 1) ** 2) + simulate.FLAT.angle_k * jnp.sum(2 * (1 - cosine))
+        lj = 4 * force_field.epsilon * jnp.sum(d**2 - d)
+        return lj + jnp.sum(bond_k * (bonds - 1) ** 2) + force_field.angle_k * jnp.sum(2 * (1 - cosine))
 
     gradient = jax.jit(jax.grad(energy))
     rng = np.random.default_rng(1)
     x, v, frames = traj.positions[0].astype(float), rng.normal(size=(12, 2)), []
-    keep, dt = np.exp(-simulate.DT), simulate.DT
-    for step in range(400):
+    keep = np.exp(-dt)
+    for step in range(n_steps):
         if step % 10 == 0:
             frames.append(x)
         with jax.enable_x64(True):
@@ -227,13 +233,76 @@ def test_metadynamics_of_the_chain_driven_from_python(tmp_path, monkeypatch):
         v = keep * (v + dt * force) + np.sqrt(1 - keep**2) * rng.normal(size=v.shape)
         x = x + dt * v
     engine.finalize()
-    printed = np.loadtxt("COLVAR")[:, 1:3]
-    difference = np.abs(printed - float64_values(cv, np.array(frames))[0]).max()
-    hills = np.loadtxt("HILLS")
+    return np.array(frames), np.loadtxt("COLVAR")[:, 1:3], np.loadtxt("HILLS")
+
+
+def test_metadynamics_of_the_chain_driven_from_python(tmp_path, monkeypatch):
+    require("plumed")
+    traj = chain("chain2d")
+    cv = random_model(traj, pv.PrincipalAxes())
+    frames, printed, hills = metadynamics(cv, traj, chain_simulation().FLAT, tmp_path, 400, monkeypatch)
+    difference = np.abs(printed - float64_values(cv, frames)[0]).max()
     print(f"\nPLUMED, metadynamics: printed latents differ by {difference:.1e}; {len(hills)} hills")
     assert difference <= 1e-8
     assert len(hills) >= 19
-    np.testing.assert_allclose(printed, cv.transform(np.array(frames)), atol=1e-5)
+    np.testing.assert_allclose(printed, cv.transform(frames), atol=1e-5)
+
+
+@pytest.mark.long
+def test_metadynamics_on_the_action_and_on_text_have_the_same_hills(tmp_path, monkeypatch):
+    """Of the globule of the free-energy example, 1,000 steps. Rounding grows along a trajectory, so hills late in
+    it differ by more than their last digits."""
+    require("plumed")
+    traj = chain("chain2d")
+    globule = dataclasses.replace(chain_simulation().FLAT, epsilon=3.0)
+    cv = random_model(traj, pv.PairDistances(every=2), encoder=(16, 16))
+    found = {}
+    for dialect in ("vector", "native"):
+        place = tmp_path / dialect
+        found[dialect] = metadynamics(cv, traj, globule, place, 1000, monkeypatch, dialect=dialect)[2]
+    size = np.abs(found["vector"]).max(axis=0)
+    difference = np.abs(found["native"] - found["vector"]) / size
+    print(
+        f"\n{len(difference)} hills; largest difference {difference.max():.1e}, of the first ten {difference[:10].max():.1e}"
+    )
+    assert len(difference) >= 49
+    assert difference[:10].max() < 1e-12
+    assert difference.max() < 1e-8
+
+
+@pytest.mark.parametrize(
+    ("name", "featurizer"),
+    [
+        ("chain2d", pv.PrincipalAxes(mirror=True, reversal=True)),
+        ("chain3d", pv.Reference()),
+        ("chain3d", pv.PairDistances(reversal=True)),
+    ],
+    ids=["principal, all", "reference", "distances"],
+)
+def test_native_action(name, featurizer, tmp_path):
+    require("plumed")
+    traj = chain(name)
+    cv = random_model(traj, featurizer)
+    atoms = f"3-9,60,11-{cv.n_beads + 2}"
+    plumed.export(cv, tmp_path, dialect="native", atoms=atoms)
+    what = f"PLUMED native, {name}, {type(featurizer).__name__}"
+    compare(cv, tmp_path, traj.positions, what, length=LENGTH, atoms=atoms)
+
+
+def test_an_action_that_is_not_compiled(tmp_path, monkeypatch, caplog):
+    """Without a compiler the sources are written, with a script that compiles them, and the log says so."""
+    require("plumed")
+    cv = random_model(ideal(3), pv.Reference(), encoder=(4,))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    plumed.export(cv, tmp_path, dialect="native")
+    assert "no-such-compiler is not installed" in caplog.text
+    assert not (tmp_path / "LatentCV.so").exists()
+    with pytest.raises(InputError, match="no-such-compiler is not installed"):
+        plumed.evaluate(tmp_path, cv, ideal(3).positions)
+    script = (tmp_path / "compile.sh").read_text()
+    (tmp_path / "compile.sh").write_text(script.replace("no-such-compiler", "g++"))
+    subprocess.run(["sh", "compile.sh"], cwd=tmp_path, check=True)
+    assert (tmp_path / "LatentCV.so").exists()
 
 
 def test_the_virial_is_that_of_the_forces(tmp_path, monkeypatch):
@@ -241,10 +310,12 @@ def test_the_virial_is_that_of_the_forces(tmp_path, monkeypatch):
     require("plumed")
     traj = ideal(2)
     cv = random_model(traj, pv.PrincipalAxes(), encoder=(4,))
-    for module in (plumed, pycv):
-        folder = tmp_path / module.__name__
-        module.export(cv, folder)
-        (folder / "plumed.dat").write_text((folder / "plumed.dat").read_text() + "BIASVALUE ARG=z0\n")
+    exported = {"text": plumed.export, "pycv": pycv.export, "native": partial(plumed.export, dialect="native")}
+    for name, export in exported.items():
+        folder = tmp_path / name
+        export(cv, folder)
+        z0 = "latent.z0" if name == "native" else "z0"
+        (folder / "plumed.dat").write_text((folder / "plumed.dat").read_text() + f"BIASVALUE ARG={z0}\n")
         monkeypatch.chdir(folder)
         monkeypatch.syspath_prepend(folder)
         monkeypatch.delitem(sys.modules, pycv.NAME, raising=False)

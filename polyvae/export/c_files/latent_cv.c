@@ -1,7 +1,5 @@
 /* ---- All together ----------------------------------------------------------------------------------------- */
 
-const int latent_cv_atoms[BEADS] = ATOMS;
-
 /* The beads as they are numbered, or from the last one to the first; twice the same gives the first again. */
 static void in_order(const double *from, int reversed, double *to)
 {

@@ -3,19 +3,24 @@
    The model: @MODEL@.
 
    C99 or C++, no library but libm. Nothing is allocated and nothing kept between calls: any number of threads may
-   call these functions at once. */
+   call these functions at once. A program with several models includes each latent_cv.c in a source file of its own,
+   below "#define LATENT_CV_API static". */
 
 #ifndef LATENT_CV_H
 #define LATENT_CV_H
 
 @CONSTANTS@
 
+/* The atoms that are the beads, in the order of the beads, counted from 1 in the order of the engine's input. */
+@ATOMS@
+
+#ifndef LATENT_CV_API
+#define LATENT_CV_API
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-/* The atoms that are the beads, in the order of the beads, counted from 1 in the order of the engine's input. */
-extern const int latent_cv_atoms[LATENT_CV_BEADS];
 
 /* Latents of one conformation.
 
@@ -24,7 +29,7 @@ extern const int latent_cv_atoms[LATENT_CV_BEADS];
    dz_dpositions  [LATENTS][BEADS][DIMS], per LATENT_CV_UNIT, written; NULL where it is not wanted
 
    Returns 0, or 1 where a latent is not finite because a position is not. */
-int latent_cv(const double *positions, double *z, double *dz_dpositions);
+LATENT_CV_API int latent_cv(const double *positions, double *z, double *dz_dpositions);
 
 /* Makes a molecule whole that a periodic boundary cuts: adds whole boxes to each bead but the first one, so that
    it comes to lie next to the bead that it is bonded to.
@@ -34,7 +39,7 @@ int latent_cv(const double *positions, double *z, double *dz_dpositions);
    whole      [BEADS][DIMS], written; may be `positions` itself
 
    Returns 0, or 1 where a bond is then still about half a box or longer, so that another image could be meant. */
-int latent_cv_whole(const double *positions, const double *box, double *whole);
+LATENT_CV_API int latent_cv_whole(const double *positions, const double *box, double *whole);
 
 #ifdef __cplusplus
 }
