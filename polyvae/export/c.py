@@ -5,10 +5,11 @@ The arithmetic stands in `c_files`, a file for each subject, written out by hand
 those that its model needs, and the numbers as a table.
 """
 
+import logging
 import os
 import tempfile
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from polyvae.export import kernel
 from polyvae.export.common import (
     atom_numbers,
     digits,
+    exact,
     featurizer_name,
     scaled_layers,
     statistics,
@@ -29,6 +31,8 @@ from polyvae.export.common import (
 from polyvae.features.featurizers import PairDistances, PrincipalAxes, Reference
 from polyvae.files import replacing_folder
 from polyvae.trajectory.molecules import NEAR_HALF
+
+log = logging.getLogger(__name__)
 
 CHECKED = "gcc 12 and clang 14, as C99 and as C++"
 _BLOCK = 8  # as in c_files/head.c
@@ -120,6 +124,25 @@ def compiled(cv: LatentCV) -> kernel.Kernel:
     with tempfile.TemporaryDirectory(prefix="polyvae-") as folder:
         write_sources(cv, Path(folder), atom_numbers(cv))
         return kernel.compiled(Path(folder) / "latent_cv.c", (cv.n_beads, cv.n_dims, cv.latent_dim))
+
+
+def compiled_if_possible(cv: LatentCV) -> kernel.Kernel | None:
+    """`compiled`, or None where there is no compiler or it fails, which the log then says."""
+    if kernel.compiler() is None:
+        return None
+    try:
+        return compiled(cv)
+    except InputError as error:
+        log.warning("the CV runs in JAX, slower than as C: %s", error)
+        return None
+
+
+def evaluator(cv: LatentCV) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """`common.exact`, one frame to latents and gradients in float64, by the compiled kernel where that is possible."""
+    code = compiled_if_possible(cv)
+    if code is None:
+        return exact(cv)
+    return lambda positions: code.one(np.ascontiguousarray(positions, np.float64))
 
 
 def write_sources(cv: LatentCV, folder: Path, numbers: Sequence[int]) -> None:

@@ -63,6 +63,12 @@ def compiler() -> tuple[str, ...] | None:
     return None
 
 
+def where() -> str:
+    """How a CV is computed in a Python process: "as C, compiled by gcc", or "in JAX, ..."."""
+    command = compiler()
+    return "in JAX, slower, for want of a C compiler" if command is None else f"as C, compiled by {command[0]}"
+
+
 def run(command: list[str]) -> str:
     """What a command prints; `InputError` with its first error where it fails."""
     try:

@@ -4,7 +4,9 @@ Source: the OpenMM user guide and the API documentation of `PythonForce`, `Custo
 (openmm.org).
 """
 
+import dataclasses
 import functools
+import logging
 import os
 import pickle
 from collections.abc import Sequence
@@ -19,10 +21,15 @@ import numpy as np
 
 from polyvae.cv.latent import LatentCV, load_cv
 from polyvae.errors import InputError
+from polyvae.export import kernel
+from polyvae.export.c import compiled_if_possible
 from polyvae.export.common import statistics
-from polyvae.export.particles import length_factor, make_whole, particle_numbers, wholeness
+from polyvae.export.particles import Wholeness, length_factor, make_whole, particle_numbers, wholeness
 from polyvae.files import replacing_folder
 from polyvae.trajectory.molecules import NEAR_HALF
+from polyvae.vae.settings import ModelRecord
+
+log = logging.getLogger(__name__)
 
 CHECKED_WITH = "OpenMM 8.6.1"
 _PRIOR = (-4.0, 4.0, 0.2)  # latents of a trained model are spread much like the prior, a standard normal
@@ -69,8 +76,12 @@ def latent_forces(
         periodic = system.usesPeriodicBoundaryConditions()
     known = wholeness(cv.n_beads, cv.template.bonds if bonds is None else bonds) if periodic else None
     # A copy that OpenMM makes, by pickle, must not depend on the process; the encoder is all it needs.
-    function = eqx.tree_at(lambda f: f.scaled.vae.decoder, cv.function(), None)
-    model = pickle.dumps((jax.tree.map(np.asarray, function), factor, known))
+    template = cv.template if known is None else dataclasses.replace(cv.template, bonds=known.bonds)
+    encoder = eqx.tree_at(lambda scaled: scaled.vae.decoder, cv.scaled, None)
+    encoder, featurizer = jax.tree.map(np.asarray, (encoder, cv.featurizer))
+    bare = LatentCV(featurizer, encoder, template, ModelRecord())
+    model = pickle.dumps((bare, factor, known))
+    log.info("in OpenMM the CV runs %s", kernel.where())
     forces = []
     for k in range(cv.latent_dim):
         force = openmm.PythonForce(_Latent(model, k))
@@ -244,17 +255,14 @@ class _Joint:
     """All latents and their gradients, kept for the positions that were seen last."""
 
     def __init__(self, model: bytes):
-        function, factor, self.known = pickle.loads(model)
-
-        def evaluate(positions, box):
-            def encode(r):
-                r, reach = (r, jnp.zeros(1)) if self.known is None else make_whole(r, box, self.known)
-                return function.posterior(factor * r[:, : function.n_dims])[0], reach
-
-            z, pull, reach = jax.vjp(encode, positions, has_aux=True)
-            return z, jax.vmap(pull)(jnp.eye(len(z), dtype=z.dtype))[0], reach
-
-        self.compiled = jax.jit(evaluate)
+        cv, factor, self.known = pickle.loads(model)
+        flat = (
+            self.known is not None and cv.n_dims == 2
+        )  # made whole in space, which the kernel of a plane does not
+        code = None if flat else compiled_if_possible(cv)
+        self.evaluate = (
+            _in_jax(cv, factor, self.known) if code is None else _in_c(code, cv.n_dims, factor, self.known)
+        )
         self.last = (b"", np.empty(0), np.empty(0))
 
     def at(self, state) -> tuple[bytes, np.ndarray, np.ndarray]:
@@ -267,17 +275,61 @@ class _Joint:
         last = self.last  # read once: another thread may put its own there
         if last[0] == key:
             return last
-        with _float64():
-            z, gradient, reach = map(np.asarray, self.compiled(positions, box))
-        if (reach > NEAR_HALF).any():
-            bond = int(np.argmax(reach))
-            raise InputError(
-                f"the bond of beads {' and '.join(map(str, self.known.bonds[bond]))} spans {reach[bond]:.2g} of "
-                f"the periodic box, about half or more, so that the molecule cannot be made whole; check that "
-                f"box, bonds and particles belong together"
-            )
+        z, gradient, whole = self.evaluate(positions, box)
+        if not whole:
+            raise InputError(_too_long(positions, box, self.known))
         found = self.last = (key, z, gradient)
         return found
+
+
+def _in_c(code: kernel.Kernel, n_dims: int, factor: float, known: Wholeness | None):
+    """Positions (n_beads, 3) and box of the engine to latents, gradients (latent_dim, n_beads, 3), and whether
+    every bond was short enough to make the molecule whole; by the compiled kernel."""
+
+    def evaluate(positions: np.ndarray, box: np.ndarray):
+        x, whole = factor * positions[:, :n_dims], True
+        if known is not None:
+            x, whole = code.whole(x, factor * box)
+        z, gradient = code.one(x)
+        gradient *= factor
+        if n_dims == 2:
+            gradient = np.concatenate([gradient, np.zeros((*gradient.shape[:2], 1))], axis=2)
+        return z, gradient, whole
+
+    return evaluate
+
+
+def _in_jax(cv: LatentCV, factor: float, known: Wholeness | None):
+    """What `_in_c` gives, where there is no compiler."""
+    function = cv.function()
+
+    @jax.jit
+    def both(positions, box):
+        def encode(r):
+            r, reach = (r, jnp.zeros(1)) if known is None else make_whole(r, box, known)
+            return function.posterior(factor * r[:, : cv.n_dims])[0], reach
+
+        z, pull, reach = jax.vjp(encode, positions, has_aux=True)
+        return z, jax.vmap(pull)(jnp.eye(len(z), dtype=z.dtype))[0], reach
+
+    def evaluate(positions: np.ndarray, box: np.ndarray):
+        with _float64():
+            z, gradient, reach = map(np.asarray, both(positions, box))
+        return z, gradient, not (reach > NEAR_HALF).any()
+
+    return evaluate
+
+
+def _too_long(positions: np.ndarray, box: np.ndarray, known: Wholeness) -> str:
+    """What to say of a bond that is too long to make the molecule whole."""
+    with _float64():
+        reach = np.asarray(make_whole(jnp.asarray(positions), jnp.asarray(box), known)[1])
+    bond = int(np.argmax(reach))
+    return (
+        f"the bond of beads {' and '.join(map(str, known.bonds[bond]))} spans {reach[bond]:.2g} of the periodic "
+        f"box, about half or more, so that the molecule cannot be made whole; check that box, bonds and particles "
+        f"belong together"
+    )
 
 
 # Copies of a force share nothing but what their bytes lead to here.

@@ -1,4 +1,4 @@
-"""The CV in PLUMED through pycv: the model itself runs, in JAX, inside the engine.
+"""The CV in PLUMED through pycv: Python runs inside the engine, and calls the model as compiled C, or JAX.
 
 Source: the PLUMED manual, module pycv, https://www.plumed.org/doc (action PYCVINTERFACE); Giorgino,
 10.21105/joss.01773.
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from polyvae.cv.latent import LatentCV
-from polyvae.export import plumed
+from polyvae.export import kernel, plumed
 from polyvae.export.common import atom_numbers, ranges, statistics, write_readme
 from polyvae.files import replacing_folder
 
@@ -27,10 +27,10 @@ import numpy as np
 import plumedCommunications
 
 from polyvae.cv.latent import load_cv
-from polyvae.export.common import exact
+from polyvae.export.c import evaluator
 
 cv = load_cv(Path(__file__).with_name("model.safetensors"))
-evaluate = exact(cv)  # values and gradients in float64
+evaluate = evaluator(cv)  # values and gradients in float64, as compiled C or, without a compiler, in JAX
 
 plumedInit = {
     "COMPONENTS": {f"z{k}": plumedCommunications.defaults.COMPONENT for k in range(cv.latent_dim)},
@@ -99,6 +99,9 @@ def export(
             notes=[
                 "The engine's Python must find polyvae and this folder (PYTHONPATH); a program that is not Python "
                 "itself, as `plumed driver`, may need LD_PRELOAD of libpython and the environment first on PATH.",
+                "On the machine of the export the CV runs "
+                + kernel.where()
+                + "; elsewhere it is compiled when a run starts, and runs in JAX where there is no C compiler.",
                 plumed.whole_note(cv),
             ],
             checked=CHECKED,

@@ -262,9 +262,7 @@ def test_metadynamics_on_the_action_and_on_text_have_the_same_hills(tmp_path, mo
         found[dialect] = metadynamics(cv, traj, globule, place, 1000, monkeypatch, dialect=dialect)[2]
     size = np.abs(found["vector"]).max(axis=0)
     difference = np.abs(found["native"] - found["vector"]) / size
-    print(
-        f"\n{len(difference)} hills; largest difference {difference.max():.1e}, of the first ten {difference[:10].max():.1e}"
-    )
+    print(f"\n{len(difference)} hills differ by {difference.max():.1e}, the first ten {difference[:10].max():.1e}")
     assert len(difference) >= 49
     assert difference[:10].max() < 1e-12
     assert difference.max() < 1e-8
