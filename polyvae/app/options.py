@@ -166,10 +166,14 @@ EXPORTING = {
     "dialect": (
         Annotated[
             str | None,
-            typer.Option("--dialect", help="plumed: vector, or ann for old ones; colvars: lammps, namd, gromacs."),
+            typer.Option(
+                "--dialect",
+                help="plumed: vector, ann for old ones, native (C++, fastest); colvars: lammps, namd, gromacs.",
+            ),
         ],
         None,
     ),
+    "bias": (Annotated[str | None, typer.Option("--bias", help="openmm: metad or opes.")], None),
 }
 # Of `generate`: what else than draws from the model, and which of them.
 MAKING = {

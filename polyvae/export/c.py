@@ -138,7 +138,7 @@ def compiled_if_possible(cv: LatentCV) -> kernel.Kernel | None:
 
 
 def evaluator(cv: LatentCV) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """`common.exact`, one frame to latents and gradients in float64, by the compiled kernel where that is possible."""
+    """`common.exact` of one frame, by the compiled kernel where there is a compiler."""
     code = compiled_if_possible(cv)
     if code is None:
         return exact(cv)

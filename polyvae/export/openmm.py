@@ -32,6 +32,22 @@ from polyvae.vae.settings import ModelRecord
 log = logging.getLogger(__name__)
 
 CHECKED_WITH = "OpenMM 8.6.1"
+_BIASES = {
+    "metad": {
+        "method": "Well-tempered metadynamics",
+        "method_in_text": "well-tempered metadynamics",
+        "packages": "openmm polyvae",
+        "imports": "",
+        "hills": "hills",
+    },
+    "opes": {
+        "method": "OPES",
+        "method_in_text": "OPES",
+        "packages": "openmm openmm-opes polyvae",
+        "imports": "\nfrom openmm_opes import OPES",
+        "hills": "kernels",
+    },
+}
 _PRIOR = (-4.0, 4.0, 0.2)  # latents of a trained model are spread much like the prior, a standard normal
 
 
@@ -352,6 +368,7 @@ def export(
     atoms: Sequence[int] | None = None,
     data=None,
     sigma: float | None = None,
+    bias: str = "metad",
     force: bool = False,
 ) -> None:
     """Write the model, a biased run as a Python script, and a README into a folder.
@@ -362,12 +379,15 @@ def export(
         atoms: particle numbers from 0, one for each bead; by default those of the training data in their file.
         data: what `cv.transform` takes, for range and width of the bias; without it those of a standard normal.
         sigma: nm per sigma of a model in reduced units. By default the script says 1.0, where it can be changed.
+        bias: "metad", well-tempered metadynamics by OpenMM itself, or "opes", by the package openmm-opes.
         force: replace files of an earlier export.
 
     Raises:
         InputError: as `latent_forces`; a folder that holds files already, or the bias of an earlier run; more
             than three latents, which `app.Metadynamics` does not take.
     """
+    if bias not in _BIASES:
+        raise InputError(f"the bias must be {' or '.join(_BIASES)}; got {bias!r}")
     numbers = particle_numbers(cv, atoms)
     if cv.latent_dim > 3:
         raise InputError(
@@ -396,6 +416,7 @@ def export(
         "checked": CHECKED_WITH,
     }
     templates = resources.files("polyvae.export") / "openmm_files"
+    words |= _BIASES[bias] | {"bias": (templates / f"{bias}.py.in").read_text()}
     with replacing_folder(folder, force=force) as temporary:
         if (earlier := Path(folder) / "bias").exists():
             raise InputError(

@@ -12,9 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import simulated
+from engines import require
 from models import untrained
 
 import polyvae as pv
+from polyvae.export import kernel
 from polyvae.export import openmm as engine
 from polyvae.trajectory.record import chain_bonds
 
@@ -194,6 +196,22 @@ def test_a_biased_run_deposits_hills_on_the_cv_of_the_frames_that_it_writes(tmp_
     bound = np.einsum("nkbd,nbd->nk", np.abs(slope), rounding)
     assert np.all(np.abs(z - exact) <= 1.5 * bound + 1e-9)
     print(f"\n{n_hills} hills; CV against that of the DCD's frames: {np.abs(z - exact).max():.1e}", end="")
+
+
+@pytest.mark.parametrize("name", ["chain2d", "chain3d"])
+def test_without_a_compiler_the_cv_runs_in_jax(name, monkeypatch):
+    cv = model(name, "reference, in-plane" if name == "chain2d" else "reference")
+    frames = SIGMA * in_space(every(8, simulated(name)))
+    found = {}
+    for words in ("C", "JAX"):
+        monkeypatch.setattr(kernel, "compiler", lambda words=words: ("cc",) if words == "C" else None)
+        assert words in kernel.where()
+        engine._joint.cache_clear()
+        forces = engine.latent_forces(cv, range(cv.n_beads), periodic=False, sigma=SIGMA)
+        found[words] = engine.evaluate_forces(forces, frames)
+    engine._joint.cache_clear()
+    for by_c, by_jax in zip(found["C"], found["JAX"], strict=True):
+        np.testing.assert_allclose(by_c, by_jax, atol=1e-12 * np.abs(by_jax).max())
 
 
 def test_all_latents_are_evaluated_together(monkeypatch):
@@ -386,17 +404,25 @@ def test_models_that_no_engine_can_run(tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("name", "atoms"), [("chain2d", None), ("chain3d", list(range(25, 1, -1)))])
-def test_the_exported_script_runs_as_it_is(tmp_path, name, atoms):
+@pytest.mark.parametrize(
+    ("name", "atoms", "bias"),
+    [("chain2d", None, "metad"), ("chain3d", list(range(25, 1, -1)), "metad"), ("chain3d", None, "opes")],
+)
+def test_the_exported_script_runs_as_it_is(tmp_path, name, atoms, bias):
+    if bias == "opes":
+        require("openmm_opes")
     out = tmp_path / "out"
-    engine.export(model(name), out, data=simulated(name), atoms=atoms)
+    engine.export(model(name), out, data=simulated(name), atoms=atoms, bias=bias)
     words = [sys.executable, "-W", "error::UserWarning", str(out / "biased_run.py"), "1500"]
     said = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert said.returncode == 0, said.stderr
     assert float(said.stdout.split()[-1]) < 1e-4
     biased = pv.read(out / "biased.npz")
     assert len(biased) == 3
-    assert np.load(out / "free_energy.npy").min() < 0
+    assert np.isfinite(np.load(out / "free_energy.npy")).any()
+    assert (biased.weights > 0).all()
+    assert biased.weights.max() == 1
+    assert "the CV runs as C" in said.stdout
     readme = (out / "README.md").read_text()
     assert "1 sigma taken as 1 nm" in readme
     assert ("z is ignored" in readme) == (name == "chain2d")
@@ -412,5 +438,6 @@ def test_the_exported_script_runs_as_it_is(tmp_path, name, atoms):
 
 
 def bias_left(out) -> float:
-    """The bias that all runs in a folder left, summed over their grids."""
-    return sum(float(np.load(path).sum()) for path in (out / "bias").glob("bias_*.npy"))
+    """The bias that all runs in a folder left: summed over the grids of metadynamics, or samples of OPES."""
+    grids = sum(float(np.load(path).sum()) for path in (out / "bias").glob("bias_*.npy"))
+    return grids + sum(float(np.load(path)["kdeRW_numSamples"].sum()) for path in (out / "bias").glob("kde_*.npz"))
