@@ -150,12 +150,11 @@ def bias_variables(
             f"the bias needs minimum < maximum and width > 0 for every latent; got {grid[0].tolist()}, "
             f"{grid[1].tolist()}, {grid[2].tolist()}"
         )
-    # OpenMM fits a spline to the whole grid at every hill: with its five points a hill width, in three dimensions,
-    # that takes it most of a minute.
+    # OpenMM fits a spline to the whole grid whenever the bias grows. With its five points a hill width that takes
+    # as long as hundreds of steps in two dimensions, most of a minute in three. Three give a hill to 5e-4.
     low, high, width = grid
-    points = (
-        [None] * cv.latent_dim if cv.latent_dim < 3 else np.ceil(2 * (high - low) / width).astype(int).tolist()
-    )
+    a_width = (5, 3, 2)[min(cv.latent_dim, 3) - 1]
+    points = np.ceil(a_width * (high - low) / width).astype(int).tolist()
     return [
         app.BiasVariable(force, *map(float, row), False, n)
         for force, row, n in zip(forces, grid.T, points, strict=True)

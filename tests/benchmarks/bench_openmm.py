@@ -1,8 +1,8 @@
 """What biasing alanine dipeptide costs in OpenMM: microseconds a step on the Reference platform, one core.
 
-22 atoms in vacuum (amber14), Langevin steps of 0.5 fs. Plain; OPES on OpenMM's own two torsions; OPES on both latents
-of an untrained model of the 10 heavy atoms (the cost does not depend on the weights), computed by the compiled
-kernel, and in JAX. All in turns, a kernel every 500 steps.
+22 atoms in vacuum (amber14), Langevin steps of 0.5 fs. Plain; with a bias on OpenMM's own two torsions; on both
+latents of an untrained model of the 10 heavy atoms (the cost does not depend on the weights), by the compiled
+kernel and in JAX. First under a bias that stands, then under OPES, which puts a kernel on its grid every 500 steps.
 Run: taskset -c 0 python tests/benchmarks/bench_openmm.py [steps] [rounds]
 """
 
@@ -90,17 +90,18 @@ def main(n_steps: int = 2000, rounds: int = 9) -> None:
     def latents(system):
         return exported.bias_variables(cv, heavy, data=traj, system=system)
 
-    def run(variables):
+    def run(variables, deposits=False):
         system = system_of(topology)
         bias = variables and OPES(system, variables(system), 300, 40, 500, None)
         integrator = openmm.LangevinMiddleIntegrator(300, 1 / unit.picosecond, 0.5 * unit.femtosecond)
         simulation = app.Simulation(topology, system, integrator, reference())
         simulation.context.setPositions(positions)
-        step = (lambda n: bias.step(simulation, n)) if bias else simulation.step
+        step = (lambda n: bias.step(simulation, n)) if deposits else simulation.step
         step(1000)
         return lambda: step(n_steps)
 
     runs = {"plain": run(None), "two torsions": run(torsions), "two latents, C": run(latents)}
+    runs |= {"two torsions, OPES": run(torsions, True), "two latents, C, OPES": run(latents, True)}
     compiler, kernel.compiler = kernel.compiler, lambda: None
     exported._joint.cache_clear()
     runs["two latents, JAX"] = run(latents)
