@@ -30,7 +30,7 @@ from polyvae.export.common import (
 )
 from polyvae.features.featurizers import PairDistances, PrincipalAxes, Reference
 from polyvae.files import replacing_folder
-from polyvae.trajectory.molecules import NEAR_HALF
+from polyvae.trajectory.wholeness import NEAR_HALF
 
 log = logging.getLogger(__name__)
 

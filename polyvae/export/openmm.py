@@ -26,7 +26,7 @@ from polyvae.export.c import compiled_if_possible
 from polyvae.export.common import statistics
 from polyvae.export.particles import Wholeness, length_factor, make_whole, particle_numbers, wholeness
 from polyvae.files import replacing_folder
-from polyvae.trajectory.molecules import NEAR_HALF
+from polyvae.trajectory.wholeness import NEAR_HALF
 from polyvae.vae.settings import ModelRecord
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from jaxtyping import Array, Float
 
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
-from polyvae.trajectory.molecules import spanning_tree
 from polyvae.trajectory.record import LENGTH_UNITS, unit_factor
+from polyvae.trajectory.wholeness import spanning_tree
 
 log = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from polyvae.export.common import (
 from polyvae.features.featurizers import PairDistances, Reference
 from polyvae.files import replacing_folder
 from polyvae.geometry.superposition import round_to_grid
-from polyvae.trajectory.molecules import spanning_tree
+from polyvae.trajectory.wholeness import spanning_tree
 
 CHECKED = "PLUMED 2.11 (the kernel in the hillclimber 0.1.8 wheel)"
 UNITS = {"nm": "UNITS LENGTH=nm", "angstrom": "UNITS LENGTH=A", "sigma": "UNITS NATURAL"}

@@ -7,9 +7,10 @@ import numpy as np
 
 from polyvae.errors import FrameError, InputError
 from polyvae.trajectory.box import usable_box
-from polyvae.trajectory.molecules import Atoms, Tree, make_whole, spanning_tree
+from polyvae.trajectory.molecules import Atoms
 from polyvae.trajectory.record import LARGEST, Selection, Trajectory, all_usable, chain_bonds
 from polyvae.trajectory.survey import Survey
+from polyvae.trajectory.wholeness import Tree, make_whole, spanning_tree
 
 log = logging.getLogger(__name__)
 

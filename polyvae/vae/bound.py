@@ -1,16 +1,24 @@
-"""The importance-weighted bound on the log-likelihood of a VAE. Takes one vector; use `jax.vmap` for many."""
+"""Terms of the bounds on the log-likelihood of a VAE: the KL divergence of the evidence lower bound, and the
+importance-weighted bound. Takes one vector; use `jax.vmap` for many."""
 
 import math
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from polyvae.vae.network import VAE
+if TYPE_CHECKING:
+    from polyvae.vae.network import VAE
+
+
+def kl_to_standard_normal(mean: Float[Array, "latent"], std: Float[Array, "latent"]) -> Float[Array, "latent"]:
+    """KL(N(mean, std^2) || N(0, 1)) per latent, in nats."""
+    return 0.5 * (mean**2 + std**2 - 1) - jnp.log(std)
 
 
 def importance_weighted_bound(
-    vae: VAE, x: Float[Array, "features"], *, target: Float[Array, "features"] | None = None, k: int, key
+    vae: "VAE", x: Float[Array, "features"], *, target: Float[Array, "features"] | None = None, k: int, key
 ) -> Float[Array, ""]:
     """One estimate, from k draws of z, of the importance-weighted bound on log p(x), in nats:
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from polyvae.errors import InputError
+from polyvae.vae.bound import kl_to_standard_normal
 from polyvae.vae.likelihood import Bernoulli, Categorical, Gaussian
 
 
@@ -88,8 +89,3 @@ class VAE(eqx.Module):
 def check_latent_dim(latent_dim: int, n_features: int) -> None:
     if not 1 <= latent_dim <= n_features:
         raise InputError(f"latent_dim must lie between 1 and the {n_features} features; got {latent_dim}")
-
-
-def kl_to_standard_normal(mean: Float[Array, "latent"], std: Float[Array, "latent"]) -> Float[Array, "latent"]:
-    """KL(N(mean, std^2) || N(0, 1)) per latent, in nats."""
-    return 0.5 * (mean**2 + std**2 - 1) - jnp.log(std)

@@ -1,8 +1,8 @@
 """What biasing alanine dipeptide costs in OpenMM: microseconds a step on the Reference platform, one core.
 
 22 atoms in vacuum (amber14), Langevin steps of 0.5 fs. Plain; with a bias on OpenMM's own two torsions; on both
-latents of an untrained model of the 10 heavy atoms (the cost does not depend on the weights), by the compiled
-kernel and in JAX. First under a bias that stands, then under OPES, which puts a kernel on its grid every 500 steps.
+latents of an untrained model of the 10 heavy atoms (the cost does not depend on the weights), as C and in JAX.
+First under a bias that stands, then under OPES, which puts a kernel on its grid every 500 steps.
 Run: taskset -c 0 python tests/benchmarks/bench_openmm.py [steps] [rounds]
 """
 

@@ -13,7 +13,8 @@ from models import untrained
 import polyvae as pv
 from polyvae.trajectory.assembly import Assembler
 from polyvae.trajectory.box import box_vectors, lengths_and_angles, usable_box
-from polyvae.trajectory.molecules import Atoms, make_whole, spanning_tree
+from polyvae.trajectory.molecules import Atoms
+from polyvae.trajectory.wholeness import make_whole, spanning_tree
 
 ANGLES = {"orthorhombic": [90, 90, 90], "triclinic": [70, 100, 60], "truncated octahedron": [70.53, 109.47, 70.53]}
 TREES = {

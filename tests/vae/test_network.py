@@ -11,8 +11,9 @@ import pytest
 from scipy import stats
 
 import polyvae as pv
+from polyvae.vae.bound import kl_to_standard_normal
 from polyvae.vae.likelihood import Gaussian
-from polyvae.vae.network import VAE, kl_to_standard_normal
+from polyvae.vae.network import VAE
 from polyvae.vae.settings import Settings
 from polyvae.vae.splits import validation_blocks
 from polyvae.vae.training import train
