@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import polyvae as pv
+from polyvae.io.colvar import colvar_writer
+from polyvae.io.digits import scientific
 from polyvae.io.writing import WRITERS
 from polyvae.trajectory.box import box_vectors
 from polyvae.trajectory.record import chain_bonds
@@ -517,3 +519,17 @@ def test_a_dcd_in_place_of_an_xtc_replaces_none(tmp_path):
         pv.write(tmp_path / "mine.xtc", far)
     assert pv.write(tmp_path / "mine.xtc", far, replace=True)[0] == tmp_path / "mine.dcd"
     assert pv.write(tmp_path / "mine.xtc", far)[0] == tmp_path / "mine.dcd"  # a second run of a script
+
+
+def test_the_last_digit_is_rounded():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=1000) * 10.0 ** rng.integers(-20, 20, 1000)
+    found = [text.tobytes().decode().strip() for text in scientific(x, 9)]
+    assert found == [f"{value:.8e}" for value in x]
+
+
+def test_frames_without_times_are_numbered_through_all_chunks(tmp_path):
+    with colvar_writer(tmp_path / "COLVAR", 1) as write:
+        write(np.zeros((3, 1)))
+        write(np.zeros((2, 1)))
+    np.testing.assert_array_equal(np.loadtxt(tmp_path / "COLVAR")[:, 0], np.arange(5))
