@@ -36,8 +36,9 @@ def latent_cvs(
     """One PySAGES `CollectiveVariable` for each latent coordinate, for any of its sampling methods.
 
     `function` of each takes the positions of the particles, (n_beads, 3), and gives a scalar. PySAGES computes
-    in float64; on a CPU the compiled kernel serves where there is a C++ compiler. Molecules must be whole: PySAGES unwraps positions by the image flags of HOOMD-blue and LAMMPS,
-    and OpenMM's positions are not wrapped unless a run was started from wrapped ones.
+    in float64; on a CPU the compiled kernel serves where there is a C++ compiler. Molecules must be whole: PySAGES
+    unwraps positions by the image flags of HOOMD-blue and LAMMPS, and OpenMM's positions are not wrapped unless a
+    run was started from wrapped ones.
 
     Args:
         particles: (n_beads,) numbers from 0, in the order of the model's beads. Of a 2-D model z is ignored.
@@ -126,8 +127,8 @@ def export(
                 "The script runs as it is, on a bead-spring chain like the model's in ASE, and prints the largest "
                 "difference between the latents in PySAGES and the model's own. Put your simulation in the place "
                 "of `simulation`, and at the top its engine's LENGTH_UNIT (`latent_cvs` converts), KB and SIGMA.",
-                "On a CPU the CV runs as C, compiled when the run starts, and in JAX, slower, on other devices and "
-                "where there is no C++ compiler, which the log then says.",
+                "On a CPU the CV runs as C, compiled when the run starts. On other devices, and where there is no C++ "
+                "compiler, which the log then says, it runs in JAX, slower.",
                 "The bias has range and width of "
                 + ("a standard normal" if stats is None else "the frames given")
                 + ".",
