@@ -127,8 +127,8 @@ def export(
                 "The script runs as it is, on a bead-spring chain like the model's in ASE, and prints the largest "
                 "difference between the latents in PySAGES and the model's own. Put your simulation in the place "
                 "of `simulation`, and at the top its engine's LENGTH_UNIT (`latent_cvs` converts), KB and SIGMA.",
-                "On a CPU the CV runs as C, compiled when the run starts. On other devices, and where there is no C++ "
-                "compiler, which the log then says, it runs in JAX, slower.",
+                "On a CPU the CV runs as C, compiled when the run starts. On other devices, and where there is no "
+                "C++ compiler, which the log then says, it runs in JAX, slower.",
                 "The bias has range and width of "
                 + ("a standard normal" if stats is None else "the frames given")
                 + ".",

@@ -2,9 +2,9 @@
 
 A bead-spring chain with and without a bias z0^2 + z1^2 (untrained: the cost does not depend on the weights), at
 32, 64 and 256 units in each of two hidden layers; superposition on a reference. The difference of the two, taken in
-turns, is the cost of the CV with its gradient. PLUMED is driven from Python; what stands against its CV is a
-restraint on the distance of two beads, since PLUMED does nothing at all without a CV. The kernel in plain C is called
-for a thousand frames at a time. A missing engine is left out.
+turns, is the cost of the CV with its gradient. PLUMED is driven from Python, and since it does nothing without a
+CV, a restraint on the distance of two beads stands against it there. The kernel in plain C is called for a thousand
+frames at a time. A missing engine is left out.
 Run: taskset -c 0 python tests/benchmarks/bench_engines.py [rounds] [beads ...]
 
 To add an engine: a function that takes a model and a folder that is not there yet, and gives two functions, each
@@ -200,9 +200,8 @@ def measured(runs: Runs, rounds: int) -> list[np.ndarray]:
 def main(rounds: int = 7, *sizes: int) -> None:
     logging.getLogger("polyvae").setLevel(logging.ERROR)  # no data are given, on purpose
     print(f"microseconds a step, median of {rounds} rounds (no claim)")
-    print(
-        f"{'engine':14s}{'beads':>6s}{'hidden':>8s}{'without':>10s}{'biased':>10s}{'the CV':>10s}{'its range':>20s}"
-    )
+    heads = f"{'without':>10s}{'biased':>10s}{'the CV':>10s}{'its range':>20s}"
+    print(f"{'engine':14s}{'beads':>6s}{'hidden':>8s}{heads}")
     with tempfile.TemporaryDirectory() as folder:
         for n_beads, (name, engine), width in itertools.product(sizes or SIZES, ENGINES.items(), WIDTHS):
             try:
