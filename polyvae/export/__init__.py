@@ -21,12 +21,12 @@ from polyvae.io.topology import read_topology
 
 # By the name on the command line: the module, and the number that its engine gives to the first atom.
 TARGETS = {
-    "c": ("polyvae.export.c", 1),
     "plumed": ("polyvae.export.plumed", 1),
     "pycv": ("polyvae.export.pycv", 1),
     "colvars": ("polyvae.export.colvars", 1),
     "openmm": ("polyvae.export.openmm", 0),
     "pysages": ("polyvae.export.pysages", 0),
+    "c": ("polyvae.export.c", 1),
 }
 _CHECKED_FRAMES = 50
 

@@ -9,7 +9,7 @@ import logging
 import os
 import tempfile
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -225,7 +225,7 @@ def _weights(cv: LatentCV) -> str:
         }
     tables = [
         _table("links", "bead and the bead that is put beside it, from 0", links, "int"),
-        _table("bonds", "", bonds, "int"),
+        _table("bonds", "must be shorter than half the box then", bonds, "int"),
     ]
     if isinstance(kind, PairDistances):
         tables.append(_table("pairs", "of beads, from 0", np.asarray(kind.pairs), "int"))
@@ -233,7 +233,7 @@ def _weights(cv: LatentCV) -> str:
         constants |= {"MIRROR": int(_mirrored(cv))}
         masses = np.ones(cv.n_beads) if kind.masses is None else np.asarray(kind.masses, np.float64)
         fractions = masses / masses.sum()
-        tables.append(_table("mass_fraction", "of each bead", fractions[:, None]))
+        tables.append(_table("mass_fraction", "of each bead", fractions[None]))
         if isinstance(kind, PrincipalAxes):
             constants |= {"SIGNS_BY_CHAIN": int(kind.sign == "chain")}
         else:
@@ -272,11 +272,12 @@ def _mirrored(cv: LatentCV) -> bool:
 def _table(name: str, what: str, rows: np.ndarray, kind: str = "double") -> str:
     """A two-dimensional table, row by row, and the line by which the compiler sees that it is whole."""
     rows = np.asarray(rows)
-    written: Iterable[str] = (", ".join(map(str, row) if kind == "int" else digits(row)) for row in rows)
+    written = [", ".join(map(str, row) if kind == "int" else digits(row)) for row in rows.tolist()]
+    if len(rows) == 1:
+        written = [line.rstrip(",") for line in textwrap.wrap(written[0], 100)]
     lines = ",\n    ".join(written)
     shape = " * ".join(map(str, rows.shape))
-    comment = f"/* {what} */\n" if what else ""
-    return f"{comment}static const {kind} {name}[] = {{\n    {lines}}};\nTABLE({name}, {shape});"
+    return f"/* {what} */\nstatic const {kind} {name}[] = {{\n    {lines}}};\nTABLE({name}, {shape});"
 
 
 def _links(cv: LatentCV) -> tuple[np.ndarray, np.ndarray]:

@@ -1,10 +1,10 @@
 """What a latent CV costs inside an engine: microseconds a step of a chain of 12 or 100 beads, both latents biased.
 
 A bead-spring chain with and without a bias z0^2 + z1^2 (untrained: the cost does not depend on the weights), at
-32, 64 and 256 units in each of two hidden layers; superposition on a reference. The difference of the two, taken in
-turns, is the cost of the CV with its gradient. PLUMED is driven from Python, and since it does nothing without a
-CV, a restraint on the distance of two beads stands against it there. The kernel in plain C is called for a thousand
-frames at a time. A missing engine is left out.
+32, 64 and 256 units in each of two hidden layers; superposition on a reference. The difference of the two, taken
+in turns, is the cost of the CV with its gradient. PLUMED is driven from Python, and since it does nothing without
+a CV, a restraint on the distance of two beads stands against it there. The kernel in plain C is called for a
+thousand frames at a time. A missing engine is left out.
 Run: taskset -c 0 python tests/benchmarks/bench_engines.py [rounds] [beads ...]
 
 To add an engine: a function that takes a model and a folder that is not there yet, and gives two functions, each

@@ -37,12 +37,17 @@ def call(capfd, *words, code=0) -> str:
     return out if code == 0 else err
 
 
-@pytest.mark.parametrize("to", [to for to in TARGETS if to != "pysages"])  # which needs a process of its own
+# PySAGES needs a process of its own.
+@pytest.mark.parametrize("to", [*(to for to in TARGETS if to != "pysages"), "plumed --dialect native"])
 def test_a_selection_becomes_atom_numbers_and_the_engine_agrees(to, folder, tmp_path, capfd):
-    require({"colvars": "lammps", "openmm": "openmm"}.get(to, "plumed"))
+    engine = {"colvars": "lammps", "openmm": "openmm", "c": None}.get(to, "plumed")
+    if engine is not None:
+        require(engine)
     reading = ["--top", folder / "all.pdb", "--select", "name B", "--unit", "sigma"]
     trajectory = ["--data", folder / "all.xtc", "--check", folder / "all.xtc"]
-    said = call(capfd, folder / "model.safetensors", "--to", to, *reading, *trajectory, "--out", tmp_path / "out")
+    said = call(
+        capfd, folder / "model.safetensors", "--to", *to.split(), *reading, *trajectory, "--out", tmp_path / "out"
+    )
     assert "evaluated in the engine on 50 frames" in said
     value, gradient = (float(number) for number in re.findall(r"\d\.\de[-+]\d+", said))
     assert max(value, gradient) <= 1e-8
