@@ -32,6 +32,15 @@ KINDS = {
     "distances, all": (pv.PairDistances(reversal=True, max_pairs=9), None, (2, 3)),
 }
 CASES = [(name, n_dims) for name, (_, _, spaces) in KINDS.items() for n_dims in spaces]
+# Between them these reach every line of the code; the others are for the long tests.
+OFTEN = [
+    ("axes, all", 2),
+    ("axes, masses", 3),
+    ("reference, all", 2),
+    ("reference, all", 3),
+    ("distances, all", 2),
+]
+MARKED = [pytest.param(*case, marks=() if case in OFTEN else pytest.mark.long) for case in CASES]
 SIZES = [(), (5,), (16, 8), (64, 64), (33, 7, 20)]
 STRICT = ["-Wall", "-Wextra", "-Werror", "-pedantic"]
 
@@ -68,7 +77,7 @@ def _a_compiler():
         pytest.skip("no C compiler")
 
 
-@pytest.mark.parametrize(("name", "n_dims"), CASES)
+@pytest.mark.parametrize(("name", "n_dims"), MARKED)
 def test_equals_jax_in_float64(name, n_dims, tmp_path):
     cv, positions = model(name, n_dims), frames(40, n_dims)
     c.export(cv, tmp_path / "c")
@@ -94,7 +103,7 @@ def test_a_thousand_frames_at_every_size(name, n_dims):
         assert max(value, gradient) < 1e-12
 
 
-@pytest.mark.parametrize(("name", "n_dims"), CASES)
+@pytest.mark.parametrize(("name", "n_dims"), MARKED)
 def test_gradients_are_derivatives(name, n_dims):
     """By central differences, without JAX."""
     cv = model(name, n_dims)
@@ -127,7 +136,7 @@ def singular(n_dims: int) -> np.ndarray:
     return np.stack([line, tilted, np.zeros_like(line), touching, flat])
 
 
-@pytest.mark.parametrize(("name", "n_dims"), CASES)
+@pytest.mark.parametrize(("name", "n_dims"), MARKED)
 def test_singular_points_are_finite(name, n_dims):
     cv, positions = model(name, n_dims), singular(n_dims)
     z, gradients = pv.compile(cv)(positions, gradients=True)
@@ -193,6 +202,7 @@ def test_threads():
                 np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "command", ["gcc -std=c99", "clang -std=c99", "g++ -x c++ -std=c++11", "clang++ -x c++ -std=c++11"]
 )

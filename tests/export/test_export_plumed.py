@@ -273,7 +273,7 @@ def test_metadynamics_on_the_action_and_on_text_have_the_same_hills(tmp_path, mo
     [
         ("chain2d", pv.PrincipalAxes(mirror=True, reversal=True)),
         ("chain3d", pv.Reference()),
-        ("chain3d", pv.PairDistances(reversal=True)),
+        pytest.param("chain3d", pv.PairDistances(reversal=True), marks=pytest.mark.long),
     ],
     ids=["principal, all", "reference", "distances"],
 )

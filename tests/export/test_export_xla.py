@@ -16,7 +16,9 @@ KINDS = {
 }
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module", params=["reference", *(pytest.param(k, marks=pytest.mark.long) for k in ("axes", "distances"))]
+)
 def cv(request):
     return random_model(ideal(3), KINDS[request.param], encoder=(16, 8))
 
