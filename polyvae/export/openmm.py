@@ -16,17 +16,14 @@ from string import Template
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from polyvae.cv.latent import LatentCV, load_cv
 from polyvae.errors import InputError
 from polyvae.export import kernel
-from polyvae.export.c import compiled_if_possible
 from polyvae.export.common import statistics
-from polyvae.export.particles import Wholeness, length_factor, make_whole, particle_numbers, wholeness
+from polyvae.export.particles import in_engine, length_factor, particle_numbers, too_long, wholeness
 from polyvae.files import replacing_folder
-from polyvae.trajectory.wholeness import NEAR_HALF
 from polyvae.vae.settings import ModelRecord
 
 log = logging.getLogger(__name__)
@@ -271,13 +268,8 @@ class _Joint:
 
     def __init__(self, model: bytes):
         cv, factor, self.known = pickle.loads(model)
-        flat = (
-            self.known is not None and cv.n_dims == 2
-        )  # made whole in space, which the kernel of a plane does not
-        code = None if flat else compiled_if_possible(cv)
-        self.evaluate = (
-            _in_jax(cv, factor, self.known) if code is None else _in_c(code, cv.n_dims, factor, self.known)
-        )
+        self.n_dims = cv.n_dims
+        self.evaluate = in_engine(cv, factor, self.known)
         self.last = (b"", np.empty(0), np.empty(0))
 
     def at(self, state) -> tuple[bytes, np.ndarray, np.ndarray]:
@@ -292,72 +284,13 @@ class _Joint:
             return last
         z, gradient, whole = self.evaluate(positions, box)
         if not whole:
-            raise InputError(_too_long(positions, box, self.known))
+            raise InputError(too_long(positions, box, self.known, self.n_dims))
         found = self.last = (key, z, gradient)
         return found
 
 
-def _in_c(code: kernel.Kernel, n_dims: int, factor: float, known: Wholeness | None):
-    """Positions (n_beads, 3) and box of the engine to latents, gradients (latent_dim, n_beads, 3), and whether
-    every bond was short enough to make the molecule whole; by the compiled kernel."""
-
-    def evaluate(positions: np.ndarray, box: np.ndarray):
-        x, whole = factor * positions[:, :n_dims], True
-        if known is not None:
-            x, whole = code.whole(x, factor * box)
-        z, gradient = code.one(x)
-        gradient *= factor
-        if n_dims == 2:
-            gradient = np.concatenate([gradient, np.zeros((*gradient.shape[:2], 1))], axis=2)
-        return z, gradient, whole
-
-    return evaluate
-
-
-def _in_jax(cv: LatentCV, factor: float, known: Wholeness | None):
-    """What `_in_c` gives, where there is no compiler."""
-    function = cv.function()
-
-    @jax.jit
-    def both(positions, box):
-        def encode(r):
-            r, reach = (r, jnp.zeros(1)) if known is None else make_whole(r, box, known)
-            return function.posterior(factor * r[:, : cv.n_dims])[0], reach
-
-        z, pull, reach = jax.vjp(encode, positions, has_aux=True)
-        return z, jax.vmap(pull)(jnp.eye(len(z), dtype=z.dtype))[0], reach
-
-    def evaluate(positions: np.ndarray, box: np.ndarray):
-        with _float64():
-            z, gradient, reach = map(np.asarray, both(positions, box))
-        return z, gradient, not (reach > NEAR_HALF).any()
-
-    return evaluate
-
-
-def _too_long(positions: np.ndarray, box: np.ndarray, known: Wholeness) -> str:
-    """What to say of a bond that is too long to make the molecule whole."""
-    with _float64():
-        reach = np.asarray(make_whole(jnp.asarray(positions), jnp.asarray(box), known)[1])
-    bond = int(np.argmax(reach))
-    return (
-        f"the bond of beads {' and '.join(map(str, known.bonds[bond]))} spans {reach[bond]:.2g} of the periodic "
-        f"box, about half or more, so that the molecule cannot be made whole; check that box, bonds and particles "
-        f"belong together"
-    )
-
-
 # Copies of a force share nothing but what their bytes lead to here.
 _joint = functools.lru_cache(maxsize=32)(_Joint)
-
-
-def _float64():
-    """Double precision within a block, in this thread alone; costs under a microsecond."""
-    if hasattr(jax, "enable_x64"):
-        return jax.enable_x64(True)
-    from jax.experimental import enable_x64
-
-    return enable_x64()
 
 
 def export(

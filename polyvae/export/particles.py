@@ -1,7 +1,9 @@
 """An engine's particles as a model's beads: which ones, in which unit, in which image."""
 
+import dataclasses
+import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -11,8 +13,10 @@ from jaxtyping import Array, Float
 
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
+from polyvae.export import kernel
+from polyvae.export.c import compiled_if_possible
 from polyvae.trajectory.record import LENGTH_UNITS, unit_factor
-from polyvae.trajectory.wholeness import spanning_tree
+from polyvae.trajectory.wholeness import NEAR_HALF, spanning_tree
 
 log = logging.getLogger(__name__)
 
@@ -139,8 +143,8 @@ def wholeness(n_beads: int, bonds: np.ndarray | None) -> Wholeness:
 
 def make_whole(
     positions: Float[Array, "beads 3"], box: Float[Array, "3 3"], known: Wholeness
-) -> tuple[Float[Array, "beads 3"], Float[Array, "bonds"]]:
-    """Positions with every bead next to the one it hangs on, and each bond's extent as a fraction of the box.
+) -> tuple[Float[Array, "beads 3"], Float[Array, "bonds 3"]]:
+    """Positions with every bead next to the one it hangs on, and each bond's extents as fractions of the box.
 
     The first bead stays; whole boxes are added to the others, so that the derivative is the identity. From
     a fraction of about a half on, another image could be meant, or the molecule is bonded to its own image.
@@ -157,4 +161,81 @@ def make_whole(
         near, shift = near + step, shift + step
     whole = positions + jax.lax.stop_gradient(known.paths.astype(positions.dtype) @ shift)
     i, j = known.bonds.T
-    return whole, jnp.max(jnp.abs(whole[i] - whole[j]) / jnp.diagonal(box)[None, :], axis=1)
+    return whole, jnp.abs(whole[i] - whole[j]) / jnp.diagonal(box)[None, :]
+
+
+def in_engine(cv: LatentCV, factor: float, known: Wholeness | None) -> Callable:
+    """A function from an engine's positions (n_beads, 3) and box (3, 3), both float64 and in its unit, to latents
+    (latent_dim,), gradients (latent_dim, n_beads, 3) by those positions, and whether every bond was short enough
+    to make the molecule whole. By the compiled kernel, or in JAX where there is no compiler.
+
+    Args:
+        factor: of `length_factor`.
+        known: how to make the molecule whole in the periodic box; None leaves the positions as they are.
+    """
+    in_jax = functools.cache(lambda: _in_jax(cv, factor, known))
+    bonds = cv.template.bonds if known is None else known.bonds
+    template = dataclasses.replace(cv.template, bonds=bonds)
+    code = compiled_if_possible(LatentCV(cv.featurizer, cv.scaled, template, cv.record))
+    if code is None:
+        return in_jax()
+    in_c = _in_c(code, cv.n_dims, factor, known)
+    if known is None or cv.n_dims == 3:
+        return in_c
+    # The kernel of a plane knows nothing of a third box vector that leans over it.
+    return lambda positions, box: (in_jax() if box[2, :2].any() else in_c)(positions, box)
+
+
+def _in_c(code: kernel.Kernel, n_dims: int, factor: float, known: Wholeness | None):
+    def evaluate(positions: np.ndarray, box: np.ndarray):
+        x, whole = factor * positions[:, :n_dims], True
+        if known is not None:
+            x, whole = code.whole(x, factor * box[:n_dims, :n_dims])
+        z, gradient = code.one(x)
+        gradient *= factor
+        if n_dims == 2:
+            gradient = np.concatenate([gradient, np.zeros((*gradient.shape[:2], 1))], axis=2)
+        return z, gradient, whole
+
+    return evaluate
+
+
+def _in_jax(cv: LatentCV, factor: float, known: Wholeness | None):
+    function = cv.function()
+
+    @jax.jit
+    def both(positions, box):
+        def encode(r):
+            r, reach = (r, jnp.zeros((1, 3))) if known is None else make_whole(r, box, known)
+            return function.posterior(factor * r[:, : cv.n_dims])[0], reach
+
+        z, pull, reach = jax.vjp(encode, positions, has_aux=True)
+        return z, jax.vmap(pull)(jnp.eye(len(z), dtype=z.dtype))[0], reach
+
+    def evaluate(positions: np.ndarray, box: np.ndarray):
+        with _float64():
+            z, gradient, reach = map(np.asarray, both(positions, box))
+        return z, gradient, bool((reach[:, : cv.n_dims] <= NEAR_HALF).all())
+
+    return evaluate
+
+
+def too_long(positions: np.ndarray, box: np.ndarray, known: Wholeness, n_dims: int) -> str:
+    """What to say of a bond that is too long to make the molecule whole."""
+    with _float64():
+        reach = np.asarray(make_whole(jnp.asarray(positions), jnp.asarray(box), known)[1])[:, :n_dims].max(axis=1)
+    bond = int(np.argmax(reach))
+    return (
+        f"the bond of beads {' and '.join(map(str, known.bonds[bond]))} spans {reach[bond]:.2g} of the periodic "
+        f"box, about half or more, so that the molecule cannot be made whole; check that box, bonds and particles "
+        f"belong together"
+    )
+
+
+def _float64():
+    """Double precision within a block, in this thread alone; costs under a microsecond."""
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    from jax.experimental import enable_x64
+
+    return enable_x64()
