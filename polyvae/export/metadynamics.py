@@ -1,0 +1,101 @@
+"""Well-tempered metadynamics on latents, for engines that have none of their own: a sum of Gaussians, no grid.
+
+Source: Barducci, Bussi & Parrinello, 10.1103/PhysRevLett.100.020603; weights of frames: Branduardi, Bussi &
+Parrinello, 10.1021/ct3002464.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from polyvae.errors import InputError
+
+
+class Metadynamics:
+    """A bias that grows with the run: every `stride` steps a Gaussian at the latents, lower where there are many.
+
+    V(z) = sum_i h_i exp(-sum_k (z_k - c_ik)^2 / (2 s_k^2)), and h = height exp(-V(z) / (kT (bias_factor - 1))) for
+    the next one. Every step costs a sum over all hills: microseconds for hundreds, a millisecond for a hundred
+    thousand.
+
+    Args:
+        sigma: (latent_dim,) standard deviation of a hill along each latent.
+        height: of the first hill, in the engine's unit of energy.
+        kT: thermal energy in that unit.
+        bias_factor: how many times higher the temperature of the latents becomes; greater than 1, infinity for
+            hills that all have one height.
+        stride: steps between hills.
+    """
+
+    def __init__(self, sigma: Sequence[float], *, height: float, kT: float, bias_factor: float, stride: int):
+        self.sigma = np.atleast_1d(np.asarray(sigma, np.float64))
+        positive = {"sigma": self.sigma.min(), "height": height, "kT": kT, "stride": stride}
+        for name, value in positive.items():
+            if not (np.isfinite(value) and value > 0):
+                raise InputError(f"metadynamics needs {name} greater than 0; got {value:g}")
+        if not bias_factor > 1:
+            raise InputError(f"the bias factor must be greater than 1; got {bias_factor:g}")
+        self.height, self.kT, self.bias_factor, self.stride = height, kT, bias_factor, stride
+        self.n_hills = 0
+        self._steps = np.zeros(64, np.int64)
+        self._heights, self._centres = np.zeros(64), np.zeros((64, len(self.sigma)))
+        self._seen: int | None = None
+
+    @property
+    def steps(self) -> np.ndarray:
+        """Steps (n_hills,) at which the hills were added."""
+        return self._steps[: self.n_hills]
+
+    @property
+    def centres(self) -> np.ndarray:
+        """Latents (n_hills, latent_dim) in the middle of the hills."""
+        return self._centres[: self.n_hills]
+
+    @property
+    def heights(self) -> np.ndarray:
+        """Heights (n_hills,) as they were added, in the engine's unit of energy."""
+        return self._heights[: self.n_hills]
+
+    def __call__(self, z: np.ndarray, step: int) -> tuple[float, np.ndarray]:
+        """Bias and its gradient (latent_dim,) at latents (latent_dim,) by the hills of the steps before.
+
+        Where a hill is due it is added then, once in a step however often that is seen, and none at the step
+        that is seen first.
+        """
+        away = (z - self.centres) / self.sigma
+        hills = self.heights * np.exp(-0.5 * np.einsum("ij,ij->i", away, away))
+        energy, slope = float(hills.sum()), -(hills @ away) / self.sigma
+        if step % self.stride == 0 and self._seen not in (None, step):
+            self.add(step, z, self.height * np.exp(-energy / (self.kT * (self.bias_factor - 1))))
+        self._seen = step
+        return energy, slope
+
+    def add(self, step: int, centre: np.ndarray, height: float) -> None:
+        """Add a hill, as that of an earlier run to go on from."""
+        n = self.n_hills
+        if n == len(self._steps):
+            for name in ("_steps", "_centres", "_heights"):
+                old = getattr(self, name)
+                setattr(self, name, np.concatenate([old, np.zeros_like(old)]))
+        self._steps[n], self._centres[n], self._heights[n] = step, centre, height
+        self.n_hills = n + 1
+
+    def energy(self, z: np.ndarray) -> np.ndarray:
+        """Bias (n,) of all hills at latents (n, latent_dim)."""
+        total = np.zeros(len(z))
+        for centre, height in zip(self.centres, self.heights, strict=True):
+            total += height * np.exp(-0.5 * (((z - centre) / self.sigma) ** 2).sum(axis=1))
+        return total
+
+    def weights(self, z: np.ndarray) -> np.ndarray:
+        """Weights (n,) that turn frames of the biased run into frames of an unbiased one: exp(V(z) / kT), V the
+        bias of all hills, divided so that their mean is 1.
+
+        They hold once the bias hardly changes any more, up to a constant; frames of the beginning are left out.
+
+        Args:
+            z: (n, latent_dim) latents of the frames.
+        """
+        energy = self.energy(z) / self.kT
+        weights = np.exp(energy - energy.max())
+        return weights / weights.mean()
