@@ -46,7 +46,7 @@ def attach(
     bias: Bias,
     *,
     atoms: str | Sequence[int] | None = None,
-    bonds: np.ndarray | None = None,
+    bonds: Sequence[tuple[int, int]] | np.ndarray | None = None,
     sigma: float | None = None,
     fix: str = "latent",
 ) -> "LatentBias":
