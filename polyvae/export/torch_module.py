@@ -2,6 +2,7 @@
 
 import warnings
 from importlib import util
+from typing import no_type_check
 
 import numpy as np
 
@@ -19,6 +20,7 @@ def require_torch() -> None:
         )
 
 
+@no_type_check  # TorchScript reads these classes, which no checker of shapes may wrap
 def scripted(cv: LatentCV):
     """The CV as a `torch.jit.ScriptModule` in float64, without gradients of its weights.
 

@@ -18,13 +18,16 @@ from polyvae.export.plumed import main_input, whole_molecule, whole_note
 from polyvae.export.torch_module import require_torch, scripted
 from polyvae.files import replacing_folder
 
-CHECKED = "PyTorch 2.13"
+CHECKED = (
+    "PyTorch 2.13 and, in PLUMED 2.11, PYTORCH_MODEL compiled against it (values to 1e-7); neither Colvars nor "
+    "openmm-torch has run it"
+)
 FILE = "latent_cv.pt"
-_FROM_NM = {"nm": "positions", "angstrom": "10 * positions", "sigma": "positions / SIGMA"}
+_PER_NM = {"nm": "1.0", "angstrom": "10.0", "sigma": "1 / 1.0  # one by the length of sigma in nm"}
 
 _USE = """Code of one's own calls `torch.jit.load("{file}")` with positions of shape ({beads}, {dims}),
-(frames, {beads}, {dims}) or (frames, {numbers}), the last as rows x y{z} of one bead after another. It gives the latents
-on the last axis, in the precision of the positions; inside it computes in float64.
+(frames, {beads}, {dims}) or (frames, {numbers}), the last as rows x y{z} of one bead after another. Latents are
+the last axis of what it gives, in the precision of the positions; inside it computes in float64.
 
 - PLUMED with the module pytorch: `plumed.dat` is complete. PYTORCH_MODEL rounds positions, latents and
   derivatives to float32, about seven digits.
@@ -48,15 +51,16 @@ colvar {{
 
 ```python
 import openmm, openmmtorch, torch
-{sigma}
+
 class Latent(torch.nn.Module):
     def __init__(self, k: int):
         super().__init__()
         self.k, self.cv = k, torch.jit.load("{file}")
+        self.factor = {factor}
         self.register_buffer("beads", torch.tensor({particles}))
 
     def forward(self, positions):
-        return self.cv(({scaled})[self.beads, :{dims}])[self.k]
+        return self.cv(self.factor * positions[self.beads, :{dims}])[self.k]
 
 torch.jit.script(Latent(0)).save("z0.pt")
 bias = openmm.CustomCVForce("50 * (z0 - 1)^2")
@@ -100,9 +104,8 @@ def export(
         unit=cv.length_unit,
         atoms=" ".join(map(str, numbers)),
         flat="" if d == 3 else "\n      useZ off",
-        sigma="\nSIGMA = 1.0  # nm: the length of one sigma\n" if cv.length_unit == "sigma" else "",
         particles=[number - 1 for number in numbers],
-        scaled=_FROM_NM[cv.length_unit],
+        factor=_PER_NM[cv.length_unit],
     )
     with replacing_folder(folder, force=force) as place:
         stats = statistics(cv, data)
@@ -151,7 +154,7 @@ def evaluate(
         raise InputError(f"{path} cannot be read ({str(error).splitlines()[0]}); export the model again") from None
     try:
         z = model(x)
-    except RuntimeError as error:
+    except (RuntimeError, torch.jit.Error) as error:
         raise InputError(f"{path} does not take these frames: {str(error).splitlines()[-1]}") from None
     if z.shape[-1] != cv.latent_dim:
         raise InputError(f"{path} gives {z.shape[-1]} latents, and the model {cv.latent_dim}; export it again")
