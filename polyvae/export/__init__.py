@@ -2,7 +2,7 @@
 
 Each module here is one engine: `export(cv, folder, atoms=, data=, force=)` writes what the engine reads, and
 `evaluate(folder, cv, frames, atoms=)`, where there is one, has the engine compute it. No engine is needed to
-export.
+export, but for PyTorch, which writes its own files.
 """
 
 import importlib
@@ -28,6 +28,7 @@ TARGETS = {
     "openmm": ("polyvae.export.openmm", 0),
     "pysages": ("polyvae.export.pysages", 0),
     "c": ("polyvae.export.c", 1),
+    "torchscript": ("polyvae.export.torchscript", 1),
 }
 _CHECKED_FRAMES = 50
 
