@@ -122,7 +122,12 @@ def plain_c(cv: pv.LatentCV, folder: Path) -> Runs:
     code = compiled(cv)
     start = np.asarray(cv.template.positions[0], float)
     frames = start + 0.01 * np.random.default_rng(0).normal(size=(1000, cv.n_beads, 3))
-    return lambda n_steps: None, lambda n_steps: [code.frames(frames) for _ in range(-(-n_steps // 1000))]
+
+    def run(n_steps: int) -> None:
+        for done in range(0, n_steps, 1000):
+            code.frames(frames[: n_steps - done])
+
+    return lambda n_steps: None, run
 
 
 def pycv(cv: pv.LatentCV, folder: Path) -> Runs:
@@ -190,7 +195,6 @@ def measured(runs: Runs, rounds: int) -> list[np.ndarray]:
     started = time.perf_counter()
     runs[1](20)
     n_steps = int(np.clip(0.2 * 20 / (time.perf_counter() - started), 20, 5000))
-    n_steps = 1000 * -(-n_steps // 1000) if n_steps > 500 else n_steps
     functions = {key: lambda run=run: run(n_steps) for key, run in zip(("bare", "biased"), runs, strict=True)}
     seconds = side_by_side(functions, rounds)
     bare, biased = (1e6 * np.array(seconds[key]) / n_steps for key in ("bare", "biased"))
