@@ -2,14 +2,12 @@
 importance-weighted bound. Takes one vector; use `jax.vmap` for many."""
 
 import math
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-if TYPE_CHECKING:
-    from polyvae.vae.network import VAE
+from polyvae.vae.network import VAE
 
 
 def kl_to_standard_normal(mean: Float[Array, "latent"], std: Float[Array, "latent"]) -> Float[Array, "latent"]:
@@ -17,8 +15,23 @@ def kl_to_standard_normal(mean: Float[Array, "latent"], std: Float[Array, "laten
     return 0.5 * (mean**2 + std**2 - 1) - jnp.log(std)
 
 
+def elbo_terms(
+    vae: VAE, x: Float[Array, "features"], noise: Float[Array, "latent"], target: Float[Array, "features"]
+) -> tuple[Float[Array, ""], Float[Array, "latent"]]:
+    """One-sample estimate of E_q[log p(target|z)] and the exact KL(q(z|x) || p(z)) per latent, in nats.
+
+    With x as its own target, the evidence lower bound is the first minus the sum of the second. A later
+    frame as the target makes the latents hold what is still there after that time.
+
+    Args:
+        noise: a draw from the standard normal; z = mean + std * noise.
+    """
+    mean, std = vae.encode(x)
+    return vae.likelihood.log_prob(target, vae.decode(mean + std * noise)), kl_to_standard_normal(mean, std)
+
+
 def importance_weighted_bound(
-    vae: "VAE", x: Float[Array, "features"], *, target: Float[Array, "features"] | None = None, k: int, key
+    vae: VAE, x: Float[Array, "features"], *, target: Float[Array, "features"] | None = None, k: int, key
 ) -> Float[Array, ""]:
     """One estimate, from k draws of z, of the importance-weighted bound on log p(x), in nats:
 

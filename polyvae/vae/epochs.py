@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array
 
 from polyvae.errors import InputError
+from polyvae.vae.bound import elbo_terms
 from polyvae.vae.network import VAE
 from polyvae.vae.settings import BETA_SCHEDULES, Settings
 
@@ -92,7 +93,7 @@ def initial_state(weights: VAE, plan: Plan) -> State:
 def loss_terms(weights, static, data: Rows, noise, free_bits: float):
     """Means over a batch of -log p, of the KL as it stands, and of the KL as it is paid for."""
     model = eqx.combine(weights, static)
-    log_prob, kl = jax.vmap(model.elbo_terms)(data.x, noise, data.target)
+    log_prob, kl = jax.vmap(lambda *row: elbo_terms(model, *row))(data.x, noise, data.target)
     if data.weights is not None:
         log_prob, kl = data.weights * log_prob, data.weights[:, None] * kl
     kl = jnp.mean(kl, axis=0)

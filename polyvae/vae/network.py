@@ -1,4 +1,4 @@
-"""The variational autoencoder on vectors: encoder, decoder, and the two terms of the ELBO.
+"""The variational autoencoder on vectors: encoder and decoder. What they are trained on stands in `bound`.
 
 Everything takes one vector; use `jax.vmap` for many. Source: Kingma & Welling, arXiv:1312.6114.
 """
@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from polyvae.errors import InputError
-from polyvae.vae.bound import kl_to_standard_normal
 from polyvae.vae.likelihood import Bernoulli, Categorical, Gaussian
 
 
@@ -70,20 +69,6 @@ class VAE(eqx.Module):
     def decode(self, z: Float[Array, "latent"]) -> Float[Array, "features"]:
         """What the likelihood takes: the mean of a Gaussian, the logits of the others."""
         return self.decoder(z)
-
-    def elbo_terms(
-        self, x: Float[Array, "features"], noise: Float[Array, "latent"], target: Float[Array, "features"]
-    ) -> tuple[Float[Array, ""], Float[Array, "latent"]]:
-        """One-sample estimate of E_q[log p(target|z)] and the exact KL(q(z|x) || p(z)) per latent, in nats.
-
-        With x as its own target, the evidence lower bound is the first minus the sum of the second. A later
-        frame as the target makes the latents hold what is still there after that time.
-
-        Args:
-            noise: a draw from the standard normal; z = mean + std * noise.
-        """
-        mean, std = self.encode(x)
-        return self.likelihood.log_prob(target, self.decode(mean + std * noise)), kl_to_standard_normal(mean, std)
 
 
 def check_latent_dim(latent_dim: int, n_features: int) -> None:

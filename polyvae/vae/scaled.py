@@ -4,7 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from polyvae.vae.bound import importance_weighted_bound
+from polyvae.vae.bound import elbo_terms, importance_weighted_bound
 from polyvae.vae.network import VAE
 
 
@@ -55,9 +55,9 @@ class ScaledVAE(eqx.Module):
         noise: Float[Array, "latent"],
         target: Float[Array, "features"] | None = None,
     ) -> tuple[Float[Array, ""], Float[Array, "latent"]]:
-        """`VAE.elbo_terms`, with log p(target|z) a density in the unit of the data; the target is x by default."""
+        """`bound.elbo_terms`, log p(target|z) a density in the unit of the data; the target is x by default."""
         y = self.standardize(x)
-        log_prob, kl = self.vae.elbo_terms(y, noise, y if target is None else self.standardize(target))
+        log_prob, kl = elbo_terms(self.vae, y, noise, y if target is None else self.standardize(target))
         return log_prob - self.log_volume(), kl
 
     def importance_weighted_bound(

@@ -19,6 +19,7 @@ import statistics
 import sys
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 import equinox as eqx
@@ -30,6 +31,7 @@ from jax.example_libraries import optimizers
 
 import polyvae as pv
 from polyvae.vae import training
+from polyvae.vae.bound import elbo_terms
 from polyvae.vae.network import VAE
 from polyvae.vae.settings import Settings
 
@@ -82,7 +84,7 @@ def step_by_step(x: np.ndarray, batch: int, epochs: int):
 
     def loss(weights, frames, key):
         noise = jax.random.normal(key, (len(frames), 2))
-        log_prob, kl = jax.vmap(eqx.combine(weights, static).elbo_terms)(frames, noise, frames)
+        log_prob, kl = jax.vmap(partial(elbo_terms, eqx.combine(weights, static)))(frames, noise, frames)
         return jnp.mean(kl.sum(axis=1) - log_prob)
 
     gradient = jax.jit(jax.grad(loss))
