@@ -7,7 +7,6 @@ those that its model needs, and the numbers as a table.
 
 import logging
 import os
-import tempfile
 import textwrap
 from collections.abc import Callable, Sequence
 from importlib import resources
@@ -23,6 +22,7 @@ from polyvae.export.common import (
     digits,
     exact,
     featurizer_name,
+    pieces_note,
     scaled_layers,
     statistics,
     walk,
@@ -36,19 +36,44 @@ log = logging.getLogger(__name__)
 
 CHECKED = "gcc 12 and clang 14, as C99 and as C++"
 _BLOCK = 8  # as in c_files/head.c
+_STACK = 400 * 1024  # bytes; the threads of some systems have no more than 512 KiB
 
 _BUILD = """```sh
-gcc   -std=c99 -O3 -march=native -ffp-contract=fast -c latent_cv.c
-clang -std=c99 -O3 -march=native -ffp-contract=fast -c latent_cv.c
+gcc   -std=c99 -O3 -march=native -ffp-contract=fast main.c latent_cv.c -lm
+clang -std=c99 -O3 -march=native -ffp-contract=fast main.c latent_cv.c -lm
 ```
 
-and in CMake, where `-lm` is `m`:
+or, in CMake,
 
 ```cmake
 add_library(latent_cv STATIC latent_cv.c)
 target_compile_options(latent_cv PRIVATE -O3 -march=native -ffp-contract=fast)
 target_link_libraries(latent_cv PUBLIC m)
+```
+
+with a main.c such as
+
+```c
+#include "latent_cv.h"
+#include <stdio.h>
+
+int main(void)
+{
+    static double positions[LATENT_CV_BEADS][LATENT_CV_DIMS]; /* yours, in LATENT_CV_UNIT */
+    static double z[LATENT_CV_LATENTS], dz[LATENT_CV_LATENTS][LATENT_CV_BEADS][LATENT_CV_DIMS];
+    for (int i = 0; i < LATENT_CV_BEADS; i++)
+        positions[i][0] = i;
+    if (latent_cv(&positions[0][0], z, &dz[0][0][0]))
+        return 1;
+    for (int a = 0; a < LATENT_CV_LATENTS; a++)
+        printf("z%d = %.9g, by x of the first bead %.9g\\n", a, z[a], dz[a][0][0]);
+    return 0;
+}
 ```"""
+_CHECK = (
+    "`polyvae export MODEL --to c --out DIR --check TRAJ` compiles the exported code, runs it on frames of a "
+    "trajectory, and prints the largest difference from the model, in values and in gradients."
+)
 
 
 def export(
@@ -90,11 +115,12 @@ def export(
             notes=[
                 f"A call takes {_stack_bytes(cv) / 1024:.0f} KiB of the stack, no other memory.",
                 "In a periodic box call `latent_cv_whole` first: it makes the molecule whole along its bonds, as "
-                "polyvae does when it reads a trajectory. The gradient stays what it is.",
+                "polyvae does when it reads a trajectory. The gradient stays what it is." + pieces_note(cv),
                 "-ffp-contract=fast lets the compiler use fused multiply-add; without -march=native the code runs "
                 "on every processor of the kind, slower.",
             ],
             checked=CHECKED,
+            check=_CHECK,
             stats=None if data is None else statistics(cv, data),
         )
 
@@ -119,11 +145,11 @@ def compiled(cv: LatentCV) -> kernel.Kernel:
     """The model as compiled functions, its C written and compiled in a temporary folder.
 
     Raises:
-        InputError: no C compiler; a model of a single bead.
+        InputError: no C compiler that works; what `write_sources` refuses.
     """
-    with tempfile.TemporaryDirectory(prefix="polyvae-") as folder:
-        write_sources(cv, Path(folder), atom_numbers(cv))
-        return kernel.compiled(Path(folder) / "latent_cv.c", (cv.n_beads, cv.n_dims, cv.latent_dim))
+    with kernel.workshop() as folder:
+        write_sources(cv, folder, atom_numbers(cv))
+        return kernel.compiled(folder / "latent_cv.c", (cv.n_beads, cv.n_dims, cv.latent_dim))
 
 
 def compiled_if_possible(cv: LatentCV) -> kernel.Kernel | None:
@@ -150,9 +176,17 @@ def write_sources(cv: LatentCV, folder: Path, numbers: Sequence[int]) -> None:
 
     Args:
         numbers: (n_beads,) `LATENT_CV_ATOMS`, from 1.
+
+    Raises:
+        InputError: a model of a single bead, or one so large that a call could overflow a thread's stack.
     """
     if cv.n_beads < 2:
         raise InputError("one bead has no conformation; a kernel needs a model of two beads or more")
+    if (size := _stack_bytes(cv)) > _STACK:
+        raise InputError(
+            f"a kernel may take {_STACK // 1024} KiB of the stack, and this model needs {size // 1024}; train one "
+            f"with fewer features, as pv.PairDistances(max_pairs=5000) has, or fewer latents"
+        )
     (folder / "latent_cv.h").write_text(_header(cv, numbers))
     (folder / "latent_cv_weights.h").write_text(_weights(cv))
     parts = [_part(name) for name in ["head", "whole", *_features_parts(cv), _network_part(cv), "latent_cv"]]
@@ -225,7 +259,7 @@ def _weights(cv: LatentCV) -> str:
         }
     tables = [
         _table("links", "bead and the bead that is put beside it, from 0", links, "int"),
-        _table("bonds", "must be shorter than half the box then", bonds, "int"),
+        _table("bonds", "these must be closer than half the box then", bonds, "int"),
     ]
     if isinstance(kind, PairDistances):
         tables.append(_table("pairs", "of beads, from 0", np.asarray(kind.pairs), "int"))
@@ -281,7 +315,8 @@ def _table(name: str, what: str, rows: np.ndarray, kind: str = "double") -> str:
 
 
 def _links(cv: LatentCV) -> tuple[np.ndarray, np.ndarray]:
-    """Which bead is put beside which, in order, and the bonds that must be short then; beads from 0."""
+    """Which bead is put beside which, in order, and the pairs that must be close then, these and all bonds; beads
+    from 0."""
     path, links = walk(cv), []
     seen: set[int] = set()
     for before, bead in zip([path[0], *path[:-1]], path, strict=True):
@@ -289,8 +324,9 @@ def _links(cv: LatentCV) -> tuple[np.ndarray, np.ndarray]:
             links.append((before, bead))
         seen.add(bead)
     made = np.array(links)
-    bonds = made if cv.template.bonds is None or not len(cv.template.bonds) else np.asarray(cv.template.bonds)
-    return made, bonds
+    bonds = np.empty((0, 2), int) if cv.template.bonds is None else np.asarray(cv.template.bonds)
+    short = np.unique(np.sort(np.concatenate([made, bonds.reshape(-1, 2)]), axis=1), axis=0)
+    return made, short
 
 
 def _stack_bytes(cv: LatentCV) -> int:

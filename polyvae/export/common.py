@@ -15,6 +15,7 @@ from polyvae.errors import InputError
 from polyvae.features.featurizers import PairDistances, PrincipalAxes
 from polyvae.trajectory.convert import chunks_of
 from polyvae.trajectory.record import chain_bonds
+from polyvae.trajectory.wholeness import spanning_tree
 
 log = logging.getLogger(__name__)
 
@@ -222,6 +223,18 @@ def walk(cv: LatentCV) -> list[int]:
     return path
 
 
+def pieces_note(cv: LatentCV) -> str:
+    """What a README adds where bonds do not tell how the molecule is made whole: a sentence, or nothing."""
+    if cv.template.bonds is None:
+        return " The model knows no bonds, so it joins the beads in their order."
+    if (n := spanning_tree(cv.n_beads, cv.template.bonds).n_molecules) > 1:
+        return (
+            f" The bonds leave {n} pieces, each of which is put into the image nearest to the one before: see "
+            f"that they lay so in the training data."
+        )
+    return ""
+
+
 def featurizer_name(cv: LatentCV) -> str:
     """The featurizer with the options that are not its defaults, as one would write it."""
     options = [
@@ -274,8 +287,13 @@ def write_readme(
     kind: str,
     unit: str | None = None,
     first: int = 1,
+    check: str | None = None,
 ) -> None:
-    """README.md of an export: what it is, units, atoms, how to use and check it, what it was checked with."""
+    """README.md of an export: what it is, units, atoms, how to use and check it, what it was checked with.
+
+    Args:
+        check: how to check it, where that is not by the engine.
+    """
     fill = functools.partial(textwrap.fill, width=110, break_long_words=False, break_on_hyphens=False)
     latents = ", ".join(f"z{k}" for k in range(cv.latent_dim))
     widths = " -> ".join(str(w) for w in (cv.mean.size, *(len(b) for _, b in encoder_layers(cv))))
@@ -310,7 +328,8 @@ def write_readme(
     parts += [
         "## Check",
         fill(
-            f"`polyvae export MODEL --to {kind} --out DIR --check TRAJ` evaluates the exported files in the "
+            check
+            or f"`polyvae export MODEL --to {kind} --out DIR --check TRAJ` evaluates the exported files in the "
             f"engine on frames of a trajectory and prints the largest difference from the model, in values and in "
             f"gradients. Or let the engine print the latents of a run, and compare with `polyvae project MODEL "
             f"TRAJ` of the frames that it wrote."

@@ -1,19 +1,23 @@
 """The CV's C code compiled here and now, and called from Python."""
 
+import contextlib
 import ctypes
 import functools
+import logging
 import os
 import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from polyvae.errors import InputError
+
+log = logging.getLogger(__name__)
 
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-shared")
 # Beside the kernel in the library, for Python, where a call takes longer than the kernel does: its sizes, and a
@@ -53,33 +57,72 @@ class Kernel(NamedTuple):
     whole: Callable
 
 
-@functools.cache
-def compiler() -> tuple[str, ...] | None:
-    """The command of a C compiler: that of the variable CC, else cc, gcc or clang; None where there is none."""
-    named = os.environ.get("CC")
-    for words in [shlex.split(named)] if named else [["cc"], ["gcc"], ["clang"]]:
-        if shutil.which(words[0]):
-            return tuple(words)
-    return None
+def named(variable: str, *defaults: str) -> list[str]:
+    """The command of a compiler: the words of an environment variable, else the first default that is installed.
 
-
-def where() -> str:
-    """How a CV is computed in a Python process: "as C, compiled by gcc", or "in JAX, ..."."""
-    command = compiler()
-    return "in JAX, slower, for want of a C compiler" if command is None else f"as C, compiled by {command[0]}"
-
-
-def run(command: list[str]) -> str:
-    """What a command prints; `InputError` with its first error where it fails."""
+    Raises:
+        InputError: what the variable names is not installed, or none of the defaults is.
+    """
+    text = os.environ.get(variable, "").strip()
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        words = shlex.split(text)
+    except ValueError as error:
+        raise InputError(f"{variable} must be a command; got {text!r}: {error}") from None
+    if words:
+        if shutil.which(words[0]) is None:
+            raise InputError(f"{variable} names {words[0]}, which is not installed; name another, or unset it")
+        return words
+    for name in defaults:
+        if shutil.which(name):
+            return [name]
+    raise InputError(f"there is no compiler: install {' or '.join(defaults[-2:])}, or name one by {variable}=")
+
+
+@contextlib.contextmanager
+def workshop() -> Iterator[Path]:
+    """A temporary folder to compile in, removed in the end; `InputError` where it cannot hold programs."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="polyvae-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise InputError(
+            f"what is compiled in {tempfile.gettempdir()} cannot be used: {error}. Set TMPDIR to a folder that "
+            f"may hold programs"
+        ) from None
+
+
+def run(command: list[str], folder: Path | None = None) -> None:
+    """Run a compiler, in a folder; `InputError` with its first error where it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     except OSError as error:
         raise InputError(f"{command[0]} cannot be run: {error.strerror}") from None
     if done.returncode:
         lines = done.stderr.splitlines()
         first = next((line for line in lines if "error" in line), lines[0] if lines else "it gives no reason")
         raise InputError(f"{command[0]} failed: {first.strip()}")
-    return done.stdout
+
+
+@functools.cache
+def compiler() -> tuple[str, ...] | None:
+    """The command of a C compiler whose programs run here, see `named`; None, and a log entry, without one."""
+    try:
+        words = named("CC", "cc", "gcc", "clang")
+        with workshop() as folder:
+            (folder / "try.c").write_text("int answer(void);\nint answer(void) { return 42; }\n")
+            run([*words, *FLAGS, "try.c", "-o", "try.so"], folder)
+            if ctypes.CDLL(str(folder / "try.so")).answer() != 42:
+                raise InputError(f"{words[0]} compiles wrongly")
+    except InputError as error:
+        log.warning("the CV runs in JAX, slower than as C: %s", error)
+        return None
+    return tuple(words)
+
+
+def where() -> str:
+    """How a CV is computed in a Python process: "as C, compiled by gcc", or "in JAX, ..."."""
+    command = compiler()
+    return "in JAX, slower, for want of a C compiler" if command is None else f"as C, compiled by {command[0]}"
 
 
 def compiled(source: Path, sizes: tuple[int, int, int]) -> Kernel:
@@ -91,13 +134,12 @@ def compiled(source: Path, sizes: tuple[int, int, int]) -> Kernel:
     Raises:
         InputError: no C compiler; code that does not compile, or of other sizes.
     """
-    command = compiler()
-    if command is None:
-        raise InputError("this needs a C compiler, and there is none; install gcc or clang, or name one by CC=")
-    with tempfile.TemporaryDirectory(prefix="polyvae-") as folder:
-        main, library = Path(folder, "frames.c"), Path(folder, "latent_cv.so")
-        main.write_text(f'#include "{source.absolute()}"\n{_LOOP}')
-        run([*command, "-std=c99", *FLAGS, str(main), "-o", str(library), "-lm"])
+    command = compiler() or named("CC", "cc", "gcc", "clang")
+    with workshop() as folder:
+        (folder / "frames.c").write_text(f'#include "latent_cv.c"\n{_LOOP}')
+        library = folder / "latent_cv.so"
+        flags = ["-std=c99", *FLAGS, f"-I{source.absolute().parent}"]
+        run([*command, *flags, "frames.c", "-o", library.name, "-lm"], folder)
         code = ctypes.CDLL(str(library))
     found = tuple((ctypes.c_int * 3).in_dll(code, "latent_cv_sizes"))
     if found != sizes:

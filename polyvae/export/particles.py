@@ -189,14 +189,14 @@ def in_engine(cv: LatentCV, factor: float, known: Wholeness | None) -> Callable:
 
 def _in_c(code: kernel.Kernel, n_dims: int, factor: float, known: Wholeness | None):
     def evaluate(positions: np.ndarray, box: np.ndarray):
-        x, whole = factor * positions[:, :n_dims], True
+        x, whole = np.ascontiguousarray(positions[:, :n_dims]), True
         if known is not None:
-            x, whole = code.whole(x, factor * box[:n_dims, :n_dims])
-        z, gradient = code.one(x)
+            x, whole = code.whole(x, np.ascontiguousarray(box[:n_dims, :n_dims]))
+        z, gradient = code.one(factor * x)
         gradient *= factor
         if n_dims == 2:
             gradient = np.concatenate([gradient, np.zeros((*gradient.shape[:2], 1))], axis=2)
-        return z, gradient, x / factor, whole
+        return z, gradient, x, whole
 
     return evaluate
 

@@ -5,7 +5,6 @@ al., 10.1016/j.cpc.2013.09.018.
 """
 
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,12 +12,13 @@ import numpy as np
 
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
-from polyvae.export import plumed_native, plumed_vectors
+from polyvae.export import kernel, plumed_native, plumed_vectors
 from polyvae.export.common import (
     atom_numbers,
     bias_grid,
     digits,
     encoder_layers,
+    pieces_note,
     ranges,
     refuse_all_but_rotations,
     statistics,
@@ -28,11 +28,11 @@ from polyvae.export.common import (
 from polyvae.features.featurizers import PairDistances, Reference
 from polyvae.files import replacing_folder
 from polyvae.geometry.superposition import round_to_grid
-from polyvae.trajectory.wholeness import spanning_tree
 
 CHECKED = "PLUMED 2.11 (the kernel in the hillclimber 0.1.8 wheel)"
 UNITS = {"nm": "UNITS LENGTH=nm", "angstrom": "UNITS LENGTH=A", "sigma": "UNITS NATURAL"}
 _DRIVER_UNITS = {"nm": "nm", "angstrom": "A", "sigma": "1"}  # of the frames; nm where nothing is said
+_PDB = "reference.pdb"
 _FILES = {
     "plumed.dat": "units, output and biases; edit this one",
     "latent.dat": "computes the latents; leave it as it is",
@@ -98,6 +98,9 @@ def export(
             checked=CHECKED,
             stats=stats,
         )
+        compiled = (place / plumed_native.LIBRARY).exists()
+    if dialect == "native" and not compiled:  # that of an earlier model must not stay beside the new sources
+        (Path(folder) / plumed_native.LIBRARY).unlink(missing_ok=True)
 
 
 def whole_molecule(cv: LatentCV, numbers: list[int]) -> str:
@@ -107,18 +110,11 @@ def whole_molecule(cv: LatentCV, numbers: list[int]) -> str:
 
 def whole_note(cv: LatentCV) -> str:
     """What the README says of that line."""
-    text = (
+    edit = " Edit it where they are no chain." if cv.template.bonds is None else ""
+    return (
         "WHOLEMOLECULES makes the molecule whole along its bonds before the CV sees it; without that line a chain "
-        "that a periodic boundary cuts has wrong latents."
+        f"that a periodic boundary cuts has wrong latents.{pieces_note(cv)}{edit}"
     )
-    if cv.template.bonds is None:
-        text += " The model knows no bonds, so it joins the beads in their order: edit it where they are no chain."
-    elif (n := spanning_tree(cv.n_beads, cv.template.bonds).n_molecules) > 1:
-        text += (
-            f" The bonds leave {n} pieces, each of which is put into the image nearest to the one before: see "
-            f"that they lay so in the training data."
-        )
-    return text
 
 
 def main_input(cv: LatentCV, stats: dict | None, cv_lines: str, label: str = "") -> str:
@@ -234,8 +230,8 @@ def evaluate(
             "PLUMED is needed, and its Python module is not there; install one: conda install -c conda-forge "
             "py-plumed, or pip install --no-deps hillclimber==0.1.8, whose wheel holds PLUMED 2.11"
         ) from None
-    with tempfile.TemporaryDirectory(prefix="polyvae-") as temporary:
-        lines = _evaluated_lines(Path(folder), Path(temporary))
+    with kernel.workshop() as temporary:
+        lines = _evaluated_lines(Path(folder), temporary)
         return _run_steps(plumed, lines, cv, frames, np.array(atom_numbers(cv, atoms)) - 1, boxes)
 
 
@@ -280,16 +276,21 @@ def _run_steps(plumed, lines: list[str], cv: LatentCV, frames, rows, boxes) -> t
 
 
 def _evaluated_lines(folder: Path, temporary: Path) -> list[str]:
-    """What `plumed.dat` computes, without its output and biases; an action is compiled in a temporary folder."""
+    """What `plumed.dat` computes, without its output and biases. An action that is not compiled yet is compiled in
+    a temporary folder."""
     lines = []
     for line in (folder / "plumed.dat").read_text().splitlines():
         if line.startswith("INCLUDE FILE="):
             text = (folder / line.removeprefix("INCLUDE FILE=")).read_text()
-            lines += text.replace("REFERENCE=", f"REFERENCE={folder.absolute()}/").splitlines()
+            lines += text.replace(f"REFERENCE={_PDB}", f"REFERENCE={{{folder.absolute() / _PDB}}}").splitlines()
         elif not line.startswith(("#", "PRINT")):
             lines.append(line)
     load = f"LOAD FILE=./{plumed_native.LIBRARY}"
     if load in lines:
-        plumed_native.build(folder, temporary / plumed_native.LIBRARY)
-        lines[lines.index(load)] = f"LOAD FILE={temporary / plumed_native.LIBRARY}"
+        place = folder.absolute()
+        if not (place / plumed_native.LIBRARY).exists():
+            place = temporary
+            plumed_native.build(folder, place)
+        # Blanks in a path would end the word, and PLUMED takes one in braces as it is.
+        lines[lines.index(load)] = f"LOAD FILE={{{place / plumed_native.LIBRARY}}}"
     return lines

@@ -14,13 +14,12 @@ from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.export import kernel
 from polyvae.export.c import write_sources
-from polyvae.export.common import ranges
+from polyvae.export.common import pieces_note, ranges
 
 log = logging.getLogger(__name__)
 
 SOURCE, LIBRARY, SCRIPT = "LatentCV.cpp", "LatentCV.so", "compile.sh"
 LABEL = "latent"  # of the action; its components are LABEL.z0, ..., for an alias costs as much as the CV itself
-_FLAGS = ["-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-shared"]
 
 
 def write_action(cv: LatentCV, numbers: list[int], folder: Path) -> tuple[list[str], list[str]]:
@@ -29,67 +28,71 @@ def write_action(cv: LatentCV, numbers: list[int], folder: Path) -> tuple[list[s
     write_sources(cv, folder, numbers)
     (folder / SOURCE).write_bytes((resources.files("polyvae.export") / "c_files" / SOURCE).read_bytes())
     try:
-        build(folder, folder / LIBRARY)
-        built = f"{LIBRARY} was compiled for the processor and the PLUMED of this machine."
+        built = (
+            f"{LIBRARY} was compiled for the processor and the PLUMED of this machine ({build(folder, folder)})."
+        )
     except InputError as error:
         built = f"{LIBRARY} is still to be compiled: {error}."
         log.warning("%s", built)
     (folder / SCRIPT).write_text(_script())
-    whole = "The action makes the molecule whole along its bonds, unless it has the flag NOPBC."
     notes = [
-        whole
-        if cv.template.bonds is not None
-        else f"{whole} The model knows no bonds: beads are joined in order.",
-        f"{built} For another one run `sh {SCRIPT} FOLDER`, FOLDER holding `include` and `lib` of its PLUMED; for "
-        f"an engine that PLUMED is linked into statically use `plumed mklib {SOURCE}`.",
+        f"The action makes the molecule whole along its bonds, unless it has the flag NOPBC.{pieces_note(cv)}",
+        f"{built} For another one run `sh {SCRIPT} FOLDER`, FOLDER holding `include` and `lib` of its PLUMED. For "
+        f"an engine that a PLUMED built from source is linked into statically use its `plumed mklib {SOURCE}`.",
     ]
     return [f"LOAD FILE=./{LIBRARY}", f"{LABEL}: LATENT_CV ATOMS={ranges(numbers)}"], notes
 
 
-def build(folder: Path, library: Path) -> None:
-    """Compile the exported action.
+def build(folder: Path, into: Path) -> Path:
+    """Compile the exported action; the folder of the PLUMED that it was compiled for.
 
     Raises:
         InputError: no compiler or no PLUMED, or what the compiler says.
     """
     if (root := _installed()) is None:
         raise InputError("no PLUMED with its headers was found")
-    command = build_command(folder, library, root)
-    if shutil.which(command[0]) is None:
-        raise InputError(f"{command[0]} is not installed")
-    kernel.run(command)
+    compiler = kernel.named("CXX", "g++", "clang++")
+    library = into / LIBRARY
+    kernel.run([*compiler, *_flags(str(root)), str(folder / SOURCE), "-o", str(library), *_linked(str(root))])
+    if not library.exists():
+        raise InputError(f"{compiler[0]} gave no {LIBRARY}")
+    return root
 
 
-def build_command(folder: Path, library: Path, root: Path) -> list[str]:
-    """The line that compiles the action in a folder.
+def _flags(root: str) -> list[str]:
+    return ["-std=c++17", *kernel.FLAGS, f"-I{root}/include"]
 
-    Args:
-        root: the folder that holds PLUMED's `include` and `lib`.
-    """
-    compiler = shlex.split(os.environ.get("CXX", "g++"))
-    linked = [f"-L{root / 'lib'}", "-lplumedKernel", f"-Wl,-rpath,{root / 'lib'}"]
-    return [*compiler, *_FLAGS, f"-I{root / 'include'}", str(folder / SOURCE), "-o", str(library), *linked]
+
+def _linked(root: str) -> list[str]:
+    return [f"-L{root}/lib", "-lplumedKernel", f"-Wl,-rpath,{root}/lib"]
 
 
 def _script() -> str:
     """The text of `compile.sh`."""
     known = _installed()
-    root = '"$PLUMED"'
-    words = [shlex.quote(word) for word in build_command(Path(), Path(LIBRARY), Path("ROOT"))]
-    command = " ".join(word.replace("ROOT", root) for word in words)
-    default = f"${{1:-{known}}}" if known else '${1:?"name the folder that holds include and lib of PLUMED"}'
-    title = f"# Compiles {LIBRARY}: sh {SCRIPT} [folder that holds PLUMED's include and lib]"
-    return f"{title}\nset -e\nPLUMED={default}\n{command}\n"
+    first = "${1:?name the folder that holds include and lib of PLUMED}"
+    if known is not None:
+        first = f"${{1:-{shlex.quote(str(known))}}}"
+    quoted = [word.replace("$PLUMED", '"$PLUMED"') for word in [*_flags("$PLUMED"), SOURCE, "-o", LIBRARY]]
+    quoted += [word.replace("$PLUMED", '"$PLUMED"') for word in _linked("$PLUMED")]
+    return (
+        f"# Compiles {LIBRARY}: sh {SCRIPT} [folder that holds PLUMED's include and lib]\n"
+        f"set -e\n"
+        f"PLUMED={first}\n"
+        f'PLUMED=$(cd "$PLUMED" && pwd)\n'
+        f'cd "$(dirname "$0")"\n'
+        f"${{CXX:-g++}} {' '.join(quoted)}\n"
+    )
 
 
 def _installed() -> Path | None:
-    """The folder of an installed PLUMED that holds `include` and `lib`: of the Python module, of the variable
-    PLUMED_KERNEL, or of the program."""
+    """The folder of an installed PLUMED that holds `include` and `lib`: of the variable PLUMED_KERNEL, of the
+    Python module, or of the program."""
     places = []
-    if found := util.find_spec("plumed"):
-        places += [Path(place, "_lib") for place in found.submodule_search_locations or ()]
     if library := os.environ.get("PLUMED_KERNEL"):
         places.append(Path(library).parent.parent)
+    if found := util.find_spec("plumed"):
+        places += [Path(place, "_lib") for place in found.submodule_search_locations or ()]
     if program := shutil.which("plumed"):
         places.append(Path(program).resolve().parent.parent)
     whole = (place for place in places if (place / "include" / "plumed" / "core" / "Colvar.h").exists())

@@ -4,15 +4,10 @@ Source: the documentation of JAX, https://docs.jax.dev (foreign function interfa
 """
 
 import ctypes
-import itertools
+import hashlib
 import logging
-import os
-import shlex
-import shutil
-import tempfile
 from collections.abc import Callable
 from importlib import resources
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +20,7 @@ from polyvae.export.common import atom_numbers
 
 log = logging.getLogger(__name__)
 _SOURCE = "latent_xla.cpp"
-_numbers = itertools.count()  # of the models in this process, whose calls need names of their own
+_registered: dict[str, object] = {}  # calls by name, in this process
 
 
 def latent_function(cv: LatentCV) -> Callable:
@@ -67,6 +62,12 @@ def latent_function(cv: LatentCV) -> Callable:
         return z, jnp.tensordot(gradients, tangents[0], 2)
 
     def latents(positions):
+        positions = jnp.asarray(positions)
+        if positions.shape != (cv.n_beads, cv.n_dims):
+            raise InputError(
+                f"one frame must have shape ({cv.n_beads}, {cv.n_dims}); got {positions.shape}. Use jax.vmap for "
+                f"many"
+            )
         return by_kernel(positions) if positions.dtype == jnp.float64 else in_jax(positions)
 
     return latents
@@ -74,17 +75,18 @@ def latent_function(cv: LatentCV) -> Callable:
 
 def _register(cv: LatentCV) -> str:
     """Compile the call and make it known to JAX; its name."""
-    command = shlex.split(os.environ.get("CXX", "g++"))
-    if shutil.which(command[0]) is None:
-        raise InputError(f"{command[0]} is not installed")
-    with tempfile.TemporaryDirectory(prefix="polyvae-") as folder:
-        place = Path(folder)
+    command = kernel.named("CXX", "g++", "clang++")
+    with kernel.workshop() as place:
         write_sources(cv, place, atom_numbers(cv))
+        text = b"".join(path.read_bytes() for path in sorted(place.iterdir()))
+        name = f"polyvae_latent_cv_{hashlib.sha256(text).hexdigest()}"
+        if name in _registered:
+            return name
         source, library = place / _SOURCE, place / "latent_xla.so"
         source.write_bytes((resources.files("polyvae.export") / "c_files" / _SOURCE).read_bytes())
         include = f"-I{jax.ffi.include_dir()}"
         kernel.run([*command, "-std=c++17", *kernel.FLAGS, include, str(source), "-o", str(library)])
         call = ctypes.CDLL(str(library)).latent_cv_xla
-    name = f"polyvae_latent_cv_{next(_numbers)}"
+    _registered[name] = call
     jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(call), platform="cpu")
     return name

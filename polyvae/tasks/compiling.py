@@ -16,7 +16,7 @@ def compile(cv: LatentCV) -> Callable:
     together, in float32.
 
     Returns:
-        A function from positions (n_frames, n_beads, n_dims), in the model's unit, to latents
+        A function from positions (n_frames, n_beads, n_dims), in the model's unit, or a trajectory, to latents
         (n_frames, latent_dim); with `gradients=True` also their gradients (n_frames, latent_dim, n_beads, n_dims).
 
     Raises:
@@ -31,6 +31,10 @@ def compile(cv: LatentCV) -> Callable:
     code = compiled(cv)
 
     def evaluate(positions: np.ndarray, *, gradients: bool = False):
+        if not isinstance(positions, np.ndarray):
+            positions = cv.frames(positions)
+        if positions.dtype.kind not in "fiu":
+            raise InputError(f"positions must be real numbers; got {positions.dtype}")
         if np.shape(positions)[1:] != (cv.n_beads, cv.n_dims):
             raise InputError(
                 f"positions must have shape (n_frames, {cv.n_beads}, {cv.n_dims}); got {np.shape(positions)}"

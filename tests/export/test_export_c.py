@@ -247,10 +247,76 @@ def test_without_a_compiler(monkeypatch):
     kernel.compiler.cache_clear()
     monkeypatch.setenv("CC", "no-such-compiler")
     try:
-        with pytest.raises(pv.InputError, match="install gcc or clang"):
+        with pytest.raises(pv.InputError, match="CC names no-such-compiler"):
             pv.compile(model("reference", 3))
     finally:
         kernel.compiler.cache_clear()
+
+
+@pytest.mark.parametrize("command", ["'gcc", "false", "true", "no-such-compiler"])
+def test_a_compiler_that_does_not_work_is_none(command, monkeypatch, caplog):
+    """It is tried before anything says that the CV runs as C: it may give no library, or one that cannot be
+    loaded, as in a folder that may not hold programs."""
+    kernel.compiler.cache_clear()
+    monkeypatch.setenv("CC", command)
+    try:
+        assert kernel.compiler() is None
+        assert "in JAX" in kernel.where()
+        assert c.compiled_if_possible(model("reference", 3)) is None
+    finally:
+        kernel.compiler.cache_clear()
+    assert len([entry for entry in caplog.records if "slower than as C" in entry.message]) == 1
+
+
+def test_a_model_that_could_overflow_a_stack_is_refused():
+    chains = pv.Trajectory(ideal_chains(20, 120, 3))
+    with pytest.raises(pv.InputError, match="KiB of the stack"):
+        pv.compile(random_model(chains, pv.PairDistances(), encoder=(4,), latent_dim=10))
+
+
+def test_pieces_without_a_bond_between_them(tmp_path):
+    """Each lies in the image nearest to the one before, as the README says; half a box between them is told."""
+    cv = model("reference", 3)
+    bonds = np.array([(0, 1), (1, 2), (3, 4), (4, 5), (5, 6)])
+    cv = dataclasses.replace(cv, template=dataclasses.replace(cv.template, bonds=bonds))
+    c.export(cv, tmp_path / "c")
+    assert "leave 2 pieces" in (tmp_path / "c" / "README.md").read_text()
+    code, box = c.compiled(cv), 10.0 * np.eye(3)
+    whole = np.zeros((N_BEADS, 3))
+    whole[:, 0] = [0, 1, 2, 4, 5, 6, 7]
+    cut = whole - 10.0 * np.array([0, 0, 0, 1, 1, 1, 1])[:, None]
+    found, good = code.whole(cut, box)
+    assert good
+    np.testing.assert_allclose(found, whole)
+    whole[3:, 0] += 2.8  # a step of 4.8
+    assert not code.whole(whole, box)[1]
+
+
+def test_the_readme_builds_a_program(tmp_path):
+    cv = model("axes, masses", 3)
+    c.export(cv, tmp_path)
+    blocks = (tmp_path / "README.md").read_text().split("```")
+    (tmp_path / "main.c").write_text(next(block for block in blocks if block.startswith("c\n"))[2:])
+    (command,) = [line for block in blocks for line in block.splitlines() if line.startswith("gcc ")]
+    subprocess.run(command.split(), cwd=tmp_path, check=True)
+    printed = subprocess.run([tmp_path / "a.out"], capture_output=True, text=True, check=True).stdout.split()
+    line = np.zeros((1, N_BEADS, 3))
+    line[0, :, 0] = np.arange(N_BEADS)
+    z, gradients = pv.compile(cv)(line, gradients=True)
+    assert float(printed[2].rstrip(",")) == pytest.approx(z[0, 0], rel=1e-8)
+    assert float(printed[9]) == pytest.approx(gradients[0, 0, 0, 0], rel=1e-7)
+
+
+def test_odd_folders_and_input(tmp_path):
+    cv = model("reference", 3)
+    place = tmp_path / 'a "quoted" name, with blanks'
+    c.export(cv, place)
+    assert max(relative_errors(cv, frames(3, 3), c.evaluate(place, cv, frames(3, 3)))) < 1e-12
+    evaluate = pv.compile(cv)
+    trajectory = pv.Trajectory(frames(3, 3).astype(np.float32))
+    np.testing.assert_array_equal(evaluate(trajectory), evaluate(trajectory.positions))
+    with pytest.raises(pv.InputError, match="complex"):
+        evaluate(frames(3, 3) * 1j)
 
 
 FUZZ = r"""
@@ -264,7 +330,15 @@ int main(void)
     for (int i = 0; i < DIMS * DIMS; i++)
         box[i] = i % (DIMS + 1) == 0 ? 5 : 0;
     while (fread(x, sizeof(double), COORDINATES, stdin) == COORDINATES) {
-        sum += latent_cv(x, z, gradient) + latent_cv(x, z, NULL) + latent_cv_whole(x, box, x);
+        if (latent_cv(x, z, gradient) == 0) {
+            for (int i = 0; i < LATENTS * COORDINATES; i++)
+                if (!(fabs(gradient[i]) <= DBL_MAX))
+                    return 2;
+            for (int a = 0; a < LATENTS; a++)
+                if (!(fabs(z[a]) <= DBL_MAX))
+                    return 3;
+        }
+        sum += latent_cv(x, z, NULL) + latent_cv_whole(x, box, x);
         n++;
     }
     printf("%d\n", n);

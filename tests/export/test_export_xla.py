@@ -61,6 +61,22 @@ def test_single_precision_and_no_compiler_are_jax(cv, monkeypatch, caplog):
     assert "the CV runs in JAX" in caplog.text
 
 
+def test_another_shape_is_refused_and_a_model_compiled_once(cv):
+    function = latent_function(cv)
+    with jax.enable_x64(True):
+        for shape in ((5, 3), (20, 7, 3), (7, 2)):
+            with pytest.raises(pv.InputError, match="one frame"):
+                function(np.zeros(shape))
+        names = {
+            line
+            for line in jax.jit(latent_function(cv)).lower(np.zeros((7, 3))).as_text().split()
+            if "polyvae" in line
+        }
+        assert names == {
+            line for line in jax.jit(function).lower(np.zeros((7, 3))).as_text().split() if "polyvae" in line
+        }
+
+
 def test_two_models_stay_apart():
     models = [random_model(ideal(3), pv.Reference(), encoder=(8,), seed=seed) for seed in (0, 1)]
     functions = [latent_function(model) for model in models]

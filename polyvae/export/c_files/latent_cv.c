@@ -27,6 +27,8 @@ int latent_cv(const double *positions, double *z, double *dz_dpositions)
         for (int a = 0; a < LATENTS; a++) {
             pull_back(&frame, features, by_features + a * FEATURES, gradient);
             in_order(gradient, reversed, dz_dpositions + a * COORDINATES);
+            for (int i = 0; i < COORDINATES; i++)
+                finite &= fabs(gradient[i]) <= DBL_MAX;
         }
     }
     return finite ? 0 : 1;

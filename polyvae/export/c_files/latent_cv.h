@@ -28,17 +28,19 @@ extern "C" {
    z              [LATENTS], written
    dz_dpositions  [LATENTS][BEADS][DIMS], per LATENT_CV_UNIT, written; NULL where it is not wanted
 
-   Returns 0, or 1 where a latent is not finite because a position is not. */
+   Returns 0, or 1 where a latent or an entry of its gradient is not finite: a position is not, or is so large or so
+   small that its square is out of range. */
 LATENT_CV_API int latent_cv(const double *positions, double *z, double *dz_dpositions);
 
-/* Makes a molecule whole that a periodic boundary cuts: adds whole boxes to each bead but the first one, so that
-   it comes to lie next to the bead that it is bonded to.
+/* Makes a molecule whole that a periodic boundary cuts: adds whole boxes to all beads but one, so that each comes
+   to lie next to the bead that it is bonded to, or, of pieces with no bond between them, to the piece before.
 
    positions  [BEADS][DIMS]
    box        [DIMS][DIMS], box vectors as rows, lower triangular, as GROMACS, LAMMPS and OpenMM hold them
    whole      [BEADS][DIMS], written; may be `positions` itself
 
-   Returns 0, or 1 where a bond is then still about half a box or longer, so that another image could be meant. */
+   Returns 0, or 1 where two such beads are then still about half a box apart or more, so that another image could
+   be meant. */
 LATENT_CV_API int latent_cv_whole(const double *positions, const double *box, double *whole);
 
 #ifdef __cplusplus

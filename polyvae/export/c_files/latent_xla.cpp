@@ -16,6 +16,9 @@ xla::ffi::Error evaluate(Array positions, Result z, Result gradients)
 {
     const double *x = positions.typed_data();
     const size_t n = positions.element_count() / COORDINATES;
+    if (positions.element_count() != n * COORDINATES || z->element_count() != n * LATENTS ||
+        gradients->element_count() != n * LATENTS * COORDINATES)
+        return xla::ffi::Error::InvalidArgument("positions must be frames of the model's beads");
     for (size_t i = 0; i < n; i++)
         latent_cv(x + i * COORDINATES, z->typed_data() + i * LATENTS,
                   gradients->typed_data() + i * LATENTS * COORDINATES);
