@@ -101,17 +101,17 @@ def test_updating_and_unfit_groups_are_refused(cv, universe):
 
 def test_what_holds_no_beads_is_refused(cv, universe):
     for data, text in (
-        (universe.atoms[:0], "the atom group holds no atoms"),
-        (universe.residues, "got a group of residues"),
-        (universe.segments, "got a group of segments"),
+        (universe.atoms[:0], "no atoms"),
+        (universe.residues, "group of residues"),
+        (universe.segments, "group of segments"),
         ([[[0, 0, 0], [1, 1, 1]], [[0, 0, 0]]], "rows of unequal lengths"),
     ):
         with pytest.raises(pv.InputError, match=text):
             pv.as_trajectory(data)
     for model, unit, text in (
-        ("m.safetensors", "angstrom", "cv must be a LatentCV, as polyvae.load.* got str"),
-        (cv, "furlong", "length unit must be one of"),
-        (cv, "sigma", "sigma is a reduced unit"),
+        ("m.safetensors", "angstrom", "LatentCV.*got str"),
+        (cv, "furlong", "length unit must"),
+        (cv, "sigma", "reduced unit"),
     ):
         with pytest.raises(pv.InputError, match=text):
             LatentAnalysis(universe.select_atoms("name B"), model, length_unit=unit)
@@ -158,7 +158,7 @@ def test_units_that_cannot_be_related_are_refused(system, universe):
         with pytest.raises(pv.InputError, match=r"pv\.as_trajectory\(data, length_unit='sigma'\) for"):
             take(group)
     frames = pv.as_trajectory(group)
-    with pytest.raises(pv.InputError, match="is in angstrom, not sigma; convert it with to_unit"):
+    with pytest.raises(pv.InputError, match="in angstrom, not sigma"):
         pv.as_trajectory(frames, length_unit="sigma")
     assert pv.as_trajectory(frames, length_unit="angstrom") is frames
     z = reduced.transform(pv.as_trajectory(group, length_unit="sigma"))

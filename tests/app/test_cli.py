@@ -297,7 +297,7 @@ def test_an_input_is_never_replaced(folder, tmp_path, capfd):
         assert text in err
         assert err.count("\n") == 1
     assert {path: path.read_bytes() for path in before} == before
-    with pytest.raises(InputError, match="end in .csv or .npz"):
+    with pytest.raises(InputError, match=r"\.csv or \.npz"):
         pv.write_colvar(tmp_path / "z.dcd", np.zeros((3, 2)))
 
 

@@ -281,7 +281,7 @@ def test_the_report_is_the_same_twice(scores, report, tmp_path):
 
 
 def test_no_scores(tmp_path):
-    with pytest.raises(InputError, match=r"scores\.json, which does not exist; `polyvae run`"):
+    with pytest.raises(InputError, match=r"scores\.json.*not exist.*`polyvae run`"):
         write_report(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -290,7 +290,7 @@ def test_no_scores(tmp_path):
 def test_broken_scores_leave_the_old_report(tmp_path, content):
     (tmp_path / "report.html").write_text("old")
     (tmp_path / "scores.json").write_bytes(content)
-    with pytest.raises(InputError, match="must hold a JSON object") as error:
+    with pytest.raises(InputError, match="JSON object") as error:
         write_report(tmp_path)
     assert "\n" not in str(error.value)
     assert (tmp_path / "report.html").read_text() == "old"

@@ -257,11 +257,11 @@ def test_rings_and_branches():
     ("options", "message"),
     [
         ({"n": 0}, "at least 1"),
-        ({"prior": "flat"}, "one of normal, data; got 'flat'"),
-        ({"at": [0.0]}, r"shape \(2,\) or \(3, 2\); got \(1,\)"),
-        ({"at": np.zeros((2, 2))}, r"shape \(2,\) or \(3, 2\); got \(2, 2\)"),
+        ({"prior": "flat"}, "normal, data.*'flat'"),
+        ({"at": [0.0]}, r"\(3, 2\); got \(1,\)"),
+        ({"at": np.zeros((2, 2))}, r"\(3, 2\); got \(2, 2\)"),
         ({"at": [0.0, np.nan]}, "finite"),
-        ({"at": [1e30, 0.0]}, r"at z = 1e\+30,0, which is too far from the data"),
+        ({"at": [1e30, 0.0]}, r"z = 1e\+30,0"),
         ({"at": "here"}, "numbers of shape"),
         ({"at": [0.0, 0.0], "prior": "data"}, "either given or drawn"),
     ],
@@ -278,14 +278,14 @@ def test_few_frames_are_one_batch(cv, traj):
 
 
 def test_what_cannot_be_done_is_said(cv, traj):
-    with pytest.raises(pv.InputError, match="needs a model with a generator"):
+    with pytest.raises(pv.InputError, match="with a generator"):
         pv.sample(cv, 3, prior="data")
     for options, message in (
-        ({"steps": 0}, "steps must be at least 1; got 0"),
-        ({"width": 0}, "width must be at least 1"),
-        ({"learning_rate": 0.0}, "learning rate must be positive"),
-        ({"batch_size": 0}, "batch size must be at least 1"),
-        ({"batch_size": 1000}, "at least one batch of 1000 frames; the data hold 600 frames, 540"),
+        ({"steps": 0}, "steps must"),
+        ({"width": 0}, "width must"),
+        ({"learning_rate": 0.0}, "learning rate must"),
+        ({"batch_size": 0}, "batch size must"),
+        ({"batch_size": 1000}, "batch of 1000 .*600 .*540"),
     ):
         with pytest.raises(pv.InputError, match=message):
             pv.fit_generator(cv, traj, **options)

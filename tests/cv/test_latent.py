@@ -137,7 +137,7 @@ def test_units_give_the_same_fit(tmp_path):
         ({"beta": float("nan")}, "beta"),
         ({"epochs": 0}, "epochs"),
         ({"batch_size": 0}, "batch size"),
-        ({"batch_size": 1000}, "at least one batch of 1000 frames; the data hold 600 frames, 540 after 10%"),
+        ({"batch_size": 1000}, "batch of 1000 .*600 .*540 .*10%"),
         ({"validation": 1.0}, "validation"),
         ({"encoder": (0,)}, "widths"),
     ],
@@ -153,13 +153,13 @@ def test_fit_refuses_frames_that_are_all_the_same():
 
 
 def test_refuses_other_chains(cv, traj):
-    with pytest.raises(pv.InputError, match="takes 8 beads"):
+    with pytest.raises(pv.InputError, match="8 beads"):
         cv.transform(traj.positions[:, :5])
-    with pytest.raises(pv.InputError, match="one frame must have shape"):
+    with pytest.raises(pv.InputError, match="one frame"):
         cv(traj.positions)
-    with pytest.raises(pv.InputError, match="sigma is a reduced unit"):
+    with pytest.raises(pv.InputError, match="reduced unit"):
         cv.transform(pv.Trajectory(traj.positions, length_unit="nm"))
-    with pytest.raises(pv.InputError, match=r"z must have shape \(n, 2\)"):
+    with pytest.raises(pv.InputError, match=r"\(n, 2\)"):
         cv.decode(np.zeros((3, 5)))
 
 
@@ -195,7 +195,7 @@ class TestBadModelFiles:
             (lambda t, h: t.pop("encoder.0.weight"), "damaged"),
             (lambda t, h: t.update(mean=np.zeros(3, np.float32)), "damaged"),
             (lambda t, h: h.pop("record"), "damaged"),
-            (lambda t, h: h.update(activation="relu"), "damaged: activation 'relu' is not known"),
+            (lambda t, h: h.update(activation="relu"), "damaged: .*'relu'"),
             (lambda t, h: h["featurizer"].update(kind="Bogus"), "Bogus"),
             (lambda t, h: h.update(length_unit="furlong"), "furlong"),
         ],

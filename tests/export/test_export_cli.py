@@ -115,7 +115,7 @@ def test_widths_and_bounds_come_from_the_data(folder):
     np.testing.assert_allclose((grid["high"] - grid["low"]) / grid["bins"], grid["sigma"] / 5)
     three = bias_grid({name: np.resize(stats[name], 3) for name in ("std", "min", "max")})
     np.testing.assert_allclose((three["high"] - three["low"]) / three["bins"], three["sigma"] / 2)
-    with pytest.raises(InputError, match="latent 0 is the same in all 5 frames"):
+    with pytest.raises(InputError, match="latent 0 .*5 frames"):
         statistics(cv, traj[[0] * 5])
 
 
@@ -123,7 +123,7 @@ def test_atom_numbers_are_whole(folder, tmp_path):
     """Not cut down to whole ones: 1.5, 2.5, ... would be 1, 2, ..."""
     cv = pv.load(folder / "model.safetensors")
     for atoms in (np.arange(12) + 1.5, [], [True] * 12):
-        with pytest.raises(InputError, match="atoms must be whole numbers"):
+        with pytest.raises(InputError, match="whole numbers"):
             write(cv, "plumed", tmp_path / "out", atoms=atoms)
     assert not (tmp_path / "out").exists()
 

@@ -52,20 +52,18 @@ def test_the_engines_unit_is_in_the_first_layer(dialect, tmp_path):
 def test_what_colvars_cannot_do_is_refused(tmp_path):
     masses = dataclasses.replace(ideal(3), masses=np.arange(1, 8))
     for traj, featurizer, text in (
-        (ideal(3), pv.PrincipalAxes(), "PrincipalAxes model.*no principal frame.*--align reference or distances"),
-        (ideal(2), pv.Reference(), r"2-D.*may turn the plane over.*planar=\"3d\".*export to plumed or pycv"),
-        (ideal(3), pv.Reference(mirror=True), "mirror=True.*proper rotation.*export to plumed or pycv"),
-        (ideal(3), pv.PairDistances(reversal=True), "reversal=True.*cannot reorder.*export to plumed or pycv"),
-        (masses, pv.Reference(), "unequal masses.*without masses"),
+        (ideal(3), pv.PrincipalAxes(), "PrincipalAxes.*--align reference"),
+        (ideal(2), pv.Reference(), r"2-D.*planar=\"3d\".*plumed or pycv"),
+        (ideal(3), pv.Reference(mirror=True), "mirror=True.*plumed or pycv"),
+        (ideal(3), pv.PairDistances(reversal=True), "reversal=True.*plumed or pycv"),
+        (masses, pv.Reference(), "unequal masses"),
     ):
         with pytest.raises(InputError, match=text):
             colvars.export(random_model(traj, featurizer, encoder=(4,)), tmp_path)
     cv = random_model(ideal(3), pv.Reference(), encoder=(4,))
-    with pytest.raises(InputError, match="dialect of Colvars must be lammps, namd, gromacs; got 'amber'"):
+    with pytest.raises(InputError, match="lammps, namd, gromacs.*'amber'"):
         colvars.export(cv, tmp_path, dialect="amber")
-    with pytest.raises(
-        InputError, match="in sigma, a reduced unit, has no lengths in angstrom, which --dialect namd needs; leave"
-    ):
+    with pytest.raises(InputError, match="sigma.*angstrom.*--dialect namd"):
         colvars.export(cv, tmp_path, dialect="namd")
     assert not list(tmp_path.iterdir())
 

@@ -236,7 +236,7 @@ def test_what_goes_wrong_in_a_run_ends_it_with_a_line(monkeypatch):
     cv = two_bead_model()
     with two_beads() as lammps:
         broken = engine.attach(lammps, cv, lambda z, step: (0.0, z[:0]))
-        with pytest.raises(Exception, match="an energy and a derivative for each of 1 latents; got shape"):
+        with pytest.raises(Exception, match="each of 1 latents"):
             lammps.command("run 5")
         assert "a derivative for each" in broken._failed
         lammps.command("unfix latent")
@@ -254,30 +254,30 @@ def test_what_goes_wrong_in_a_run_ends_it_with_a_line(monkeypatch):
         engine.attach(lammps, cv, bowl)
         x = lammps.numpy.extract_atom("x")
         x[1] = x[0] + [4.5, 0, 0]
-        with pytest.raises(Exception, match="beads 0 and 1 spans 0.5 of the periodic box"):
+        with pytest.raises(Exception, match=r"beads 0 and 1 .*0\.5"):
             lammps.command("run 0")
         lammps.command("unfix latent")
         x = lammps.numpy.extract_atom("x")
         x[1] = x[0] + [1, 0, 0]
         engine.attach(lammps, cv, bowl)
         lammps.command("run_style respa 2 2")
-        with pytest.raises(Exception, match="not called by run_style respa; use run_style verlet"):
+        with pytest.raises(Exception, match="fix external.*respa.*verlet"):
             lammps.command("run 1")
 
 
 @pytest.mark.parametrize(
     ("commands", "arguments", "message"),
     [
-        ([], {"atoms": [1, 3]}, "LAMMPS has no atom with ID 3, which is a bead"),
+        ([], {"atoms": [1, 3]}, "ID 3"),
         ([], {"atoms": [1, 1]}, "got 1 twice"),
-        ([], {"atoms": "1-3"}, "takes 2 beads; got 3 atom numbers"),
-        ([], {"sigma": 2.0}, "both the model and LAMMPS are in reduced units"),
-        ([], {"cv": two_bead_model("nm")}, "say how many nm one sigma is, by sigma=; got None"),
-        (["units real"], {}, "say how many angstrom one sigma is"),
-        (["units real"], {"cv": two_bead_model("nm"), "sigma": 2.0}, "this one is in nm; leave it out"),
-        ([], {"cv": two_bead_model(bonds=False)}, "the model knows none; give bonds="),
-        ([], {"bonds": [[0, 2]]}, "bonds must join beads 0 to 1"),
-        (["fix_modify"], {}, "LAMMPS has a fix latent already"),
+        ([], {"atoms": "1-3"}, "2 beads.*3 atom"),
+        ([], {"sigma": 2.0}, "both .*reduced units"),
+        ([], {"cv": two_bead_model("nm")}, "nm one sigma.*None"),
+        (["units real"], {}, "angstrom one sigma"),
+        (["units real"], {"cv": two_bead_model("nm"), "sigma": 2.0}, "in nm; leave"),
+        ([], {"cv": two_bead_model(bonds=False)}, "model knows none"),
+        ([], {"bonds": [[0, 2]]}, "beads 0 to 1"),
+        (["fix_modify"], {}, "fix latent already"),
     ],
 )
 def test_bad_use_is_refused(commands, arguments, message):
@@ -292,24 +292,24 @@ def test_bad_use_is_refused(commands, arguments, message):
 
 
 def test_lammps_that_cannot_take_a_bias_is_refused():
-    with started() as lammps, pytest.raises(InputError, match="no box and no atoms yet"):
+    with started() as lammps, pytest.raises(InputError, match="no box"):
         engine.attach(lammps, two_bead_model(), bowl)
     several = SimpleNamespace(extract_setting=lambda name: 4)
-    with pytest.raises(InputError, match="LAMMPS runs in 4. Start it without mpirun"):
+    with pytest.raises(InputError, match=r"in 4\b.*mpirun"):
         engine.attach(several, two_bead_model(), bowl)
     bare = SimpleNamespace(extract_setting=lambda name: 1, has_style=lambda *_: False)
-    with pytest.raises(InputError, match="no fix external; build it with package MISC"):
+    with pytest.raises(InputError, match="no fix external.*MISC"):
         engine.attach(bare, two_bead_model(), bowl)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"sigma": [0.1, 0.0]}, "sigma greater than 0; got 0"),
-        ({"height": -1.0}, "height greater than 0; got -1"),
-        ({"kT": np.inf}, "kT greater than 0; got inf"),
-        ({"stride": 0}, "stride greater than 0"),
-        ({"bias_factor": 1}, "bias factor must be greater than 1; got 1"),
+        ({"sigma": [0.1, 0.0]}, "sigma .*got 0"),
+        ({"height": -1.0}, "height .*got -1"),
+        ({"kT": np.inf}, "kT .*got inf"),
+        ({"stride": 0}, "stride"),
+        ({"bias_factor": 1}, "bias factor .*got 1"),
     ],
 )
 def test_metadynamics_that_makes_no_sense_is_refused(arguments, message):

@@ -292,7 +292,7 @@ def test_a_periodic_system_is_seen_and_a_barostat_may_change_its_box():
         (z,) = cvs.getCollectiveVariableValues(context)
         assert z == pytest.approx(reference("chain3d", "pair distances")[0][0, 0], abs=TOLERANCE)
     context.setPeriodicBoxVectors(*(2.0 * np.eye(3)))
-    with pytest.raises(Exception, match=r"bond of beads \d+ and \d+ spans .* of the periodic box"):
+    with pytest.raises(Exception, match=r"beads \d+ and \d+ .*periodic box"):
         cvs.getCollectiveVariableValues(context)
 
 
@@ -329,7 +329,7 @@ def test_the_bias_from_data_counts_weights_and_needs_a_latent_that_moves():
     found = engine.bias_grid(cv, dataclasses.replace(data, weights=weights))
     np.testing.assert_allclose(found[2], 0.2 * cv.transform(data[:20]).std(axis=0), rtol=1e-5)
     assert abs(found[2] / (0.2 * cv.transform(data).std(axis=0)) - 1).max() > 0.02, "the weights change nothing"
-    with pytest.raises(pv.InputError, match="latent 0 is the same in all 5 frames"):
+    with pytest.raises(pv.InputError, match="latent 0 .*5 frames"):
         engine.bias_grid(cv, data[[0] * 5])
 
 
@@ -342,7 +342,7 @@ def test_three_latents_get_a_grid_that_openmm_can_hold_and_four_are_refused(tmp_
         spacing = (variable.maxValue - variable.minValue) / variable.gridWidth
         assert 0.4 * variable.biasWidth < spacing <= 0.5 * variable.biasWidth
     assert np.prod([float(variable.gridWidth) for variable in variables]) < 2e6
-    with pytest.raises(pv.InputError, match="up to three variables, and the model has 4 latents"):
+    with pytest.raises(pv.InputError, match="three variables.*4 latents"):
         engine.export(four, tmp_path / "four")
     assert not (tmp_path / "four").exists()
 
@@ -357,16 +357,16 @@ def small_system(n: int) -> openmm.System:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"particles": range(11)}, "the model has 12 beads; got 11 particles"),
-        ({"particles": [*range(11), 3]}, "particle 3 was given for beads 3, 11"),
-        ({"particles": range(-1, 11)}, "bead 0 was given particle -1"),
-        ({"particles": range(1, 13), "system": small_system(12)}, "from 0 to 11; bead 11 was given particle 12"),
+        ({"particles": range(11)}, "12 beads.*11 particles"),
+        ({"particles": [*range(11), 3]}, "particle 3 .*beads 3, 11"),
+        ({"particles": range(-1, 11)}, "bead 0 .*particle -1"),
+        ({"particles": range(1, 13), "system": small_system(12)}, "0 to 11; bead 11 .*particle 12"),
         ({"particles": np.arange(12.0)}, "whole numbers"),
-        ({"sigma": None}, "say how many nm one sigma is"),
+        ({"sigma": None}, "nm one sigma"),
         ({"sigma": -1.0}, "greater than 0"),
-        ({"periodic": None}, "give system=, or periodic=True or False"),
-        ({"periodic": True}, "the model knows none; give bonds="),
-        ({"periodic": True, "bonds": chain_bonds(11)}, "bead 11 is not joined to bead 0"),
+        ({"periodic": None}, "system=, or periodic="),
+        ({"periodic": True}, "model knows none"),
+        ({"periodic": True, "bonds": chain_bonds(11)}, "bead 11 .*not joined"),
         ({"periodic": True, "bonds": chain_bonds(13)}, "join beads 0 to 11"),
     ],
 )
@@ -393,13 +393,13 @@ def test_a_bias_without_a_range_is_refused(numbers, message):
 def test_models_that_no_engine_can_run(tmp_path):
     vectors = np.random.default_rng(0).normal(size=(300, 5)).astype(np.float32)
     fitted = pv.fit_vae(vectors, epochs=1, batch_size=64, encoder=(4,), decoder=(4,))
-    with pytest.raises(pv.InputError, match="needs a CV of positions; got <FittedVAE"):
+    with pytest.raises(pv.InputError, match="CV of positions.*<FittedVAE"):
         engine.latent_forces(fitted, range(5), periodic=False)
-    with pytest.raises(pv.InputError, match="needs a CV of positions"):
+    with pytest.raises(pv.InputError, match="CV of positions"):
         engine.export(fitted, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     cv = untrained(pv.Trajectory(simulated("chain3d").positions[:9], length_unit="nm"))
-    with pytest.raises(pv.InputError, match="this one is in nm; leave it out"):
+    with pytest.raises(pv.InputError, match="in nm; leave"):
         engine.latent_forces(cv, range(24), periodic=False, sigma=1.0)
 
 
@@ -433,7 +433,7 @@ def test_the_exported_script_runs_as_it_is(tmp_path, name, atoms, bias):
     words[-1] = "500"
     assert "goes on with the bias" in subprocess.run(words, capture_output=True, text=True, check=True).stdout
     assert bias_left(out) > earlier, "the second run did not keep its bias beside the first one's"
-    with pytest.raises(pv.InputError, match="is the bias of a run of an earlier export"):
+    with pytest.raises(pv.InputError, match="bias .*earlier export"):
         engine.export(model(name), out, force=True)
 
 

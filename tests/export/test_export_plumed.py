@@ -144,23 +144,21 @@ def test_a_branched_molecule_is_made_whole_along_its_bonds(tmp_path):
 
 def test_what_plumed_cannot_do_is_refused(tmp_path):
     cv = random_model(ideal(3), pv.PrincipalAxes(sign="none"), encoder=(8,))
-    with pytest.raises(InputError, match=r'sign="none".*train with sign="chain".*pycv'):
+    with pytest.raises(InputError, match=r'sign="none".*sign="chain".*pycv'):
         plumed.export(cv, tmp_path)
     cv = random_model(ideal(3), pv.PrincipalAxes(), encoder=(8,))
-    with pytest.raises(InputError, match="dialect must be vector, ann, native; got 'lepton'"):
+    with pytest.raises(InputError, match="vector, ann, native.*'lepton'"):
         plumed.export(cv, tmp_path, dialect="lepton")
-    with pytest.raises(
-        InputError, match="PrincipalAxes model cannot run in PLUMED's ann dialect.*--dialect vector"
-    ):
+    with pytest.raises(InputError, match="PrincipalAxes.*ann dialect.*--dialect vector"):
         plumed.export(cv, tmp_path, dialect="ann")
     spatial = random_model(ideal(3), pv.Reference(), encoder=(8,))
-    with pytest.raises(InputError, match="numbers atoms up to 99999; got atom 100000.*--dialect vector"):
+    with pytest.raises(InputError, match="99999.*100000.*--dialect vector"):
         plumed.export(spatial, tmp_path, dialect="ann", atoms=range(99_994, 100_001))
     for atoms, text in (
-        ("1-6", r"takes 7 beads; got 6 atom numbers \(1-6\).*--atoms 1-7"),
-        ("0-6", "from 1 up; got 0"),
-        ("1-6,3", "an atom of its own; got 3 twice"),
-        ("1-6,x", "such as 1-12,20; got 'x'"),
+        ("1-6", r"7 beads.*6 .*\(1-6\).*--atoms 1-7"),
+        ("0-6", "from 1 .*got 0"),
+        ("1-6,3", "got 3 twice"),
+        ("1-6,x", "1-12,20.*'x'"),
         ([1, 2, 3, 4, 5, 6, -7], "got -7"),
     ):
         with pytest.raises(InputError, match=text):

@@ -71,7 +71,7 @@ def test_layouts(n_dims):
         assert found.shape == shape
         torch.testing.assert_close(found.reshape(-1), z.reshape(-1)[: found.numel()], rtol=1e-13, atol=1e-13)
     for wrong in (positions[:, 1:], positions[:, :, 1:], positions[0, 0]):
-        with pytest.raises(torch.jit.Error, match="positions must have the shape"):
+        with pytest.raises(torch.jit.Error, match=r"shape \(\.\.\.,"):
             latents(wrong)
 
 
@@ -156,15 +156,15 @@ def test_check_and_readme(tmp_path):
 def test_bad_use(tmp_path, monkeypatch):
     cv = model("reference", 3)
     torchscript.export(cv, tmp_path / "out")
-    with pytest.raises(pv.InputError, match="gives 2 latents, and the model 3"):
+    with pytest.raises(pv.InputError, match="2 latents.* 3"):
         torchscript.evaluate(tmp_path / "out", model("reference", 3, latent_dim=3), frames(2, 3))
-    with pytest.raises(pv.InputError, match="positions must have the shape"):
+    with pytest.raises(pv.InputError, match=r"shape \(\.\.\.,"):
         torchscript.evaluate(tmp_path / "out", model("reference", 2), frames(2, 2))
     (tmp_path / "out" / torchscript.FILE).write_bytes(b"PK")
     for folder in (tmp_path / "out", tmp_path / "none"):
-        with pytest.raises(pv.InputError, match=r"cannot be read .*; export the model again"):
+        with pytest.raises(pv.InputError, match=r"cannot be read .*export"):
             torchscript.evaluate(folder, cv, frames(2, 3))
-    with pytest.raises(pv.InputError, match="leaves the direction of each axis"):
+    with pytest.raises(pv.InputError, match='sign="none"'):
         torchscript.export(model("axes, no signs", 3), tmp_path / "signs")
     one = random_model(pv.Trajectory(np.random.default_rng(0).normal(size=(9, 1, 3))), pv.Reference(), (4,))
     with pytest.raises(pv.InputError, match="two beads or more"):
@@ -174,6 +174,6 @@ def test_bad_use(tmp_path, monkeypatch):
         lambda: torchscript.export(cv, tmp_path / "none"),
         lambda: torchscript.evaluate(tmp_path, cv, frames(1, 3)),
     ):
-        with pytest.raises(pv.InputError, match="not installed: pip install 'polyvae.torch.'"):
+        with pytest.raises(pv.InputError, match="not installed.*'polyvae.torch.'"):
             call()
     assert not (tmp_path / "none").exists()

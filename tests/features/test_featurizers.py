@@ -94,9 +94,9 @@ def test_reference_is_the_given_structure_in_the_unit_of_the_data():
 
 def test_reference_names_what_does_not_match():
     traj = blob()
-    with pytest.raises(pv.InputError, match=r"\(8, 2\); got \(7, 2\)"):
+    with pytest.raises(pv.InputError, match=r"\(8, 2\).*\(7, 2\)"):
         pv.Reference(np.zeros((7, 2))).fit(traj)
-    with pytest.raises(pv.InputError, match="one frame; got 300"):
+    with pytest.raises(pv.InputError, match="one frame.*300"):
         pv.Reference(traj).fit(traj)
     with pytest.raises(pv.InputError, match="finite"):
         pv.Reference(np.full((8, 2), np.nan)).fit(traj)
@@ -187,7 +187,7 @@ def test_reversal_gives_exactly_equal_latents_for_a_chain_and_its_reverse(featur
 def test_reversal_needs_ends_that_cannot_be_told_apart():
     traj = blob(masses=[1.0, 1, 1, 1, 1, 1, 2, 1])
     for kind in (pv.PrincipalAxes, pv.Reference):
-        with pytest.raises(pv.InputError, match="bead 1 has mass 1 and its partner 6 2"):
+        with pytest.raises(pv.InputError, match="bead 1 .*partner 6 2"):
             kind(reversal=True).fit(traj)
     with pytest.raises(pv.InputError, match="both ends"):
         continuity.with_images(traj, reversal=True)
@@ -224,7 +224,7 @@ def test_pairs_are_all_or_a_stated_subset():
 def test_pairs_that_make_no_sense_are_named():
     traj = blob(n_beads=3)
     for pairs in ([[0, 3]], [[1, 1]], [[-1, 0]]):
-        with pytest.raises(pv.InputError, match="two different beads of 0 to 2"):
+        with pytest.raises(pv.InputError, match="different beads .*0 to 2"):
             pv.PairDistances(np.array(pairs)).fit(traj)
     with pytest.raises(pv.InputError, match=r"shape \(n_pairs, 2\)"):
         pv.PairDistances(np.zeros((2, 2))).fit(traj)
@@ -268,7 +268,7 @@ def test_coordinates_from_too_few_distances_are_refused_by_name():
     for featurizer in (pv.PairDistances(every=2), pv.PairDistances(np.array([[0, 1], [2, 3], [1, 4]]))):
         cv = quick_fit(traj, featurizer)
         assert cv.decode(cv.transform(traj[:2])).shape == (2, len(cv.featurizer.pairs))
-        with pytest.raises(pv.InputError, match=r"bead [12] is not joined to bead 0"):
+        with pytest.raises(pv.InputError, match=r"bead [12] .*not joined"):
             cv.decode(cv.transform(traj[:2]), coordinates=True)
 
 

@@ -95,7 +95,7 @@ def test_nearest_rotation_of_an_undefined_problem_is_still_optimal_and_smooth(h)
 
 def test_solvers_name_the_shape_they_cannot_take():
     for solve in (linalg.eigh_descending, linalg.nearest_rotation):
-        with pytest.raises(ValueError, match=r"2x2 or 3x3; got shape \(4, 4\)"):
+        with pytest.raises(ValueError, match=r"3x3.*\(4, 4\)"):
             solve(jnp.eye(4))
 
 

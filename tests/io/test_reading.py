@@ -169,7 +169,7 @@ def test_bonds_to_atoms_that_are_missing(tmp_path):
     text = pdb.read_text()
     bad = tmp_path / "bad.pdb"
     bad.write_text(text.replace("CONECT   12   11", "CONECT   12   99"))
-    with pytest.raises(pv.InputError, match=r"bad\.pdb: .* atoms 12 and 99, but there is no atom 99"):
+    with pytest.raises(pv.InputError, match=r"bad\.pdb: .*12 and 99.*no atom 99"):
         pv.read(xtc, topology=bad)
     with pytest.raises(pv.InputError, match="no atom 99"):
         pv.read(bad)
@@ -179,7 +179,7 @@ def test_bonds_to_atoms_that_are_missing(tmp_path):
     bad.write_text(text.replace("CONECT", "TER   13\nCONECT", 1).replace("CONECT   12   11", "CONECT   12   13"))
     assert len(pv.read(bad).bonds) == 11  # a chain's end has a number too, and is no atom
     data = lammps_data(tmp_path / "a.data", bond=(3, 13))
-    with pytest.raises(pv.InputError, match=r"a\.data: .* atoms 3 and 13, but there is no atom 13"):
+    with pytest.raises(pv.InputError, match=r"a\.data: .* 3 and 13.*no atom 13"):
         pv.read(xtc, topology=data)
     psf = tmp_path / "a.psf"
     psf.write_text(
@@ -187,7 +187,7 @@ def test_bonds_to_atoms_that_are_missing(tmp_path):
         + "".join(f"{k:8d} A    1    BEA  B    B      0.000000       12.0000           0\n" for k in range(1, 13))
         + "\n       1 !NBOND: bonds\n       3      13\n\n"
     )
-    with pytest.raises(pv.InputError, match=r"a\.psf: its bonds name atoms beyond the 12"):
+    with pytest.raises(pv.InputError, match=r"a\.psf: .*bonds.*beyond the 12"):
         pv.read(xtc, topology=psf)
 
 
@@ -203,7 +203,7 @@ def test_a_file_that_says_something_of_its_atoms_must_say_it_well(tmp_path, monk
 
     monkeypatch.setattr(MDAnalysis, "Universe", fails)
     assert pv.read(tmp_path / "a.trr").names is None
-    with pytest.raises(pv.InputError, match=r"a\.pdb cannot be read as a topology \(line 3\)"):
+    with pytest.raises(pv.InputError, match=r"a\.pdb .*topology \(line 3\)"):
         pv.read(pdb)
 
 
@@ -258,14 +258,14 @@ def test_patterns_in_natural_order(tmp_path):
 
 def test_pieces_of_other_systems(tmp_path):
     a, b = write_xtc(tmp_path / "a.xtc", walks(3)), write_xtc(tmp_path / "b.xtc", walks(3, 13))
-    with pytest.raises(pv.InputError, match=r"b\.xtc holds 13 beads a frame, .*a\.xtc 12"):
+    with pytest.raises(pv.InputError, match=r"b\.xtc .*13 beads.*a\.xtc 12"):
         pv.read([a, b])
     flat = walks(3)
     flat[..., 2] = 0
     with pytest.raises(pv.InputError, match="2-D"):
         pv.read([a, write_xtc(tmp_path / "c.xtc", flat)])
     c = pv.write(tmp_path / "c.npz", pv.Trajectory(walks(3)))[0]
-    with pytest.raises(pv.InputError, match=r"c\.npz is in sigma, .*a\.xtc in nm"):
+    with pytest.raises(pv.InputError, match=r"c\.npz .*sigma, .*a\.xtc in nm"):
         pv.read([a, c])
 
 
@@ -281,7 +281,7 @@ def test_pieces_in_other_units(tmp_path):
 def test_times_must_increase(tmp_path, time):
     path = write_xtc(tmp_path / "a.xtc", walks(4), time=time, step=[0] * 4)
     for chunk_bytes in (1 << 20, 12 * 12):
-        with pytest.raises(pv.InputError, match=r"the time of frame 2 is 1, .*--ignore-times"):
+        with pytest.raises(pv.InputError, match=r"time of frame 2 is 1\b.*--ignore-times"):
             list(pv.stream(path, chunk_bytes=chunk_bytes))
     assert pv.read(path, ignore_times=True).time is None
 
@@ -333,9 +333,7 @@ def xtc_frame(data, k):
 def test_a_damaged_byte_names_the_frame(tmp_path, caplog, monkeypatch, suffix, place, patch, kept):
     monkeypatch.setattr("polyvae.io.xtc._KEPT", kept)
     path, x = damaged(tmp_path, suffix, place, patch)
-    with pytest.raises(
-        pv.InputError, match=r"damaged in frame 20 \(the 20 frames before it are whole\).*--keep-good"
-    ):
+    with pytest.raises(pv.InputError, match=r"damaged .*frame 20 .*20 frames.*--keep-good"):
         pv.read(path, length_unit="sigma")
     with caplog.at_level(logging.WARNING, logger="polyvae"):
         good = pv.read(path, length_unit="sigma", keep_good=True)
@@ -388,7 +386,7 @@ def test_a_box_of_zero_length_names_file_and_frame(tmp_path):
     box = np.tile(np.eye(3) * 5, (30, 1, 1))
     box[21] = 0
     np.savez(tmp_path / "a.npz", positions=walks(30), box=box)
-    with pytest.raises(pv.InputError, match=r"a\.npz: frame 21 has the box lengths \[0.0, 0.0, 0.0\]"):
+    with pytest.raises(pv.InputError, match=r"a\.npz: frame 21 .*box lengths \[0\.0"):
         pv.read(tmp_path / "a.npz", start=1)
     assert len(pv.read(tmp_path / "a.npz", unwrap=False)) == 30
 
@@ -401,5 +399,5 @@ def test_gro_of_many_frames(tmp_path):
     np.testing.assert_allclose(back.positions, traj.positions, atol=6e-4)
     np.testing.assert_allclose(back.time, traj.time)
     (tmp_path / "b.gro").write_text("title\n3\nwhat\n")
-    with pytest.raises(pv.InputError, match="cannot be read as GRO"):
+    with pytest.raises(pv.InputError, match="read as GRO"):
         pv.read(tmp_path / "b.gro")

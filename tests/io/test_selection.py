@@ -149,7 +149,7 @@ def test_it_is_in_the_model_file_and_older_files_have_none(folder, tmp_path):
 def test_what_holds_the_whole_system_has_no_selection(folder):
     assert solvated(folder).selection is None
     assert pv.read(folder / "all.xtc", length_unit="sigma").selection is None
-    with pytest.raises(pv.InputError, match="an atom from 0 to 1 for each of 2 beads"):
+    with pytest.raises(pv.InputError, match="selection .*0 to 1 .*2 beads"):
         pv.Trajectory(np.zeros((1, 2, 3)), selection=Selection([0, 2], 2))
 
 

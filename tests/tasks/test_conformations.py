@@ -62,10 +62,10 @@ def test_a_grid_spans_the_prior_or_the_data(cv, traj):
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda cv, traj: pv.interpolate(cv, np.zeros(3), np.zeros(2), 5), r"a must be.*\(2,\).*got shape \(3,\)"),
-        (lambda cv, traj: pv.interpolate(cv, np.zeros(2), "x", 5), "b must be a finite latent point"),
-        (lambda cv, traj: pv.interpolate(cv, np.zeros(2), [np.nan, 0], 5), "b must be a finite latent point"),
-        (lambda cv, traj: pv.interpolate(cv, traj[:2], np.zeros(2), 5), "a must be one frame; got 2"),
+        (lambda cv, traj: pv.interpolate(cv, np.zeros(3), np.zeros(2), 5), r"\ba must.*\(2,\).*\(3,\)"),
+        (lambda cv, traj: pv.interpolate(cv, np.zeros(2), "x", 5), r"\bb must.*finite"),
+        (lambda cv, traj: pv.interpolate(cv, np.zeros(2), [np.nan, 0], 5), r"\bb must.*finite"),
+        (lambda cv, traj: pv.interpolate(cv, traj[:2], np.zeros(2), 5), r"\ba must.*one frame.*2"),
         (lambda cv, traj: pv.interpolate(cv, np.zeros(2), np.ones(2), 1), "at least 2"),
         (lambda cv, traj: pv.interpolate(cv, np.zeros(2), np.ones(2), 3, along="x"), "one of straight, data"),
         (lambda cv, traj: pv.interpolate(cv, np.zeros(2), np.ones(2), 3, along="data"), "needs the trajectory"),
@@ -73,7 +73,7 @@ def test_a_grid_spans_the_prior_or_the_data(cv, traj):
         (lambda cv, traj: pv.relax(traj), "either data"),
         (lambda cv, traj: pv.check_conformations(traj.positions[:, :1], traj.positions[:, :1]), "two beads"),
         (lambda cv, traj: pv.relax(traj, energy=lambda x: x), "one number"),
-        (lambda cv, traj: pv.relax(traj[:2], energy=lambda x: -jnp.sum(jnp.exp(x**2))), "frame 0 did not end"),
+        (lambda cv, traj: pv.relax(traj[:2], energy=lambda x: -jnp.sum(jnp.exp(x**2))), "relaxing frame 0"),
         (lambda cv, traj: pv.check_conformations(traj.positions[:, :4], traj), "must have 8 beads"),
         (lambda cv, traj: pv.relax(traj.positions[:, :4], traj), "must have 8 beads"),
         (lambda cv, traj: pv.relax(traj.positions, traj.positions[:, :4]), "must have 4 beads"),
@@ -180,7 +180,7 @@ def test_drawing_until_valid_counts_what_it_drew(traj):
     assert 85 <= n_drawn <= 95
     assert draws[0] == 7
     assert len(set(draws)) == len(draws) > 1
-    with pytest.raises(pv.InputError, match="30 valid.*; 20 of 60 drawn are valid"):
+    with pytest.raises(pv.InputError, match="30 .*20 of 60"):
         draw_valid(draw, 30, limits, most=60)
 
 

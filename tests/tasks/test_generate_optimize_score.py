@@ -117,18 +117,18 @@ def test_maximising_and_other_objectives(cv, traj):
     for options, text in (
         ({"objective": lambda x: x}, "one number"),
         ({"objective": lambda x: (x[0, 0], x[0, 1])}, "one number"),
-        ({"objective": "volume"}, "one of rg, end_to_end.*'volume'"),
-        ({"objective": 3}, "a function of one frame, or its name"),
+        ({"objective": "volume"}, "rg, end_to_end.*'volume'"),
+        ({"objective": 3}, "or its name"),
         (
             {"objective": lambda x: jnp.log(x[0, 0] - 1e6)},
-            "finite in every frame of the data; in frame 0 it is nan",
+            "finite.*frame 0 .*nan",
         ),
-        ({"n_starts": 0}, "n_starts must be at least 1"),
-        ({"steps": 0}, "steps must be at least 1"),
-        ({"refine_steps": 0}, "refine_steps must be at least 1"),
-        ({"target": np.nan}, "target must be a finite number"),
-        ({"bond_weight": -1}, "bond_weight must be 0 or"),
-        ({"prior_weight": np.inf}, "prior_weight must be 0 or"),
+        ({"n_starts": 0}, "n_starts"),
+        ({"steps": 0}, "^steps"),
+        ({"refine_steps": 0}, "refine_steps"),
+        ({"target": np.nan}, "target .*finite"),
+        ({"bond_weight": -1}, "bond_weight"),
+        ({"prior_weight": np.inf}, "prior_weight"),
     ):
         with pytest.raises(pv.InputError, match=text):
             pv.optimize(cv, start=traj, **options)
@@ -163,7 +163,7 @@ def test_a_target_is_met_or_refused_with_the_range(cv, traj):
         assert found.valid
         assert found.better
         assert abs(found.extreme_value - target) == pytest.approx(np.abs(data - target).min(), abs=1e-4)
-    with pytest.raises(pv.InputError, match=f"target 50 was not met to 1 %.*the data {data.min():.4g} to"):
+    with pytest.raises(pv.InputError, match=f"target 50 .*{data.min():.4g} to"):
         pv.optimize(cv, "rg", start=traj, target=50.0, **small)
 
 

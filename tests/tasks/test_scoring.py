@@ -242,7 +242,7 @@ def test_frames_of_no_weight_are_not_there(slow, cv):
 
 def test_weights_that_cannot_be(slow, cv):
     for weights, text in (
-        (np.where(np.arange(500) == 3, -1.0, 1.0), "must not be negative; frame 3 has -1"),
+        (np.where(np.arange(500) == 3, -1.0, 1.0), "frame 3 .*-1"),
         (np.zeros(500), "all zero"),
     ):
         with pytest.raises(pv.InputError, match=text):
@@ -250,7 +250,7 @@ def test_weights_that_cannot_be(slow, cv):
 
 
 def test_lags_that_cannot_be(slow, cv):
-    with pytest.raises(pv.InputError, match="a lag of 300 frames needs a segment of more frames .* has 300"):
+    with pytest.raises(pv.InputError, match="lag of 300 .*300"):
         pv.score(cv, slow, lag=300)
     for options in ({"lag": 0}, {"k": 0}):
         with pytest.raises(pv.InputError, match="at least 1"):

@@ -66,9 +66,9 @@ def test_summary_is_mean_and_spread_over_seeds(result):
 
 
 def test_a_grid_without_values_is_refused(traj):
-    with pytest.raises(pv.InputError, match="at least one value of beta"):
+    with pytest.raises(pv.InputError, match="value of beta"):
         pv.sweep(traj, beta=[])
-    with pytest.raises(pv.InputError, match="measure must be one of bound"):
+    with pytest.raises(pv.InputError, match="measure"):
         pv.Sweep([], []).best("charm")
     with pytest.raises(TypeError, match="learning"):
         pv.sweep(traj, learning=1)
@@ -77,16 +77,16 @@ def test_a_grid_without_values_is_refused(traj):
 @pytest.mark.parametrize(
     ("grid", "words"),
     [
-        ({"beta": [1, -1]}, "beta must be 0 or a positive number; got -1"),
-        ({"latent_dim": [1, 99]}, "latent_dim must lie between 1 and the 10 features; got 99"),
-        ({"latent_dim": [1.9]}, "latent dim must be a whole number"),
-        ({"seeds": [0, -1]}, "the seed must lie between"),
+        ({"beta": [1, -1]}, "beta .*-1"),
+        ({"latent_dim": [1, 99]}, "latent_dim .*10 features.*99"),
+        ({"latent_dim": [1.9]}, "latent dim .*whole"),
+        ({"seeds": [0, -1]}, "the seed"),
     ],
 )
 def test_every_cell_is_checked_before_the_first_is_trained(grid, words, traj):
     with pytest.raises(pv.InputError, match=words):
         pv.sweep(traj, **grid, progress=lambda *_: pytest.fail("trained"), **SMALL)
-    with pytest.raises(TypeError, match="takes no checkpoint, seed"):
+    with pytest.raises(TypeError, match="checkpoint, seed"):
         pv.sweep(traj, seed=1, checkpoint="x")
 
 

@@ -103,7 +103,7 @@ def test_bonds_of_half_the_box_are_refused_by_name():
     x[..., 0] = np.arange(4) * 1.0
     x[1, 3, 0] = 2 + 2.4
     box = box_vectors(np.full((3, 3), 5.0), np.full((3, 3), 90.0))
-    with pytest.raises(pv.InputError, match=r"frame 1: beads 2 and 3 \(B2 and B3\) of molecule 0 .* half the box"):
+    with pytest.raises(pv.InputError, match=r"frame 1: .*2 and 3 \(B2 and B3\)"):
         make_whole(x, box, spanning_tree(4, np.array([[0, 1], [1, 2], [2, 3]])), ("B0", "B1", "B2", "B3"))
 
 
@@ -120,7 +120,7 @@ def test_a_molecule_bonded_to_its_own_image_is_refused():
 def test_unusable_box_lengths(bad):
     box = np.tile(np.eye(3, dtype=np.float32) * 5, (4, 1, 1))
     box[2, 1, 1] = bad
-    with pytest.raises(pv.InputError, match="frame 2 has the box lengths"):
+    with pytest.raises(pv.InputError, match="frame 2 .*box lengths"):
         usable_box(box, 3)
     assert usable_box(np.zeros((4, 3, 3)), 3) is None
 
@@ -198,7 +198,7 @@ def test_molecules_made_whole_each_on_its_own(melt):
 
 def test_unlike_molecules_are_refused():
     bonds = np.array([[0, 1], [2, 3], [3, 4]])
-    with pytest.raises(pv.InputError, match="molecule 1 has 3 beads"):
+    with pytest.raises(pv.InputError, match="molecule 1 .*3 beads"):
         Atoms(np.arange(5), 5, bonds).molecules("x")
     with pytest.raises(pv.InputError, match="bonds of molecule 1"):
         Atoms(np.arange(6), 6, np.array([[0, 1], [1, 2], [3, 4], [3, 5]])).molecules("x")
@@ -211,13 +211,13 @@ def test_unlike_molecules_are_refused():
 def test_a_bead_whose_bonds_are_missing_is_refused(tmp_path):
     x, box = np.random.default_rng(0).normal(size=(4, 12, 3)), cubes(4, 20.0)
     few = saved(tmp_path / "few.npz", positions=x, box=box, bonds=[[0, 1]])
-    with pytest.raises(pv.InputError, match=r"few\.npz: bead 2 has no bond, .* give all bonds"):
+    with pytest.raises(pv.InputError, match=r"few\.npz: bead 2 .*no bond"):
         pv.read(few)
     assert pv.read(few, unwrap=False).n_frames == 4
     assert pv.read(saved(tmp_path / "open.npz", positions=x, bonds=[[0, 1]])).n_frames == 4  # no box, no images
     bonds = [[k, k + 1] for k in range(10)]
     named = saved(tmp_path / "named.npz", positions=x, box=box, bonds=bonds, names=["B"] * 12)
-    with pytest.raises(pv.InputError, match=r"bead 11 \(B\) has no bond"):
+    with pytest.raises(pv.InputError, match=r"bead 11 \(B\) .*no bond"):
         pv.read(named)
 
 
@@ -227,7 +227,7 @@ def test_a_protein_whose_file_bonds_its_ligand_alone_is_refused():
     universe.add_TopologyAttr("names", ["N", "CA", "C"] * 2 + ["C1", "C2"])
     universe.add_TopologyAttr("bonds", [[6, 7]])
     universe.dimensions = [50, 50, 50, 90, 90, 90]
-    with pytest.raises(pv.InputError, match=r"bead 0 \(CA\) has no bond"):
+    with pytest.raises(pv.InputError, match=r"bead 0 \(CA\) .*no bond"):
         pv.as_trajectory(universe.select_atoms("name CA"))
     assert pv.as_trajectory(universe.select_atoms("name C1 C2")).n_beads == 2
 
@@ -278,7 +278,7 @@ def test_bead_order_stands_for_bonds_and_is_said(tmp_path, caplog):
     np.testing.assert_allclose(internal(traj.positions), internal(x), atol=1e-5)
     assert "file order" in caplog.text
     path = saved(tmp_path / "gas.npz", positions=rng.uniform(0, 6, (20, 10, 3)), box=cubes(20, 6.0))
-    with pytest.raises(pv.InputError, match="give a topology with bonds"):
+    with pytest.raises(pv.InputError, match="topology with bonds"):
         pv.read(path)
     assert pv.read(path, unwrap=False).n_frames == 20
 
@@ -306,7 +306,7 @@ def test_a_long_chain_is_put_together_bond_by_bond(tmp_path):
     np.testing.assert_allclose(internal(pv.read(path).positions), internal(x), atol=1e-4)
     x[3, 120:, 1] += 4 - steps[3, 120, 1]  # one bond of half the box
     path = saved(tmp_path / "b.npz", positions=shuffled_images(x, box, rng), box=box, bonds=bonds)
-    with pytest.raises(pv.InputError, match=r"frame 3: beads 119 and 120 of molecule 0 are bonded but 4 apart"):
+    with pytest.raises(pv.InputError, match="frame 3: .*119 and 120 .*4 apart"):
         pv.read(path)
 
 
@@ -317,7 +317,7 @@ def test_an_assumed_chain_that_is_none_is_refused(tmp_path):
     two += np.cumsum(rng.normal(size=(100, 1, 3)), axis=0)  # they drift apart
     x, box = np.concatenate([one, two], axis=1), cubes(100, 10.0)
     path = saved(tmp_path / "a.npz", positions=shuffled_images(x, box, rng), box=box)
-    with pytest.raises(pv.InputError, match=r"beads 9 and 10 .* taken as one chain in file order"):
+    with pytest.raises(pv.InputError, match="9 and 10 .*one chain"):
         pv.read(path)
 
 
@@ -331,7 +331,7 @@ def test_unwrap_true_needs_a_box(tmp_path):
 
 def test_bonds_that_name_missing_beads(tmp_path):
     x = np.random.default_rng(0).normal(size=(4, 3, 3))
-    with pytest.raises(pv.InputError, match=r"bond 1 joins \[1, 3\]"):
+    with pytest.raises(pv.InputError, match=r"bond 1 .*\[1, 3\]"):
         pv.read(saved(tmp_path / "a.npz", positions=x, bonds=[[0, 1], [1, 3]]))
 
 
@@ -356,7 +356,7 @@ def test_dims_2_on_data_in_space(tmp_path):
     x[2, 3, 2] = 0.1
     path = pv.write(tmp_path / "a.dcd", pv.Trajectory(x))[0]
     assert pv.read(path).n_dims == 3
-    with pytest.raises(pv.InputError, match="z varies in frame 2"):
+    with pytest.raises(pv.InputError, match="z varies.*frame 2"):
         pv.read(path, dims=2)
     with pytest.raises(pv.InputError, match="dims must be"):
         pv.read(path, dims=4)

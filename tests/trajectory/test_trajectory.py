@@ -63,7 +63,7 @@ def test_segments_never_join_across_a_file(index, segments):
         ({"bonds": [[0, 4]]}, "beads 0 to 3"),
         ({"segments": (4, 5)}, "add up to 10"),
         ({"weights": [*range(9), -1]}, "frame 9 has -1"),
-        ({"continues": 2}, "from 0 to 1 segments"),
+        ({"continues": 2}, "0 to 1 segments"),
     ],
 )
 def test_refuses_by_name(change, words):
@@ -84,5 +84,5 @@ def test_units_convert_only_where_they_can():
     np.testing.assert_allclose(traj.to_unit("angstrom").positions, 10 * traj.positions)
     assert traj.to_unit("nm") is traj
     assert unit_factor("angstrom", "nm") == pytest.approx(0.1)
-    with pytest.raises(pv.InputError, match="sigma is a reduced unit"):
+    with pytest.raises(pv.InputError, match="reduced unit"):
         traj.to_unit("sigma")

@@ -85,9 +85,9 @@ def test_contacts():
 
 def test_refusals(gaussian):
     model, x = gaussian
-    with pytest.raises(pv.InputError, match="takes 3 features; the data hold 2"):
+    with pytest.raises(pv.InputError, match="3 features.* 2"):
         pv.check_vae(model, x[:, :2])
-    with pytest.raises(pv.InputError, match="n_draws must be at least 1"):
+    with pytest.raises(pv.InputError, match="n_draws"):
         pv.check_vae(model, x, n_draws=0)
     states = np.eye(3, dtype=np.float32)[[0, 1, 2] * 30]
     with pytest.raises(pv.InputError, match="one-hot"):

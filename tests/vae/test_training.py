@@ -139,11 +139,11 @@ class TestLag:
 
     def test_a_lag_longer_than_every_piece_is_refused(self):
         x = linear_data(640)
-        with pytest.raises(pv.InputError, match="a lag of 70 frames needs a segment of more frames"):
+        with pytest.raises(pv.InputError, match="lag of 70"):
             pv.fit_vae(x, **SMALL, lag=70, segments=(64,) * 10)
-        with pytest.raises(pv.InputError, match="0 after 10% for validation and in pairs 63 frames apart"):
+        with pytest.raises(pv.InputError, match=r"\b0 after 10%.*63 frames"):
             pv.fit_vae(x, **SMALL, lag=63, segments=(64,) * 10, validation=0.1)
-        with pytest.raises(pv.InputError, match="no two validation frames are 20 frames apart"):
+        with pytest.raises(pv.InputError, match="two validation frames.*20"):
             pv.fit_vae(x, **SMALL, lag=20)  # five blocks of 12
 
 
@@ -192,11 +192,11 @@ class TestWeights:
     @pytest.mark.parametrize(
         ("weights", "words"),
         [
-            (np.ones(3), r"one number a frame, shape \(200,\); got \(3,\)"),
-            (np.full(200, -1.0), "that of frame 0 is -1.0"),
-            (np.full(200, np.nan), "that of frame 0 is nan"),
-            (np.zeros(200), "weights of all training frames are 0"),
-            (np.where(validation_blocks(200, 0.1), 0.0, 1.0), "weights of all validation frames are 0"),
+            (np.ones(3), r"weights .*\(200,\).*\(3,\)"),
+            (np.full(200, -1.0), "frame 0 is -1.0"),
+            (np.full(200, np.nan), "frame 0 is nan"),
+            (np.zeros(200), "all training frames"),
+            (np.where(validation_blocks(200, 0.1), 0.0, 1.0), "all validation frames"),
             (np.full(200, 1e308), "too large to add"),
         ],
     )
@@ -269,22 +269,22 @@ class TestSettings:
         [
             (
                 {"beta_schedule": "sawtooth"},
-                "beta_schedule must be one of constant, warmup, cycle; got 'sawtooth'",
+                "beta_schedule .*cycle.*'sawtooth'",
             ),
-            ({"lr_schedule": "x"}, "lr_schedule must be one of"),
-            ({"lag": -1}, "lag must be at least 0"),
-            ({"free_bits": -0.1}, "free_bits must be 0 or a positive number"),
-            ({"learning_rate": 0.0}, "learning rate must be positive"),
-            ({"patience": 0}, "patience must be at least 1"),
+            ({"lr_schedule": "x"}, "lr_schedule"),
+            ({"lag": -1}, "lag must"),
+            ({"free_bits": -0.1}, "free_bits"),
+            ({"learning_rate": 0.0}, "learning rate must"),
+            ({"patience": 0}, "patience"),
             ({"scaling": "none"}, "scaling must be"),
-            ({"latent_dim": 2.7}, "latent dim must be a whole number; got 2.7"),
-            ({"epochs": 2.5}, "epochs must be a whole number"),
-            ({"beta": None}, "beta must be a number"),
-            ({"encoder": 64}, "encoder must be layer widths"),
+            ({"latent_dim": 2.7}, r"latent dim .*2\.7"),
+            ({"epochs": 2.5}, "epochs .*whole"),
+            ({"beta": None}, "beta .*a number"),
+            ({"encoder": 64}, "encoder .*layer widths"),
             ({"segments": 200}, "segments must be lengths"),
-            ({"weights": "w.txt"}, "weights must be an array of 200 numbers; got 'w.txt'"),
+            ({"weights": "w.txt"}, "weights .*200 .*'w.txt'"),
             ({"likelihood": pv.Bernoulli}, "likelihood must be Gaussian"),
-            ({"segments": (100, 99)}, "segments must be lengths that add up to 200"),
+            ({"segments": (100, 99)}, "segments .*add up to 200"),
             ({"likelihood": pv.Gaussian(0.1), "scaling": "feature"}, "need a learned width"),
         ],
     )
@@ -295,9 +295,9 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("x", "words"),
         [
-            (np.zeros((5, 2, 2)), r"shape \(n_frames, n_features\); got \(5, 2, 2\)"),
+            (np.zeros((5, 2, 2)), r"n_features\).*\(5, 2, 2\)"),
             (np.zeros((0, 2)), "got \\(0, 2\\)"),
-            (np.full((5, 2), np.inf), "must be finite; frame 0 is not"),
+            (np.full((5, 2), np.inf), "finite.*frame 0"),
         ],
     )
     def test_bad_data(self, x, words):
@@ -334,10 +334,10 @@ class TestDiscrete:
     @pytest.mark.parametrize(
         ("likelihood", "x", "words"),
         [
-            (pv.Categorical(), np.full((300, 3), 0.5), "one-hot rows.*frame 0 is not"),
+            (pv.Categorical(), np.full((300, 3), 0.5), "one-hot.*frame 0"),
             (pv.Categorical(), np.eye(3)[[0] * 299 + [1]] * 2, "one-hot"),
-            (pv.Categorical(4), np.eye(6)[[0] * 300], "needs a multiple of 4 features; got 6"),
-            (pv.Bernoulli(), np.eye(3)[[0] * 300] * 1.5, "from 0 to 1; frame 0 holds 1.5"),
+            (pv.Categorical(4), np.eye(6)[[0] * 300], "multiple of 4 .*6"),
+            (pv.Bernoulli(), np.eye(3)[[0] * 300] * 1.5, r"0 to 1; frame 0 .*1\.5"),
         ],
     )
     def test_data_that_do_not_fit(self, likelihood, x, words):
@@ -394,9 +394,9 @@ class TestInterruptions:
         x = linear_data(640)
         self.interrupted(x, tmp_path / "run", after=1)
         before = (tmp_path / "run").read_bytes()
-        with pytest.raises(pv.InputError, match=r"other beta \(1.0 there, 2.0 here\)"):
+        with pytest.raises(pv.InputError, match=r"other beta \(1\.0 .*2\.0"):
             pv.fit_vae(x, **LONG, beta=2.0, checkpoint=tmp_path / "run", resume=True)
-        with pytest.raises(pv.InputError, match="other data, weights, segments, features or likelihood;"):
+        with pytest.raises(pv.InputError, match="other data"):
             pv.fit_vae(x[::-1], **LONG, checkpoint=tmp_path / "run", resume=True)
         with pytest.raises(pv.InputError, match="holds an unfinished run"):
             pv.fit_vae(x, **LONG, checkpoint=tmp_path / "run")
