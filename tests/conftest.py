@@ -1,5 +1,6 @@
 """Shared by all tests: small data, a small model, and strict JAX."""
 
+import ctypes
 import functools
 import gc
 import os
@@ -68,6 +69,8 @@ def _forget_programs():
     yield
     jax.clear_caches()
     gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # of glibc, which else keeps what is free
+        trim(0)
 
 
 def arrays(path) -> dict[str, np.ndarray]:

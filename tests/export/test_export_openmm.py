@@ -198,7 +198,7 @@ def test_a_biased_run_deposits_hills_on_the_cv_of_the_frames_that_it_writes(tmp_
     print(f"\n{n_hills} hills; CV against that of the DCD's frames: {np.abs(z - exact).max():.1e}", end="")
 
 
-@pytest.mark.parametrize("name", ["chain2d", "chain3d"])
+@pytest.mark.parametrize("name", ["chain2d", pytest.param("chain3d", marks=pytest.mark.long)])
 def test_without_a_compiler_the_cv_runs_in_jax(name, monkeypatch):
     cv = model(name, "reference, in-plane" if name == "chain2d" else "reference")
     frames = SIGMA * in_space(every(8, simulated(name)))

@@ -72,6 +72,7 @@ def test_another_shape_is_refused_and_a_model_compiled_once(cv):
         assert first == second
 
 
+@pytest.mark.long
 def test_two_models_stay_apart():
     models = [random_model(ideal(3), pv.Reference(), encoder=(8,), seed=seed) for seed in (0, 1)]
     functions = [latent_function(model) for model in models]
