@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -212,6 +213,23 @@ def test_without_a_compiler_the_cv_runs_in_jax(name, monkeypatch):
     engine._joint.cache_clear()
     for by_c, by_jax in zip(found["C"], found["JAX"], strict=True):
         np.testing.assert_allclose(by_c, by_jax, atol=1e-12 * np.abs(by_jax).max())
+
+
+def test_positions_of_a_state_are_those_that_openmm_gives():
+    """By the quick way and, where an OpenMM has it no more, by the public one; a copy in either case."""
+    system = openmm.System()
+    for _ in range(5):
+        system.addParticle(1.0)
+    platform = openmm.Platform.getPlatformByName("Reference")
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
+    frame = np.random.default_rng(0).normal(size=(5, 3))
+    context.setPositions(frame)
+    state = context.getState(positions=True)
+    public = SimpleNamespace(getPositions=state.getPositions)
+    for found in (engine._positions(state), engine._positions(public)):
+        np.testing.assert_array_equal(found, frame)
+        found[:] = 0
+    np.testing.assert_array_equal(engine._positions(public), frame)
 
 
 def test_all_latents_are_evaluated_together(monkeypatch):
