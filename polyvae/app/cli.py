@@ -60,6 +60,7 @@ from polyvae.io.colvar import check_table_name
 from polyvae.io.writing import WRITERS
 from polyvae.tasks.sweeps import MEASURES
 from polyvae.trajectory.stream import weighted
+from polyvae.vae.settings import Settings, sized
 
 app = typer.Typer(
     help="Collective variables from finished MD runs: train a VAE on a trajectory, project, generate, optimise.",
@@ -107,7 +108,9 @@ def run(
         if (weights := training.pop("weights")) is not None:  # for all that follows, and not for training alone
             traj = weighted(traj, weights)
         if quick and training["epochs"] is None:
-            n_batches = max(1, int(traj.n_frames * (1 - training["validation"])) // training["batch_size"])
+            told = {name: training[name] for name in ("batch_size", "validation")}
+            chosen = sized(Settings(**told), traj.n_frames, traj.n_beads * traj.n_dims)
+            n_batches = max(1, int(traj.n_frames * (1 - chosen.validation)) // chosen.batch_size)
             training["epochs"] = math.ceil(_QUICK["steps"] / n_batches)
         with training_bar("training") as progress:
             cv = pv.fit(traj, **model, **training, progress=progress)
@@ -132,7 +135,7 @@ def run(
         scores = pv.score(cv, traj, generated=generated, alternatives=not quick, seed=seed)
         assert scores.alignment is not None
         if scores.alignment.message:
-            options = {kind.__name__: f"--align {name}" for name, kind in FEATURIZERS.items()}
+            options = {kind.__name__: f"--align {name}" for name, kind in FEATURIZERS.items() if kind}
             text = re.sub(r"(\w+)\(\)", lambda m: options.get(m[1], m[0]), scores.alignment.message)
             say(f"note: the CV jumps where the conformation hardly changes: {text}")
         found = optimum.summary()

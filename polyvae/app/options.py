@@ -21,7 +21,12 @@ from polyvae.tasks.paths import WAYS
 from polyvae.tasks.sampling import PRIORS
 from polyvae.vae.settings import BETA_SCHEDULES, LR_SCHEDULES
 
-FEATURIZERS = {"principal": pv.PrincipalAxes, "reference": pv.Reference, "distances": pv.PairDistances}
+FEATURIZERS = {
+    "auto": None,
+    "principal": pv.PrincipalAxes,
+    "reference": pv.Reference,
+    "distances": pv.PairDistances,
+}
 
 Files = Annotated[
     list[Path],
@@ -85,10 +90,20 @@ READING = {
 # By the name in `pv.fit`.
 TRAINING = {
     "featurizer": (
-        Annotated[str, typer.Option("--align", help=f"How frames are aligned: {', '.join(FEATURIZERS)}.")],
-        "principal",
+        Annotated[
+            str,
+            typer.Option(
+                "--align", help=f"How frames are aligned: {', '.join(FEATURIZERS)} (the first that does not jump)."
+            ),
+        ],
+        "auto",
     ),
-    "encoder": (Annotated[str, typer.Option("--encoder", help="Widths of the hidden layers.")], "64,64"),
+    "encoder": (
+        Annotated[
+            str | None, typer.Option("--encoder", help="Widths of the hidden layers [default: 64,64 or less].")
+        ],
+        None,
+    ),
     "decoder": (Annotated[str, typer.Option("--decoder", help="Widths of the hidden layers.")], "256,256"),
     "beta_schedule": (
         Annotated[str, typer.Option("--beta-schedule", help=f"Rise of beta: {', '.join(BETA_SCHEDULES)}.")],
@@ -99,8 +114,15 @@ TRAINING = {
         0.0,
     ),
     "lag": (
-        Annotated[int, typer.Option("--lag", min=0, help="Decode the frame so many later: a slow CV.")],
-        0,
+        Annotated[
+            int | None,
+            typer.Option(
+                "--lag",
+                min=0,
+                help="Decode the frame so many later: a slow CV [default: by relaxation times].",
+            ),
+        ],
+        None,
     ),
     "weights": (Weights, None),
     "width": (Annotated[str, typer.Option("--width", help="Of the decoder: learned, or a length.")], "learned"),
@@ -110,7 +132,10 @@ TRAINING = {
         ],
         None,
     ),
-    "batch_size": (Annotated[int, typer.Option("--batch-size", min=1, help="Frames in a batch.")], 256),
+    "batch_size": (
+        Annotated[int | None, typer.Option("--batch-size", min=1, help="Frames in a batch [default: 16 to 256].")],
+        None,
+    ),
     "learning_rate": (Annotated[float, typer.Option("--learning-rate", help="Of Adam.")], 2e-3),
     "lr_schedule": (
         Annotated[str, typer.Option("--lr-schedule", help=f"One of {', '.join(LR_SCHEDULES)}.")],
@@ -118,16 +143,20 @@ TRAINING = {
     ),
     "validation": (
         Annotated[
-            float,
+            float | None,
             typer.Option(
-                "--validation", min=0.0, max=0.9, help="Fraction held out for early stopping; 0 for none."
+                "--validation",
+                min=0.0,
+                max=0.9,
+                help="Fraction held out for early stopping; 0 for none [default: 0.1, of few frames 0.2].",
             ),
         ],
-        0.1,
+        None,
     ),
     "patience": (
         Annotated[
-            int | None, typer.Option("--patience", min=1, help="Epochs without progress [default: a fifth].")
+            int | None,
+            typer.Option("--patience", min=1, help="Epochs without progress [default: a fifth; lag: all]."),
         ],
         None,
     ),
@@ -301,8 +330,13 @@ def for_training(training: dict) -> dict:
     known("align", training["featurizer"], FEATURIZERS)
     known("beta-schedule", training["beta_schedule"], BETA_SCHEDULES)
     known("lr-schedule", training["lr_schedule"], LR_SCHEDULES)
-    widths = {name: numbers(name, training[name], int, 1) for name in ("encoder", "decoder")}
-    found = {"featurizer": FEATURIZERS[training["featurizer"]](), "weights": read_weights(training["weights"])}
+    widths = {
+        name: numbers(name, training[name], int, 1)
+        for name in ("encoder", "decoder")
+        if training[name] is not None
+    }
+    kind = FEATURIZERS[training["featurizer"]]
+    found = {"featurizer": kind and kind(), "weights": read_weights(training["weights"])}
     if training["width"] != "learned":
         (found["width"],) = numbers("width", training["width"], float, 0) or [0.0]
     return training | widths | found

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -12,9 +13,11 @@ import jax
 import numpy as np
 
 from polyvae.batches import map_frames
+from polyvae.cv.choices import NO_LAG_OF_WEIGHTS, Choice, alignment_for, lag_for
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.features.featurizers import FEATURIZERS, PairDistances, PrincipalAxes, Reference
+from polyvae.measures.kinetics import segments_within
 from polyvae.measures.limits import limits_of
 from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory
@@ -23,8 +26,10 @@ from polyvae.vae.checkpoint import digest
 from polyvae.vae.fitting import prepare
 from polyvae.vae.likelihood import Gaussian
 from polyvae.vae.model import FittedVAE
-from polyvae.vae.settings import DataRecord, Settings
+from polyvae.vae.settings import DataRecord, Settings, sized
 from polyvae.vae.splits import validation_blocks
+
+log = logging.getLogger(__name__)
 
 IN_MEMORY = 1 << 30  # bytes of coordinates beyond which `fit` works from a file
 _PIECE = 1 << 16  # frames at a time then
@@ -37,19 +42,19 @@ def fit(
     *,
     featurizer: PrincipalAxes | Reference | PairDistances | None = None,
     latent_dim: int = 2,
-    encoder: Sequence[int] = (64, 64),
+    encoder: Sequence[int] | None = None,
     decoder: Sequence[int] = (256, 256),
     beta: float = 1.0,
     beta_schedule: str = "constant",
     free_bits: float = 0.0,
-    lag: int = 0,
+    lag: int | None = None,
     weights: np.ndarray | None = None,
     width: float | str = "learned",
     epochs: int | None = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     learning_rate: float = 2e-3,
     lr_schedule: str = "cosine",
-    validation: float = 0.1,
+    validation: float | None = None,
     patience: int | None = None,
     seed: int = 0,
     progress: Callable[[int, int, dict[str, float]], None] | None = None,
@@ -65,20 +70,20 @@ def fit(
     Args:
         data: a `Trajectory`, a `Stream`, or what `as_trajectory` takes; an array (n_frames, n_beads, n_dims)
             is in reduced units.
-        featurizer: `PrincipalAxes()` by default.
+        featurizer: by default the first of `PrincipalAxes()`, `Reference()` and `PairDistances()` that does not
+            jump on these data (`choices.alignment_for`).
         latent_dim: number of collective variables.
-        encoder, decoder: widths of the hidden layers. The encoder is what runs inside an MD engine at
-            every step, the decoder never does.
+        encoder, decoder: widths of the hidden layers; the encoder's by default as `settings.sized` says. It is what
+            runs inside an MD engine at every step, the decoder never does.
         beta: weight of the KL term.
-        beta_schedule, free_bits, lag, learning_rate, lr_schedule: see `fit_vae`. With a lag the decoder
-            gives the mean conformation that many frames later.
+        beta_schedule, free_bits, learning_rate, lr_schedule: see `fit_vae`.
+        lag: decode the frame that many frames later, so that the latents hold what is slow; the decoder then gives
+            the mean conformation at that time. By default from the run's own relaxation times
+            (`choices.lag_for`), and 0 where frames are as good as independent, have no order, or have weights.
         weights: (n_frames,) of the frames, such as exp(bias / kT) of a biased run; those of the data by default.
         width: standard deviation of the decoder's Gaussian, "learned" or a length. With `PairDistances`,
             whose features each have their own scale, only "learned".
-        epochs: by default as many as make about 8,000 steps, at least 10.
-        validation: fraction of the frames held out in contiguous blocks, for early stopping. With 0
-            the model learns from every frame for all epochs, and will in time learn them by heart.
-        patience: epochs without a better validation bound before training stops.
+        epochs, batch_size, validation, patience: see `fit_vae`; by default they follow from the data.
         seed: of weights, batches and noise; one seed gives one result.
         progress: called with epochs done, epochs in all, and the latest loss terms.
         checkpoint: file for the state of the run, renewed about every second; remove it once the model is saved.
@@ -132,7 +137,13 @@ def prepared_data(data, featurizer, settings: Settings, weights=None, cache=None
         traj = _gathered(data, new_file) if isinstance(data, Stream) else as_trajectory(data)
         if weights is not None:
             traj = dataclasses.replace(traj, weights=weights)
-        featurizer = PrincipalAxes() if featurizer is None else featurizer
+        width = settings.width
+        assert width is not None
+        settings = sized(settings, traj.n_frames, traj.n_beads * traj.n_dims)
+        choices: dict[str, Choice] = {}
+        if featurizer is None:
+            choices["featurizer"] = alignment_for(traj)
+            featurizer = choices["featurizer"].value
         if not isinstance(featurizer, (PrincipalAxes, Reference, PairDistances)):
             raise InputError(
                 f"featurizer must be one of {', '.join(FEATURIZERS)}, as in Reference(); got {featurizer!r}"
@@ -147,10 +158,17 @@ def prepared_data(data, featurizer, settings: Settings, weights=None, cache=None
             raise InputError(
                 f'with {type(featurizer).__name__} the width must be "learned"; got {settings.width!r}'
             )
-        assert settings.width is not None
+        features = _features(featurizer, traj, new_file)
+        if settings.lag is None:
+            # Half of a block that is held out, or it would hold no pairs.
+            most = max(segments_within(held_out, traj.segments), default=traj.n_frames) // 2
+            choices["lag"] = lag_for(features, traj.segments, most) if weights is None else NO_LAG_OF_WEIGHTS
+            settings = dataclasses.replace(settings, lag=choices["lag"].value)
+        for choice in choices.values():
+            log.info(choice.reason)
         prepared = prepare(
-            _features(featurizer, traj, new_file),
-            Gaussian(settings.width),
+            features,
+            Gaussian(width),
             settings=dataclasses.replace(settings, featurizer=type(featurizer).__name__),
             segments=traj.segments,
             weights=weights,
@@ -159,7 +177,8 @@ def prepared_data(data, featurizer, settings: Settings, weights=None, cache=None
             data=DataRecord(digest(traj.positions), len(traj), None if weights is None else digest(weights)),
         )
         data = dataclasses.replace(prepared.data, limits=limits_of(traj, of_frames=True).record())
-        yield featurizer, _template(traj), dataclasses.replace(prepared, data=data)
+        reasons = {name: choice.reason for name, choice in choices.items()}
+        yield featurizer, _template(traj), dataclasses.replace(prepared, data=data, choices=reasons or None)
 
 
 def _template(traj: Trajectory) -> Trajectory:

@@ -21,11 +21,11 @@ from polyvae.measures.ensembles import ensemble_distances, frame_weights
 from polyvae.tasks.scorecard import Alignment, Distances, Frames, FrameScores, Generated, Kinetics, Scores
 from polyvae.trajectory.record import Trajectory
 from polyvae.trajectory.stream import Stream, concatenate, joined_segments
+from polyvae.vae.order import ACTIVE
 from polyvae.vae.splits import validation_blocks
 
 MAX_SAMPLED = 20_000  # frames of a `Stream` that distances between ensembles are taken on
 MAX_COSTLY = 4000  # frames that the importance-weighted bound and the gradients are taken on
-ACTIVE = 0.01  # variance of the mean above which a latent counts as active (Burda et al., arXiv:1509.00519)
 
 
 def score(

@@ -186,8 +186,7 @@ def fixed_noise(key, state, static, rows: Rows):
 
 def make_plan(n_rows: int, settings: Settings, *, on_disk: bool = False) -> Plan:
     """The plan of a training run on so many rows; refuses fewer than a batch."""
-    batch_size, epochs = settings.batch_size, settings.epochs
-    assert epochs is not None  # `prepare` chooses them
+    batch_size, epochs, lag = settings.batch_size, settings.epochs, settings.lag
     n_batches = n_rows // batch_size
     if n_batches == 0:
         raise InputError(
@@ -211,7 +210,8 @@ def make_plan(n_rows: int, settings: Settings, *, on_disk: bool = False) -> Plan
         settings.lr_schedule,
         settings.beta_schedule,
         settings.free_bits,
-        patience=max(1, -(-epochs // 5)) if settings.patience is None else settings.patience,
-        lag=settings.lag,
+        # The bound on a later frame falls with the learning rate, late: all epochs are waited for.
+        patience=(epochs if lag else max(1, -(-epochs // 5))) if settings.patience is None else settings.patience,
+        lag=lag,
         ramp=math.ceil(BETA_SCHEDULES[settings.beta_schedule] * epochs),
     )

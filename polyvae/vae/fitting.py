@@ -1,6 +1,7 @@
 """Training on feature vectors of any kind: coordinates, distances, contacts, discrete states."""
 
 import dataclasses
+import itertools
 import json
 import logging
 import os
@@ -18,14 +19,17 @@ from polyvae.vae.checkpoint import Checkpoint, digest
 from polyvae.vae.likelihood import Bernoulli, Categorical, Gaussian
 from polyvae.vae.model import FittedVAE, vectors
 from polyvae.vae.network import VAE
+from polyvae.vae.order import ordered_by_slowness
 from polyvae.vae.scaled import ScaledVAE
-from polyvae.vae.settings import DataRecord, ModelRecord, Settings, as_plain, versions
+from polyvae.vae.settings import DataRecord, ModelRecord, Settings, as_plain, sized, versions
 from polyvae.vae.splits import first_of_pairs, validation_blocks
 from polyvae.vae.training import Trained, train
 
 log = logging.getLogger(__name__)
 
-_DEFAULT_STEPS = 8000
+_DEFAULT_STEPS, _LEAST_STEPS = 8000, 500
+_DEFAULT_WORK = 2e12  # multiplications and the like, a minute or so: what wide networks have fewer steps for
+_ADAM_WORK = 200  # a weight and step, beside 6 a weight and frame
 _CHUNK = 1 << 16  # rows at a time where features lie on disk
 
 
@@ -34,7 +38,7 @@ def fit_vae(
     *,
     likelihood: Gaussian | Categorical | Bernoulli | None = None,
     latent_dim: int = 2,
-    encoder: Sequence[int] = (64, 64),
+    encoder: Sequence[int] | None = None,
     decoder: Sequence[int] = (256, 256),
     beta: float = 1.0,
     beta_schedule: str = "constant",
@@ -44,10 +48,10 @@ def fit_vae(
     segments: Sequence[int] | None = None,
     scaling: str = "global",
     epochs: int | None = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     learning_rate: float = 2e-3,
     lr_schedule: str = "cosine",
-    validation: float = 0.1,
+    validation: float | None = None,
     patience: int | None = None,
     seed: int = 0,
     progress: Callable[[int, int, dict[str, float]], None] | None = None,
@@ -66,7 +70,7 @@ def fit_vae(
         likelihood: `Gaussian()`, whose width is learned, by default; `Gaussian(0.1)` for a fixed width in
             the unit of the data, `Categorical(n_classes)` for one-hot states, `Bernoulli()` for contacts.
         latent_dim: number of latent coordinates.
-        encoder, decoder: widths of the hidden layers.
+        encoder, decoder: widths of the hidden layers; the encoder's by default as `settings.sized` says.
         beta: weight of the KL term.
         beta_schedule: "constant", "warmup" (a rise from 0 over the first tenth of the steps) or "cycle" (a
             rise over the first half).
@@ -78,11 +82,14 @@ def fit_vae(
         segments: lengths of the pieces that are continuous in time; one by default.
         scaling: of real numbers: "global", one mean a feature and one standard deviation over all;
             "feature", one each.
-        epochs: by default as many as make about 8,000 steps, at least 10.
+        epochs: by default as many as make about 8,000 steps, at least 3; fewer steps for wide networks.
+        batch_size: frames in a step; by default as `settings.sized` says.
         learning_rate, lr_schedule: of Adam; "cosine", "plateau" or "constant".
-        validation: fraction of the frames held out in contiguous blocks, for early stopping. With 0
-            the model learns from every frame for all epochs, and will in time learn them by heart.
-        patience: epochs without a better validation bound before training stops.
+        validation: fraction of the frames held out in contiguous blocks, for early stopping; by default a tenth,
+            of few frames a fifth. With 0 the model learns from every frame for all epochs, and will in time learn
+            them by heart.
+        patience: epochs without a better validation bound before training stops; by default a fifth of all, and
+            with a lag all.
         seed: of weights, batches and noise; one seed gives one result.
         progress: called with epochs done, epochs in all, and the latest loss terms.
         checkpoint: file for the state of the run, renewed about every second; remove it once the model is saved.
@@ -119,6 +126,7 @@ def fit_vae(
         likelihood=type(likelihood).__name__,
         scaling=scaling,
     )
+    settings = sized(settings, *x.shape)
     segments = (len(x),) if segments is None else tuple(map(int, segments))
     weights = _checked_weights(weights, len(x))
     prepared = prepare(
@@ -145,6 +153,8 @@ class Prepared:
         likelihood: in scaled units.
         settings: with the number of epochs.
         data: the record of the data.
+        pairs: frames, trained on, that have another one a lag later (one frame later without a lag).
+        choices: see `ModelRecord`.
     """
 
     x: np.ndarray
@@ -156,6 +166,8 @@ class Prepared:
     likelihood: Gaussian | Categorical | Bernoulli
     settings: Settings
     data: DataRecord
+    pairs: np.ndarray
+    choices: dict[str, str] | None = None
 
     def initial(self) -> tuple[ScaledVAE, Array]:
         """The untrained model, and the key to train it with."""
@@ -210,6 +222,12 @@ class Prepared:
                 *(trained.stopped, trained.best_epoch),
             )
         history = _in_units(trained.history, float(scaled.log_volume()))
+        vae, collapsed = ordered_by_slowness(
+            trained.vae, self.x, self.rows, self.pairs, max(self.settings.lag or 1, 1)
+        )
+        if collapsed:
+            names = ", ".join(f"z{k}" for k in collapsed)
+            log.info("%s of %d latents hardly vary: they carry nothing", names, vae.latent_dim)
         record = ModelRecord(
             settings=self.settings,
             data=dataclasses.replace(self.data, n_train=len(self.rows), n_validation=len(self.val_rows)),
@@ -217,8 +235,10 @@ class Prepared:
             history={name: values.astype(float).tolist() for name, values in history.items()},
             best_epoch=trained.best_epoch,
             stopped=trained.stopped,
+            choices=self.choices,
+            collapsed=collapsed,
         )
-        return FittedVAE(eqx.tree_at(lambda model: model.vae, scaled, trained.vae), record)
+        return FittedVAE(eqx.tree_at(lambda model: model.vae, scaled, vae), record)
 
 
 def _in_units(terms: dict, log_volume: float) -> dict:
@@ -283,9 +303,23 @@ def prepare(
         mean, scale = jnp.asarray(middle, jnp.float32), jnp.asarray(spread, jnp.float32)
         x = _scaled(x, np.asarray(mean), np.asarray(scale))
     if settings.epochs is None:
-        steps = -(-_DEFAULT_STEPS // (len(rows) // settings.batch_size))
-        settings = dataclasses.replace(settings, epochs=int(max(10, steps)))
-    return Prepared(x, weights, rows, val_rows, mean, scale, likelihood, settings, data)
+        settings = dataclasses.replace(settings, epochs=_default_epochs(settings, len(rows), x.shape[1]))
+    pairs = first_of_pairs(~held_out, tuple(segments), max(settings.lag, 1))
+    return Prepared(x, weights, rows, val_rows, mean, scale, likelihood, settings, data, pairs)
+
+
+def _default_epochs(settings: Settings, n_rows: int, n_features: int) -> int:
+    """As many as make some 8,000 steps, or fewer where the network is wide, but 10 (of 10^6 frames and more 3)."""
+    widths = (
+        [n_features, *settings.encoder, 2 * settings.latent_dim],
+        [settings.latent_dim, *settings.decoder, n_features],
+    )
+    n_weights = sum(a * b for layers in widths for a, b in itertools.pairwise(layers))
+    affordable = _DEFAULT_WORK / (n_weights * (6 * settings.batch_size + _ADAM_WORK))
+    steps = int(min(_DEFAULT_STEPS, max(_LEAST_STEPS, affordable)))
+    n_batches = n_rows // settings.batch_size
+    least = 1 if steps < _DEFAULT_STEPS else min(10, max(3, 5 * _DEFAULT_STEPS // n_batches))
+    return max(least, -(-steps // n_batches))
 
 
 def _chosen_rows(

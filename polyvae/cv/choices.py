@@ -1,0 +1,106 @@
+"""What `fit` chooses from the data where it is not told: the alignment and the time lag.
+
+Both are decided before training, from the frames alone, and said in one line each.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+from jaxtyping import Float
+
+from polyvae.features.continuity import describe, jumps
+from polyvae.features.featurizers import PairDistances, PrincipalAxes, Reference
+from polyvae.measures.kinetics import timescales
+from polyvae.trajectory.record import Trajectory
+from polyvae.trajectory.stream import concatenate
+
+MAX_STEPS = 20_000  # frames that jumps are counted on, in runs of neighbours
+MAX_COMPONENTS = 10  # principal components of the features that relaxation times are taken on
+MAX_FOR_COMPONENTS = 4000  # frames that these are found on
+SEEN = 3.0  # relaxation times after which a motion has gone: down to 5 %
+LEAST_LAG = 1.0  # frames, below which a lag is none
+LEAST_NEIGHBOURS = 500  # frames in a row, below which timescales are noise
+_RUNS = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What was chosen, and the sentence that says why."""
+
+    value: PrincipalAxes | Reference | PairDistances | int
+    reason: str
+
+
+NO_LAG_OF_WEIGHTS = Choice(0, "no time lag: frames with weights come of a bias, which speeds motions up")
+
+
+def alignment_for(traj: Trajectory) -> Choice:
+    """The first of `PrincipalAxes()`, `Reference()` and `PairDistances()` that does not jump on this run, or else
+    the one that jumps least (`continuity.jumps`).
+
+    Principal axes need no reference structure; distances alone are continuous for a chain that turns itself
+    inside out, and do not tell mirror images apart. Of a long run, runs of neighbours evenly spread are looked at.
+    """
+    sample = _runs_of_neighbours(traj)
+    found: list[tuple[float, str, PrincipalAxes | Reference | PairDistances]] = []
+    for candidate in (PrincipalAxes(), Reference(), PairDistances()):
+        if found and traj.n_beads < 2:
+            break
+        counted = jumps(sample, candidate.fit(sample))
+        words = f"{describe(candidate)} jumps at {counted.count} of {counted.n_steps} steps"
+        found.append((counted.fraction, words, candidate))
+        if counted.count == 0:
+            break
+    best = min(found, key=lambda one: one[0])
+    return Choice(best[2], f"alignment {describe(best[2])}: " + ", ".join(words for _, words, _ in found))
+
+
+def _runs_of_neighbours(traj: Trajectory) -> Trajectory:
+    if len(traj) <= MAX_STEPS:
+        return traj
+    length = MAX_STEPS // _RUNS
+    starts = np.linspace(0, len(traj) - length, _RUNS).astype(int)
+    return concatenate([traj[start : start + length] for start in starts])
+
+
+def lag_for(x: Float[np.ndarray, "frames features"], segments: tuple[int, ...], most: int) -> Choice:
+    """The time lag, in frames, at which all but the slowest motion has relaxed.
+
+    With t_1 >= t_2 >= ... the implied timescales of the features' leading principal components, the lag is 3 t_2,
+    by when the second slowest motion has come down to 5 %, but at most t_1 / 3, so that the slowest one is still
+    there, at most a tenth of the longest segment, and at most `most`. It is 0 where frames are as good as
+    independent (no motion lasts for three frames), where no segment is long enough to tell, and where frames have
+    no order.
+
+    The timescales are taken at a third of the lag, found in three rounds from 1 frame on: at a shorter one they
+    come out too short (Prinz et al., 10.1063/1.3565032).
+    """
+    longest = max(segments)
+    if longest < LEAST_NEIGHBOURS:
+        return Choice(0, f"no time lag: {longest} frames in a row are too few to tell what is slow")
+    projected = _leading_components(x)
+    at, lag, slowest, second = 1, 0.0, 0.0, 0.0
+    for _ in range(3):
+        slowest, second = [*timescales(projected, at, segments).tolist(), 0.0][:2]
+        lag = min(SEEN * max(second, 1.0), slowest / SEEN, longest / 10, most)
+        at = max(1, int(lag / SEEN))
+    if lag < LEAST_LAG:
+        return Choice(0, f"no time lag: nothing lasts for {SEEN:g} frames, so they are as good as independent")
+    chosen = round(lag)
+    slow = f"{slowest:,.0f} frames" if math.isfinite(slowest) and slowest < longest else "longer than the run"
+    return Choice(
+        chosen,
+        f"time lag {chosen} frame{'s' * (chosen > 1)}: the slowest motion lasts {slow}, "
+        f"the next {max(second, 1):,.0f}",
+    )
+
+
+def _leading_components(x: np.ndarray) -> Float[np.ndarray, "frames components"]:
+    """The leading principal components of the features, less those that hardly vary."""
+    few = np.asarray(x[:: -(-len(x) // MAX_FOR_COMPONENTS)], np.float64)
+    mean = few.mean(axis=0)
+    _, spread, axes = np.linalg.svd(few - mean, full_matrices=False)
+    kept = axes[:MAX_COMPONENTS][spread[:MAX_COMPONENTS] > 1e-3 * spread[0]]
+    pieces = [(np.asarray(x[k : k + (1 << 16)]) - mean) @ kept.T for k in range(0, len(x), 1 << 16)]
+    return np.concatenate(pieces)
