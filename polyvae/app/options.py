@@ -202,6 +202,13 @@ EXPORTING = {
         ],
         None,
     ),
+    "latents": (
+        Annotated[
+            str | None,
+            typer.Option("--latents", metavar="0,1", help="Which to export, from 0 [default: those that vary]."),
+        ],
+        None,
+    ),
     "bias": (Annotated[str | None, typer.Option("--bias", help="openmm: metad or opes.")], None),
 }
 # Of `generate`: what else than draws from the model, and which of them.

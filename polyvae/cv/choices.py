@@ -5,6 +5,7 @@ Both are decided before training, from the frames alone, and said in one line ea
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -19,16 +20,19 @@ MAX_STEPS = 20_000  # frames that jumps are counted on, in runs of neighbours
 MAX_COMPONENTS = 10  # principal components of the features that relaxation times are taken on
 MAX_FOR_COMPONENTS = 4000  # frames that these are found on
 SEEN = 3.0  # relaxation times after which a motion has gone: down to 5 %
+BORNE = 1e-3  # share of steps at which a superposition may jump before distances take its place
 LEAST_LAG = 1.0  # frames, below which a lag is none
 LEAST_NEIGHBOURS = 500  # frames in a row, below which timescales are noise
 _RUNS = 20
+
+Featurizer = PrincipalAxes | Reference | PairDistances
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
     """What was chosen, and the sentence that says why."""
 
-    value: PrincipalAxes | Reference | PairDistances | int
+    value: Any
     reason: str
 
 
@@ -36,24 +40,30 @@ NO_LAG_OF_WEIGHTS = Choice(0, "no time lag: frames with weights come of a bias, 
 
 
 def alignment_for(traj: Trajectory) -> Choice:
-    """The first of `PrincipalAxes()`, `Reference()` and `PairDistances()` that does not jump on this run, or else
-    the one that jumps least (`continuity.jumps`).
+    """`PrincipalAxes()` where they never jump on this run (`continuity.jumps`), else `Reference()` where it jumps
+    at no more than one step in a thousand, else the one of these and `PairDistances()` that jumps least.
 
     Principal axes need no reference structure; distances alone are continuous for a chain that turns itself
-    inside out, and do not tell mirror images apart. Of a long run, runs of neighbours evenly spread are looked at.
+    inside out, but do not tell mirror images apart and are no coordinates.
+    Of a long run, runs of neighbours, evenly spread, are looked at.
     """
     sample = _runs_of_neighbours(traj)
-    found: list[tuple[float, str, PrincipalAxes | Reference | PairDistances]] = []
-    for candidate in (PrincipalAxes(), Reference(), PairDistances()):
-        if found and traj.n_beads < 2:
-            break
+    found: list[tuple[float, str, Featurizer]] = []
+    candidates: list[tuple[Featurizer, float]] = [(PrincipalAxes(), 0.0), (Reference(), BORNE)]
+    if traj.n_beads > 1:
+        candidates.append((PairDistances(), 0.0))
+    for candidate, borne in candidates:
         counted = jumps(sample, candidate.fit(sample))
         words = f"{describe(candidate)} jumps at {counted.count} of {counted.n_steps} steps"
         found.append((counted.fraction, words, candidate))
-        if counted.count == 0:
-            break
+        if counted.fraction <= borne:
+            return Choice(candidate, _why(candidate, found))
     best = min(found, key=lambda one: one[0])
-    return Choice(best[2], f"alignment {describe(best[2])}: " + ", ".join(words for _, words, _ in found))
+    return Choice(best[2], _why(best[2], found))
+
+
+def _why(featurizer: Featurizer, found: list[tuple[float, str, Featurizer]]) -> str:
+    return f"alignment {describe(featurizer)}: " + ", ".join(words for _, words, _ in found)
 
 
 def _runs_of_neighbours(traj: Trajectory) -> Trajectory:

@@ -73,8 +73,8 @@ def fit(
         featurizer: by default the first of `PrincipalAxes()`, `Reference()` and `PairDistances()` that does not
             jump on these data (`choices.alignment_for`).
         latent_dim: number of collective variables.
-        encoder, decoder: widths of the hidden layers; the encoder's by default as `settings.sized` says. It is what
-            runs inside an MD engine at every step, the decoder never does.
+        encoder, decoder: widths of the hidden layers; the encoder's by default as `settings.sized` says. It is
+            what runs inside an MD engine at every step, the decoder never does.
         beta: weight of the KL term.
         beta_schedule, free_bits, learning_rate, lr_schedule: see `fit_vae`.
         lag: decode the frame that many frames later, so that the latents hold what is slow; the decoder then gives

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -23,6 +23,7 @@ from polyvae.trajectory.record import Selection, Trajectory
 from polyvae.trajectory.stream import Stream
 from polyvae.vae import modelfile
 from polyvae.vae.model import FittedVAE
+from polyvae.vae.order import reordered
 from polyvae.vae.scaled import ScaledVAE
 from polyvae.vae.settings import ModelRecord
 
@@ -202,6 +203,31 @@ class LatentCV:
                 + (f" ({trained})" if trained else "")
             )
         return data.to_unit(self.length_unit)
+
+    def keep(self, latents: Sequence[int]) -> "LatentCV":
+        """The CV of some of the latents, in that order, such as those that have not collapsed (see `record`).
+
+        Their values and forces stay what they are. The decoder takes 0 for the others; a generator, which needs
+        all of them, is left behind.
+
+        Raises:
+            InputError: numbers that are no latents, or one twice.
+        """
+        chosen = [latents] if isinstance(latents, (int, np.integer)) else list(latents)
+        if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(self.latent_dim)):
+            raise InputError(f"latents must be some of 0 to {self.latent_dim - 1}, each once; got {latents!r}")
+        if chosen == list(range(self.latent_dim)):
+            return self
+        vae = reordered(self.vae, np.array(chosen))
+        idle = self.record.collapsed or []
+        record = dataclasses.replace(
+            self.record,
+            settings=dataclasses.replace(self.record.settings, latent_dim=len(chosen)),
+            collapsed=[k for k, latent in enumerate(chosen) if latent in idle],
+            generator=None,
+        )
+        scaled = eqx.tree_at(lambda scaled: scaled.vae, self.scaled, vae)
+        return dataclasses.replace(self, scaled=scaled, record=record, generator=None)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the model as safetensors with a JSON header; the file appears whole or not at all."""

@@ -7,6 +7,7 @@ export, but for PyTorch, which writes its own files.
 
 import importlib
 import inspect
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from polyvae.errors import InputError
 from polyvae.export.common import atom_numbers, exact, ranges
 from polyvae.io.reading import read, stream
 from polyvae.io.topology import read_topology
+
+log = logging.getLogger(__name__)
 
 # By the name on the command line: the module, and the number that its engine gives to the first atom.
 TARGETS = {
@@ -41,22 +44,26 @@ def write(
     atoms: str | Sequence[int] | None = None,
     n_atoms: int | None = None,
     data=None,
+    latents: Sequence[int] | None = None,
     force: bool = False,
     **options,
-) -> None:
-    """Export to an engine by its name in `TARGETS`.
+) -> LatentCV:
+    """Export to an engine by its name in `TARGETS`, and return the CV that was: that of the chosen latents.
 
     Args:
         atoms: the engine's atoms, from 1, that are the model's beads, as numbers or as text such as "1-12,20"; by
             default those of the training data in their file.
         n_atoms: how many atoms there are, where that is known.
         data: a trajectory for widths and bounds of metadynamics.
+        latents: numbers, from 0, of the latents to export; by default all that have not collapsed
+            (`record.collapsed`), since a bias on one that carries nothing drives nothing.
         options: what one exporter takes and others do not; those that are None are left out.
 
     Raises:
         InputError: a name or an option that is not known; what the exporter refuses.
     """
     module, first = _module(to)
+    cv = _chosen(cv, latents)
     options = {name: value for name, value in options.items() if value is not None}
     for name in options:
         if name not in inspect.signature(module.export).parameters:
@@ -64,6 +71,23 @@ def write(
     numbers = atom_numbers(cv, atoms, n_atoms)
     numbers = [number - 1 + first for number in numbers]
     module.export(cv, folder, atoms=numbers, data=data, force=force, **options)
+    return cv
+
+
+def _chosen(cv: LatentCV, latents: Sequence[int] | None) -> LatentCV:
+    if not isinstance(cv, LatentCV):
+        return cv  # `atom_numbers` says what is wrong
+    if latents is not None:
+        return cv.keep(latents)
+    idle = set(cv.record.collapsed or ())
+    active = [k for k in range(cv.latent_dim) if k not in idle]
+    if not idle or not active:
+        return cv
+    log.info(
+        "%s carries nothing, so that a bias on it would drive nothing, and is not exported; --latents 0,1 would",
+        ", ".join(f"z{k}" for k in sorted(idle)),
+    )
+    return cv.keep(active)
 
 
 def compare(
@@ -104,6 +128,7 @@ def export_files(
     atoms: str | None,
     data: Sequence[Path] | None,
     check: Sequence[Path] | None,
+    latents: str | None = None,
     reading: dict,
     force: bool,
     **options,
@@ -124,7 +149,10 @@ def export_files(
         raise InputError("a selection needs the topology that it selects from; give --top, or atoms by --atoms")
     frames = None if check is None else cv.frames(read(check, **reading))
     trajectory = None if data is None else stream(data, **reading)
-    write(cv, to, folder, atoms=atoms, n_atoms=n_atoms, data=trajectory, force=force, **options)
+    numbers = None if latents is None else _latents_of(latents)
+    cv = write(
+        cv, to, folder, atoms=atoms, n_atoms=n_atoms, data=trajectory, latents=numbers, force=force, **options
+    )
     done = f"{cv} for {to} in {folder}; {Path(folder) / 'README.md'} says how to use it"
     if frames is None:
         return done
@@ -136,6 +164,13 @@ def export_files(
         f"{done}\nevaluated in the engine on {n} frames: latents differ by at most {value:.1e}, gradients by "
         f"{gradient:.1e} per {cv.length_unit}"
     )
+
+
+def _latents_of(text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise InputError(f"latents must be whole numbers from 0, such as 0,1; got {text!r}") from None
 
 
 def _module(to: str):

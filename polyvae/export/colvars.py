@@ -138,8 +138,8 @@ def _config(cv: LatentCV, numbers: list[int], n_layers: int, stats: dict | None,
     hot = ("0.5", "9.0") if cv.length_unit == "sigma" else ("0.2", "2700.0")
     bias = [
         "# Metadynamics: take the # away, and set the weight (energy) and the temperature to your system. The",
-        f"# width is a fifth of the standard deviation over the {int(stats['n_frames'])} frames given, the bounds",
-        "# are their range and half of it more on each side.",
+        f"# width follows the spread inside the narrowest basin of the {int(stats['n_frames'])} frames given, the",
+        "# bounds are their range and half of it more on each side.",
         "# metadynamics {",
         f"#   colvars {' '.join(latents)}",
         f"#   gaussianSigmas {' '.join(f'{value:.6g}' for value in grid['sigma'])}",

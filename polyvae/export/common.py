@@ -13,6 +13,7 @@ import numpy as np
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.features.featurizers import PairDistances, PrincipalAxes
+from polyvae.measures.basins import find_basins
 from polyvae.trajectory.convert import chunks_of
 from polyvae.trajectory.record import chain_bonds
 from polyvae.trajectory.wholeness import spanning_tree
@@ -154,7 +155,8 @@ def exact(cv: LatentCV) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def statistics(cv: LatentCV, data) -> dict[str, np.ndarray] | None:
-    """Mean, standard deviation, smallest and largest of each latent over a trajectory; None without data.
+    """Mean, standard deviation, smallest and largest of each latent over a trajectory, and "basin", its smallest
+    standard deviation within one basin (`measures.basins`); None without data.
 
     Args:
         data: a `Trajectory`, a `Stream`, what `as_trajectory` takes, or None. Weights of frames count.
@@ -177,14 +179,33 @@ def statistics(cv: LatentCV, data) -> dict[str, np.ndarray] | None:
             f"latent {int(np.argmin(std))} is the same in all {len(z)} frames of the data, which gives it no "
             f"width; give a trajectory that moves, or export without data"
         )
-    return {"mean": mean, "std": std, "min": z.min(axis=0), "max": z.max(axis=0), "n_frames": np.array(len(z))}
+    narrowest = [min(basin.spread for basin in find_basins(column, w)) for column in z.T]
+    return {
+        "mean": mean,
+        "std": std,
+        "basin": np.array(narrowest),
+        "min": z.min(axis=0),
+        "max": z.max(axis=0),
+        "n_frames": np.array(len(z)),
+    }
+
+
+def bias_width(stats: dict[str, np.ndarray], *, kernels: bool = False) -> np.ndarray:
+    """Standard deviation (latent_dim,) of the hills of metadynamics, or of the kernels of OPES.
+
+    Kernels have the spread inside the narrowest basin, which is what OPES asks for (Invernizzi & Parrinello,
+    10.1021/acs.jpclett.0c00497); hills that or a fifth of the standard deviation over all, whichever is smaller.
+    Neither is so narrow that a grid would have more than some million points.
+    """
+    found = stats["basin"] if kernels else np.minimum(stats["basin"], 0.2 * stats["std"])
+    finest = (500, 100, 30)[min(len(found), 3) - 1]
+    return np.maximum(found, (stats["max"] - stats["min"]) / finest)
 
 
 def bias_grid(stats: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Hill widths and bounds of a grid: a fifth of the standard deviation; the data's range and half of it more
-    on each side, in whole hill widths. Bins: five a hill width, but two from three latents on, where five are
-    more than ten million."""
-    sigma = np.array([float(f"{value:.2g}") for value in 0.2 * stats["std"]])
+    """Hill widths (`bias_width`) and bounds of a grid: the data's range and half of it more on each side, in whole
+    hill widths. Bins: five a hill width, but two from three latents on, where five are more than ten million."""
+    sigma = np.array([float(f"{value:.2g}") for value in bias_width(stats)])
     margin = 0.5 * (stats["max"] - stats["min"])
     low, high = np.floor((stats["min"] - margin) / sigma), np.ceil((stats["max"] + margin) / sigma)
     bins = (5 if len(sigma) < 3 else 2) * (high - low).astype(int)
@@ -318,12 +339,20 @@ def write_readme(
     ]
     if stats is not None:
         rows = [
-            f"| z{k} | " + " | ".join(f"{stats[name][k]:.4g}" for name in ("mean", "std", "min", "max")) + " |"
+            f"| z{k} | "
+            + " | ".join(f"{stats[name][k]:.4g}" for name in ("mean", "std", "basin", "min", "max"))
+            + " |"
             for k in range(cv.latent_dim)
         ]
         parts += [
             f"Of the {int(stats['n_frames'])} frames given:",
-            "\n".join(["| | mean | standard deviation | smallest | largest |", "|---|---|---|---|---|", *rows]),
+            "\n".join(
+                [
+                    "| | mean | standard deviation | within the narrowest basin | smallest | largest |",
+                    "|---|---|---|---|---|---|",
+                    *rows,
+                ]
+            ),
         ]
     parts += [
         "## Check",

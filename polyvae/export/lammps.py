@@ -18,7 +18,7 @@ from polyvae.cv.latent import LatentCV, load_cv
 from polyvae.errors import InputError
 from polyvae.export import kernel
 from polyvae.export.colvars import load_lammps
-from polyvae.export.common import atom_numbers, statistics, write_readme
+from polyvae.export.common import atom_numbers, bias_width, statistics, write_readme
 from polyvae.export.particles import in_engine, length_factor, too_long, wholeness
 from polyvae.files import replacing_folder
 
@@ -277,7 +277,7 @@ def export(
     reduced = cv.length_unit == "sigma"
     with replacing_folder(folder, force=force) as place:
         stats = None if data is None else statistics(cv, data)
-        width = 0.2 * (np.ones(cv.latent_dim) if stats is None else stats["std"])
+        width = np.full(cv.latent_dim, 0.2) if stats is None else bias_width(stats)
         words = {
             "atoms": numbers,
             "units": "lj" if reduced else "real",
@@ -306,9 +306,12 @@ def export(
                 "The script runs as it is, on a bead-spring chain like the model's. Put your own input in the "
                 "place of `simulation`: `engine.file('in.lammps')` reads one. Its `units` are converted.",
                 "Any function of the latents and the step can be the bias: see `polyvae.export.lammps.attach`.",
-                "The hills have the width of "
-                + ("a standard normal" if stats is None else "the frames given")
-                + ", a fifth of the standard deviation.",
+                "The width of the hills is "
+                + (
+                    "a fifth of a standard normal's."
+                    if stats is None
+                    else "the spread inside the narrowest basin of the frames given, or a fifth of that of all."
+                ),
                 "In a periodic box the molecule is made whole along its bonds, in every step. Where the model "
                 "knows none, give them to `attach`: `bonds=[(0, 1), (1, 2), ...]`, in bead numbers.",
                 "f_latent is the energy of the bias. It is part of the potential energy, and its virial of the "

@@ -21,7 +21,7 @@ import numpy as np
 from polyvae.cv.latent import LatentCV, load_cv
 from polyvae.errors import InputError
 from polyvae.export import kernel
-from polyvae.export.common import statistics
+from polyvae.export.common import bias_width, statistics
 from polyvae.export.particles import in_engine, length_factor, particle_numbers, too_long, wholeness
 from polyvae.files import replacing_folder
 from polyvae.vae.settings import ModelRecord
@@ -158,12 +158,11 @@ def bias_variables(
     ]
 
 
-def bias_grid(cv: LatentCV, data) -> np.ndarray:
-    """Minimum, maximum and hill width of each latent, (3, latent_dim), from data that `cv.transform` takes.
+def bias_grid(cv: LatentCV, data, bias: str = "metad") -> np.ndarray:
+    """Minimum, maximum and width of each latent, (3, latent_dim), from data that `cv.transform` takes.
 
-    The range is that of the data and a quarter of it more at each end. The width is a fifth of the standard
-    deviation, to which weights of frames count: of latents that visit several basins, some third to half of the
-    fluctuation within one.
+    The range is that of the data and a quarter of it more at each end. The width is that of hills or, with the
+    bias "opes", of kernels (`common.bias_width`), to which weights of frames count.
 
     Raises:
         InputError: a latent that is the same in all frames.
@@ -171,7 +170,8 @@ def bias_grid(cv: LatentCV, data) -> np.ndarray:
     stats = statistics(cv, data)
     assert stats is not None
     margin = 0.25 * (stats["max"] - stats["min"])
-    return np.stack([stats["min"] - margin, stats["max"] + margin, 0.2 * stats["std"]])
+    width = bias_width(stats, kernels=bias == "opes")
+    return np.stack([stats["min"] - margin, stats["max"] + margin, width])
 
 
 def evaluate_forces(
@@ -338,7 +338,7 @@ def export(
     if cv.length_unit == "sigma" and sigma is None:
         sigma = 1.0
     length_factor(cv, "nm", sigma)
-    low, high, width = np.outer(_PRIOR, np.ones(cv.latent_dim)) if data is None else bias_grid(cv, data)
+    low, high, width = np.outer(_PRIOR, np.ones(cv.latent_dim)) if data is None else bias_grid(cv, data, bias)
 
     def listed(values):
         return "[" + ", ".join(f"{value:.4g}" for value in values) + "]"

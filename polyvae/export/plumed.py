@@ -16,6 +16,7 @@ from polyvae.export import kernel, plumed_native, plumed_vectors
 from polyvae.export.common import (
     atom_numbers,
     bias_grid,
+    bias_width,
     digits,
     encoder_layers,
     pieces_note,
@@ -128,16 +129,17 @@ def main_input(cv: LatentCV, stats: dict | None, cv_lines: str, label: str = "")
     if stats is not None:
         grid = bias_grid(stats)
         sigma, low, high = (",".join(f"{v:.6g}" for v in grid[name]) for name in ("sigma", "low", "high"))
+        kernel = ",".join(f"{v:.2g}" for v in bias_width(stats, kernels=True))
         bins = ",".join(str(n) for n in grid["bins"])
         hot = "TEMP=1.0 HEIGHT=0.5 " if cv.length_unit == "sigma" else "TEMP=300 HEIGHT=1.0 "
         barrier = "BARRIER=10 TEMP=1.0" if cv.length_unit == "sigma" else "BARRIER=30 TEMP=300"
         bias = (
-            f"# Biases, one of the two: take its # away, and set TEMP and heights to your system. SIGMA is a\n"
-            f"# fifth of the standard deviation over the {int(stats['n_frames'])} frames given, the grid their "
-            f"range and half of it more on each side.\n"
+            f"# Biases, one of the two: take its # away, and set TEMP and heights to your system. SIGMA follows\n"
+            f"# the spread inside the narrowest basin of the {int(stats['n_frames'])} frames given, the grid is "
+            f"their range and half of it more on each side.\n"
             f"# METAD ARG={latents} SIGMA={sigma} {hot}BIASFACTOR=10 PACE=500 GRID_MIN={low} GRID_MAX={high} "
             f"GRID_BIN={bins} FILE=HILLS\n"
-            f"# OPES_METAD ARG={latents} SIGMA={sigma} {barrier} PACE=500 FILE=KERNELS"
+            f"# OPES_METAD ARG={latents} SIGMA={kernel} {barrier} PACE=500 FILE=KERNELS"
         )
     return (
         f"# Latents {latents} of a polyvae model; README.md says what they are.\n"

@@ -99,7 +99,7 @@ def export(
     with replacing_folder(folder, force=force) as place:
         stats = None if data is None else statistics(cv, data)
         spread = {name: np.full(cv.latent_dim, value) for name, value in _PRIOR.items()}
-        grid = bias_grid(stats or spread)
+        grid = bias_grid(stats or spread | {"basin": spread["std"]})
         words = {
             "particles": numbers,
             "sigma": 1.0 if cv.length_unit == "sigma" else None,

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 
 from polyvae.batches import map_frames
-from polyvae.vae.network import VAE
+from polyvae.vae.network import VAE, Dense
 
 ACTIVE = 0.01  # variance of the mean above which a latent counts as active (Burda et al., arXiv:1509.00519)
 MAX_PAIRS = 100_000
@@ -44,11 +44,24 @@ def _encoded(vae: VAE, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def reordered(vae: VAE, order: np.ndarray) -> VAE:
-    """The model whose latent k is this one's latent `order[k]`."""
+    """The model whose latent k is this one's latent `order[k]`; where some are left out, the decoder sees 0 of
+    them.
+
+    q(z|x) of those that stay is what it was.
+    """
     out, into = vae.encoder.layers[-1], vae.decoder.layers[0]
     assert out.bias is not None
     both = np.concatenate([order, vae.latent_dim + order])
-    return eqx.tree_at(
+    shaped = VAE(
+        _inputs(vae.encoder),
+        latent_dim=len(order),
+        encoder=_hidden(vae.encoder),
+        decoder=_hidden(vae.decoder),
+        likelihood=vae.likelihood,
+        key=jax.random.key(0),
+    )
+
+    changed = eqx.tree_at(
         lambda model: (
             model.encoder.layers[-1].weight,
             model.encoder.layers[-1].bias,
@@ -57,3 +70,14 @@ def reordered(vae: VAE, order: np.ndarray) -> VAE:
         vae,
         (out.weight[both], out.bias[both], into.weight[:, order]),
     )
+    return jax.tree.unflatten(jax.tree.structure(shaped), jax.tree.leaves(changed))
+
+
+def _inputs(network: Dense) -> int:
+    """Numbers that a network takes."""
+    return network.layers[0].weight.shape[1]
+
+
+def _hidden(network: Dense) -> tuple[int, ...]:
+    """Widths of its hidden layers."""
+    return tuple(layer.weight.shape[0] for layer in network.layers[:-1])

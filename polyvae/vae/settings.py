@@ -92,8 +92,8 @@ def sized(settings: Settings, n_frames: int, n_features: int) -> Settings:
     they are None.
 
     The share held out is a tenth, of fewer than 1,000 frames a fifth. A batch is an eighth of the training frames,
-    as a power of two from 16 to 256. The encoder is (64, 64), from 1,500 features on (32, 32). Smaller networks for
-    few frames were tried: 60 to 900 frames of a 12-bead chain gave the same bound on held-out ones within 1 nat.
+    as a power of two from 16 to 256. The encoder is (64, 64), from 1,500 features on (32, 32). Smaller networks
+    for few frames were tried: 60 to 900 frames of a 12-bead chain gave the same bound on held-out ones to 1 nat.
 
     Raises:
         InputError: fewer than 50 frames, where the batch is left to the data.

@@ -108,12 +108,12 @@ def test_widths_and_bounds_come_from_the_data(folder):
     z = cv.transform(traj)
     np.testing.assert_allclose(stats["std"], z[:200].std(axis=0), rtol=1e-5)
     grid = bias_grid(stats)
-    np.testing.assert_allclose(grid["sigma"], 0.2 * stats["std"], rtol=0.05)
+    np.testing.assert_allclose(grid["sigma"], np.minimum(stats["basin"], 0.2 * stats["std"]), rtol=0.05)
     span = z.max(axis=0) - z.min(axis=0)
     for found, wanted in ((grid["low"], z.min(axis=0) - span / 2), (grid["high"], z.max(axis=0) + span / 2)):
         assert (np.abs(found - wanted) <= grid["sigma"]).all()
     np.testing.assert_allclose((grid["high"] - grid["low"]) / grid["bins"], grid["sigma"] / 5)
-    three = bias_grid({name: np.resize(stats[name], 3) for name in ("std", "min", "max")})
+    three = bias_grid({name: np.resize(stats[name], 3) for name in ("std", "basin", "min", "max")})
     np.testing.assert_allclose((three["high"] - three["low"]) / three["bins"], three["sigma"] / 2)
     with pytest.raises(InputError, match="latent 0 .*5 frames"):
         statistics(cv, traj[[0] * 5])

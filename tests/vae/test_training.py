@@ -144,7 +144,7 @@ class TestLag:
         with pytest.raises(pv.InputError, match=r"\b0 after 10%.*63 frames"):
             pv.fit_vae(x, **SMALL, lag=63, segments=(64,) * 10, validation=0.1)
         with pytest.raises(pv.InputError, match="two validation frames.*20"):
-            pv.fit_vae(x, **SMALL, lag=20)  # five blocks of 12
+            pv.fit_vae(x, **SMALL, lag=20, validation=0.1)  # five blocks of 12
 
 
 class TestWeights:
@@ -202,7 +202,7 @@ class TestWeights:
     )
     def test_bad_weights(self, weights, words):
         with pytest.raises(pv.InputError, match=words):
-            pv.fit_vae(linear_data(200), **SMALL, weights=weights)
+            pv.fit_vae(linear_data(200), **SMALL, weights=weights, validation=0.1)
 
 
 def test_plateau_lowers_the_rate_once_nothing_is_left_to_learn():
@@ -359,8 +359,8 @@ class TestDiscrete:
             load_cv(tmp_path / "m.safetensors")
 
 
-LONG = {**SMALL, "epochs": 300, "patience": 300}
-SHORT = {**SMALL, "epochs": 40, "patience": 40}
+LONG = {**SMALL, "epochs": 300, "patience": 300, "validation": 0.1}
+SHORT = {**SMALL, "epochs": 40, "patience": 40, "validation": 0.1}
 
 
 class TestInterruptions:

@@ -1,0 +1,106 @@
+"""The basins that the density of one latent coordinate has."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+
+from polyvae.errors import InputError
+
+_WINDOWS = 400  # at which the density is estimated
+_SMOOTHING = 0.01, 0.25  # least and largest share of the frames in a window
+_IN_WINDOW = 30  # frames, of equal weight, without which noise looks like a barrier of 1 kT
+
+
+@dataclasses.dataclass(frozen=True)
+class Basin:
+    """A maximum of a latent coordinate's density and what belongs to it.
+
+    Args:
+        weight: share of the statistical weight of all frames.
+        centre: median of its values.
+        spread: standard deviation, from the quantiles at 16 % and 84 %, which frames in transit hardly move.
+        low, high: where it ends; infinite towards a side where there is no other.
+    """
+
+    weight: float
+    centre: float
+    spread: float
+    low: float
+    high: float
+
+
+def find_basins(
+    z: np.ndarray, weights: np.ndarray | None = None, *, barrier: float = 1.0, least: float = 0.02
+) -> tuple[Basin, ...]:
+    """The basins of one latent coordinate, in the order of their values.
+
+    The density at a quantile q is m / (Z(q + m) - Z(q)), with Z the inverse of the cumulative distribution: each
+    window holds the same weight m, so that a peak is resolved however narrow it is, and a broad shoulder beside
+    it is smooth. Two maxima are two basins where -log of the density between them rises by more than `barrier`
+    above both.
+
+    Args:
+        z: (n_frames,) values.
+        weights: (n_frames,) statistical weights, none negative; by default all the same.
+        barrier: in kT.
+        least: share of the weight below which a basin is left out.
+
+    Returns:
+        At least one basin; one that is all there is where z is the same in all frames, or where they are as good as
+        fewer than 120 of equal weight, too few to tell.
+
+    Raises:
+        InputError: values that are not finite or no row of numbers; weights that do not fit them.
+    """
+    from scipy.signal import find_peaks
+
+    z, share = _checked(z, weights)
+    order = np.argsort(z, kind="stable")
+    z, share = z[order], share[order]
+    total = np.cumsum(share)
+    effective = 1 / (share**2).sum()
+    everything = _basin(z, share, -np.inf, np.inf)
+    assert everything is not None
+    if effective < _IN_WINDOW / _SMOOTHING[1]:
+        return (everything,)
+    m = max(_IN_WINDOW / effective, _SMOOTHING[0])
+    start = np.linspace(0, 1 - m, _WINDOWS)
+    # The middle of a frame's step, so that a gap lies between the quantiles of the frames beside it.
+    middle = total - 0.5 * share
+    left, right = np.interp(start, middle, z), np.interp(start + m, middle, z)
+    finest = 1e-6 * (z[-1] - z[0]) or 1.0  # of equal values
+    log_density = -np.log(np.maximum(right - left, finest))
+    padded = np.r_[-np.inf, log_density, -np.inf]  # a density may be highest at an end
+    peaks = find_peaks(padded, prominence=barrier)[0] - 1
+    edges = [-np.inf]
+    for a, b in itertools.pairwise(peaks):
+        lowest = a + int(np.argmin(log_density[a : b + 1]))
+        edges.append(float(0.5 * (left[lowest] + right[lowest])))
+    edges.append(np.inf)
+    found = [_basin(z, share, low, high) for low, high in itertools.pairwise(edges)]
+    kept = tuple(basin for basin in found if basin is not None and basin.weight >= least)
+    return kept or (everything,)
+
+
+def _checked(z, weights) -> tuple[np.ndarray, np.ndarray]:
+    """Values and shares (n_frames,) in float64, of the frames that have a weight."""
+    z = np.asarray(z, np.float64)
+    share = np.ones(z.shape) if weights is None else np.asarray(weights, np.float64)
+    if z.ndim != 1 or not len(z) or not np.isfinite(z).all():
+        raise InputError(f"basins need the finite values of one latent, (n_frames,); got shape {z.shape}")
+    if share.shape != z.shape or not (share >= 0).all() or not 0 < share.sum() < np.inf:
+        raise InputError(f"weights must be {len(z)} finite numbers, none negative and not all 0")
+    z, share = z[share > 0], share[share > 0]
+    return z, share / share.sum()
+
+
+def _basin(z: np.ndarray, share: np.ndarray, low: float, high: float) -> Basin | None:
+    """What lies from `low` to `high`, of sorted values; None where that is nothing."""
+    inside = slice(np.searchsorted(z, low), np.searchsorted(z, high))
+    z, share = z[inside], share[inside]
+    if not len(z):
+        return None
+    weight = float(share.sum())
+    lower, centre, upper = np.interp([0.16, 0.5, 0.84], (np.cumsum(share) - 0.5 * share) / weight, z)
+    return Basin(weight, float(centre), float(0.5 * (upper - lower)), low, high)
