@@ -26,7 +26,7 @@ from polyvae.vae.training import restored, run
 
 MAX_BEADS = 1000  # beyond which training and settling, whose cost grows as the square, take hours
 MAX_FRAMES = 50_000  # of a `Stream` that a generator is trained on, evenly spaced
-MAX_PAIRS = 1000  # that the network sees: all up to 45 beads, beyond that the bonds and evenly chosen ones
+MAX_PAIRS = 2000  # that the network sees: all up to 63 beads, beyond that the bonds and evenly chosen ones
 MAX_POINTS = 10_000  # latent coordinates that stand for the data's density of z
 _BATCH = 256  # frames, by default
 _STRIDE = 250  # steps between two looks at the validation frames
@@ -68,7 +68,7 @@ def fit_generator(
 
     A diffusion model of the aligned coordinates given the encoder's mean z (`diffusion.Generator`), and the
     density of the data's z by Gaussian kernels. The CV is not changed: its values, forces and exports stay
-    what they were. Training takes some 15 s for 12 beads and less than a minute for 24, on two cores.
+    what they were. Training takes some 15 s of one core for 12 beads and 30 s for 24.
 
     Args:
         cv: a trained CV.
