@@ -52,6 +52,7 @@ from polyvae.app.options import (
     takes,
 )
 from polyvae.app.report import write_report
+from polyvae.cv.generator import MAX_BEADS
 from polyvae.cv.latent import LatentCV, load_cv
 from polyvae.errors import InputError
 from polyvae.export import TARGETS, export_files
@@ -94,7 +95,7 @@ def run(
     reading: dict,
     out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("polyvae-out"),
     quick: Annotated[bool, typer.Option("--quick", help="Short training and search, to try things out.")] = False,
-    generator: Generator = False,
+    generator: Generator = True,
     force: Force = False,
 ):
     """The whole job: train, project, generate, optimise Rg, score, draw and report.
@@ -114,10 +115,14 @@ def run(
             training["epochs"] = math.ceil(_QUICK["steps"] / n_batches)
         with training_bar("training") as progress:
             cv = pv.fit(traj, **model, **training, progress=progress)
-        if generator:
-            cv = _with_generator(cv, traj, seed)
+        if generator and traj.n_beads > MAX_BEADS:
+            say(f"the decoder draws the conformations, roughly: a generator of over {MAX_BEADS} beads takes hours")
+        elif generator:
+            # Where there are few frames, the steps are few anyway.
+            brief = {"steps": _QUICK["steps"]} if quick and traj.n_frames > _QUICK["steps"] else {}
+            cv = _with_generator(cv, traj, seed, **brief)
         else:
-            say("the decoder draws the conformations, roughly; --generator trains a part that draws them well")
+            say("the decoder draws the conformations, roughly; without --no-generator they are drawn well")
         cv.save(folder / "model.safetensors")
 
         for name in ("COLVAR", "latent.npz"):
@@ -206,9 +211,9 @@ def fit(
     print(f"{cv} in {out}; {cv.record.stopped}, best epoch {cv.record.best_epoch}")
 
 
-def _with_generator(cv: pv.LatentCV, data, seed: int, **unfinished) -> pv.LatentCV:
+def _with_generator(cv: pv.LatentCV, data, seed: int, **options) -> pv.LatentCV:
     with training_bar("training the generator", "step") as progress:
-        return pv.fit_generator(cv, data, seed=seed, progress=progress, **unfinished)
+        return pv.fit_generator(cv, data, seed=seed, progress=progress, **options)
 
 
 @app.command()

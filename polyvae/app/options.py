@@ -39,7 +39,8 @@ Weights = Annotated[
 ]
 Lag = Annotated[int | None, typer.Option("--lag", min=1, help="Frames, for VAMP-2 [default: as trained, else 1].")]
 Generator = Annotated[
-    bool, typer.Option("--generator", help="Then train a generator, for minutes, to draw conformations from.")
+    bool,
+    typer.Option("--generator/--no-generator", help="Then train a generator, to draw conformations from."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Objective = Annotated[str, typer.Option("--objective", help=f"One of {', '.join(OBJECTIVES)}.")]

@@ -27,7 +27,7 @@ NOISE_MAX, NOISE_MIN, LEVELS, RHO = 8.0, 0.003, 40, 7
 CHURN = 0.15
 # Of `Generator.settle`: larger steps swing where many pairs meet, and momentum saves nine sweeps in ten.
 _SWEEPS, _RATE, _MOMENTUM = 200, 0.2, 0.9
-_BATCH = 512  # frames drawn at once
+_BATCH = 512  # frames drawn at once, of up to 64 beads; `settle` holds all pairs of beads of each
 _SILU = jax.nn.silu
 
 
@@ -233,7 +233,8 @@ def draw_frames(generator: Generator, key, z: np.ndarray, *, raw: bool = False) 
     """
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(np.arange(len(z)))
     draw = functools.partial(_draw, generator, raw)
-    return map_frames(draw, np.asarray(jax.random.key_data(keys)), np.asarray(z, np.float32), batch=_BATCH)
+    batch = max(8, min(_BATCH, _BATCH * 64**2 // generator.shape[0] ** 2))
+    return map_frames(draw, np.asarray(jax.random.key_data(keys)), np.asarray(z, np.float32), batch=batch)
 
 
 @eqx.filter_jit

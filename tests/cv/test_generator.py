@@ -277,7 +277,19 @@ def test_few_frames_are_one_batch(cv, traj):
     assert settings["batch_size"] == 90
 
 
-def test_what_cannot_be_done_is_said(cv, traj):
+def test_training_ends_where_held_out_frames_gain_no_more(cv, traj, monkeypatch):
+    """Of twenty frames, which are soon learnt by heart; without validation all steps are done."""
+    monkeypatch.setattr(generator, "_STRIDE", 50)
+    options = {"steps": 1500, "width": 64, "depth": 1}
+    found = pv.fit_generator(cv, traj[:20], **options, validation=0.2).record["generator"]
+    looks = len(found["history"]["val_loss"])
+    assert looks < 30
+    assert looks * 50 - found["best_step"] == 50 * generator._PATIENCE
+    whole = pv.fit_generator(cv, traj[:20], **options, validation=0).record["generator"]
+    assert len(whole["history"]["loss"]) == 30
+
+
+def test_what_cannot_be_done_is_said(cv, traj, monkeypatch):
     with pytest.raises(pv.InputError, match="with a generator"):
         pv.sample(cv, 3, prior="data")
     for options, message in (
@@ -293,6 +305,9 @@ def test_what_cannot_be_done_is_said(cv, traj):
         pv.fit_generator(cv, traj.positions[:, :5])
     with pytest.raises(pv.InputError, match="lower the learning rate"):
         pv.fit_generator(cv, traj, **SMALL | {"learning_rate": 1e30})
+    monkeypatch.setattr(generator, "MAX_BEADS", 5)
+    with pytest.raises(pv.InputError, match="at most 5 beads.*got 8"):
+        pv.fit_generator(cv, traj)
 
 
 @pytest.mark.long
