@@ -60,6 +60,7 @@ from polyvae.files import check_output, refuse_inputs, replacing, replacing_fold
 from polyvae.io.colvar import check_table_name
 from polyvae.io.writing import WRITERS
 from polyvae.tasks.sweeps import MEASURES
+from polyvae.tasks.verdict import verdict
 from polyvae.trajectory.stream import weighted
 from polyvae.vae.settings import Settings, sized
 
@@ -109,16 +110,12 @@ def run(
         if (weights := training.pop("weights")) is not None:  # for all that follows, and not for training alone
             traj = weighted(traj, weights)
         if quick and training["epochs"] is None:
-            told = {name: training[name] for name in ("batch_size", "validation")}
-            chosen = sized(Settings(**told), traj.n_frames, traj.n_beads * traj.n_dims)
-            n_batches = max(1, int(traj.n_frames * (1 - chosen.validation)) // chosen.batch_size)
-            training["epochs"] = math.ceil(_QUICK["steps"] / n_batches)
+            training["epochs"] = _quick_epochs(traj, training)
         with training_bar("training") as progress:
             cv = pv.fit(traj, **model, **training, progress=progress)
         if generator and traj.n_beads > MAX_BEADS:
             say(f"the decoder draws the conformations, roughly: a generator of over {MAX_BEADS} beads takes hours")
         elif generator:
-            # Where there are few frames, the steps are few anyway.
             brief = {"steps": _QUICK["steps"]} if quick and traj.n_frames > _QUICK["steps"] else {}
             cv = _with_generator(cv, traj, seed, **brief)
         else:
@@ -143,23 +140,30 @@ def run(
             options = {kind.__name__: f"--align {name}" for name, kind in FEATURIZERS.items() if kind}
             text = re.sub(r"(\w+)\(\)", lambda m: options.get(m[1], m[0]), scores.alignment.message)
             say(f"note: the CV jumps where the conformation hardly changes: {text}")
-        found = optimum.summary()
-        write_json(
-            folder / "scores.json",
-            scores.to_dict() | {"optimized": found, **_about(files, traj, cv), "command": command_line()},
-        )
+        found, z = optimum.summary(), cv.transform(traj)
+        said = verdict(cv, scores, traj, z)
+        told = {"verdict": said, "optimized": found, **_about(files, traj, cv), "command": command_line()}
+        write_json(folder / "scores.json", scores.to_dict() | told)
         (folder / "figures").mkdir()
-        plot.save_figures(folder / "figures", cv, traj, cv.transform(traj), generated, optimum)
+        plot.save_figures(folder / "figures", cv, traj, z, generated, optimum)
         write_report(folder)
     print_scores(scores)
     print_optimum(found, "rg", traj.length_unit)
+    print("\n" + "\n".join(said))
     print(f"\nresults in {out}; open {out / 'report.html'}")
+
+
+def _quick_epochs(traj: pv.Trajectory, training: dict) -> int:
+    told = Settings(batch_size=training["batch_size"], validation=training["validation"])
+    chosen = sized(told, traj.n_frames, traj.n_beads * traj.n_dims)
+    return math.ceil(_QUICK["steps"] / max(1, int(traj.n_frames * (1 - chosen.validation)) // chosen.batch_size))
 
 
 def _about(files: list[Path], traj: pv.Trajectory, cv: LatentCV) -> dict:
     """What scores.json says of the data and of the model."""
     data = {name: getattr(traj, name) for name in ("n_frames", "n_beads", "n_dims", "length_unit")}
     model = {name: cv.record[name] for name in ("settings", "versions", "best_epoch", "stopped")}
+    model |= {"choices": cv.record.choices or {}, "collapsed": cv.record.collapsed or []}
     return {"data": {"files": [str(file) for file in files], **data}, "model": model}
 
 

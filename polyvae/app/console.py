@@ -80,6 +80,10 @@ def print_model(cv) -> None:
         print(f"  {'atoms':14s} {selection}")
     for name, value in cv.record["settings"].items():
         print(f"  {name:14s} {value}")
+    for value in (cv.record.choices or {}).values():
+        print(f"  {'chosen':14s} {value}")
+    if cv.record.collapsed:
+        print(f"  {'collapsed':14s} {', '.join(f'z{k}' for k in cv.record.collapsed)}")
     print(f"  trained on     {cv.record.data.n_train} frames (sha256 {cv.record.data.sha256[:16]})")
     print(f"  best epoch     {cv.record.best_epoch} ({cv.record.stopped})")
     print("  made with      " + ", ".join(f"{k} {v}" for k, v in cv.record.versions.items()))

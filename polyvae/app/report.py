@@ -151,9 +151,19 @@ def _headline(scores: dict) -> str:
     out.append(f"<p>{source}{escape(_get(data, 'unit_note', kind=str) or '')}</p>")
     if _get(scores, "command", kind=str):
         out.append(f"<pre>{escape(scores['command'])}</pre>")
+    out.append(_verdict(scores))
     out.append(_cards(part, name, unit))
     out.append(_plain_words(scores, part, name, unit))
     return "\n".join(out)
+
+
+def _verdict(scores: dict) -> str:
+    lines = [line for line in _get(scores, "verdict", kind=list) or [] if isinstance(line, str)]
+    chosen = _get(scores, "model", "choices", kind=dict) or {}
+    lines += [f"chosen: {text}" for text in chosen.values() if isinstance(text, str)]
+    parts = (line.partition(": ") for line in lines)
+    items = "".join(f"<li><b>{escape(name.capitalize())}:</b> {escape(text)}.</li>" for name, _, text in parts)
+    return f'<ul class="plain">{items}</ul>' if items else ""
 
 
 def _cards(part: dict, name: str, unit: str) -> str:

@@ -47,8 +47,8 @@ def find_basins(
         least: share of the weight below which a basin is left out.
 
     Returns:
-        At least one basin; one that is all there is where z is the same in all frames, or where they are as good as
-        fewer than 120 of equal weight, too few to tell.
+        At least one basin; one that is all there is where z is the same in all frames, or where they are as good
+        as fewer than 120 of equal weight, too few to tell.
 
     Raises:
         InputError: values that are not finite or no row of numbers; weights that do not fit them.

@@ -96,7 +96,7 @@ def timescales(
     then. A lower bound on the true timescales, up to statistics; 0 for s = 0, infinite for s = 1.
     """
     with np.errstate(divide="ignore"):
-        return -lag / np.log(singular_values(z, lag, segments))
+        return lag / np.abs(np.log(singular_values(z, lag, segments)))  # of a logarithm of 0, not minus infinity
 
 
 def autocorrelation(

@@ -34,15 +34,15 @@ class Settings(Record):
 
     latent_dim: int = 2
     lag: Left = 0
-    batch_size: Left = None
+    batch_size: Left = 256
     seed: int = 0
     epochs: Left = None
     patience: int | None = None
     beta: float = 1.0
     free_bits: float = 0.0
     learning_rate: float = 2e-3
-    validation: Left = None
-    encoder: Left = None
+    validation: Left = 0.1
+    encoder: Left = (64, 64)
     decoder: Sequence[int] = (256, 256)
     beta_schedule: str = "constant"
     lr_schedule: str = "cosine"

@@ -156,3 +156,9 @@ def test_against_deeptime():
         held_out = vamp(lagtime=lag).fit_fetch(test)
         cross = model.score(2, test_model=held_out)
         assert kinetics.vamp2(test, lag) == pytest.approx(cross, rel=1e-6)
+
+
+def test_what_never_changes_lasts_for_ever():
+    """Two pieces in a state of its own each: the timescale is infinite, not minus that."""
+    z = np.repeat([[1.0], [-1.0]], 50, axis=0)
+    assert kinetics.timescales(z, 1, (50, 50))[0] > 1e6

@@ -1,0 +1,90 @@
+"""What a latent CV of alanine dipeptide gains when it is biased: crossings a nanosecond, against phi and psi.
+
+    python tests/benchmarks/bench_opes.py SYSTEMS [seeds] [nanoseconds]
+
+SYSTEMS is the folder that `systems.py` wrote. For each seed `polyvae.fit` with no option trains on 6 ns in each
+of two basins; then OPES (openmm-opes, barrier 40 kJ/mol, a kernel every 500 steps of 2 fs) runs from phi = -80
+degrees on the latents that `polyvae.export` would bias, with its ranges and widths. A crossing goes from phi in
+-165..-35 degrees to 30..110 or back. Also: the share of frames of an independent run whose basin z0 tells, by one
+threshold half-way between the basins of the training data.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import openmm
+import systems
+from openmm import app, unit
+from openmm_opes import OPES
+
+import polyvae as pv
+from polyvae.export.openmm import bias_grid, bias_variables
+
+BARRIER, STRIDE, LOOK = 40.0, 500, 100  # kJ/mol; steps between kernels, and between two looks at phi
+
+
+def crossings(variables_of, seed: int, nanoseconds: float) -> tuple[int, float]:
+    """Crossings of a biased run, and microseconds a step."""
+    _, system, _, heavy, torsions = systems.dipeptide()
+    start = systems.prepared(5, 0)[0].context.getState(positions=True).getPositions()
+    bias = OPES(system, variables_of(system, heavy, torsions), 300 * unit.kelvin, BARRIER, STRIDE, None)
+    integrator = openmm.LangevinMiddleIntegrator(
+        300 * unit.kelvin, 1 / unit.picosecond, systems.STEP * unit.picoseconds
+    )
+    integrator.setRandomNumberSeed(7 + seed)
+    platform = openmm.Platform.getPlatformByName("Reference")
+    simulation = app.Simulation(systems.dipeptide()[0], system, integrator, platform)
+    simulation.context.setPositions(start)
+    simulation.context.setVelocitiesToTemperature(300, 11 + seed)
+    looks = int(nanoseconds * 1000 / systems.STEP / LOOK)
+    phi, began = np.empty(looks), time.perf_counter()
+    for k in range(looks):
+        bias.step(simulation, LOOK)
+        x = simulation.context.getState(positions=True).getPositions(asNumpy=True)._value
+        phi[k] = np.degrees(systems.torsion(x[torsions[0]]))
+    states = np.select([(phi > 30) & (phi < 110), (phi > -165) & (phi < -35)], [1, -1])
+    states = states[states != 0]
+    return int((np.diff(states) != 0).sum()), 1e6 * (time.perf_counter() - began) / (looks * LOOK)
+
+
+def torsions_of(system, heavy, torsions) -> list:
+    found = []
+    for atoms in torsions[:2]:
+        force = openmm.CustomTorsionForce("theta")
+        force.addTorsion(*atoms)
+        found.append(app.BiasVariable(force, -np.pi, np.pi, 0.35, True))
+    return found
+
+
+def main(folder: str, seeds: str = "5", nanoseconds: str = "1") -> None:
+    ns, train, heldout = (
+        float(nanoseconds),
+        *(pv.read(Path(folder) / name) for name in ("alanine.npz", "alanine_heldout.npz")),
+    )
+    for seed in range(3):
+        n, cost = crossings(torsions_of, seed, ns)
+        print(f"phi, psi          {n / ns:6.0f} a ns   {cost:5.1f} us a step", flush=True)
+    right = np.repeat([False, True], len(heldout) // 2)  # each basin is a half of the run, which it never leaves
+    for seed in range(int(seeds)):
+        cv = pv.fit(train, seed=seed)
+        z, new = cv.transform(train)[:, 0], cv.transform(heldout)[:, 0]
+        one, two = np.split(z, 2)
+        told = (new > (one.mean() + two.mean()) / 2) == (two.mean() > one.mean())
+        biased = cv.keep([k for k in range(cv.latent_dim) if k not in (cv.record.collapsed or [])])
+        low, high, width = bias_grid(biased, train, "opes")
+
+        def latents(system, heavy, torsions, biased=biased, low=low, high=high, width=width):
+            return bias_variables(biased, heavy, minimum=low, maximum=high, width=width, system=system)
+
+        n, cost = crossings(latents, seed, ns)
+        print(
+            f"latents, seed {seed}   {n / ns:6.0f} a ns   {cost:5.1f} us a step   width {np.round(width, 4)}, "
+            f"basins told apart in {np.mean(told == right):.3%}, {cv.record.choices['lag']}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
