@@ -6,6 +6,7 @@ Format: https://docs.lammps.org/dump.html, boxes: https://docs.lammps.org/Howto_
 """
 
 import io
+import itertools
 import re
 import zlib
 from collections.abc import Iterator
@@ -25,6 +26,14 @@ _UNITS = {"lj": "sigma", "real": "angstrom", "metal": "angstrom", "nano": "nm"}
 _PS = {"real": 1e-3, "nano": 1e3}  # of a unit of time
 _IMAGES = ("ix", "iy", "iz")
 _ATOMS, _STEP, _TIME = b"ITEM: ATOMS", b"ITEM: TIMESTEP", b"ITEM: TIME\n"
+_HEAD = re.compile(
+    rb"(?:ITEM: UNITS\s+(?P<units>\w+)\s+)?"
+    rb"(?:ITEM: TIME\s+(?P<time>\S+)\s+)?"
+    rb"ITEM: TIMESTEP\s+(?P<step>-?\d+)\s+"
+    rb"ITEM: NUMBER OF ATOMS\s+(?P<n_atoms>\d+)\s+"
+    rb"ITEM: BOX BOUNDS(?P<kind>.*)\n(?P<bounds>.*\n.*\n.*\n)"
+    rb"ITEM: ATOMS(?P<columns>.*)\n"
+)
 
 
 class DumpFile:
@@ -45,9 +54,8 @@ class DumpFile:
         self._file: BytesFile | None = None
         self._offsets, steps, head, self.is_cut = _index(path)
         self.n_frames = len(steps)
+        self._ids = first_frame(path).get("id")
         self._read_head(head)
-        self._ids = self._first_ids()
-        self.close()  # it is open only while frames are read
         if _TIME not in head:
             log.info("%s: %s", path, STEPS_ALONE)
         begins = np.flatnonzero(np.diff(steps) <= 0) + 1
@@ -59,20 +67,17 @@ class DumpFile:
                 ", ".join(map(str, begins[:4])) + (", ..." if len(begins) > 4 else ""),
             )
 
-    def _read_head(self, head: bytes) -> None:
+    def _read_head(self, text: bytes) -> None:
         """What the first frame says of all: columns, atoms, units."""
-        items = {lines[0].strip(): lines[1:] for item in head.split(b"ITEM: ")[1:] if (lines := item.splitlines())}
-        title = next((key for key in items if key.startswith(b"ATOMS")), b"")
-        bounds = next((key for key in items if key.startswith(b"BOX BOUNDS")), b"")
-        if not (title and bounds and b"NUMBER OF ATOMS" in items):
-            raise InputError(f"{self.path} is not a LAMMPS dump of atoms (its first frame has no such header)")
-        self._columns, self.n_atoms = title.decode().split()[1:], int(items[b"NUMBER OF ATOMS"][0])
-        self._periodic = any(b"p" in word for word in bounds.split()[2:] if len(word) == 2)
-        self._general = b"abc" in bounds
-        units = b"".join(items.get(b"UNITS", [])).decode().strip()
+        head = _HEAD.match(text)
+        if head is None:
+            raise DamagedError(self.path, 0)
+        self._title, self._columns = head["columns"], head["columns"].decode().split()
+        self.n_atoms = int(head["n_atoms"])
+        self._periodic = any(b"p" in word for word in head["kind"].split() if len(word) == 2)
+        self._general = b"abc" in head["kind"]
+        units = (head["units"] or b"").decode()
         self._per_time, self.stated_unit = _PS.get(units, 1.0), _UNITS.get(units)
-        if self.n_atoms < 1:
-            raise InputError(f"{self.path}: a trajectory needs at least one atom; its first frame holds none")
         self._choose_columns()
         if "id" not in self._columns:
             log.warning(
@@ -98,15 +103,6 @@ class DumpFile:
         self._has_images = self.unwrapped and not kind[0].endswith("u")
         wanted = [*kind, *(images if self._has_images else []), *(["id"] if "id" in columns else [])]
         self._taken = [columns.index(name) for name in wanted]
-
-    def _first_ids(self) -> np.ndarray | None:
-        """(n_atoms,) in rising order, or None where the file holds none."""
-        if "id" not in self._columns:
-            return None
-        ids = np.sort(self._table(0, [self._split(0, self._text(0, 1))[1]])[0, :, -1])
-        if not (np.diff(ids) > 0).all():
-            raise InputError(f"{self.path}: an id stands twice in frame 0; dump each atom once")
-        return ids
 
     def read(self, start: int, stop: int) -> Frames:
         n, d = stop - start, self._n_dims
@@ -148,27 +144,23 @@ class DumpFile:
         except (OSError, EOFError, zlib.error):
             raise DamagedError(self.path, first) from None
 
-    def _split(self, frame: int, text: bytes) -> tuple[list[bytes], bytes]:
-        """Lines of a frame's header, and those of its atoms."""
+    def _split(self, frame: int, text: bytes) -> tuple[re.Match, bytes]:
+        """A frame's header, and the lines of its atoms."""
         begin, end = (int(self._offsets[k] - self._base) for k in (frame, frame + 1))
-        at = text.find(_ATOMS, begin, end)
-        line = text.find(b"\n", at, end) + 1
-        if at < 0 or line == 0:
+        head = _HEAD.match(text, begin, end)
+        if head is None:
             raise DamagedError(self.path, frame)
-        head = text[begin:at].splitlines()
-        if head.count(b"ITEM: NUMBER OF ATOMS") == 1:
-            n_atoms = head[head.index(b"ITEM: NUMBER OF ATOMS") + 1]
-            if n_atoms.strip() != b"%d" % self.n_atoms:
-                raise InputError(
-                    f"{self.path}: frame {frame} holds {n_atoms.decode(errors='replace')} atoms, the first "
-                    f"{self.n_atoms}; dump the same atoms in every frame"
-                )
-        if (columns := text[at:line].decode(errors="replace").split()[2:]) != self._columns:
+        if int(head["n_atoms"]) != self.n_atoms:
             raise InputError(
-                f"{self.path}: frame {frame} holds the columns {' '.join(columns)}, the first "
-                f"{' '.join(self._columns)}; dump the same columns in every frame"
+                f"{self.path}: frame {frame} holds {int(head['n_atoms'])} atoms, the first {self.n_atoms}; dump "
+                f"the same atoms in every frame"
             )
-        rows = text[line:end]
+        if head["columns"] != self._title:
+            raise InputError(
+                f"{self.path}: frame {frame} holds the columns {head['columns'].decode('latin1').strip()}, the "
+                f"first {' '.join(self._columns)}; dump the same columns in every frame"
+            )
+        rows = text[head.end() : end]
         if rows.count(b"\n") != self.n_atoms:
             rows, _, _ = rows.partition(b"ITEM: ")  # units, told again where a run goes on
             if rows.count(b"\n") != self.n_atoms:
@@ -178,23 +170,19 @@ class DumpFile:
     def _numbers(self, first: int, heads) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Steps, times, box vectors (n, 3, 3) and their corners (n, 3) from headers."""
         step, time, bounds = [], [], []
+        said, numbers = b"", np.empty((0, 0))
         for k, head in enumerate(heads):
+            step.append(int(head["step"]))
             try:
-                items = {line: j for j, line in enumerate(head) if line.startswith(b"ITEM: ")}
-                step.append(int(head[items[b"ITEM: TIMESTEP"] + 1]))
-                at = items.get(b"ITEM: TIME")
-                time.append(np.nan if at is None else float(head[at + 1]))
-                at = next(j for line, j in items.items() if line.startswith(b"ITEM: BOX"))
-                bounds.append(
-                    [[*map(float, line.split()), 0.0][: 3 + self._general] for line in head[at + 1 : at + 4]]
-                )
-            except (KeyError, IndexError, ValueError, StopIteration):
+                time.append(np.nan if head["time"] is None else float(head["time"]))
+                if head["bounds"] != said:
+                    said = head["bounds"]
+                    rows = [[*map(float, line.split()), 0.0][: 3 + self._general] for line in said.splitlines()]
+                    numbers = np.array(rows).reshape(3, 3 + self._general)
+            except ValueError:
                 raise DamagedError(self.path, first + k) from None
-        try:
-            rows = np.array(bounds, float).reshape(len(heads), 3, 3 + self._general)
-        except ValueError:
-            raise DamagedError(self.path, first) from None
-        return np.array(step), np.array(time), *(_general_box(rows) if self._general else _box(rows))
+            bounds.append(numbers)
+        return np.array(step), np.array(time), *(_general_box if self._general else _box)(np.array(bounds))
 
     def _table(self, first: int, tables) -> np.ndarray:
         """The columns wanted of frames, (n, n_atoms, n_wanted)."""
@@ -240,6 +228,42 @@ class _Index(NamedTuple):
     steps: np.ndarray
     head: bytes
     is_cut: bool
+
+
+def first_frame(path: Path) -> dict[str, np.ndarray]:
+    """The columns of the first frame by name, (n_atoms,) each, in the order of ids where there are any.
+
+    Raises:
+        InputError: a file that is no dump of atoms, or one in which an id stands twice.
+        DamagedError: a frame with lines that are not whole.
+    """
+    n, columns = None, None
+    with opened(path) as file:
+        try:
+            for line in file:
+                if line.startswith(b"ITEM: NUMBER OF ATOMS"):
+                    n = int(next(file))
+                elif line.startswith(_ATOMS):
+                    columns = line.decode().split()[2:]
+                    break
+            if not n or columns is None:
+                raise InputError(
+                    f"{path} is not a LAMMPS dump of atoms (its first frame has no header or no atoms)"
+                )
+            table = np.loadtxt(itertools.islice(file, n), dtype=str, comments=None, ndmin=2, encoding="latin1")
+            table = table.reshape(n, len(columns))
+            found = dict(zip(columns, table.T, strict=True))
+            if "id" in found:
+                found["id"] = found["id"].astype(np.int64)
+        except (ValueError, StopIteration, OSError, EOFError, zlib.error):
+            raise DamagedError(path, 0) from None
+    if "id" not in found:
+        return found
+    order = np.argsort(found["id"])
+    found = {name: values[order] for name, values in found.items()}
+    if not (np.diff(found["id"]) > 0).all():
+        raise InputError(f"{path}: an id stands twice in the first frame; dump each atom once")
+    return found
 
 
 def _index(path: Path) -> _Index:
@@ -301,9 +325,8 @@ def _step(text: bytes, at: int) -> int:
 
 def _is_whole(text: bytes) -> bool:
     """Whether a text is a frame with all its lines."""
-    stated = re.search(rb"ITEM: NUMBER OF ATOMS\s+(\d+)\s", text)
-    at = text.find(_ATOMS)
-    return stated is not None and at >= 0 and text.count(b"\n", at) > int(stated[1])
+    head = _HEAD.match(text)
+    return head is not None and text.count(b"\n", head.end()) >= int(head["n_atoms"])
 
 
 def _loaded(text: bytes, columns: list[int]) -> np.ndarray:

@@ -31,12 +31,14 @@ def format_of(path: Path, given: str | None = None) -> str:
         return found
     if suffix in _OF_SUFFIX:
         return _OF_SUFFIX[suffix]
+    import MDAnalysis
     from MDAnalysis.lib.util import guess_format
 
     try:
-        return guess_format(str(path))
+        found = guess_format(str(path))
     except ValueError:
         return ""
+    return found if found in MDAnalysis._READERS or found in MDAnalysis._PARSERS else ""
 
 
 def is_packed(path: Path) -> bool:

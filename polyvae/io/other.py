@@ -71,6 +71,8 @@ class UniverseFile:
         self.extras: dict[str, np.ndarray] = {}
         check_pdb(path, name)
         check_installed(path, name)
+        if name == "H5MD":
+            _check_h5md(path)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about time steps and boxes that the file does not hold
@@ -139,6 +141,19 @@ def _hint(name: str, n_atoms: int | None) -> str:
     if name == "DATA":
         return "; a LAMMPS data file is a topology: name the dump, and this one by --top (topology=)"
     return "; some formats need a topology (--top, topology=)"
+
+
+def _check_h5md(path: Path) -> None:
+    """Raise `InputError` for what is no H5MD file: MDAnalysis' reader prints a traceback when it gives one up."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            found = "particles" in file
+    except OSError as error:
+        raise InputError(f"{path} cannot be read as H5MD ({short(error)})") from None
+    if not found:
+        raise InputError(f"{path}: an H5MD file needs a group particles, and this one holds none")
 
 
 def _trr_reader() -> type:

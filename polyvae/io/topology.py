@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from polyvae.errors import InputError
+from polyvae.io.dump import first_frame
 from polyvae.io.formats import check_installed, format_of
 from polyvae.io.frames import TrajectoryFile, existing, short
 from polyvae.io.other import check_pdb
@@ -87,9 +88,27 @@ def _universe(path: Path, name: str):
     import MDAnalysis
     from MDAnalysis.topology.core import get_parser_for
 
+    if (
+        name == "LAMMPSDUMP"
+    ):  # that parser of MDAnalysis knows neither stated units and times nor lines without ids
+        return _universe_of_dump(path)
     parser = get_parser_for(str(path), format=name or None)
     with parser(str(path)) as file:
         return MDAnalysis.Universe(file.parse(**_atom_style(path, name)), to_guess=())
+
+
+def _universe_of_dump(path: Path):
+    import MDAnalysis
+
+    columns = first_frame(path)
+    n_atoms = len(next(iter(columns.values())))
+    molecules, of_atoms = np.unique(columns.get("mol", np.ones(n_atoms)).astype(int), return_inverse=True)
+    universe = MDAnalysis.Universe.empty(n_atoms, len(molecules), atom_resindex=of_atoms)
+    universe.add_TopologyAttr("resids", molecules)
+    for name, column, kind in (("ids", "id", int), ("types", "type", object), ("masses", "mass", float)):
+        if column in columns:
+            universe.add_TopologyAttr(name, columns[column].astype(kind))
+    return universe
 
 
 def _atom_style(path: Path, name: str) -> dict[str, str]:
