@@ -163,6 +163,8 @@ class DumpFile:
         rows = text[head.end() : end]
         if rows.count(b"\n") != self.n_atoms:
             rows, _, _ = rows.partition(b"ITEM: ")  # units, told again where a run goes on
+            if rows.endswith(b"\n"):  # files put together by hand hold blank lines
+                rows = rows.rstrip() + b"\n"
             if rows.count(b"\n") != self.n_atoms:
                 raise DamagedError(self.path, frame)
         return head, rows

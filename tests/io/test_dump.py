@@ -193,7 +193,7 @@ def test_chunks_starts_and_steps(tmp_path, monkeypatch, name, piece):
 
 @pytest.mark.parametrize("name", ["a.dump", "a.dump.gz"])
 def test_a_cut_anywhere_in_the_last_frame(tmp_path, name, caplog):
-    x = chains(4)
+    x = chains(4, 3)
     path = written(tmp_path / "whole.dump", x)
     whole = path.read_bytes()
     begin = whole.rfind(b"ITEM: TIMESTEP")
@@ -301,6 +301,13 @@ def test_steps_that_begin_anew_begin_a_segment(tmp_path, caplog):
         assert pv.read(path).segments == (12, 8)
     assert "steps do not rise at frame 12" in caplog.text
     assert pv.read(path, start=5, step=2).segments == (4, 4)
+
+
+def test_blank_lines_after_a_frame_are_no_damage(tmp_path):
+    x = chains(5)
+    text = written(tmp_path / "a.dump", x).read_text()
+    (tmp_path / "a.dump").write_text(text.replace("ITEM: TIMESTEP\n30", "\n\nITEM: TIMESTEP\n30") + " \n\n")
+    np.testing.assert_allclose(pv.read(tmp_path / "a.dump").positions, x, rtol=1e-6)
 
 
 def test_lines_without_ids_are_taken_as_they_come(tmp_path, caplog):
