@@ -30,7 +30,9 @@ FEATURIZERS = {
 
 Files = Annotated[
     list[Path],
-    typer.Argument(metavar="TRAJ...", help="Files or patterns: .npz, .xtc, .dcd, all MDAnalysis reads."),
+    typer.Argument(
+        metavar="TRAJ...", help="Files or patterns: .npz, .xtc, .dcd, .lammpstrj, all MDAnalysis reads."
+    ),
 ]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model.safetensors.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of weights, batches and draws.")]
@@ -48,6 +50,17 @@ Objective = Annotated[str, typer.Option("--objective", help=f"One of {', '.join(
 # By the name in `pv.read`: type and default.
 READING = {
     "topology": (Annotated[Path | None, typer.Option("--top", help="Topology that MDAnalysis reads.")], None),
+    "format": (
+        Annotated[
+            str | None,
+            typer.Option("--format", help="Of the files, as MDAnalysis names it: LAMMPSDUMP [default: by name]."),
+        ],
+        None,
+    ),
+    "topology_format": (
+        Annotated[str | None, typer.Option("--topology-format", help="Of the topology [default: by name].")],
+        None,
+    ),
     "select": (Annotated[str | None, typer.Option("--select", help='Atoms, as in MDAnalysis: "name B".')], None),
     "length_unit": (
         Annotated[
@@ -77,7 +90,8 @@ READING = {
         Annotated[
             bool,
             typer.Option(
-                "--keep-good", help="Take the whole frames of a damaged XTC or DCD, where only gross damage shows."
+                "--keep-good",
+                help="Take the whole frames of a damaged XTC, DCD or dump; gross damage alone shows.",
             ),
         ],
         False,
@@ -322,7 +336,7 @@ def as_the_model(reading: dict, cv: LatentCV) -> dict:
     trained, topology = cv.template.selection, reading["topology"]
     if trained is None or trained.text is None or topology is None or reading["select"] is not None:
         return found
-    if read_topology(topology, None).n_total != trained.n_atoms:
+    if read_topology(topology, None, reading["topology_format"]).n_total != trained.n_atoms:
         return found
     say(f"atoms as in training: {trained.text!r}")
     return found | {"select": trained.text}

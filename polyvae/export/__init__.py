@@ -141,7 +141,7 @@ def export_files(
     topology, select = reading["topology"], reading["select"]
     n_atoms = None
     if topology is not None:
-        known = read_topology(topology, select if atoms is None else None)
+        known = read_topology(topology, select if atoms is None else None, reading.get("topology_format"))
         n_atoms = known.n_total
         if atoms is None and select is not None:
             atoms = ranges((known.chosen + 1).tolist())

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from polyvae.errors import InputError
-from polyvae.io.frames import BLOCK_BYTES, DamagedError, Frames, warn_of_damage
+from polyvae.io.frames import BLOCK_BYTES, DamagedError, Frames, log
 from polyvae.trajectory.box import box_vectors
 
 AKMA_PS = 0.04888821  # the time unit of CHARMM's DCD header
@@ -21,18 +21,23 @@ class DcdFile:
     """A CHARMM, NAMD, LAMMPS or X-PLOR DCD file; see `frames.TrajectoryFile`."""
 
     stated_unit: str | None = None
-    usual_unit, always_3d, akma_time = "angstrom", True, True
+    usual_unit, always_3d, akma_time, unwrapped = "angstrom", True, True, False
 
-    def __init__(self, path: Path, keep_good: bool = False):
+    def __init__(self, path: Path):
         self.path = path
         self.extras: dict[str, np.ndarray] = {}
         stated_frames = self._read_header()
         self.n_frames, rest = divmod(path.stat().st_size - self._first, self._frame.itemsize)
-        short = rest or self.n_frames < stated_frames
-        if self.n_frames == 0 or (short and not keep_good):
-            raise DamagedError(path, self.n_frames)
-        if short:
-            warn_of_damage(path, self.n_frames)
+        self.is_cut = rest > 0
+        if self.n_frames == 0:
+            raise DamagedError(path, 0)
+        if self.n_frames < stated_frames and not self.is_cut:
+            log.warning(
+                "%s: its header says %d frames, but it holds %d, as a stopped run leaves it; all are taken",
+                path,
+                stated_frames,
+                self.n_frames,
+            )
 
     def _read_header(self) -> int:
         """84-byte block, title block, atom count; gives the frame count that the file states."""

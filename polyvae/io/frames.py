@@ -49,6 +49,8 @@ class TrajectoryFile(Protocol):
         always_3d: whether the format cannot but hold three coordinates.
         akma_time: whether times are in CHARMM's unit for lengths in Å.
         extras: "masses", "names", "bonds", "segments" where the file holds them.
+        is_cut: whether a frame that is cut off or damaged comes after them.
+        unwrapped: whether the file says that its coordinates are not put back into the box.
     """
 
     n_frames: int
@@ -58,6 +60,8 @@ class TrajectoryFile(Protocol):
     always_3d: bool
     akma_time: bool
     extras: dict
+    is_cut: bool
+    unwrapped: bool
 
     def read(self, start: int, stop: int) -> Frames:
         """Frames start to stop - 1; cheapest where each call begins where the last one ended."""

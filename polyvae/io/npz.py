@@ -20,8 +20,9 @@ class NpzFile:
     """Positions (n_frames, n_beads, 2 or 3) in an npz; see `frames.TrajectoryFile`."""
 
     usual_unit, always_3d, akma_time = "sigma", False, False
+    is_cut = unwrapped = False
 
-    def __init__(self, path: Path, keep_good: bool = False):
+    def __init__(self, path: Path):
         self.path = path
         try:
             # np.load leaves a file open that it has opened itself and cannot read.

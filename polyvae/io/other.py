@@ -1,23 +1,20 @@
 """The formats without a reader of their own here: GRO by mdtraj, everything else by MDAnalysis."""
 
 import contextlib
-import logging
 import re
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from polyvae.errors import InputError
+from polyvae.io.formats import check_installed, is_packed
 from polyvae.io.frames import Frames, short
 from polyvae.trajectory.box import box_vectors
-from polyvae.trajectory.convert import STEPS_ALONE, has_steps_alone, time_of
+from polyvae.trajectory.convert import time_of
 
-log = logging.getLogger(__name__)
-
-# Suffixes that LAMMPS users give and MDAnalysis does not know.
-_FORMATS = {".lammpstrj": "LAMMPSDUMP", ".dump": "LAMMPSDUMP"}
 # How a PDB says that its numbers are not plain Å; see `scale_note`.
 _SCALE = re.compile(r"(?<![\d.])1 (SIGMA|NM|ANGSTROM) = ([0-9.E+-]+) ANGSTROM")
 _UNITS = {"A": "angstrom", "Angstrom": "angstrom", "angstrom": "angstrom", "nm": "nm", "nanometer": "nm"}
@@ -28,8 +25,9 @@ class GroFile:
 
     stated_unit: str | None = None
     usual_unit, always_3d, akma_time = "nm", True, False
+    is_cut = unwrapped = False
 
-    def __init__(self, path: Path, keep_good: bool = False):
+    def __init__(self, path: Path):
         from mdtraj.formats import GroTrajectoryFile
 
         self.extras: dict[str, np.ndarray] = {}
@@ -55,41 +53,48 @@ class GroFile:
 
 
 class UniverseFile:
-    """Any trajectory that MDAnalysis reads, frame by frame; see `frames.TrajectoryFile`."""
+    """Any trajectory that MDAnalysis reads, frame by frame; see `frames.TrajectoryFile`.
+
+    Args:
+        name: MDAnalysis' name of the format; "" where that is not known.
+        n_atoms: atoms in a frame, which some formats do not tell.
+        length_unit: of the numbers in the file, where the caller knows it.
+    """
 
     always_3d, akma_time = True, False
+    is_cut = unwrapped = False
 
-    def __init__(
-        self, path: Path, keep_good: bool = False, n_atoms: int | None = None, length_unit: str | None = None
-    ):
+    def __init__(self, path: Path, name: str, n_atoms: int | None = None, length_unit: str | None = None):
         from MDAnalysis.coordinates.core import reader
 
         self.path = path
         self.extras: dict[str, np.ndarray] = {}
-        check_pdb(path)
+        check_pdb(path, name)
+        check_installed(path, name)
+        if name == "H5MD":
+            _check_h5md(path)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about time steps and boxes that the file does not hold
                 known: dict[str, Any] = {} if n_atoms is None else {"n_atoms": n_atoms}
-                known |= {"format": _FORMATS[path.suffix.lower()]} if path.suffix.lower() in _FORMATS else {}
-                open_file = _trr_reader() if path.suffix.lower() == ".trr" else reader
+                open_file = _trr_reader() if name == "TRR" else partial(reader, format=name or None)
                 self._reader = open_file(str(path), convert_units=False, **known)
                 self.n_frames, self.n_atoms = int(self._reader.n_frames), int(self._reader.n_atoms)
         except Exception as error:  # the parsers raise whatever their format calls for
             raise InputError(
                 f"{path}: trajectories are read from npz, XTC, DCD, GRO and all that MDAnalysis reads; "
-                f"this one is not ({short(error)}){_hint(path, n_atoms)}"
+                f"this one is not ({short(error)}){_hint(name, n_atoms)}"
             ) from None
-        if has_steps_alone(self._reader):
-            log.info("%s: %s", path, STEPS_ALONE)
         unit = (self._reader.units or {}).get("length")
         self.stated_unit, self._per_unit, self._only_box = None, 1.0, None
-        if path.suffix.lower() in (".pdb", ".ent"):
+        if name == "H5MD":  # the file's own word; many simulation packages write it in reduced units
+            self.stated_unit = _UNITS.get(str(unit))
+        if is_plain_pdb(path, name):
             stated, per_unit, self._only_box = _pdb_head(path)
             # The caller's word about the numbers in the file stands above the file's.
             if stated is not None and length_unit in (None, stated):
                 self.stated_unit, self._per_unit = stated, per_unit
-        self.usual_unit = _UNITS.get(str(unit), "angstrom")
+        self.usual_unit = _UNITS.get(str(unit), "sigma" if name == "H5MD" else "angstrom")
 
     def read(self, start: int, stop: int) -> Frames:
         n = stop - start
@@ -127,18 +132,28 @@ class UniverseFile:
         self._reader.close()
 
 
-def _hint(path: Path, n_atoms: int | None) -> str:
+def _hint(name: str, n_atoms: int | None) -> str:
     """What to do about a file that no reader takes, where that can be told."""
-    if path.suffix.lower() in _FORMATS:
-        with path.open(errors="replace") as file:
-            columns = next((line.split()[2:] for line in file if line.startswith("ITEM: ATOMS")), ["x", "y", "z"])
-        if not {"z", "zu", "zs", "zsu"}.intersection(columns):
-            return f"; a LAMMPS dump needs z too, of a flat run as well; this one holds {' '.join(columns)}"
+    if not name:
+        return "; say what it is with --format (format=)"
     if n_atoms is not None:
         return ""
-    if path.suffix.lower() == ".data":
+    if name == "DATA":
         return "; a LAMMPS data file is a topology: name the dump, and this one by --top (topology=)"
     return "; some formats need a topology (--top, topology=)"
+
+
+def _check_h5md(path: Path) -> None:
+    """Raise `InputError` for what is no H5MD file: MDAnalysis' reader prints a traceback when it gives one up."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            found = "particles" in file
+    except OSError as error:
+        raise InputError(f"{path} cannot be read as H5MD ({short(error)})") from None
+    if not found:
+        raise InputError(f"{path}: an H5MD file needs a group particles, and this one holds none")
 
 
 def _trr_reader() -> type:
@@ -157,9 +172,14 @@ def scale_note(unit: str, angstrom: float) -> str:
     return f"1 {unit.upper()} = {angstrom:g} ANGSTROM"
 
 
-def check_pdb(path: Path) -> None:
-    """Raise `InputError` for a file that is named a PDB and holds no atoms, which MDAnalysis stumbles over."""
-    if path.suffix.lower() not in (".pdb", ".ent"):
+def is_plain_pdb(path: Path, name: str) -> bool:
+    """Whether a file, by the name of its format, is a PDB that is not compressed."""
+    return name in ("PDB", "ENT") and not is_packed(path)
+
+
+def check_pdb(path: Path, name: str) -> None:
+    """Raise `InputError` for a file that is called a PDB and holds no atoms, which MDAnalysis stumbles over."""
+    if not is_plain_pdb(path, name):
         return
     with path.open("rb") as file:
         if not any(line.startswith((b"ATOM", b"HETATM")) for line in file):

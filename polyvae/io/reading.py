@@ -1,12 +1,9 @@
 """Reading trajectories: whole, or in chunks of bounded size."""
 
 import dataclasses
-import glob
 import logging
 import os
-import re
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +11,13 @@ import numpy as np
 
 from polyvae.errors import FrameError, InputError
 from polyvae.io.dcd import AKMA_PS, DcdFile
+from polyvae.io.dump import DumpFile
+from polyvae.io.formats import check_format, format_of, is_packed
 from polyvae.io.frames import DamagedError, Frames, TrajectoryFile, existing, warn_of_damage
+from polyvae.io.gsd import GsdFile
 from polyvae.io.npz import NpzFile
 from polyvae.io.other import GroFile, UniverseFile
+from polyvae.io.patterns import Paths, expanded
 from polyvae.io.pieces import check_all_weighted, check_weights, holds, left_out
 from polyvae.io.times import Times
 from polyvae.io.topology import own_topology, read_topology, stated_atoms
@@ -28,14 +29,15 @@ from polyvae.trajectory.stream import Stream, concatenate
 
 log = logging.getLogger(__name__)
 
-Paths = str | os.PathLike | Sequence[str | os.PathLike]
 CHUNK_BYTES = 1 << 26  # of decoded coordinates held at once while frames are picked or streamed
 
-_READERS: dict[str, Callable[[Path, bool], TrajectoryFile]] = {
-    ".npz": NpzFile,
-    ".xtc": XtcFile,
-    ".dcd": DcdFile,
-    ".gro": GroFile,
+_READERS: dict[str, Callable[[Path], TrajectoryFile]] = {
+    "NPZ": NpzFile,
+    "XTC": XtcFile,
+    "DCD": DcdFile,
+    "GRO": GroFile,
+    "LAMMPSDUMP": DumpFile,
+    "GSD": GsdFile,
 }
 _WHY = {"sigma": "reduced units", "nm": "the format's convention", "angstrom": "the format's convention"}
 
@@ -45,7 +47,7 @@ class ReadOptions:
     """How a run is read: the options of `read`, which says what they mean, checked where the record is made.
 
     Raises:
-        InputError: an unknown unit, or frames that cannot be counted.
+        InputError: an unknown unit or format, or frames that cannot be counted.
     """
 
     topology: str | os.PathLike | None = None
@@ -59,8 +61,12 @@ class ReadOptions:
     dims: int | None = None
     keep_good: bool = False
     ignore_times: bool = False
+    format: str | None = None
+    topology_format: str | None = None
 
     def __post_init__(self):
+        for name in ("format", "topology_format"):
+            check_format(name, getattr(self, name))
         if self.length_unit is not None and self.length_unit not in LENGTH_UNITS:
             raise InputError(f"length_unit must be one of {', '.join(LENGTH_UNITS)}; got {self.length_unit!r}")
         if self.step < 1 or self.start < 0:
@@ -83,13 +89,15 @@ def read(
     dims: int | None = None,
     keep_good: bool = False,
     ignore_times: bool = False,
+    format: str | None = None,
+    topology_format: str | None = None,
 ) -> Trajectory:
     """Read one trajectory, in one file or in several pieces.
 
     Args:
         paths: files of the same beads, or patterns such as "run*.xtc" (in natural order: run2 before
-            run10); the end of each file ends a segment. npz, XTC, DCD and GRO are read fast, everything
-            else that MDAnalysis reads at its pace. An npz holds one array of positions
+            run10); the end of each file ends a segment. npz, XTC, DCD, GRO and LAMMPS dumps are read fast,
+            everything else that MDAnalysis reads at its pace. An npz holds one array of positions
             (n_frames, n_beads, n_dims) under any name, or under "arr" or "positions" beside others
             ("time", "box", "weights", "origin", "masses", "bonds", "names", "segments", "length_unit").
         topology: any topology that MDAnalysis reads; gives names, bonds, and the masses that it states. None
@@ -97,7 +105,7 @@ def read(
         select: which atoms, in MDAnalysis' selection language; needs a topology.
         length_unit: unit of the numbers in the files: "nm", "angstrom" or "sigma" (reduced). By default
             what the file states (npz; PDB in a line "1 SIGMA = 10 ANGSTROM"), else the format's convention:
-            nm in XTC, Å in DCD, sigma in npz.
+            nm in XTC, Å in DCD, sigma in npz and in LAMMPS dumps that state no units.
         start, stop, step: which frames, counted in each file. Frames of one segment stay one.
         unwrap: "auto" makes molecules whole along their bonds where the file holds a periodic box
             (orthorhombic or triclinic). What counts is each bond, which must be shorter than half the box,
@@ -105,15 +113,19 @@ def read(
             Where no bonds are known, the beads are taken as one chain in file order, and this is said; if
             they are none, the distance of two neighbours that are not bonded sooner or later comes near
             half the box, and is refused. Chosen beads of several molecules stay in the images that they
-            are in, with a warning; a bead whose bonds must be missing is refused. False leaves coordinates
-            as they are; True refuses files without a box.
+            are in, with a warning; a bead whose bonds must be missing is refused. Unwrapped coordinates of a
+            LAMMPS dump stay as they are where no bonds are known. False leaves all coordinates as they are;
+            True refuses files without a box.
         per_molecule: each of many like molecules (by bonds, else residues) becomes frames of its own, one
             molecule after another in each segment; `Trajectory.origin` maps back to (frame, molecule).
         dims: 2 or 3. By default data of three coordinates whose z never varies are 2-D, which is said.
-        keep_good: take the whole frames of a damaged XTC or DCD, up to the damage, in place of refusing it; other
-            formats are refused. Neither format has a checksum. Most damage to a compressed XTC shows, but in a
-            DCD only that to a frame's length and absurd coordinates do; other wrong numbers are read as they are.
+        keep_good: take the whole frames of a damaged XTC, DCD or LAMMPS dump, up to the damage, in place of
+            refusing it; other formats are refused. No format has a checksum. Most damage to a compressed XTC
+            shows, but in a DCD only that to a frame's length and absurd coordinates do; other wrong numbers are
+            read as they are. A `stop` at or before the damage leaves it out as well.
         ignore_times: leave out the times of the frames, which must otherwise increase in each segment.
+        format, topology_format: what the files and the topology are, where their names do not tell: MDAnalysis'
+            name of a format, such as "LAMMPSDUMP" or "GRO", or "NPZ".
 
     Raises:
         FileNotFoundError: for a file that is not there.
@@ -133,6 +145,8 @@ def read(
         dims,
         keep_good,
         ignore_times,
+        format,
+        topology_format,
     )
     run = _Run(paths, options)
     pieces: list[Trajectory] = []
@@ -185,17 +199,18 @@ class _Run:
 
     def __init__(self, paths, options: ReadOptions):
         self._options = options
-        self.paths = [existing(path) for path in _expanded(paths)]
+        self.paths = [existing(path) for path in expanded(paths)]
         places = [path.resolve() for path in self.paths]
         if twice := [str(path) for k, path in enumerate(self.paths) if places[k] in places[:k]]:
             log.warning("%s: named more than once, and its frames count as often", twice[0])
         first, self._unit = self.paths[0], ""
         atoms = first_file = None
+        name = format_of(first, options.format)
         if options.topology is not None:
-            atoms = read_topology(options.topology, options.select)
-        elif first.suffix.lower() not in (".npz", ".xtc", ".dcd"):
+            atoms = read_topology(options.topology, options.select, options.topology_format)
+        elif name not in ("NPZ", "XTC", "DCD"):
             first_file = self._opened(first, None)  # what is no trajectory is told as that
-            atoms = own_topology(first, options.select)
+            atoms = own_topology(first, options.select, name)
         if options.select is not None and atoms is None:
             raise InputError(f"the selection {options.select!r} needs a topology; give one (--top, topology=)")
 
@@ -214,7 +229,18 @@ class _Run:
         self._n_dims: int | None = None
 
     def _opened(self, path: Path, n_atoms: int | None) -> TrajectoryFile:
-        return _opened(path, self._options.keep_good, n_atoms, self._options.length_unit)
+        name = format_of(path, self._options.format)
+        if path.suffix.lower() == ".npy" and not self._options.format:
+            raise InputError(
+                f'{path} is a bare array; save it as npz (numpy.savez, array "positions"), or give the array '
+                f"itself in Python (pv.fit(numpy.load(...)))"
+            )
+        try:
+            if name in _READERS and (name == "LAMMPSDUMP" or not is_packed(path)):
+                return _READERS[name](path)
+            return UniverseFile(path, name, n_atoms, self._options.length_unit)
+        except DamagedError as damage:
+            raise InputError(str(damage)) from None
 
     def _add(self, path: Path, file: TrajectoryFile, atoms: Atoms | None) -> None:
         """Take one more file into the run; refuse one that does not belong to it."""
@@ -229,6 +255,11 @@ class _Run:
                 f"{path} holds {file.n_atoms} beads a frame, {first} {n_atoms}; "
                 f"the pieces of one trajectory need the same beads"
             )
+        stop = options.stop
+        if file.is_cut and not (stop is not None and 0 <= stop <= file.n_frames):
+            if not options.keep_good:
+                raise InputError(str(DamagedError(path, file.n_frames)))
+            warn_of_damage(path, file.n_frames)
         frames = range(file.n_frames)[options.start : options.stop : options.step]
         if not len(frames):
             raise InputError(
@@ -246,6 +277,8 @@ class _Run:
                 f"{path} is in {unit}, {first} in {self._unit}, and a reduced unit relates "
                 f"to no other; convert one, or state the one unit of the numbers in all (--unit, length_unit=)"
             )
+        # Along bonds, what is whole stays; without any, bead order is no reason to move what is unwrapped.
+        as_it_is = options.unwrap == "auto" and file.unwrapped and (atoms is None or atoms.bonds is None)
         self._files.append(file)
         self._frames.append(frames)
         self._times.append(Times(path, options.ignore_times))
@@ -253,7 +286,7 @@ class _Run:
             Assembler(
                 stated_atoms(file, path) if atoms is None else atoms,
                 unit,
-                unwrap=options.unwrap,
+                unwrap=False if as_it_is else options.unwrap,
                 per_molecule=options.per_molecule,
                 dims=options.dims,
                 always_3d=file.always_3d,
@@ -413,37 +446,3 @@ class _Run:
 
 def _numbers(frames: range) -> np.ndarray:
     return np.arange(frames.start, frames.stop, frames.step)
-
-
-def _expanded(paths: Paths) -> list[str | os.PathLike]:
-    given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
-    if not given:
-        raise InputError("no trajectory file was given")
-    found = []
-    for path in given:
-        text = os.fspath(path)
-        if os.path.exists(text) or not glob.has_magic(text):
-            found.append(path)
-            continue
-        matches = sorted(glob.glob(text), key=_natural)
-        if not matches:
-            raise FileNotFoundError(f"{text}: no file matches this pattern; check the folder")
-        found.extend(matches)
-    return found
-
-
-def _natural(name: str) -> list:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
-
-
-def _opened(path: Path, keep_good: bool, n_atoms: int | None, length_unit: str | None) -> TrajectoryFile:
-    if path.suffix.lower() == ".npy":
-        raise InputError(
-            f'{path} is a bare array; save it as npz (numpy.savez, array "positions"), or give the array itself '
-            f"in Python (pv.fit(numpy.load(...)))"
-        )
-    reader = _READERS.get(path.suffix.lower())
-    try:
-        return (reader or partial(UniverseFile, n_atoms=n_atoms, length_unit=length_unit))(path, keep_good)
-    except DamagedError as damage:
-        raise InputError(str(damage)) from None

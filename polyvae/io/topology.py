@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from polyvae.errors import InputError
+from polyvae.io.dump import first_frame
+from polyvae.io.formats import check_installed, format_of
 from polyvae.io.frames import TrajectoryFile, existing, short
 from polyvae.io.other import check_pdb
 from polyvae.trajectory.convert import atoms_of
@@ -19,32 +21,41 @@ from polyvae.trajectory.molecules import Atoms
 _OF_PLACE = ("around", "sphlayer", "sphzone", "isolayer", "cylayer", "cyzone", "point")
 
 
+# Columns of the atoms in a LAMMPS data file, by the style that stands behind "Atoms #".
+_STYLES = dict.fromkeys(("angle", "bond", "molecular"), "id resid type x y z") | {
+    "atomic": "id type x y z",
+    "charge": "id type charge x y z",
+    "full": "id resid type charge x y z",
+}
+
+
 class _UnreadError(InputError):
     """No parser takes the file."""
 
 
-def read_topology(path: str | os.PathLike, select: str | None) -> Atoms:
+def read_topology(path: str | os.PathLike, select: str | None, format: str | None = None) -> Atoms:
     """The atoms of a topology file that `select` names, all of them by default.
+
+    `format` is MDAnalysis' name of what the file is, where its own name does not tell.
 
     Raises:
         FileNotFoundError: there is no such file.
         InputError: a file that no parser of MDAnalysis takes, a selection that does not work, matches nothing or
             depends on coordinates, bonds that name atoms that are not there.
     """
-    import MDAnalysis
-
     if select is not None:
         _refuse_places(select)
     path = existing(path)
-    check_pdb(path)
+    name = format_of(path, format)
+    check_pdb(path, name)
+    check_installed(path, name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about what the file does not hold, which nothing here needs
-            # Masses that are guessed from names would make a coarse bead "B" boron: take only what is there.
-            universe = MDAnalysis.Universe(str(path), to_guess=())
+            universe = _universe(path, name)
     except Exception as error:  # the parsers raise whatever their format calls for
         raise _UnreadError(f"{path} cannot be read as a topology ({short(error)})") from None
-    _check_records(path, universe)
+    _check_records(path, name, universe)
     group = universe.atoms
     if select is not None:
         try:
@@ -64,19 +75,61 @@ def read_topology(path: str | os.PathLike, select: str | None) -> Atoms:
         ) from None
     check_bonds(atoms.bonds, atoms.n_total, path)
     named = atoms.selection and atoms.selection._replace(text=select)
+    if name in ("DATA", "LAMMPSDUMP"):
+        atoms = atoms._replace(residues=np.asarray(group.resids), in_molecules=True)
     return atoms._replace(selection=named)
 
 
-def own_topology(path: Path, select: str | None) -> Atoms | None:
-    """What a PDB, GRO and the like say of their atoms; None where the format says nothing of them."""
+def _universe(path: Path, name: str):
+    """What a topology file says of its atoms, and no coordinates, which may take long to be read.
+
+    Masses that are guessed from names would make a coarse bead "B" boron: only what is there is taken.
+    """
+    import MDAnalysis
+    from MDAnalysis.topology.core import get_parser_for
+
+    if (
+        name == "LAMMPSDUMP"
+    ):  # that parser of MDAnalysis knows neither stated units and times nor lines without ids
+        return _universe_of_dump(path)
+    parser = get_parser_for(str(path), format=name or None)
+    with parser(str(path)) as file:
+        return MDAnalysis.Universe(file.parse(**_atom_style(path, name)), to_guess=())
+
+
+def _universe_of_dump(path: Path):
     import MDAnalysis
 
-    if _format(path) == "TRR":  # MDAnalysis would number the atoms, and leave an index of frames beside the file
+    columns = first_frame(path)
+    n_atoms = len(next(iter(columns.values())))
+    molecules, of_atoms = np.unique(columns.get("mol", np.ones(n_atoms)).astype(int), return_inverse=True)
+    universe = MDAnalysis.Universe.empty(n_atoms, len(molecules), atom_resindex=of_atoms)
+    universe.add_TopologyAttr("resids", molecules)
+    for name, column, kind in (("ids", "id", int), ("types", "type", object), ("masses", "mass", float)):
+        if column in columns:
+            universe.add_TopologyAttr(name, columns[column].astype(kind))
+    return universe
+
+
+def _atom_style(path: Path, name: str) -> dict[str, str]:
+    """The columns of a LAMMPS data file, where it names their style; MDAnalysis goes by their number else."""
+    if name != "DATA":
+        return {}
+    with path.open(errors="replace") as file:
+        style = next((line.partition("#")[2].strip() for line in file if line.startswith("Atoms")), "")
+    return {"atom_style": _STYLES[style]} if style in _STYLES else {}
+
+
+def own_topology(path: Path, select: str | None, name: str) -> Atoms | None:
+    """What a PDB, GRO and the like say of their atoms; None where the format, `name`, says nothing of them."""
+    import MDAnalysis
+
+    if name == "TRR":  # MDAnalysis would number the atoms, and leave an index of frames beside the file
         return None
     try:
-        return read_topology(path, select)
+        return read_topology(path, select, name or None)
     except _UnreadError:
-        if _format(path) in MDAnalysis._PARSERS:
+        if name in MDAnalysis._PARSERS:
             raise
         return None
 
@@ -99,22 +152,11 @@ def _refuse_places(select: str) -> None:
             )
 
 
-def _format(path: Path) -> str:
-    """MDAnalysis' name of the format that the file's name stands for."""
-    from MDAnalysis.lib.util import guess_format
-
-    try:
-        return guess_format(str(path))
-    except ValueError:
-        return ""
-
-
-def _check_records(path: Path, universe) -> None:
+def _check_records(path: Path, kind: str, universe) -> None:
     """Raise `InputError` for a bond record that names an atom that is not there, which the parsers pass over.
 
     MDAnalysis leaves out such CONECT records of a PDB, and all bonds of a LAMMPS data file that holds one.
     """
-    kind = _format(path)
     atoms: set[str] = set()
     bonds: Sequence[tuple[str, ...]] = []
     if kind in ("PDB", "ENT"):

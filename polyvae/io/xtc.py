@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from polyvae.errors import InputError
-from polyvae.io.frames import BLOCK_BYTES, DamagedError, Frames, quiet_c_library, warn_of_damage
+from polyvae.io.frames import BLOCK_BYTES, DamagedError, Frames, quiet_c_library
 
 _MAGIC, _WIDE_MAGIC = 1995, 2023
 _HEADER = 24  # words up to the bytes of the longer header
@@ -39,9 +39,9 @@ class XtcFile:
     """An XTC file; see `frames.TrajectoryFile`. Every frame's structure is checked on opening."""
 
     stated_unit: str | None = None
-    usual_unit, always_3d, akma_time = "nm", True, False
+    usual_unit, always_3d, akma_time, unwrapped = "nm", True, False, False
 
-    def __init__(self, path: Path, keep_good: bool = False):
+    def __init__(self, path: Path):
         self.path = path
         self.extras: dict[str, np.ndarray] = {}
         start = np.fromfile(path, ">i4", count=2)
@@ -60,10 +60,9 @@ class XtcFile:
             headers = headers if self.n_frames <= _KEPT else None  # read again where they are needed
         self._headers = np.concatenate(headers) if headers else None
         self._marks.append(whole)
-        if 4 * whole != path.stat().st_size or not self.n_frames:
-            if not (keep_good and self.n_frames):
-                raise DamagedError(path, self.n_frames)
-            warn_of_damage(path, self.n_frames)
+        self.is_cut = 4 * whole != path.stat().st_size
+        if not self.n_frames:
+            raise DamagedError(path, 0)
         self._file: Any = None  # of mdtraj
         self._at, self._apart = 0, False
 

@@ -8,6 +8,7 @@ import numpy as np
 from polyvae.errors import FrameError, InputError
 from polyvae.trajectory.box import usable_box
 from polyvae.trajectory.molecules import Atoms
+from polyvae.trajectory.precision import in_single_precision, warn_of_blur
 from polyvae.trajectory.record import LARGEST, Selection, Trajectory, all_usable, chain_bonds
 from polyvae.trajectory.survey import Survey
 from polyvae.trajectory.wholeness import Tree, make_whole, spanning_tree
@@ -57,6 +58,7 @@ class Assembler:
             periodic=unwrap is not False,
         )
         self._plan: tuple | None = None
+        self._blurred = False
         self.table = None
         if per_molecule:
             if atoms is None:
@@ -113,7 +115,7 @@ class Assembler:
             take, inner, tree = self._unwrapping(positions.shape[1])
         if take is not None:
             positions = positions[:, take]
-        positions = np.asarray(positions[..., :n_dims], np.float32)
+        positions = in_single_precision(positions[..., :n_dims])
         self._check_finite(positions, frames)
         if cell is not None:
             try:
@@ -171,6 +173,7 @@ class Assembler:
                 bonds = bonds[np.isin(bonds, first).all(axis=1)]
                 order = np.argsort(first)
                 bonds = order[np.searchsorted(first, bonds, sorter=order)]
+        self._blurred = self._blurred or warn_of_blur(positions, self.where)
         return Trajectory(
             positions,
             time=time,
@@ -238,10 +241,14 @@ class Assembler:
         else:
             take, inner = (None if atoms is None else _unless_all(atoms.chosen, n_atoms)), None
             tree = spanning_tree(n_atoms if atoms is None else len(atoms.chosen), None)
+            chains = None if atoms is None else atoms.chains()
+            text = "no bonds are known: in the periodic box, beads are taken as one chain in file order"
             if self.table is not None:
                 rows = self.table[:, chain_bonds(self.table.shape[1])].reshape(-1, 2)
                 tree = spanning_tree(self.table.size, rows)._replace(assumed=True)
-            text = "no bonds are known: in the periodic box, beads are taken as one chain in file order"
+            elif chains is not None:
+                tree = spanning_tree(len(tree.parent), chains)._replace(assumed=True)
+                text = text.replace("beads are", "the beads of each molecule are")
             if self.table is None and atoms is not None and atoms.residues is not None:
                 n = len(np.unique(atoms.residues))
                 if 1 < n <= len(atoms.chosen) / 2:

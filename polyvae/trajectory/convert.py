@@ -13,6 +13,7 @@ from polyvae.errors import InputError
 from polyvae.trajectory.assembly import Assembler
 from polyvae.trajectory.box import box_vectors
 from polyvae.trajectory.molecules import Atoms
+from polyvae.trajectory.precision import warn_of_blur
 from polyvae.trajectory.record import Selection, Trajectory
 from polyvae.trajectory.stream import Stream, concatenate
 
@@ -83,7 +84,9 @@ def as_trajectory(
                 "positions must be one array (n_frames, n_beads, 2 or 3); got rows of unequal lengths. Take "
                 "the same beads in every frame"
             ) from None
-        return Trajectory(array, length_unit=length_unit or array_unit)
+        traj = Trajectory(array, length_unit=length_unit or array_unit)
+        warn_of_blur(traj.positions, "the array")
+        return traj
     if time is not None:
         falls = ~(np.diff(time) > 0)
         falls[np.cumsum(segments)[:-1] - 1] = False

@@ -20,6 +20,7 @@ class Atoms(NamedTuple):
         residues: (n_chosen,) residue number of the chosen ones, or None.
         kinds: what tells atoms of the chosen ones apart where there are no names, such as types, or None.
         residue_sizes: (n_chosen,) atoms in the residue of each, where residues are known to be real, or None.
+        in_molecules: whether residues are whole molecules; LAMMPS gives number 0 to atoms that are of none.
         selection: how the chosen ones are numbered in the system as it came, or None where they are all of it.
     """
 
@@ -32,6 +33,7 @@ class Atoms(NamedTuple):
     kinds: tuple[str, ...] | None = None
     residue_sizes: np.ndarray | None = None
     selection: Selection | None = None
+    in_molecules: bool = False
 
     def bonds_of_chosen(self) -> np.ndarray | None:
         """Bonds between chosen atoms, by position among them; None where no bond is known."""
@@ -60,6 +62,14 @@ class Atoms(NamedTuple):
             n_total=len(kept),
             bonds=None if bonds is None else np.searchsorted(kept, bonds),
         )
+
+    def chains(self) -> np.ndarray | None:
+        """Pairs of chosen atoms that follow one another in a molecule, where residues are several whole ones."""
+        if not self.in_molecules or self.residues is None or len(np.unique(self.residues)) == 1:
+            return None
+        order = np.argsort(self.residues, kind="stable")
+        label = self.residues[order]
+        return np.stack([order[:-1], order[1:]], axis=1)[(label[1:] == label[:-1]) & (label[1:] != 0)]
 
     def pieces(self) -> tuple[int, int, int | None]:
         """Molecules among the chosen atoms, by bonds; how many of them are single atoms; and a stray one.

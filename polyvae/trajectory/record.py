@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from polyvae.errors import InputError
+from polyvae.trajectory.precision import LARGEST, in_single_precision
 
 LENGTH_UNITS = ("nm", "angstrom", "sigma")
 _PER_NM = {"nm": 1.0, "angstrom": 10.0}
-LARGEST = 1e15  # of a coordinate; damage alone makes larger ones, and their squares leave single precision
 
 
 def unit_factor(source: str, target: str) -> float:
@@ -55,7 +55,8 @@ class Trajectory:
     """Frames of one set of beads.
 
     Args:
-        positions: (n_frames, n_beads, n_dims), kept as float32; n_dims is 2 or 3. In `length_unit`.
+        positions: (n_frames, n_beads, n_dims), kept as float32; n_dims is 2 or 3. In `length_unit`. Frames of
+            float64 so far from the origin that float32 would blur their shapes are moved there.
         time: (n_frames,) in the engine's time unit (ps for real units, tau for reduced), or None.
         length_unit: "nm", "angstrom" or "sigma" (reduced units).
         masses: (n_beads,), ones where not given.
@@ -106,7 +107,7 @@ class Trajectory:
             raise InputError(f"a trajectory needs at least one frame and one bead; got shape {positions.shape}")
         if not np.issubdtype(positions.dtype, np.floating) and not np.issubdtype(positions.dtype, np.integer):
             raise InputError(f"positions must be real numbers; got dtype {positions.dtype}")
-        positions = np.ascontiguousarray(positions, dtype=np.float32)
+        positions = np.ascontiguousarray(in_single_precision(positions))
         if not all_usable(positions):
             finite = np.abs(positions) < LARGEST
             frame, bead, _ = np.argwhere(~finite)[0]

@@ -43,7 +43,7 @@ def test_missing_empty_and_wrong_files(tmp_path):
 @pytest.mark.parametrize("suffix", [".xtc", ".dcd"])
 @pytest.mark.parametrize("n_beads", [12, 5], ids=["compressed", "few beads"])
 def test_a_cut_anywhere_is_seen(tmp_path, suffix, n_beads):
-    """Cut at every byte of the last two frames: whole frames are read, all else is refused."""
+    """Cut at every byte of the last two frames: whole frames are read, all else is refused or left out."""
     whole = tmp_path / f"whole{suffix}"
     lengths = []
     for n in (3, 4, 5):
@@ -54,13 +54,34 @@ def test_a_cut_anywhere_is_seen(tmp_path, suffix, n_beads):
     path = tmp_path / f"cut{suffix}"
     for end in range(lengths[0], len(data)):
         path.write_bytes(data[:end])
-        if suffix == ".xtc" and end in lengths:  # XTC holds no frame count: a cut between frames is a shorter run
+        if end in lengths:  # between frames: a shorter run
             assert len(pv.read(path)) == 3 + lengths.index(end)
             continue
         with pytest.raises(
             pv.InputError, match=rf"{path.name} is cut off or damaged in frame [34] \(the [34] frames"
         ):
             pv.read(path)
+    for make in (pv.read, pv.stream):
+        assert len(make(path, stop=4)) == 4
+        for stop in (5, -1):
+            with pytest.raises(pv.InputError, match="damaged in frame 4"):
+                make(path, stop=stop)
+
+
+def test_a_dcd_of_fewer_frames_than_its_header_says(tmp_path, caplog):
+    """What a run leaves that was killed: every frame is whole, and the count in the header is that of the plan."""
+    path = tmp_path / "run.dcd"
+    pv.write(path, good(), topology=False)
+    whole = pv.read(path).positions
+    data = bytearray(path.read_bytes())
+    data[8:12] = (500).to_bytes(4, "little")
+    path.write_bytes(data)
+    for make in (pv.read, lambda path: pv.as_trajectory(pv.stream(path, chunk_bytes=12 * 12 * 7))):
+        caplog.clear()
+        np.testing.assert_array_equal(make(path).positions, whole)
+        assert [r.levelname for r in caplog.records if "says 500 frames, but it holds 40" in r.message] == [
+            "WARNING"
+        ]
 
 
 def test_damage_in_the_middle_of_an_xtc_names_the_frame(tmp_path):
@@ -427,12 +448,6 @@ def test_a_folder_with_results_is_safe(tmp_path, capfd):
 
 
 def test_lammps_files_that_are_no_trajectories_say_what_to_do(tmp_path):
-    rows = "".join(f"{k} 1 {0.5 * k} 0.0\n" for k in range(1, 4))
-    head = "ITEM: TIMESTEP\n0\nITEM: NUMBER OF ATOMS\n3\nITEM: BOX BOUNDS pp pp pp\n0 9\n0 9\n-1 1\n"
-    for name in ("flat.dump", "flat.lammpstrj"):
-        (tmp_path / name).write_text(f"{head}ITEM: ATOMS id type x y\n{rows}")
-        with pytest.raises(pv.InputError, match=r"a LAMMPS dump needs z too, .* this one holds id type x y"):
-            pv.read(tmp_path / name)
     (tmp_path / "chain.data").write_text("LAMMPS data file\n\n1 atoms\n\nAtoms # bond\n\n1 1 1 0.0 0.0 0.0\n")
     with pytest.raises(pv.InputError, match="a LAMMPS data file is a topology: name the dump"):
         pv.read(tmp_path / "chain.data")

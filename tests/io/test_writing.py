@@ -242,7 +242,7 @@ def test_one_run_in_three_formats_gives_one_cv(tmp_path):
 
 
 def test_reduced_units_too_large_for_xtc_become_dcd(tmp_path, caplog):
-    traj = pv.Trajectory(np.random.default_rng(0).normal(size=(3, 12, 3)) + 30_000)
+    traj = pv.Trajectory(np.float32(np.random.default_rng(0).normal(size=(3, 12, 3)) + 30_000))
     with caplog.at_level(logging.WARNING, logger="polyvae"):
         written = pv.write(tmp_path / "a.xtc", traj)
     assert [path.name for path in written] == ["a.dcd", "a.pdb"]

@@ -1,0 +1,354 @@
+"""LAMMPS dumps: text, whose frames are found first, and whose columns NumPy reads for many frames at once.
+
+Read here because MDAnalysis reads line by line, takes wrapped coordinates where unwrapped ones stand beside them,
+moves beads by image flags as if every box were orthogonal, and counts a frame that is cut off as a whole one.
+Format: https://docs.lammps.org/dump.html, boxes: https://docs.lammps.org/Howto_triclinic.html.
+"""
+
+import io
+import itertools
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from polyvae.errors import InputError
+from polyvae.io.formats import BytesFile, opened
+from polyvae.io.frames import DamagedError, Frames, log
+from polyvae.trajectory.convert import STEPS_ALONE
+
+_PIECE = 1 << 22  # bytes of text looked at, or turned into numbers, in one go
+_HEADER = 200  # more than the lines from the time of a frame to its step
+_UNITS = {"lj": "sigma", "real": "angstrom", "metal": "angstrom", "nano": "nm"}
+_PS = {"real": 1e-3, "nano": 1e3}  # of a unit of time
+_IMAGES = ("ix", "iy", "iz")
+_ATOMS, _STEP, _TIME = b"ITEM: ATOMS", b"ITEM: TIMESTEP", b"ITEM: TIME\n"
+_HEAD = re.compile(
+    rb"(?:ITEM: UNITS\s+(?P<units>\w+)\s+)?"
+    rb"(?:ITEM: TIME\s+(?P<time>\S+)\s+)?"
+    rb"ITEM: TIMESTEP\s+(?P<step>-?\d+)\s+"
+    rb"ITEM: NUMBER OF ATOMS\s+(?P<n_atoms>\d+)\s+"
+    rb"ITEM: BOX BOUNDS(?P<kind>.*)\n(?P<bounds>.*\n.*\n.*\n)"
+    rb"ITEM: ATOMS(?P<columns>.*)\n"
+)
+
+
+class DumpFile:
+    """A LAMMPS dump of atoms, plain or gzipped; see `frames.TrajectoryFile`.
+
+    Beads come in the order of their ids. Steps that do not rise begin a segment.
+
+    Attributes:
+        unwrapped: whether coordinates are unwrapped: as such columns, or by image flags.
+    """
+
+    stated_unit: str | None
+    usual_unit, always_3d, akma_time = "sigma", True, False
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.extras: dict[str, np.ndarray] = {}
+        self._file: BytesFile | None = None
+        self._offsets, steps, head, self.is_cut = _index(path)
+        self.n_frames = len(steps)
+        self._ids = first_frame(path).get("id")
+        self._read_head(head)
+        if _TIME not in head:
+            log.info("%s: %s", path, STEPS_ALONE)
+        begins = np.flatnonzero(np.diff(steps) <= 0) + 1
+        if len(begins):
+            self.extras["segments"] = np.diff([0, *begins, self.n_frames])
+            log.info(
+                "%s: its steps do not rise at frame %s, where a segment begins",
+                path,
+                ", ".join(map(str, begins[:4])) + (", ..." if len(begins) > 4 else ""),
+            )
+
+    def _read_head(self, text: bytes) -> None:
+        """What the first frame says of all: columns, atoms, units."""
+        head = _HEAD.match(text)
+        if head is None:
+            raise DamagedError(self.path, 0)
+        self._title, self._columns = head["columns"], head["columns"].decode().split()
+        self.n_atoms = int(head["n_atoms"])
+        self._periodic = any(b"p" in word for word in head["kind"].split() if len(word) == 2)
+        self._general = b"abc" in head["kind"]
+        units = (head["units"] or b"").decode()
+        self._per_time, self.stated_unit = _PS.get(units, 1.0), _UNITS.get(units)
+        self._choose_columns()
+        if "id" not in self._columns:
+            log.warning(
+                "%s: no ids, so beads are taken in the order of lines, which LAMMPS may change at any time; dump "
+                "the column id",
+                self.path,
+            )
+
+    def _choose_columns(self) -> None:
+        """Unwrapped coordinates, else wrapped ones with image flags, else wrapped ones."""
+        columns = self._columns
+        axes = "xyz" if any(re.fullmatch("zs?u?", name) for name in columns) else "xy"
+        kinds = [[axis + kind for axis in axes] for kind in ("u", "su", "", "s")]
+        kind = next((names for names in kinds if set(names) <= set(columns)), None)
+        if kind is None:
+            raise InputError(
+                f"{self.path}: a LAMMPS dump needs the columns x y z, or another kind of them (xu, xs, xsu), or x "
+                f"and y of a flat run; this one holds {' '.join(columns)}. Dump them, too"
+            )
+        self._n_dims, self._scaled = len(axes), "s" in kind[0]
+        images = list(_IMAGES[: len(axes)])
+        self.unwrapped = kind[0].endswith("u") or set(images) <= set(columns)
+        self._has_images = self.unwrapped and not kind[0].endswith("u")
+        wanted = [*kind, *(images if self._has_images else []), *(["id"] if "id" in columns else [])]
+        self._taken = [columns.index(name) for name in wanted]
+
+    def read(self, start: int, stop: int) -> Frames:
+        n, d = stop - start, self._n_dims
+        positions, box = np.empty((n, self.n_atoms, d)), np.empty((n, 3, 3))
+        step, time = np.empty(n, np.int64), np.full(n, np.nan)
+        for first, last in self._pieces(start, stop):
+            rows = slice(first - start, last - start)
+            text = self._text(first, last)
+            heads, tables = zip(*(self._split(k, text) for k in range(first, last)), strict=True)
+            step[rows], time[rows], box[rows], corner = self._numbers(first, heads)
+            positions[rows] = self._positions(self._table(first, tables), box[rows], corner, first)
+        return Frames(
+            positions,
+            None if np.isnan(time).all() else time * self._per_time,
+            box.astype(np.float32) if self._periodic else None,
+            step,
+        )
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _pieces(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Frames whose text is of bounded length together."""
+        while start < stop:
+            end = int(np.searchsorted(self._offsets, self._offsets[start] + _PIECE))
+            end = min(stop, max(start + 1, end - 1))
+            yield start, end
+            start = end
+
+    def _text(self, first: int, last: int) -> bytes:
+        if self._file is None:
+            self._file = opened(self.path)
+        self._file.seek(self._offsets[first])
+        self._base = self._offsets[first]
+        try:
+            return self._file.read(self._offsets[last] - self._base)
+        except (OSError, EOFError, zlib.error):
+            raise DamagedError(self.path, first) from None
+
+    def _split(self, frame: int, text: bytes) -> tuple[re.Match, bytes]:
+        """A frame's header, and the lines of its atoms."""
+        begin, end = (int(self._offsets[k] - self._base) for k in (frame, frame + 1))
+        head = _HEAD.match(text, begin, end)
+        if head is None:
+            raise DamagedError(self.path, frame)
+        if int(head["n_atoms"]) != self.n_atoms:
+            raise InputError(
+                f"{self.path}: frame {frame} holds {int(head['n_atoms'])} atoms, the first {self.n_atoms}; dump "
+                f"the same atoms in every frame"
+            )
+        if head["columns"] != self._title:
+            raise InputError(
+                f"{self.path}: frame {frame} holds the columns {head['columns'].decode('latin1').strip()}, the "
+                f"first {' '.join(self._columns)}; dump the same columns in every frame"
+            )
+        rows = text[head.end() : end]
+        if rows.count(b"\n") != self.n_atoms:
+            rows, _, _ = rows.partition(b"ITEM: ")  # units, told again where a run goes on
+            if rows.endswith(b"\n"):  # files put together by hand hold blank lines
+                rows = rows.rstrip() + b"\n"
+            if rows.count(b"\n") != self.n_atoms:
+                raise DamagedError(self.path, frame)
+        return head, rows
+
+    def _numbers(self, first: int, heads) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Steps, times, box vectors (n, 3, 3) and their corners (n, 3) from headers."""
+        step, time, bounds = [], [], []
+        said, numbers = b"", np.empty((0, 0))
+        for k, head in enumerate(heads):
+            step.append(int(head["step"]))
+            try:
+                time.append(np.nan if head["time"] is None else float(head["time"]))
+                if head["bounds"] != said:
+                    said = head["bounds"]
+                    rows = [[*map(float, line.split()), 0.0][: 3 + self._general] for line in said.splitlines()]
+                    numbers = np.array(rows).reshape(3, 3 + self._general)
+            except ValueError:
+                raise DamagedError(self.path, first + k) from None
+            bounds.append(numbers)
+        return np.array(step), np.array(time), *(_general_box if self._general else _box)(np.array(bounds))
+
+    def _table(self, first: int, tables) -> np.ndarray:
+        """The columns wanted of frames, (n, n_atoms, n_wanted)."""
+        try:
+            numbers = _loaded(b"".join(tables), self._taken)
+            return numbers.reshape(len(tables), self.n_atoms, len(self._taken))
+        except ValueError:
+            for k, table in enumerate(tables):
+                try:
+                    _loaded(table, self._taken).reshape(self.n_atoms, len(self._taken))
+                except ValueError:
+                    raise DamagedError(self.path, first + k) from None
+            raise
+
+    def _positions(self, table: np.ndarray, box: np.ndarray, corner: np.ndarray, first: int) -> np.ndarray:
+        d, table = self._n_dims, self._in_order(table, first)
+        positions, cell, shifts = table[..., :d], box[:, :d, :d], None
+        if self._has_images:
+            shifts = table[..., d : 2 * d]
+        if self._scaled:
+            shifts = positions if shifts is None else positions + shifts
+            positions = corner[:, None, :d]
+        return positions if shifts is None else positions + shifts @ cell
+
+    def _in_order(self, table: np.ndarray, first: int) -> np.ndarray:
+        if self._ids is None or (table[..., -1] == self._ids).all():
+            return table
+        order = np.argsort(table[..., -1], axis=1)
+        table = np.take_along_axis(table, order[..., None], axis=1)
+        if not (same := (table[..., -1] == self._ids).all(axis=1)).all():
+            raise InputError(
+                f"{self.path}: frame {first + int(np.argmin(same))} holds other atoms (ids) than the first; dump "
+                f"the same atoms in every frame"
+            )
+        return table
+
+
+class _Index(NamedTuple):
+    """Where each whole frame begins, and the last one ends; their steps; the header of the first; whether
+    something is cut off after them."""
+
+    offsets: np.ndarray
+    steps: np.ndarray
+    head: bytes
+    is_cut: bool
+
+
+def first_frame(path: Path) -> dict[str, np.ndarray]:
+    """The columns of the first frame by name, (n_atoms,) each, in the order of ids where there are any.
+
+    Raises:
+        InputError: a file that is no dump of atoms, or one in which an id stands twice.
+        DamagedError: a frame with lines that are not whole.
+    """
+    n, columns = None, None
+    with opened(path) as file:
+        try:
+            for line in file:
+                if line.startswith(b"ITEM: NUMBER OF ATOMS"):
+                    n = int(next(file))
+                elif line.startswith(_ATOMS):
+                    columns = line.decode().split()[2:]
+                    break
+            if not n or columns is None:
+                raise InputError(
+                    f"{path} is not a LAMMPS dump of atoms (its first frame has no header or no atoms)"
+                )
+            table = np.loadtxt(itertools.islice(file, n), dtype=str, comments=None, ndmin=2, encoding="latin1")
+            table = table.reshape(n, len(columns))
+            found = dict(zip(columns, table.T, strict=True))
+            if "id" in found:
+                found["id"] = found["id"].astype(np.int64)
+        except (ValueError, StopIteration, OSError, EOFError, zlib.error):
+            raise DamagedError(path, 0) from None
+    if "id" not in found:
+        return found
+    order = np.argsort(found["id"])
+    found = {name: values[order] for name, values in found.items()}
+    if not (np.diff(found["id"]) > 0).all():
+        raise InputError(f"{path}: an id stands twice in the first frame; dump each atom once")
+    return found
+
+
+def _index(path: Path) -> _Index:
+    offsets: list[int] = []
+    steps: list[int] = []
+    text, base, head, marker, more = b"", 0, b"", _STEP, True
+    last: list[bytes] = []  # pieces of the last frame
+    with opened(path) as file:
+        while more:
+            piece = _next(file)
+            text, more = text + piece, bool(piece)
+            if not head:
+                if not text.startswith(b"ITEM: "):
+                    raise InputError(f"{path} is not a LAMMPS dump (it does not begin with ITEM:)")
+                found = re.search(_ATOMS + rb".*\n", text)
+                if found is None and more and len(text) < _PIECE:
+                    continue
+                if found is None:
+                    if more or b"ENTRIES" in text:
+                        raise InputError(f"{path} is a LAMMPS dump without atoms (ITEM: ATOMS); give one of atoms")
+                    raise DamagedError(path, 0)
+                head = text[: found.end()]
+                marker = _TIME if _TIME in head else _STEP
+            # A header that the text ends in waits for the next piece.
+            until = text.rfind(b"\n", 0, max(0, len(text) - _HEADER)) + 1 if more else len(text)
+            at, begin = text.find(marker, 0, until), 0
+            while at >= 0:
+                begin, last = at, []
+                offsets.append(base + at)
+                steps.append(_step(text, at))
+                at = text.find(marker, at + 1, until)
+            last.append(text[begin:until])
+            base, text = base + until, text[until:]
+    offsets[0] = 0  # units stand before the first
+    is_cut = not _is_whole(b"".join(last))
+    n = len(steps) - is_cut
+    if n == 0:
+        raise DamagedError(path, 0)
+    return _Index(np.array([*offsets, base][: n + 1]), np.array(steps[:n]), head, is_cut)
+
+
+def _next(file: BytesFile) -> bytes:
+    """What comes next of a file, nothing at its end; a packed file that is cut off ends there."""
+    try:
+        return file.read1(_PIECE)
+    except (OSError, EOFError, zlib.error):
+        return b""
+
+
+def _step(text: bytes, at: int) -> int:
+    """The step of the frame that begins there; what cannot be read is damage, which reading it will find."""
+    at = text.find(_STEP, at) + len(_STEP)
+    word = text[at : at + _HEADER].split(maxsplit=1)[:1]
+    try:
+        return int(word[0])
+    except (IndexError, ValueError):
+        return 0
+
+
+def _is_whole(text: bytes) -> bool:
+    """Whether a text is a frame with all its lines."""
+    head = _HEAD.match(text)
+    return head is not None and text.count(b"\n", head.end()) >= int(head["n_atoms"])
+
+
+def _loaded(text: bytes, columns: list[int]) -> np.ndarray:
+    return np.loadtxt(io.BytesIO(text), usecols=columns, comments=None, ndmin=2)
+
+
+def _box(bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors and corners of boxes whose a lies along x, from the bounds of what encloses them and the tilts."""
+    low, high, (xy, xz, yz) = bounds[..., 0].copy(), bounds[..., 1].copy(), bounds[..., 2].T
+    nothing = np.zeros_like(xy)
+    low[:, 0] -= np.min([nothing, xy, xz, xy + xz], axis=0)
+    high[:, 0] -= np.max([nothing, xy, xz, xy + xz], axis=0)
+    low[:, 1] -= np.minimum(nothing, yz)
+    high[:, 1] -= np.maximum(nothing, yz)
+    box = np.zeros((len(bounds), 3, 3))
+    box[:, range(3), range(3)] = high - low
+    box[:, 1, 0], box[:, 2, 0], box[:, 2, 1] = xy, xz, yz
+    return box, low
+
+
+def _general_box(bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors and corners of boxes that are given as such."""
+    return bounds[..., :3], bounds[..., 3]
