@@ -1,7 +1,6 @@
 """The command line: one verb a step, and `run` for all of them."""
 
 import csv
-import math
 import re
 import signal
 import sys
@@ -48,6 +47,7 @@ from polyvae.app.options import (
     for_training,
     known,
     numbers,
+    quick_epochs,
     read_weights,
     takes,
 )
@@ -62,7 +62,6 @@ from polyvae.io.writing import WRITERS
 from polyvae.tasks.sweeps import MEASURES
 from polyvae.tasks.verdict import verdict
 from polyvae.trajectory.stream import weighted
-from polyvae.vae.settings import Settings, sized
 
 app = typer.Typer(
     help="Collective variables from finished MD runs: train a VAE on a trajectory, project, generate, optimise.",
@@ -110,7 +109,7 @@ def run(
         if (weights := training.pop("weights")) is not None:  # for all that follows, and not for training alone
             traj = weighted(traj, weights)
         if quick and training["epochs"] is None:
-            training["epochs"] = _quick_epochs(traj, training)
+            training["epochs"] = quick_epochs(traj, training, _QUICK["steps"])
         with training_bar("training") as progress:
             cv = pv.fit(traj, **model, **training, progress=progress)
         if generator and traj.n_beads > MAX_BEADS:
@@ -151,12 +150,6 @@ def run(
     print_optimum(found, "rg", traj.length_unit)
     print("\n" + "\n".join(said))
     print(f"\nresults in {out}; open {out / 'report.html'}")
-
-
-def _quick_epochs(traj: pv.Trajectory, training: dict) -> int:
-    told = Settings(batch_size=training["batch_size"], validation=training["validation"])
-    chosen = sized(told, traj.n_frames, traj.n_beads * traj.n_dims)
-    return math.ceil(_QUICK["steps"] / max(1, int(traj.n_frames * (1 - chosen.validation)) // chosen.batch_size))
 
 
 def _about(files: list[Path], traj: pv.Trajectory, cv: LatentCV) -> dict:

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from polyvae.io.topology import read_topology
 from polyvae.tasks.optimization import OBJECTIVES
 from polyvae.tasks.paths import WAYS
 from polyvae.tasks.sampling import PRIORS
-from polyvae.vae.settings import BETA_SCHEDULES, LR_SCHEDULES
+from polyvae.vae.settings import BETA_SCHEDULES, LR_SCHEDULES, Settings, sized
 
 FEATURIZERS = {
     "auto": None,
@@ -376,3 +377,10 @@ def read_weights(path: Path | None) -> np.ndarray | None:
     if weights.ndim != 1:
         raise InputError(f"{path}: weights must be one number a line; got {weights.shape[1]} columns")
     return weights
+
+
+def quick_epochs(traj: pv.Trajectory, training: dict, steps: int) -> int:
+    """Epochs that make about so many steps."""
+    told = Settings(batch_size=training["batch_size"], validation=training["validation"])
+    chosen = sized(told, traj.n_frames, traj.n_beads * traj.n_dims)
+    return math.ceil(steps / max(1, int(traj.n_frames * (1 - chosen.validation)) // chosen.batch_size))
