@@ -9,7 +9,7 @@ from polyvae.errors import InputError
 
 _WINDOWS = 400  # at which the density is estimated
 _SMOOTHING = 0.01, 0.25  # least and largest share of the frames in a window
-_IN_WINDOW = 30  # frames, of equal weight, without which noise looks like a barrier of 1 kT
+_IN_WINDOW = 50  # frames, of equal weight, without which noise looks like a barrier of 1 kT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ def find_basins(
 
     Returns:
         At least one basin; one that is all there is where z is the same in all frames, or where they are as good
-        as fewer than 120 of equal weight, too few to tell.
+        as fewer than 200 of equal weight, too few to tell.
 
     Raises:
         InputError: values that are not finite or no row of numbers; weights that do not fit them.
