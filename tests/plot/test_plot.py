@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 import polyvae as pv
 from polyvae import plot
-from polyvae.plot.curves import _smooth_density
+from polyvae.plot.curves import smooth_density
 from polyvae.plot.latent import _stretch
 from polyvae.plot.style import digits
 from polyvae.trajectory.record import chain_bonds
@@ -167,17 +167,17 @@ def test_marginals_of_short_and_long_chains(n_beads, partners):
     assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["data", "generated"]
 
 
-def test_smooth_density_is_the_known_one():
+def testsmooth_density_is_the_known_one():
     # Distances of 2-D Gaussian steps follow r exp(-r^2/2): 0 at 0, mode at 1.
     r = np.linalg.norm(np.random.default_rng(0).normal(size=(50_000, 2)), axis=1)
-    x, density = _smooth_density(r)
+    x, density = smooth_density(r)
     assert np.trapezoid(density, x) == pytest.approx(1, abs=1e-3)
     np.testing.assert_allclose(density, x * np.exp(-(x**2) / 2), atol=0.025)
     assert density[0] == 0
 
 
-def test_smooth_density_of_a_constant_stands():
-    x, density = _smooth_density(np.full(20, 1.5))
+def testsmooth_density_of_a_constant_stands():
+    x, density = smooth_density(np.full(20, 1.5))
     assert np.isfinite(density).all()
     assert x[np.argmax(density)] == pytest.approx(1.5, abs=0.01)
 
