@@ -138,7 +138,7 @@ def _closest(positions: np.ndarray, near: list[np.ndarray]) -> tuple[np.ndarray,
     wanted, any_far = min(n, n_free), n_free > sum(map(len, near[1:]))
     kinds = _Kinds(n, near)
     contacts, farther = np.zeros(len(positions), np.float32), np.full(len(positions), np.inf, np.float32)
-    reach = float(distances(positions[:1], near[0]).mean()) or 1.0
+    reach = _spacing(positions[0])
     for k, x in enumerate(positions):
         tree = _tree(x)
         while True:
@@ -179,6 +179,11 @@ def _tree(x: np.ndarray):
     return cKDTree(x)
 
 
+def _spacing(x: np.ndarray) -> float:
+    """Median distance of a frame's beads to their nearest: a search that begins there finds few at first."""
+    return float(np.median(_tree(x).query(x, k=2)[0][:, 1])) or float(np.ptp(x)) / len(x) or 1.0
+
+
 def close_pairs(
     positions: np.ndarray, near: list[np.ndarray], share: float, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -190,7 +195,7 @@ def close_pairs(
     n = positions.shape[1]
     trees = [_tree(x) for x in positions]
     n_near, n_pairs = sum(map(len, near)), n * (n - 1) // 2
-    reach = float(distances(positions[:1], near[0]).mean()) or 1.0
+    reach = _spacing(positions[0])
     wanted = share * n_pairs * weights.sum()
     while True:
         counts = np.array([(tree.count_neighbors(tree, reach) - n) // 2 for tree in trees])

@@ -9,6 +9,7 @@ from polyvae.plot.style import ALONG, UNIT_SYMBOLS, canvas, digits, evenly, labe
 from polyvae.tasks.optimization import Optimum
 from polyvae.trajectory.record import chain_bonds
 
+_BALLS = 1000  # beads that are drawn as balls
 _STICKS = 100_000  # bonds that an overlay draws
 
 
@@ -141,17 +142,19 @@ def structure(
 ):
     """One conformation, ball and stick, beads coloured along the chain and the ends numbered.
 
-    A 3-D chain is seen along its third axis: nearer beads cover farther ones, and farther ones fade.
+    A 3-D chain is seen along its third axis: nearer beads cover farther ones, and farther ones fade. Of more than
+    1,000 beads, which no page can show, the bonds are drawn as lines.
 
     Args:
         positions: (n_beads, n_dims).
         radius: of the balls, in the length unit; by default a sixth of the mean bond.
 
     Returns:
-        The axes, with one `PatchCollection` of balls and half bonds in the order of their depth.
+        The axes, with one `PatchCollection` of balls and half bonds in the order of their depth, or one
+        `LineCollection` of bonds.
     """
     from matplotlib import patheffects
-    from matplotlib.collections import PatchCollection
+    from matplotlib.collections import LineCollection, PatchCollection
     from matplotlib.patches import Circle, Patch, Polygon
 
     (ax,) = canvas(ax, 1, 1, (5.0, 4.2))
@@ -167,7 +170,8 @@ def structure(
 
     # (depth, order among equals), patch, face, edge
     parts: list[tuple[tuple[float, int], Patch, np.ndarray, np.ndarray]] = []
-    for i, j in bonds:
+    few = n_beads <= _BALLS
+    for i, j in bonds if few else ():
         step = positions[j] - positions[i]
         length = float(np.linalg.norm(step))
         if length <= 1.9 * radius:
@@ -180,14 +184,18 @@ def structure(
             corners = [start[:2] + side, middle[:2] + side, middle[:2] - side, start[:2] - side]
             level = (start[2] + middle[2]) / 2 if n_dims == 3 else -1.0
             parts.append(((level, 0), Polygon(corners), 0.8 * colors[end], 0.8 * colors[end]))
-    for k in range(n_beads):
+    for k in range(n_beads) if few else ():
         parts.append(((depth[k], 2 * k), Circle(flat[k], radius), colors[k], 0.55 * colors[k] + 0.1))
         glint = Circle(flat[k] + radius * np.array([-0.3, 0.35]), 0.28 * radius)
         pale = colors[k] + 0.45 * (1 - colors[k])
         parts.append(((depth[k], 2 * k + 1), glint, pale, pale))
-    parts.sort(key=lambda part: part[0])
-    _, patches, faces, edges = zip(*parts, strict=True)
-    ax.add_collection(PatchCollection(patches, facecolors=faces, edgecolors=edges, linewidths=0.6))
+    if few:
+        parts.sort(key=lambda part: part[0])
+        _, patches, faces, edges = zip(*parts, strict=True)
+        ax.add_collection(PatchCollection(patches, facecolors=faces, edgecolors=edges, linewidths=0.6))
+    else:
+        back = bonds[np.argsort(depth[bonds].mean(axis=1))]
+        ax.add_collection(LineCollection(list(flat[back]), colors=colors[back].mean(axis=1), linewidths=0.9))
     (x0, x1), (y0, y1) = limits or limits_of(np.concatenate([flat - 1.5 * radius, flat + 1.5 * radius]))
     ax.set(xlim=(x0, x1), ylim=(y0, y1), aspect="equal")
     ax.set(xlabel=label_length("x", length_unit), ylabel=label_length("y", length_unit))

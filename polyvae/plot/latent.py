@@ -165,7 +165,7 @@ def density_levels(
     low, high = z.min(axis=0), z.max(axis=0)
     pad = 0.15 * np.where(high > low, high - low, 1.0)
     bounds = np.stack([low - pad, high + pad], axis=1)
-    counts, xs, ys = np.histogram2d(*z.T, bins=90, range=bounds, weights=weights)
+    counts, xs, ys = np.histogram2d(z[:, 0], z[:, 1], bins=90, range=bounds, weights=weights)
     density = gaussian_filter(counts, max(1.5, 0.5 * 90 * effective_size(z, weights) ** (-1 / 6) / 4))
     order = np.sort(density.ravel())[::-1]
     held = np.cumsum(order) / order.sum()

@@ -425,3 +425,31 @@ def test_save_figures_gives_the_same_bytes_twice(tmp_path, traj):
 )
 def test_digits(value, text):
     assert digits(value) == text
+
+
+def test_structures_and_overlays_of_many_beads_are_lines():
+    """1,500 beads: bonds as lines, those in front last, and no more of them than a page can carry."""
+    x = ideal_chains(80, 1500, 3)
+    ax = plot.structure(x[0])
+    (lines,) = ax.collections
+    assert isinstance(lines, LineCollection)
+    depth = np.array(
+        [x[0][np.all(x[0][:, :2] == end, axis=1), 2][0] for end in np.array(lines.get_segments())[:, 0]]
+    )
+    assert len(depth) == 1499
+    assert np.corrcoef(np.arange(1499), depth)[0, 1] > 0.9
+    ax = plot.overlay(x)
+    assert len(ax.collections[0].get_segments()) == 66 * 1499
+    assert "66 of 80 frames" in ax.get_title(loc="left")
+
+
+def test_an_overlay_draws_frames_as_often_as_they_weigh(traj):
+    weights = np.where(np.arange(600) < 300, 0.0, 1.0)
+    weights[400] = 300
+    ax = plot.overlay(traj.positions, weights=weights)
+    drawn = np.array(ax.collections[0].get_segments()).reshape(600, -1, 2, 2)[:, :, 0]
+    same = [(drawn == traj.positions[k, :-1, :2]).all(axis=(1, 2)).sum() for k in (10, 400, 500)]
+    assert same[0] == 0
+    assert 290 < same[1] < 310
+    assert same[2] in (1, 2)
+    assert "by weight" in ax.get_title(loc="left")
