@@ -1,5 +1,6 @@
 """Pictures: what the artists hold is what came in, with units, and nothing global changes."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -453,3 +454,21 @@ def test_an_overlay_draws_frames_as_often_as_they_weigh(traj):
     assert 290 < same[1] < 310
     assert same[2] in (1, 2)
     assert "by weight" in ax.get_title(loc="left")
+
+
+@pytest.mark.long
+def test_the_pictures_of_a_weighted_run_are_those_of_its_frames_that_count(traj, tmp_path):
+    cv = untrained(traj, 3, HISTORY)
+    z = cv.transform(traj)
+    weights = np.random.default_rng(0).integers(0, 3, 600).astype(float)
+    counts = np.flatnonzero(weights)
+    weighted = dataclasses.replace(traj, weights=weights)
+    few = weighted[counts]
+    runs = {"all": (weighted, z), "few": (few, z[counts]), "plain": (traj, z)}
+    found = {
+        name: {p.name: p.read_bytes() for p in plot.save_figures(tmp_path / name, cv, run, points, run[:50])}
+        for name, (run, points) in runs.items()
+    }
+    assert found["all"] == found["few"]
+    for name in ("01_frames.png", "02_distances.png", "06_generated.png", "10_latent_rg.png"):
+        assert found["all"][name] != found["plain"][name], name
