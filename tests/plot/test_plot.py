@@ -466,7 +466,7 @@ def test_the_pictures_of_a_weighted_run_are_those_of_its_frames_that_count(traj,
     few = weighted[counts]
     runs = {"all": (weighted, z), "few": (few, z[counts]), "plain": (traj, z)}
     found = {
-        name: {p.name: p.read_bytes() for p in plot.save_figures(tmp_path / name, cv, run, points, run[:50])}
+        name: {p.name: p.read_bytes() for p in plot.save_figures(tmp_path / name, cv, run, points, traj[:50])}
         for name, (run, points) in runs.items()
     }
     assert found["all"] == found["few"]
