@@ -59,6 +59,7 @@ from polyvae.export import TARGETS, export_files
 from polyvae.files import check_output, refuse_inputs, replacing, replacing_folder, write_json
 from polyvae.io.colvar import check_table_name
 from polyvae.io.writing import WRITERS
+from polyvae.measures.weights import effective_size
 from polyvae.tasks.sweeps import MEASURES
 from polyvae.tasks.verdict import verdict
 from polyvae.trajectory.stream import weighted
@@ -155,6 +156,8 @@ def run(
 def _about(files: list[Path], traj: pv.Trajectory, cv: LatentCV) -> dict:
     """What scores.json says of the data and of the model."""
     data = {name: getattr(traj, name) for name in ("n_frames", "n_beads", "n_dims", "length_unit")}
+    if traj.weights is not None:
+        data["n_effective"] = effective_size(traj.positions, traj.weights)
     model = {name: cv.record[name] for name in ("settings", "versions", "best_epoch", "stopped")}
     model |= {"choices": cv.record.choices or {}, "collapsed": cv.record.collapsed or []}
     return {"data": {"files": [str(file) for file in files], **data}, "model": model}
