@@ -142,15 +142,14 @@ def run(
             say(f"note: the CV jumps where the conformation hardly changes: {text}")
         found, z = optimum.summary(), cv.transform(traj)
         said = verdict(cv, scores, traj, z)
-        told = {"verdict": said, "optimized": found, **_about(files, traj, cv), "command": command_line()}
-        write_json(folder / "scores.json", scores.to_dict() | told)
+        about = _about(files, traj, cv) | {"command": command_line()}
+        write_json(folder / "scores.json", scores.to_dict() | {"verdict": said, "optimized": found} | about)
         (folder / "figures").mkdir()
         plot.save_figures(folder / "figures", cv, traj, z, generated, optimum)
         write_report(folder)
     print_scores(scores)
     print_optimum(found, "rg", traj.length_unit)
-    print("\n" + "\n".join(said))
-    print(f"\nresults in {out}; open {out / 'report.html'}")
+    print("", *said, "", f"results in {out}; open {out / 'report.html'}", sep="\n")
 
 
 def _about(files: list[Path], traj: pv.Trajectory, cv: LatentCV) -> dict:
