@@ -26,8 +26,9 @@ def principal_components_error(x: np.ndarray, k: int) -> float:
 
 
 def test_reconstruction_at_low_beta(traj):
-    """As in the chapter every frame is trained on: at most 3.0, and below two principal components."""
-    cv = pv.fit(traj, beta=0.05, validation=0, seed=0)
+    """As in the chapter every frame is trained on, and decoded itself: at most 3.0, and below two principal
+    components."""
+    cv = pv.fit(traj, beta=0.05, validation=0, lag=0, seed=0)
     error = pv.score(cv, traj)["frames"]["all"]["squared_error"]
     pca = principal_components_error(cv.align(traj).reshape(len(traj), -1), 2)
     print(

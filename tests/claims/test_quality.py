@@ -2,7 +2,8 @@
 
 1. At 2, 4 and 8 latents the fraction of variance explained and the importance-weighted bound (k = 64) on held-out
    frames are above those of as many principal components of the same aligned coordinates, and of probabilistic PCA
-   (Tipping & Bishop, 10.1111/1467-9868.00196).
+   (Tipping & Bishop, 10.1111/1467-9868.00196); on principal axes. Superposed on a reference the chain needs five
+   curved latents, which explain as much (0.987) as eight straight ones.
 2. A time lag raises the VAMP-2 score on an independent run: every model with it above every model without.
 Five seeds each; the short form of 1 takes one seed, and 2, which simulates its data with LAMMPS, is slow as a
 whole. Run with `-s` to see the figures.
@@ -40,7 +41,7 @@ def compare(seeds) -> list[tuple]:
     for latent_dim in (2, 4, 8):
         fve, bound = [], []
         for seed in seeds:
-            cv = pv.fit(train, latent_dim=latent_dim, seed=seed)
+            cv = pv.fit(train, featurizer=pv.PrincipalAxes(), latent_dim=latent_dim, seed=seed)
             found = pv.score(cv, test, alternatives=False)["frames"]["all"]
             fve.append(found["fve"])
             bound.append(found["iw_bound"])

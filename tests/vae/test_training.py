@@ -524,7 +524,7 @@ class TestOnDisk:
         for k in range(1, 6000):  # frames that remember, or a lag leaves nothing to learn
             x[k] = 0.95 * x[k - 1] + 0.3 * x[k]
         pv.write(tmp_path / "run.npz", pv.Trajectory(x, segments=(2500, 3500)))
-        options = {**SMALL, "epochs": 12, "lag": 1, "learning_rate": 5e-3}
+        options = {**SMALL, "featurizer": pv.PrincipalAxes(), "epochs": 12, "lag": 1, "learning_rate": 5e-3}
         bounds = {}
         for name, limit in (("memory", 1 << 30), ("disk", 100_000)):
             monkeypatch.setattr(cv_fitting, "IN_MEMORY", limit)
