@@ -68,7 +68,9 @@ def fit_generator(
 
     A diffusion model of the aligned coordinates given the encoder's mean z (`diffusion.Generator`), and the
     density of the data's z by Gaussian kernels. The CV is not changed: its values, forces and exports stay
-    what they were. Training takes some 15 s of one core for 12 beads and 30 s for 24.
+    what they were. Bonds, angles and the radius of gyration of draws are put right by their quantiles in the
+    data, so that these three say little of how good the draws are. Training takes some 15 s of one core for
+    12 beads and 30 s for 24.
 
     Args:
         cv: a trained CV.
@@ -336,7 +338,7 @@ def _train(
 
 
 def _calibrated(generator: Generator, x: np.ndarray, z: np.ndarray, share: np.ndarray, key) -> Generator:
-    """With the quantiles of bonds and angles in the data, and in raw draws at the data's z."""
+    """With the quantiles of what `settle` puts right, in the data and in raw draws at the data's z."""
     # Large molecules take long to draw, and of few frames quantiles need not be finer than theirs.
     n_draws = min(_CALIBRATION, max(512, 64 * _CALIBRATION // generator.shape[0]), 10 * len(x))
     rows = _evenly(share, n_draws)
