@@ -7,10 +7,11 @@ import jax
 import numpy as np
 
 BATCH = 4096
+_NUMBERS = 1 << 22  # that come with one batch, at most
 
 
 def map_frames(batched: Callable, *columns: np.ndarray, batch: int = BATCH):
-    """A compiled, batched function over many rows, in chunks of one fixed size.
+    """A compiled, batched function over many rows, in chunks of one fixed size, smaller for long rows.
 
     One compilation and bounded memory; and since the shape is always the same, the result for a row does
     not depend, to the last bit, on how many rows come with it.
@@ -23,6 +24,7 @@ def map_frames(batched: Callable, *columns: np.ndarray, batch: int = BATCH):
     if n == 0:
         output = jax.eval_shape(batched, *(jax.ShapeDtypeStruct((0, *c.shape[1:]), c.dtype) for c in columns))
         return jax.tree.map(lambda a: np.empty(a.shape, a.dtype), output)
+    batch = max(1, min(batch, _NUMBERS // max(1, sum(column[0].size for column in columns))))
     outputs = []
     for start in range(0, n, batch):
         pieces = [column[start : start + batch] for column in columns]

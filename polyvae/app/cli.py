@@ -59,6 +59,7 @@ from polyvae.export import TARGETS, export_files
 from polyvae.files import check_output, refuse_inputs, replacing, replacing_folder, write_json
 from polyvae.io.colvar import check_table_name
 from polyvae.io.writing import WRITERS
+from polyvae.measures.weights import effective_size
 from polyvae.tasks.sweeps import MEASURES
 from polyvae.tasks.verdict import verdict
 from polyvae.trajectory.stream import weighted
@@ -141,20 +142,21 @@ def run(
             say(f"note: the CV jumps where the conformation hardly changes: {text}")
         found, z = optimum.summary(), cv.transform(traj)
         said = verdict(cv, scores, traj, z)
-        told = {"verdict": said, "optimized": found, **_about(files, traj, cv), "command": command_line()}
-        write_json(folder / "scores.json", scores.to_dict() | told)
+        about = _about(files, traj, cv) | {"command": command_line()}
+        write_json(folder / "scores.json", scores.to_dict() | {"verdict": said, "optimized": found} | about)
         (folder / "figures").mkdir()
         plot.save_figures(folder / "figures", cv, traj, z, generated, optimum)
         write_report(folder)
     print_scores(scores)
     print_optimum(found, "rg", traj.length_unit)
-    print("\n" + "\n".join(said))
-    print(f"\nresults in {out}; open {out / 'report.html'}")
+    print("", *said, "", f"results in {out}; open {out / 'report.html'}", sep="\n")
 
 
 def _about(files: list[Path], traj: pv.Trajectory, cv: LatentCV) -> dict:
     """What scores.json says of the data and of the model."""
     data = {name: getattr(traj, name) for name in ("n_frames", "n_beads", "n_dims", "length_unit")}
+    if traj.weights is not None:
+        data["n_effective"] = effective_size(traj.positions, traj.weights)
     model = {name: cv.record[name] for name in ("settings", "versions", "best_epoch", "stopped")}
     model |= {"choices": cv.record.choices or {}, "collapsed": cv.record.collapsed or []}
     return {"data": {"files": [str(file) for file in files], **data}, "model": model}

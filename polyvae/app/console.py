@@ -7,9 +7,11 @@ import sys
 from collections.abc import Iterator
 
 import jax
+import numpy as np
 
 from polyvae.batches import map_frames
 from polyvae.geometry.shape import radius_of_gyration
+from polyvae.measures.weights import counting
 from polyvae.tasks.scorecard import Scores
 
 
@@ -92,7 +94,11 @@ def print_model(cv) -> None:
 def print_trajectory(traj) -> None:
     rg = map_frames(jax.jit(jax.vmap(radius_of_gyration)), traj.positions)
     print(traj)
-    print(f"  Rg  mean {rg.mean():.4g}, sd {rg.std():.4g}, {rg.min():.4g} to {rg.max():.4g} {traj.length_unit}")
+    rows, weights = counting(traj)
+    rg = rg[rows]
+    mean = np.average(rg, weights=weights)
+    sd = np.sqrt(np.average((rg - mean) ** 2, weights=weights))
+    print(f"  Rg  mean {mean:.4g}, sd {sd:.4g}, {rg.min():.4g} to {rg.max():.4g} {traj.length_unit}")
 
 
 def print_scores(scores: Scores) -> None:

@@ -148,6 +148,8 @@ def _headline(scores: dict) -> str:
     unit_name = _get(scores, "length_unit", kind=str) or _get(data, "length_unit", kind=str)
     if unit_name:
         source += f"Lengths in {escape(_UNIT_NAMES.get(unit_name, unit_name))}. "
+    if worth := _number(_get(data, "n_effective")):
+        source += f"All but kinetic numbers are weighted; the frames are worth {worth} of equal weight. "
     out.append(f"<p>{source}{escape(_get(data, 'unit_note', kind=str) or '')}</p>")
     if _get(scores, "command", kind=str):
         out.append(f"<pre>{escape(scores['command'])}</pre>")
@@ -158,12 +160,10 @@ def _headline(scores: dict) -> str:
 
 
 def _verdict(scores: dict) -> str:
-    lines = [line for line in _get(scores, "verdict", kind=list) or [] if isinstance(line, str)]
-    chosen = _get(scores, "model", "choices", kind=dict) or {}
-    lines += [f"chosen: {text}" for text in chosen.values() if isinstance(text, str)]
-    parts = (line.partition(": ") for line in lines)
+    chosen = (f"chosen: {text}" for text in (_get(scores, "model", "choices", kind=dict) or {}).values())
+    parts = (str(line).partition(": ") for line in [*(_get(scores, "verdict", kind=list) or []), *chosen])
     items = "".join(f"<li><b>{escape(name.capitalize())}:</b> {escape(text)}.</li>" for name, _, text in parts)
-    return f'<ul class="plain">{items}</ul>' if items else ""
+    return items and f'<ul class="plain">{items}</ul>'
 
 
 def _cards(part: dict, name: str, unit: str) -> str:
@@ -270,7 +270,7 @@ def _ensembles(scores: dict) -> str:
     table = _table(("", f"generated to data ({unit})", f"noise floor ({unit})", "ratio"), rows)
     note = (
         '<p class="soft">Wasserstein-1 distances: how far, on average, one distribution must be moved to become '
-        "the other. The noise floor is the distance between two random halves of the data; an ensemble as near "
+        "the other. The noise floor is that between two random, weighted halves of the data; an ensemble as near "
         "to the data as that cannot be told from them by this measure.</p>"
     )
     return _section("Generated ensemble against the data", table, note if table else "")

@@ -92,7 +92,7 @@ def jumps(traj: Trajectory, featurizer, *, factor: float = FACTOR, floor: float 
     with f the featurized positions and n the beads (for distances: the pairs), RMSD the distance of the
     two frames superposed on each other, and size the root mean square radius of gyration over the
     trajectory. Frames far apart in time differ by the size itself, so that few steps can exceed the right
-    side: the figure means something for frames that are close in time.
+    side: the figure means something for frames that are close in time. Weights count in the size, not in steps.
 
     Args:
         featurizer: fitted.
@@ -105,7 +105,8 @@ def jumps(traj: Trajectory, featurizer, *, factor: float = FACTOR, floor: float 
     starts = np.setdiff1d(np.arange(traj.n_frames), last)
 
     radii = map_frames(_radii, traj.positions)
-    size = float(np.sqrt(np.mean(np.square(radii, dtype=np.float64))))
+    weights = traj.weights if traj.weights is not None and traj.weights.any() else None
+    size = float(np.sqrt(np.average(np.square(radii, dtype=np.float64), weights=weights)))
     if len(starts) == 0:
         empty = np.empty(0)
         return Jumps(0.0, np.empty(0, int), 0, empty, empty, floor * size)

@@ -6,29 +6,41 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from polyvae.measures.weights import merged, quantile
+
 _POINTS = 1000
 _LEAST_VARIANCE = 1e-6  # of a direction, as a fraction of the variance in all
 
 
-def log_density(z: np.ndarray, rng: np.random.Generator) -> tuple[Callable, float]:
+def log_density(
+    z: np.ndarray, rng: np.random.Generator, weights: np.ndarray | None = None
+) -> tuple[Callable, float]:
     """Log density of the data's latents z (n_frames, latent_dim), and its 1 % quantile over them.
 
     A Gaussian kernel density estimate over at most 1,000 of them; the first result is a JAX function of one
     point (latent_dim,). Directions in which the data hardly vary, such as a latent that is not used, get a
-    least width, so that both are finite for any data.
+    least width, so that both are finite for any data. Frames count by their weights (n_frames,).
     """
-    chosen = np.asarray(z if len(z) <= _POINTS else rng.choice(z, _POINTS, replace=False), np.float64)
-    n, dim = chosen.shape
-    spread = chosen - chosen.mean(axis=0)
-    covariance = spread.T @ spread / max(n - 1, 1)
+    rows, shares = merged(z, weights)
+    if len(rows) > _POINTS and (shares == shares[0]).all():
+        rows = rng.choice(rows, _POINTS, replace=False)
+        shares = np.ones(_POINTS)
+    elif len(rows) > _POINTS:
+        rows, shares = np.unique(rng.choice(rows, _POINTS, p=shares / shares.sum()), return_counts=True)
+    chosen, shares = np.asarray(z[rows], np.float64), shares / shares.sum()
+    n, dim = 1 / (shares**2).sum(), chosen.shape[1]
+    mean = shares @ chosen
+    spread = chosen - mean
+    covariance = (spread.T * shares) @ spread * n / max(n - 1, 1)
     covariance += _LEAST_VARIANCE * (np.trace(covariance) or 1.0) * np.eye(dim)
     # Half of Scott's width: the data's z come in clusters, between which nothing lives.
     whiten = np.linalg.cholesky(np.linalg.inv(covariance)) / (0.5 * n ** (-1 / (dim + 4)))
-    offset = np.linalg.slogdet(whiten)[1] - 0.5 * dim * np.log(2 * np.pi) - np.log(n)
-    center, whiten, points = (jnp.asarray(a, jnp.float32) for a in (chosen.mean(axis=0), whiten, spread @ whiten))
+    offset = np.linalg.slogdet(whiten)[1] - 0.5 * dim * np.log(2 * np.pi)
+    center, whiten, points = (jnp.asarray(a, jnp.float32) for a in (mean, whiten, spread @ whiten))
+    logs = jnp.asarray(np.log(shares), jnp.float32)
 
     def density(point):
         apart = points - ((point - center) @ whiten)[None]
-        return jax.nn.logsumexp(-0.5 * jnp.sum(apart**2, axis=1)) + float(offset)
+        return jax.nn.logsumexp(logs - 0.5 * jnp.sum(apart**2, axis=1)) + float(offset)
 
-    return density, float(np.quantile(jax.lax.map(density, jnp.asarray(chosen, jnp.float32)), 0.01))
+    return density, quantile(jax.lax.map(density, jnp.asarray(chosen, jnp.float32)), 0.01, shares)

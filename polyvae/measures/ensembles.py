@@ -1,7 +1,6 @@
 """Distances between ensembles of conformations."""
 
 import functools
-import itertools
 
 import jax
 import numpy as np
@@ -9,6 +8,7 @@ import numpy as np
 from polyvae import geometry
 from polyvae.batches import map_frames
 from polyvae.errors import InputError
+from polyvae.measures.pairs import even_pairs
 from polyvae.trajectory.record import Trajectory, bonded_triples, chain_bonds
 
 MAX_PAIRS = 2000
@@ -24,8 +24,7 @@ def ensemble_distances(a: Trajectory, b: Trajectory) -> dict[str, float]:
     """
     from scipy.stats import wasserstein_distance
 
-    pairs = np.array(list(itertools.combinations(range(a.n_beads), 2))).reshape(-1, 2)
-    pairs = pairs[:: -(-len(pairs) // MAX_PAIRS) or 1]
+    pairs = even_pairs(a.n_beads, MAX_PAIRS)
     bonds = a.bonds if a.bonds is not None and len(a.bonds) else chain_bonds(a.n_beads)
     shapes = [shape_measures(traj, bonds) for traj in (a, b)]
     apart = [pair_distances(traj, pairs) for traj in (a, b)]

@@ -1,28 +1,37 @@
 """Which conformations the data allow: limits on bonds and pairs of beads, and checks against them."""
 
 import dataclasses
-import itertools
 from collections.abc import Callable
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from polyvae import geometry
 from polyvae.errors import InputError
-from polyvae.measures.ensembles import frame_weights
+from polyvae.measures.pairs import (
+    FAR,
+    MANY,
+    FrameMeasures,
+    close_pairs,
+    distances,
+    frame_measures,
+    over_frames,
+    pairs_apart,
+    separations,
+)
+from polyvae.measures.weights import counting, quantile
 from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory, chain_bonds
 
 QUANTILE = 0.001
-_FAR = 4  # bonds apart, from which on all pairs have one closest approach
-_DISTANCES = 1 << 26  # of pairs, that the limits are read from
-_AT_ONCE = 1 << 22  # distances that a compiled program holds
+_ROUNDING = 1e-4  # of a limit: it is the value of one frame, whose positions may come back rounded or turned
+_DISTANCES = 1 << 26  # of all pairs in all frames, that limits are read from
+_SEARCHED = 1 << 21  # beads in all frames, whose neighbours are searched for where all pairs are too many
+_HELD = 1 << 22  # distances that are in memory together
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Limits:
-    """What data allow, by their 0.1 % and 99.9 % quantiles. Lengths in the unit of the data.
+    """What data allow, by their 0.1 % and 99.9 % quantiles, weighted where the data are. Lengths in their unit.
 
     Args:
         bonds: (n_bonds, 2), the pairs that are bonded.
@@ -36,7 +45,7 @@ class Limits:
         closest_contacts: of the mean over a frame's closest pairs without a bond, as many as it has beads,
             since no frame has all its contacts at their closest either.
         shape: of "bond", "closest_pair" (without a bond), "rg" and "end_to_end" the "mean" and the standard
-            deviation "std", by the weights of the frames, and the quantiles "low" and "high", of all frames alike.
+            deviation "std" and the quantiles "low" and "high".
     """
 
     bonds: np.ndarray
@@ -71,49 +80,29 @@ class Limits:
     def broken(self, positions: np.ndarray) -> dict[str, np.ndarray]:
         """For conformations (n_frames, n_beads, n_dims) which limits each of them breaks, (n_frames,) for each
         of "bond", "mean bond", "pair", "bend" and "contacts"."""
-        n = positions.shape[1]
-        pairs, is_bond, low, high = self.pairs(n)
-        apart = separations(n, self.bonds)[1]
-
-        def one(x):
-            r = geometry.distances(x, pairs)
-            outside, bond = (r < low) | (r > high), mean_apart(r, apart, 1)
-            bends = [mean_apart(r, apart, k) < least for k, least in enumerate(self.closest_mean_apart, start=2)]
-            return (
-                (outside & is_bond).any(),
-                (bond < self.shortest_mean_bond) | (bond > self.longest_mean_bond),
-                (outside & ~is_bond).any(),
-                jnp.array(bends).any(),
-                mean_contact(r, apart, n) < self.closest_contacts,
-            )
-
-        return dict(
-            zip(("bond", "mean bond", "pair", "bend", "contacts"), over_frames(one, positions), strict=True)
-        )
+        return _broken(self, frame_measures(positions, self.bonds))
 
     def accept(self, positions: np.ndarray) -> np.ndarray:
         """Which conformations (n_frames, n_beads, n_dims) keep within the limits, (n_frames,)."""
         return ~np.any(list(self.broken(positions).values()), axis=0)
 
 
-def over_frames(one: Callable, positions: np.ndarray):
-    """A function of one frame over many, compiled once, in pieces that hold a bounded number of distances."""
-    size = max(1, _AT_ONCE // positions.shape[1] ** 2)
-    run = jax.jit(lambda rows: jax.lax.map(one, rows, batch_size=min(size, len(rows))))
-    return jax.tree.map(np.asarray, run(jnp.asarray(positions, jnp.float32)))
+def _broken(limits: Limits, found: FrameMeasures) -> dict[str, np.ndarray]:
+    def below(values, limit):
+        return values < np.float32(1 - _ROUNDING) * np.asarray(limit, np.float32)
 
+    def above(values, limit):
+        return values > np.float32(1 + _ROUNDING) * np.float32(limit)
 
-def mean_apart(r, apart: np.ndarray, k: int):
-    """Mean distance of the pairs that are k bonds apart, from those of all pairs; 0 where there are none."""
-    chosen = np.flatnonzero(apart == k)
-    return jnp.sum(r[chosen]) / max(len(chosen), 1)
-
-
-def mean_contact(r, apart: np.ndarray, n_beads: int):
-    """Mean of the `n_beads` smallest distances of pairs without a bond; 0 where there are none."""
-    free = r[np.flatnonzero(apart > 1)]
-    n = min(n_beads, len(free))
-    return -jnp.sum(jax.lax.top_k(-free, n)[0]) / max(n, 1)
+    bond, *least = limits.least_apart()
+    mean_bond = found.bonds.mean(axis=1)
+    return {
+        "bond": (below(found.bonds, bond) | above(found.bonds, limits.longest_bond)).any(axis=1),
+        "mean bond": below(mean_bond, limits.shortest_mean_bond) | above(mean_bond, limits.longest_mean_bond),
+        "pair": below(found.closest_apart, least).any(axis=1),
+        "bend": below(found.mean_apart, limits.closest_mean_apart).any(axis=1),
+        "contacts": below(found.contacts, limits.closest_contacts),
+    }
 
 
 def bonds_of(traj: Trajectory) -> np.ndarray:
@@ -121,93 +110,113 @@ def bonds_of(traj: Trajectory) -> np.ndarray:
     return traj.bonds if traj.bonds is not None and len(traj.bonds) else chain_bonds(traj.n_beads)
 
 
-def separations(n_beads: int, bonds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs of beads (n_pairs, 2), and how many bonds apart they are, at most 4, which is also for none."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import shortest_path
-
-    pairs = np.array(list(itertools.combinations(range(n_beads), 2)), dtype=int).reshape(-1, 2)
-    graph = coo_matrix((np.ones(len(bonds)), np.asarray(bonds).T), shape=(n_beads, n_beads))
-    apart = shortest_path(graph.tocsr(), directed=False, unweighted=True)[pairs[:, 0], pairs[:, 1]]
-    return pairs, np.minimum(apart, _FAR).astype(int)
-
-
 def limits_of(traj: Trajectory, *, of_frames: bool = False) -> Limits:
     """The limits that a trajectory sets; of a long one, evenly spaced frames are taken.
 
     Quantiles are over all bonds, or pairs, of all frames: what a conformation may have whose bonds are not
     left to chance. With `of_frames` they are over each frame's shortest and longest bond and closest pairs,
-    so that 99.9 % of the frames keep within each limit.
+    so that 99.9 % of the frames keep within each limit. Frames count by their weights, those of weight 0 not
+    at all.
     """
     if traj.n_beads < 2:
         raise InputError("limits on bonds and pairs need at least two beads; got one. Select more beads")
     bonds = bonds_of(traj)
-    pairs, apart = separations(traj.n_beads, bonds)
-    step = -(-traj.n_frames * len(pairs) // _DISTANCES) or 1
-    positions = traj.positions[::step]
+    positions, weights = _frames_for(traj)
+    found = frame_measures(positions, bonds)
 
-    def one(x):
-        r = geometry.distances(x, pairs)
-        return r, [mean_apart(r, apart, k) for k in (1, 2, 3)], mean_contact(r, apart, traj.n_beads)
-
-    r, means, contacts = over_frames(one, positions)
-
-    def least(values):
-        if not values.size:
-            return 0.0
-        return float(np.quantile(values.min(axis=1) if of_frames and values.ndim == 2 else values, QUANTILE))
+    def least(values, weights=weights):
+        return quantile(values, QUANTILE, weights) if np.isfinite(values).any() else 0.0
 
     def largest(values):
         return -least(-values)
 
-    bonded = r[:, apart == 1]
+    mean_bond = found.bonds.mean(axis=1)
+    if of_frames:
+        shortest, longest, apart = found.bonds.min(axis=1), found.bonds.max(axis=1), found.closest_apart.T
+        closest_free = found.closest_apart.min(axis=1)
+        closest_pair, closest_free_pair = least(np.minimum(shortest, closest_free)), least(closest_free)
+        closest_apart = list(map(least, apart))
+    else:
+        shortest = longest = found.bonds
+        closest_pair, closest_free_pair, *closest_apart = _pooled(positions, bonds, weights)
     return Limits(
         bonds=np.asarray(bonds),
-        shortest_bond=least(bonded),
-        longest_bond=largest(bonded),
-        shortest_mean_bond=least(means[0]),
-        longest_mean_bond=largest(means[0]),
-        closest_pair=least(r),
-        closest_free_pair=least(r[:, apart > 1]),
-        closest_apart=tuple(least(r[:, apart == k]) for k in range(2, _FAR + 1)),
-        closest_mean_apart=tuple(map(least, means[1:])),
-        closest_contacts=least(contacts),
-        shape=_shape(positions, bonds, frame_weights(traj)[::step]),
+        shortest_bond=least(shortest),
+        longest_bond=largest(longest),
+        shortest_mean_bond=least(mean_bond),
+        longest_mean_bond=largest(mean_bond),
+        closest_pair=closest_pair,
+        closest_free_pair=closest_free_pair,
+        closest_apart=tuple(closest_apart),
+        closest_mean_apart=tuple(map(least, found.mean_apart.T)),
+        closest_contacts=least(found.contacts),
+        shape=_shape(positions, found, weights),
     )
 
 
-def _shape(
-    positions: np.ndarray, bonds: np.ndarray, weights: np.ndarray | None = None
-) -> dict[str, dict[str, float]]:
-    """`Limits.shape`; means and standard deviations are over frames by their weights (n_frames,)."""
+def _frames_for(traj: Trajectory) -> tuple[np.ndarray, np.ndarray | None]:
+    """The positions that limits are read from, and their weights: frames that count, as many as is quick."""
+    n, (rows, weights) = traj.n_beads, counting(traj)
+    cost, most = (n * (n - 1) // 2, _DISTANCES) if n <= MANY else (n, _SEARCHED)
+    step = -(-len(rows) * cost // most) or 1
+    return traj.positions[rows[::step]], None if weights is None else weights[::step]
 
-    weights = weights if weights is not None and weights.any() else None
+
+def _pooled(positions: np.ndarray, bonds: np.ndarray, weights: np.ndarray | None) -> list[float]:
+    """The quantile of the distances of all pairs in all frames, of those without a bond, and of those two, three,
+    and four or more bonds apart; 0 where there are none."""
+    n = positions.shape[1]
+    n_pairs = n * (n - 1) // 2
+    # Of many beads only the closest pairs are held.
+    held = n_pairs if n <= MANY else 8 * n + int(4 * QUANTILE * n_pairs)
+    step = -(-len(positions) * held // _HELD) or 1
+    positions = positions[::step]
+    weights = None if weights is None else weights[::step]
+    if n <= MANY:
+        pairs, apart = separations(n, bonds)
+        r = over_frames(lambda x: geometry.distances(x, pairs), positions)
+        kinds = [apart > 0, apart > 1, *(apart == k for k in range(2, FAR + 1))]
+        return [quantile(r[:, kind], QUANTILE, weights) if kind.any() else 0.0 for kind in kinds]
+    near = pairs_apart(n, bonds)
+    shares = np.ones(len(positions)) if weights is None else weights
+    r, apart, frame = close_pairs(positions, near, QUANTILE, shares)
+
+    def least(kind, count):
+        """Of `count` pairs a frame, of which the closest are listed; the others weigh what is missing."""
+        listed = shares[frame[kind]]
+        rest = max(count * shares.sum() - listed.sum(), 0.0)
+        return quantile(np.append(r[kind], np.inf), QUANTILE, np.append(listed, rest)) if count else 0.0
+
+    among = [quantile(distances(positions, p), QUANTILE, weights) if len(p) else 0.0 for p in near[1:]]
+    return [
+        least(apart > 0, n_pairs),
+        least(apart > 1, n_pairs - len(near[0])),
+        *among,
+        least(apart == FAR, n_pairs - sum(map(len, near))),
+    ]
+
+
+def _shape(
+    positions: np.ndarray, found: FrameMeasures, weights: np.ndarray | None = None
+) -> dict[str, dict[str, float]]:
+    """`Limits.shape` over frames by their weights (n_frames,)."""
 
     def moments(values):
         means = values.reshape(len(values), -1).mean(axis=1, dtype=np.float64)
         mean = float(np.average(means, weights=weights))
         squares = ((values - mean) ** 2).reshape(len(values), -1).mean(axis=1, dtype=np.float64)
-        return {"mean": mean, "std": float(np.sqrt(np.average(squares, weights=weights)))}
-
-    pairs, apart = separations(positions.shape[1], bonds)
-    free = pairs[apart > 1]
-
-    def one(x):
-        found = {
-            "bond": geometry.distances(x, bonds),
-            "closest_pair": jnp.min(geometry.distances(x, free), initial=jnp.inf),
+        return {
+            "mean": mean,
+            "std": float(np.sqrt(np.average(squares, weights=weights))),
+            "low": quantile(values, QUANTILE, weights),
+            "high": -quantile(-values, QUANTILE, weights),
         }
-        return found | {"rg": geometry.radius_of_gyration(x), "end_to_end": geometry.end_to_end(x)}
 
-    return {
-        name: moments(values)
-        | {
-            "low": float(np.quantile(values, QUANTILE)),
-            "high": float(np.quantile(values, 1 - QUANTILE)),
-        }
-        for name, values in over_frames(one, positions).items()
-        if values.size and np.isfinite(values).all()
-    }
+    def size(x):
+        return {"rg": geometry.radius_of_gyration(x), "end_to_end": geometry.end_to_end(x)}
+
+    values = {"bond": found.bonds, "closest_pair": found.closest_apart.min(axis=1)} | over_frames(size, positions)
+    return {name: moments(v) for name, v in values.items() if v.size and np.isfinite(v).all()}
 
 
 def data_or_model(data):
@@ -288,10 +297,11 @@ def as_the_data(traj, data) -> Trajectory:
 
 def check_against(limits: Limits, positions: np.ndarray) -> Check:
     """`check_conformations` for positions (n_frames, n_beads, n_dims) in the unit of the limits."""
-    broken = limits.broken(positions)
+    found = frame_measures(positions, limits.bonds)
+    broken = _broken(limits, found)
     valid = ~np.any(list(broken.values()), axis=0)
     counts = {name: int(which.sum()) for name, which in broken.items()}
-    return Check(valid, counts, _shape(positions, limits.bonds), limits)
+    return Check(valid, counts, _shape(positions, found), limits)
 
 
 def draw_valid(

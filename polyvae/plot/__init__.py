@@ -12,6 +12,7 @@ import numpy as np
 
 from polyvae.cv.latent import LatentCV
 from polyvae.files import replacing
+from polyvae.measures.weights import counting
 from polyvae.plot.chains import optimum_structures, overlay, side_by_side, structure, structures
 from polyvae.plot.choosing import sweep
 from polyvae.plot.curves import marginals, optimization, training
@@ -102,6 +103,7 @@ def save_figures(
 
     Args:
         folder: made where it is not there.
+        traj: its frames count by their weights, if it has any, those of weight 0 not at all.
         z: `cv.transform(traj)`.
         generated: `sample(cv, ...)`, and
         optimum: `optimize(cv, start=traj)` with the radius of gyration; without them their pictures are left out.
@@ -110,16 +112,19 @@ def save_figures(
     folder.mkdir(parents=True, exist_ok=True)
     unit = {"length_unit": cv.length_unit}
     bonds = {"bonds": cv.template.bonds}
+    rows, weights = counting(traj)
+    traj, z, weighted = traj[rows], z[rows], {"weights": weights}
     data = cv.align(traj)
     kl = None
     if cv.latent_dim > 2:
         mean, std = cv.transform_posterior(traj)
-        kl = (0.5 * (mean**2 + std**2 - 1) - np.log(std)).mean(axis=0)
+        kl = 0.5 * (mean**2 + std**2 - 1) - np.log(std)
+        kl = np.average(kl, axis=0, weights=weights)
     rg = np.sqrt(((data - data.mean(axis=1, keepdims=True)) ** 2).sum(axis=2).mean(axis=1))
     rg_label = label_length("radius of gyration Rg", cv.length_unit)
 
-    pictures = {"01_frames": lambda: overlay(data, **unit, **bonds)}
-    pictures["02_distances"] = lambda: marginals({"data": data}, **unit)
+    pictures = {"01_frames": lambda: overlay(data, **unit, **bonds, **weighted)}
+    pictures["02_distances"] = lambda: marginals({"data": data}, weights={"data": weights}, **unit)
     pictures["03_training"] = lambda: training(cv.record.history, best_epoch=cv.record.best_epoch)
     if generated is not None:
         new = generated.to_unit(cv.length_unit).positions
@@ -127,15 +132,17 @@ def save_figures(
         names = [f"Generated conformation {k + 1}" for k in range(len(few))]
         pictures["04_samples"] = lambda: structures(few, names, **unit, **bonds)
     pictures["05_latent_trajectory"] = lambda: latent_trajectory(
-        z, time=traj.time, segments=traj.segments, kl=kl, **unit
+        z, time=traj.time, segments=traj.segments, kl=kl, **unit, **weighted
     )
     if generated is not None:
-        pictures["06_generated"] = lambda: side_by_side(data, new, **unit, **bonds)
-        pictures["07_generated_distances"] = lambda: marginals({"data": data, "generated": new}, **unit)
+        pictures["06_generated"] = lambda: side_by_side(data, new, **unit, **bonds, **weighted)
+        pictures["07_generated_distances"] = lambda: marginals(
+            {"data": data, "generated": new}, weights={"data": weights}, **unit
+        )
     if optimum is not None:
         pictures["08_optimization"] = lambda: optimization(optimum, label=rg_label)
         pictures["09_optimized"] = lambda: optimum_structures(optimum)
-    pictures["10_latent_rg"] = lambda: latent_values(z, rg, label=rg_label, kl=kl)
+    pictures["10_latent_rg"] = lambda: latent_values(z, rg, label=rg_label, kl=kl, **weighted)
 
     paths = []
     for name, draw in pictures.items():

@@ -9,6 +9,9 @@ from polyvae.plot.style import ALONG, UNIT_SYMBOLS, canvas, digits, evenly, labe
 from polyvae.tasks.optimization import Optimum
 from polyvae.trajectory.record import chain_bonds
 
+_BALLS = 1000  # beads that are drawn as balls
+_STICKS = 100_000  # bonds that an overlay draws
+
 
 @styled
 def overlay(
@@ -19,6 +22,7 @@ def overlay(
     title: str = "Aligned frames",
     limits=None,
     max_frames: int = 600,
+    weights: np.ndarray | None = None,
     alpha: float | None = None,
     colorbar: bool = True,
     ax=None,
@@ -28,7 +32,8 @@ def overlay(
     Args:
         positions: (n_frames, n_beads, n_dims), aligned (`cv.align`); in 3-D the first two axes are shown.
         limits: ((x0, x1), (y0, y1)), by default those that hold every frame.
-        max_frames: more frames than this are thinned evenly, and the title says so.
+        max_frames: more frames than this, or than make 100,000 bonds, are thinned evenly, and the title says so.
+        weights: (n_frames,); a frame is then drawn as often as its weight says.
         alpha: opacity of the lines, by default from how densely they lie.
         colorbar: with a key to the colours.
 
@@ -41,7 +46,7 @@ def overlay(
     (ax,) = canvas(ax, 1, 1, (7.2, 6.2 * (y1 - y0) / (x1 - x0) + 0.8))
     n_frames, n_beads, n_dims = positions.shape
     bonds = chain_bonds(n_beads) if bonds is None or not len(bonds) else np.asarray(bonds)
-    chosen = evenly(n_frames, max_frames)
+    chosen = evenly(n_frames, min(max_frames, max(1, _STICKS // len(bonds))), weights)
     sticks = positions[chosen][:, bonds, :2].reshape(-1, 2, 2)
 
     width = 0.9
@@ -55,6 +60,7 @@ def overlay(
         _bead_key(ax, ax, n_beads)
     ax.set(xlabel=label_length("x in the aligned frame", length_unit), ylabel=label_length("y", length_unit))
     shown = f"{n_frames:,} frames" if len(chosen) == n_frames else f"{len(chosen):,} of {n_frames:,} frames"
+    shown += "" if weights is None else " by weight"
     ax.set_title(f"{title}: {shown}" + (", first two of three axes" if n_dims == 3 else ""))
     return ax
 
@@ -67,16 +73,20 @@ def side_by_side(
     bonds: np.ndarray | None = None,
     length_unit: str = "sigma",
     max_frames: int = 600,
+    weights: np.ndarray | None = None,
     axes=None,
 ):
-    """Overlays of the data and of generated conformations, both aligned, with the same limits; two axes."""
+    """Overlays of the data, by weights (n_frames,) if any, and of generated conformations, both aligned, with the
+    same limits; two axes."""
     limits = limits_of(data, generated)
     ratio = (limits[1][1] - limits[1][0]) / (limits[0][1] - limits[0][0])
     axes = canvas(axes, 1, 2, (9.2, 4.1 * ratio + 0.8), sharex=True, sharey=True)
     n, alpha = min(len(data), len(generated), max_frames), None
     options = {"bonds": bonds, "length_unit": length_unit, "limits": limits, "max_frames": n, "colorbar": False}
-    for ax, positions, title in zip(axes, (data, generated), ("Data", "Generated"), strict=True):
-        overlay(positions, title=title, alpha=alpha, ax=ax, **options)
+    for ax, positions, title, shares in zip(
+        axes, (data, generated), ("Data", "Generated"), (weights, None), strict=True
+    ):
+        overlay(positions, title=title, weights=shares, alpha=alpha, ax=ax, **options)
         alpha = ax.collections[0].get_alpha()  # one opacity, so that one grey is one density
         ax.set_title(ax.get_title(loc="left").split(", first")[0])
     axes[1].set_ylabel("")
@@ -132,17 +142,19 @@ def structure(
 ):
     """One conformation, ball and stick, beads coloured along the chain and the ends numbered.
 
-    A 3-D chain is seen along its third axis: nearer beads cover farther ones, and farther ones fade.
+    A 3-D chain is seen along its third axis: nearer beads cover farther ones, and farther ones fade. Of more than
+    1,000 beads, which no page can show, the bonds are drawn as lines.
 
     Args:
         positions: (n_beads, n_dims).
         radius: of the balls, in the length unit; by default a sixth of the mean bond.
 
     Returns:
-        The axes, with one `PatchCollection` of balls and half bonds in the order of their depth.
+        The axes, with one `PatchCollection` of balls and half bonds in the order of their depth, or one
+        `LineCollection` of bonds.
     """
     from matplotlib import patheffects
-    from matplotlib.collections import PatchCollection
+    from matplotlib.collections import LineCollection, PatchCollection
     from matplotlib.patches import Circle, Patch, Polygon
 
     (ax,) = canvas(ax, 1, 1, (5.0, 4.2))
@@ -158,7 +170,8 @@ def structure(
 
     # (depth, order among equals), patch, face, edge
     parts: list[tuple[tuple[float, int], Patch, np.ndarray, np.ndarray]] = []
-    for i, j in bonds:
+    few = n_beads <= _BALLS
+    for i, j in bonds if few else ():
         step = positions[j] - positions[i]
         length = float(np.linalg.norm(step))
         if length <= 1.9 * radius:
@@ -171,14 +184,18 @@ def structure(
             corners = [start[:2] + side, middle[:2] + side, middle[:2] - side, start[:2] - side]
             level = (start[2] + middle[2]) / 2 if n_dims == 3 else -1.0
             parts.append(((level, 0), Polygon(corners), 0.8 * colors[end], 0.8 * colors[end]))
-    for k in range(n_beads):
+    for k in range(n_beads) if few else ():
         parts.append(((depth[k], 2 * k), Circle(flat[k], radius), colors[k], 0.55 * colors[k] + 0.1))
         glint = Circle(flat[k] + radius * np.array([-0.3, 0.35]), 0.28 * radius)
         pale = colors[k] + 0.45 * (1 - colors[k])
         parts.append(((depth[k], 2 * k + 1), glint, pale, pale))
-    parts.sort(key=lambda part: part[0])
-    _, patches, faces, edges = zip(*parts, strict=True)
-    ax.add_collection(PatchCollection(patches, facecolors=faces, edgecolors=edges, linewidths=0.6))
+    if few:
+        parts.sort(key=lambda part: part[0])
+        _, patches, faces, edges = zip(*parts, strict=True)
+        ax.add_collection(PatchCollection(patches, facecolors=faces, edgecolors=edges, linewidths=0.6))
+    else:
+        back = bonds[np.argsort(depth[bonds].mean(axis=1))]
+        ax.add_collection(LineCollection(list(flat[back]), colors=colors[back].mean(axis=1), linewidths=0.9))
     (x0, x1), (y0, y1) = limits or limits_of(np.concatenate([flat - 1.5 * radius, flat + 1.5 * radius]))
     ax.set(xlim=(x0, x1), ylim=(y0, y1), aspect="equal")
     ax.set(xlabel=label_length("x", length_unit), ylabel=label_length("y", length_unit))

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from polyvae.measures.weights import effective_size, quantile
 from polyvae.plot.style import DATA, MODEL, NEUTRAL, UNIT_SYMBOLS, canvas, digits, label_length, styled
 from polyvae.tasks.optimization import Optimum
 
@@ -11,13 +12,20 @@ _PARTNERS = (1, 3, 5, 7)
 
 
 @styled
-def marginals(ensembles: Mapping[str, np.ndarray], *, length_unit: str = "sigma", axes=None):
+def marginals(
+    ensembles: Mapping[str, np.ndarray],
+    *,
+    weights: Mapping[str, np.ndarray | None] | None = None,
+    length_unit: str = "sigma",
+    axes=None,
+):
     """Distributions of the distances from bead 0 to beads 1, 3, 5 and 7, as far as the chain has them.
 
     With two ensembles each panel's title gives the Wasserstein-1 distance between them.
 
     Args:
         ensembles: label to positions (n_frames, n_beads, n_dims); the first one is filled.
+        weights: label to weights (n_frames,) of ensembles that have any.
 
     Returns:
         Array of axes, one for each distance.
@@ -32,10 +40,12 @@ def marginals(ensembles: Mapping[str, np.ndarray], *, length_unit: str = "sigma"
         for extra in axes[len(partners) :]:
             extra.remove()
     axes = canvas(axes[: len(partners)], 1, len(partners), (0, 0))
+    shares = [(weights or {}).get(label) for label in ensembles]
+    sizes = [effective_size(p, w) for p, w in zip(ensembles.values(), shares, strict=True)]
     for ax, j in zip(axes, partners, strict=True):
         distances = [np.linalg.norm(p[:, j] - p[:, 0], axis=1) for p in ensembles.values()]
-        for k, (label, values) in enumerate(zip(ensembles, distances, strict=True)):
-            grid, density = _smooth_density(values)
+        for k, label in enumerate(ensembles):
+            grid, density = smooth_density(distances[k], shares[k], sizes[k])
             color = (DATA, MODEL, NEUTRAL)[k % 3]
             if k == 0:
                 ax.fill_between(grid, density, color=color, alpha=0.25, linewidth=0)
@@ -43,28 +53,39 @@ def marginals(ensembles: Mapping[str, np.ndarray], *, length_unit: str = "sigma"
         ax.set(ylim=(0, None), xlabel=label_length(f"distance between beads 0 and {j}", length_unit))
         ax.set_ylabel(f"density (1/{UNIT_SYMBOLS[length_unit]})")
         if len(distances) == 2:
-            apart = wasserstein_distance(*distances)
+            apart = wasserstein_distance(*distances, *shares)
             ax.set_title(f"0–{j}: W₁ = {digits(apart)} {UNIT_SYMBOLS[length_unit]}")
         else:
-            ax.set_title(f"0–{j}: mean {digits(distances[0].mean())} {UNIT_SYMBOLS[length_unit]}")
+            ax.set_title(
+                f"0–{j}: mean {digits(np.average(distances[0], weights=shares[0]))} {UNIT_SYMBOLS[length_unit]}"
+            )
     if len(ensembles) > 1:
         axes[0].legend()
     return axes
 
 
-def _smooth_density(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Gaussian kernel density of lengths on a grid, from a fine histogram.
+def smooth_density(
+    values: np.ndarray, weights: np.ndarray | None = None, size: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gaussian kernel density of lengths (n,), by weights if any, on a grid, from a fine histogram.
+
+    Its width goes by `size`, how many independent lengths these are worth; n where it is not given.
 
     In two or three dimensions the density of a distance vanishes at 0, so it is continued there as an odd
     function; a plain kernel would show beads that sit on each other.
     """
     from scipy.ndimage import gaussian_filter1d
 
-    spread = min(values.std(), np.subtract(*np.percentile(values, [75, 25])) / 1.349) or values.std()
-    bandwidth = 0.9 * spread * len(values) ** -0.2 or 1e-3 * (values.max() or 1.0)
+    if weights is not None:
+        values, weights = values[weights > 0], weights[weights > 0]
+    mean = np.average(values, weights=weights)
+    std = float(np.sqrt(np.average((values - mean) ** 2, weights=weights)))
+    middle = quantile(values, 0.75, weights) - quantile(values, 0.25, weights)
+    spread = min(std, middle / 1.349) or std
+    bandwidth = 0.9 * spread * (size or len(values)) ** -0.2 or 1e-3 * (values.max() or 1.0)
     low, high = max(0.0, float(values.min()) - 4 * bandwidth), values.max() + 4 * bandwidth
     bins = int(np.clip(np.ceil((high - low) / bandwidth * 8), 200, 20_000))
-    counts, edges = np.histogram(values, bins=bins, range=(low, high), density=True)
+    counts, edges = np.histogram(values, bins=bins, range=(low, high), weights=weights, density=True)
     if low == 0:
         counts = np.concatenate([-counts[::-1], counts])
     step = edges[1] - edges[0]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from polyvae.measures.weights import effective_size
 from polyvae.plot.style import ALONG, DATA, NEUTRAL, TIME_SYMBOLS, VALUE, canvas, evenly, limits_of, styled
 
 
@@ -15,6 +16,7 @@ def latent_trajectory(
     segments: Sequence[int] | None = None,
     length_unit: str = "sigma",
     kl: Sequence[float] | None = None,
+    weights: np.ndarray | None = None,
     ax=None,
 ):
     """The way through the latent plane, coloured by time, over the density of all frames.
@@ -28,6 +30,7 @@ def latent_trajectory(
         time: (n_frames,), increasing, in ps, or in tau where lengths are in sigma; otherwise the frame number.
         segments: lengths of the continuous pieces; no line joins two of them.
         kl: (latent_dim,) KL of each latent.
+        weights: (n_frames,), of the density; the way goes through all frames alike.
 
     Returns:
         The axes; the way is a `LineCollection`.
@@ -35,7 +38,7 @@ def latent_trajectory(
     from matplotlib.collections import LineCollection
 
     n_frames = len(z)
-    shown, note = _pick(z, kl)
+    shown, note = _pick(z, kl, weights)
     (ax,) = canvas(ax, 1, 1, (6.2, 5.0) if len(shown) == 2 else (8.4, 3.6))
     if time is None or (np.diff(time) <= 0).any():  # several files, each with a clock of its own
         clock, time = "frame", np.arange(n_frames)
@@ -60,7 +63,9 @@ def latent_trajectory(
     first, last = _stretch(z[:, shown], ends)
     way, clocks = z[first:last][:, shown], time[first:last]
     if last - first < n_frames:
-        _density_levels(ax, *z[:, shown].T)
+        xs, ys, density, levels = density_levels(z[:, shown], weights)
+        shades = ("#eceef1", "#dcdfe4", "#c9cdd4", "#b4bac3")[: len(levels)]
+        ax.contourf(xs, ys, density.T, levels=[*levels, np.inf], colors=shades, zorder=0)
     steps = np.stack([way[:-1], way[1:]], axis=1)[joined[first : last - 1]]
     lines = LineCollection(list(steps), cmap=ALONG, linewidth=0.9, alpha=0.7)
     lines.set_array(((clocks[:-1] + clocks[1:]) / 2)[joined[first : last - 1]])
@@ -82,6 +87,7 @@ def latent_values(
     label: str,
     kl: Sequence[float] | None = None,
     max_points: int = 20_000,
+    weights: np.ndarray | None = None,
     ax=None,
 ):
     """The latent plane coloured by a quantity of each frame; one latent: the quantity against it.
@@ -90,14 +96,14 @@ def latent_values(
         z: (n_frames, latent_dim).
         values: (n_frames,), for example radii of gyration.
         label: of the values, with their unit.
-        max_points: more frames than this are thinned evenly, and the title says so.
+        max_points: more frames than this are thinned evenly, by weights (n_frames,) if any, and the title says so.
 
     Returns:
         The axes, with one scatter.
     """
-    shown, note = _pick(z, kl)
+    shown, note = _pick(z, kl, weights)
     (ax,) = canvas(ax, 1, 1, (6.2, 5.0) if len(shown) == 2 else (6.2, 4.2))
-    chosen = evenly(len(z), max_points)
+    chosen = evenly(len(z), max_points, weights if len(z) > max_points else None)
     size = float(np.clip(14_000 / len(chosen), 2.5, 16))
     part = f"{len(z):,} frames" if len(chosen) == len(z) else f"{len(chosen):,} of {len(z):,} frames"
     if len(shown) == 1:
@@ -111,12 +117,13 @@ def latent_values(
     return ax
 
 
-def _pick(z: np.ndarray, kl: Sequence[float] | None) -> tuple[list[int], str]:
+def _pick(z: np.ndarray, kl: Sequence[float] | None, weights: np.ndarray | None) -> tuple[list[int], str]:
     """The one or two latents to show, and a note for the title where there are more."""
     n = z.shape[1]
     if n <= 2:
         return list(range(n)), ""
-    measure, name = (z.var(axis=0), "variance") if kl is None else (np.asarray(kl), "KL")
+    variance = np.average((z - np.average(z, axis=0, weights=weights)) ** 2, axis=0, weights=weights)
+    measure, name = (variance, "variance") if kl is None else (np.asarray(kl), "KL")
     shown = sorted(np.argsort(measure)[::-1][:2].tolist())
     return shown, f"\nz{shown[0]} and z{shown[1]}: the largest {name} of {n} latents"
 
@@ -146,18 +153,22 @@ def _stretch(z: np.ndarray, ends: np.ndarray) -> tuple[int, int]:
     return first, first + 1 + min(int(np.searchsorted(walked, 60 * spread)), len(walked), 4000)
 
 
-def _density_levels(ax, x: np.ndarray, y: np.ndarray) -> None:
-    """Filled contours that hold 95, 75, 50 and 25 % of the points."""
+def density_levels(
+    z: np.ndarray, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[float]]:
+    """The density of points (n_frames, 2) on a grid: its x and y, the values there, and the levels above which 95,
+    75, 50 and 25 % of the points lie, by their weights if any."""
     from scipy.ndimage import gaussian_filter
 
-    low, high = np.array([x.min(), y.min()]), np.array([x.max(), y.max()])
+    if weights is not None:
+        z, weights = z[weights > 0], weights[weights > 0]
+    low, high = z.min(axis=0), z.max(axis=0)
     pad = 0.15 * np.where(high > low, high - low, 1.0)
     bounds = np.stack([low - pad, high + pad], axis=1)
-    counts, xs, ys = np.histogram2d(x, y, bins=90, range=bounds)
-    density = gaussian_filter(counts, max(1.5, 0.5 * 90 * len(x) ** (-1 / 6) / 4))
+    counts, xs, ys = np.histogram2d(z[:, 0], z[:, 1], bins=90, range=bounds, weights=weights)
+    density = gaussian_filter(counts, max(1.5, 0.5 * 90 * effective_size(z, weights) ** (-1 / 6) / 4))
     order = np.sort(density.ravel())[::-1]
     held = np.cumsum(order) / order.sum()
     levels = sorted({float(order[np.searchsorted(held, part)]) for part in (0.95, 0.75, 0.5, 0.25)})
-    shades = ("#eceef1", "#dcdfe4", "#c9cdd4", "#b4bac3")[: len(levels)]
-    middle = [(edges[1:] + edges[:-1]) / 2 for edges in (xs, ys)]
-    ax.contourf(*middle, density.T, levels=[*levels, np.inf], colors=shades, zorder=0)
+    x, y = ((edges[1:] + edges[:-1]) / 2 for edges in (xs, ys))
+    return x, y, density, levels

@@ -5,6 +5,8 @@ import math
 
 import numpy as np
 
+from polyvae.measures.weights import drawn_evenly
+
 UNIT_SYMBOLS = {"nm": "nm", "angstrom": "Å", "sigma": "σ"}
 TIME_SYMBOLS = {"nm": "ps", "angstrom": "ps", "sigma": "τ"}
 
@@ -68,8 +70,11 @@ def digits(value: float) -> str:
     return f"{value:.{min(max(places, 0), 6)}f}"
 
 
-def evenly(n: int, at_most: int) -> np.ndarray:
-    """At most `at_most` indices below n, evenly spread from the first to the last."""
+def evenly(n: int, at_most: int, weights: np.ndarray | None = None) -> np.ndarray:
+    """At most `at_most` indices below n, evenly spread from the first to the last; with weights (n,) each as often
+    as its weight says."""
+    if weights is not None:
+        return drawn_evenly(weights, min(n, at_most))
     return np.arange(n) if n <= at_most else np.linspace(0, n - 1, at_most).round().astype(int)
 
 

@@ -14,7 +14,9 @@ from polyvae.batches import map_frames
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.measures.density import log_density
-from polyvae.measures.limits import QUANTILE, Limits, limits_of, mean_apart, mean_contact, separations
+from polyvae.measures.limits import QUANTILE, Limits, limits_of
+from polyvae.measures.pairs import mean_apart, mean_contact, separations
+from polyvae.measures.weights import counted, quantile
 from polyvae.trajectory.record import Trajectory
 
 OBJECTIVES = {
@@ -145,7 +147,7 @@ def optimize(
         InputError: data that do not fit the model; an objective that gives no single number, or none that is
             finite in the data; a target that no conformation was found for, with the range that was reached.
     """
-    traj = cv.as_trajectory(start)
+    traj = counted(cv.as_trajectory(start))
     objective = _checked(objective, traj.positions.shape[1:])
     _check_settings(n_starts, steps, refine_steps, seed, target, prior_weight, bond_weight)
     values = _values(objective, traj.positions)
@@ -153,7 +155,7 @@ def optimize(
     limits = limits_of(traj)
     z_data = cv.encode(traj.positions)
     rng = np.random.default_rng(seed)
-    outside = _outside(z_data, prior_weight, rng)
+    outside = _outside(z_data, traj.weights, prior_weight, rng)
 
     extremes = np.argsort(cost(values), kind="stable")[: (n_starts + 1) // 2]
     others = rng.choice(traj.n_frames, n_starts - len(extremes), replace=traj.n_frames < n_starts)
@@ -256,9 +258,9 @@ def _cost(values: np.ndarray, minimize: bool, target: float | None) -> Callable:
     return cost
 
 
-def _outside(z_data: np.ndarray, weight: float, rng: np.random.Generator) -> Callable:
+def _outside(z_data: np.ndarray, weights: np.ndarray | None, weight: float, rng: np.random.Generator) -> Callable:
     """The penalty on a latent point where the data's z are less dense than 99 % of them are, in nats squared."""
-    density, floor = log_density(z_data, rng)
+    density, floor = log_density(z_data, rng, weights)
 
     def outside(z):  # the cap keeps the penalty flat far out, where there is no slope
         return weight * jnp.minimum(jax.nn.relu(floor - density(z)), 50.0) ** 2
@@ -269,7 +271,7 @@ def _outside(z_data: np.ndarray, weight: float, rng: np.random.Generator) -> Cal
 def _strained(cv: LatentCV, traj: Trajectory, limits: Limits, prior_weight: float, bond_weight: float) -> Callable:
     """The penalty on a conformation outside the limits, or one that the model reconstructs worse than the data."""
     residuals = map_frames(jax.jit(jax.vmap(lambda positions: _residual(cv, positions))), traj.positions)
-    reach = float(np.quantile(residuals, 1 - QUANTILE)) or 1.0
+    reach = quantile(residuals, 1 - QUANTILE, traj.weights) or 1.0
     violation = _violation(limits, traj.n_beads)
 
     def strained(positions):

@@ -7,7 +7,10 @@ import numpy as np
 
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
+from polyvae.measures.ensembles import frame_weights
+from polyvae.measures.weights import quantile
 from polyvae.trajectory.record import Trajectory
+from polyvae.trajectory.stream import Stream
 
 WAYS = ("straight", "data")
 _NODES = 2000  # of the data's latents
@@ -53,7 +56,8 @@ def interpolate(
     if along == "data":
         if data is None:
             raise InputError('along="data" needs the trajectory whose density the path follows: data=traj')
-        z = dense_path(cv.transform(data), ends[0], ends[1], n, seed=seed)
+        points, weights = _latents(cv, data)
+        z = dense_path(points, ends[0], ends[1], n, weights=weights, seed=seed)
     else:
         z = ends[0] + np.linspace(0, 1, n)[:, None] * (ends[1] - ends[0])
     return _decoded(cv, z, (n,))
@@ -72,10 +76,18 @@ def latent_grid(cv: LatentCV, n: int, *, data: Trajectory | np.ndarray | None = 
         )
     low, high = np.full((2, cv.latent_dim), [[-2.0], [2.0]])
     if data is not None:
-        low, high = np.quantile(cv.transform(data), [0.01, 0.99], axis=0)
+        z, weights = _latents(cv, data)
+        low, high = ([quantile(column, q, weights) for column in z.T] for q in (0.01, 0.99))
     axes = np.linspace(low, high, n).T
     z = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, cv.latent_dim)
     return _decoded(cv, z, (1,) * len(z))
+
+
+def _latents(cv: LatentCV, data) -> tuple[np.ndarray, np.ndarray]:
+    """The z of all frames, and their weights."""
+    chunks = map(cv.as_trajectory, data if isinstance(data, Stream) else [data])
+    z, weights = zip(*((cv.encode(chunk.positions), frame_weights(chunk)) for chunk in chunks), strict=True)
+    return np.concatenate(z), np.concatenate(weights)
 
 
 def _decoded(cv: LatentCV, z: np.ndarray, segments: tuple[int, ...]) -> LatentPath:
@@ -85,19 +97,23 @@ def _decoded(cv: LatentCV, z: np.ndarray, segments: tuple[int, ...]) -> LatentPa
     )
 
 
-def dense_path(points: np.ndarray, a: np.ndarray, b: np.ndarray, n: int, *, seed: int = 0) -> np.ndarray:
+def dense_path(
+    points: np.ndarray, a: np.ndarray, b: np.ndarray, n: int, *, weights: np.ndarray | None = None, seed: int = 0
+) -> np.ndarray:
     """n points (n, dim) from a to b, evenly along a smooth path where `points` (n_points, dim) are dense.
 
     The shortest path over a and b and at most 2,000 of the points, where a step costs its length to the power
     dim + 1: then a path costs, for many points, the integral of one over the density. D. Hwang,
     S. B. Damelin and A. O. Hero, doi:10.1214/15-AAP1162. It is smoothed over 2 % of its length, or over one
-    step if that is more.
+    step if that is more. Points count by their weights (n_points,).
     """
     from scipy.sparse.csgraph import dijkstra
     from scipy.spatial.distance import cdist
 
     rng = np.random.default_rng(seed)
-    if len(points) > _NODES:
+    if weights is not None and (weights != weights[0]).any():
+        points = rng.choice(points, min(len(points), _NODES), p=weights / weights.sum())
+    elif len(points) > _NODES:
         points = rng.choice(points, _NODES, replace=False)
     nodes = np.concatenate([[a], [b], points]).astype(np.float64)
     scale = nodes.std(axis=0).mean() or 1.0  # powers of large numbers must not overflow

@@ -11,7 +11,8 @@ import optax
 from polyvae.errors import InputError
 from polyvae.geometry.linalg import safe_sqrt
 from polyvae.geometry.superposition import rmsd
-from polyvae.measures.limits import Limits, as_the_data, data_or_model, known_limits, over_frames, separations
+from polyvae.measures.limits import Limits, as_the_data, data_or_model, known_limits
+from polyvae.measures.pairs import over_frames, separations
 from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory
 

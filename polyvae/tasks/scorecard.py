@@ -113,7 +113,7 @@ class Alignment(Record):
         n_steps: steps between neighbouring frames.
         n_jumps: at how many of them the features jump (`continuity.jumps`); jump_fraction: of all steps.
         margins: to an undefined frame (`continuity.margins`), by what would be undefined: the "smallest" and
-            the 1 % quantile over the frames, "one_percent".
+            the 1 % quantile over the frames, "one_percent", of frames that count, and by their weights.
         message: names a featurizer that does not jump; None where there is nothing to say.
     """
 
@@ -138,7 +138,8 @@ class Distances(Record):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Generated(Distances):
-    """Distances between generated conformations and the data; noise_floor: between two halves of the data."""
+    """Distances between generated conformations and the data; noise_floor: between two halves of the data, which
+    take the weights of their frames along."""
 
     noise_floor: Distances
 

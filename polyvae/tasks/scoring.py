@@ -18,6 +18,7 @@ from polyvae.errors import InputError
 from polyvae.features import continuity
 from polyvae.measures import kinetics
 from polyvae.measures.ensembles import ensemble_distances, frame_weights
+from polyvae.measures.weights import counting, merged, quantile
 from polyvae.tasks.scorecard import Alignment, Distances, Frames, FrameScores, Generated, Kinetics, Scores
 from polyvae.trajectory.record import Trajectory
 from polyvae.trajectory.stream import Stream, concatenate, joined_segments
@@ -26,6 +27,7 @@ from polyvae.vae.splits import validation_blocks
 
 MAX_SAMPLED = 20_000  # frames of a `Stream` that distances between ensembles are taken on
 MAX_COSTLY = 4000  # frames that the importance-weighted bound and the gradients are taken on
+_AT_ONCE = 1 << 24  # numbers that the draws of some frames decode to together
 
 
 def score(
@@ -215,7 +217,9 @@ def _jump_scores(traj: Trajectory, jumps: continuity.Jumps, mask: np.ndarray) ->
 
 def _generated(generated: Trajectory, traj: Trajectory, seed: int) -> Generated:
     """Between generated conformations and the data, and between two random halves of the data."""
-    traj = traj if traj.weights is None else traj[traj.weights > 0]
+    # Frames that are there twice must not lie in both halves, which would be too much alike.
+    rows, weights = merged(traj.positions, traj.weights)
+    traj = dataclasses.replace(traj[rows], weights=weights)
     order = np.random.default_rng(seed).permutation(traj.n_frames)
     halves = [traj[np.sort(half)] for half in np.array_split(order, 2)] if traj.n_frames > 1 else [traj, traj]
     floor = Distances(**ensemble_distances(*halves))
@@ -301,7 +305,10 @@ def _bound_and_slopes(cv: CVFunction, positions, later, keys, k: int):
         bound = cv.scaled.importance_weighted_bound(x, target, k=k, key=key)
         return bound, jnp.sqrt(jnp.sum(slopes**2, axis=(1, 2)))
 
-    return jax.vmap(one)(positions, later, keys)
+    size = max(1, _AT_ONCE // (k * positions[0].size))
+    return jax.lax.map(
+        lambda columns: one(*columns), (positions, later, keys), batch_size=min(size, len(positions))
+    )
 
 
 def _clock(cv: LatentCV, series: _Series, lag: int | None) -> Kinetics:
@@ -334,8 +341,9 @@ def _finite(value: float) -> float | None:
 
 
 def _alignment(cv: LatentCV, traj: Trajectory, report: continuity.AlignmentReport) -> Alignment:
+    rows, weights = counting(traj)
     margins = {
-        name: {"smallest": float(values.min()), "one_percent": float(np.quantile(values, 0.01))}
+        name: {"smallest": float(values[rows].min()), "one_percent": quantile(values[rows], 0.01, weights)}
         for name, values in continuity.margins(traj, cv.featurizer).items()
     }
     return Alignment(

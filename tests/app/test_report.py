@@ -185,6 +185,12 @@ def test_without_validation_the_cards_tell_of_all_frames(scores, report):
     assert "validation frames" not in text
 
 
+def test_a_weighted_run_says_what_its_frames_are_worth(scores, report):
+    assert "worth" not in report(scores).text
+    scores["data"]["n_effective"] = 412.34
+    assert "the frames are worth 412 of equal weight" in report(scores).text
+
+
 def test_the_page_stands_alone(scores, report, tmp_path):
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "01_frames.png").write_bytes(PNG)

@@ -1,5 +1,6 @@
 """Pictures: what the artists hold is what came in, with units, and nothing global changes."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ from matplotlib.figure import Figure
 
 import polyvae as pv
 from polyvae import plot
-from polyvae.plot.curves import _smooth_density
+from polyvae.plot.curves import smooth_density
 from polyvae.plot.latent import _stretch
 from polyvae.plot.style import digits
 from polyvae.trajectory.record import chain_bonds
@@ -167,17 +168,17 @@ def test_marginals_of_short_and_long_chains(n_beads, partners):
     assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["data", "generated"]
 
 
-def test_smooth_density_is_the_known_one():
+def testsmooth_density_is_the_known_one():
     # Distances of 2-D Gaussian steps follow r exp(-r^2/2): 0 at 0, mode at 1.
     r = np.linalg.norm(np.random.default_rng(0).normal(size=(50_000, 2)), axis=1)
-    x, density = _smooth_density(r)
+    x, density = smooth_density(r)
     assert np.trapezoid(density, x) == pytest.approx(1, abs=1e-3)
     np.testing.assert_allclose(density, x * np.exp(-(x**2) / 2), atol=0.025)
     assert density[0] == 0
 
 
-def test_smooth_density_of_a_constant_stands():
-    x, density = _smooth_density(np.full(20, 1.5))
+def testsmooth_density_of_a_constant_stands():
+    x, density = smooth_density(np.full(20, 1.5))
     assert np.isfinite(density).all()
     assert x[np.argmax(density)] == pytest.approx(1.5, abs=0.01)
 
@@ -425,3 +426,49 @@ def test_save_figures_gives_the_same_bytes_twice(tmp_path, traj):
 )
 def test_digits(value, text):
     assert digits(value) == text
+
+
+def test_structures_and_overlays_of_many_beads_are_lines():
+    """1,500 beads: bonds as lines, those in front last, and no more of them than a page can carry."""
+    x = ideal_chains(80, 1500, 3)
+    ax = plot.structure(x[0])
+    (lines,) = ax.collections
+    assert isinstance(lines, LineCollection)
+    depth = np.array(
+        [x[0][np.all(x[0][:, :2] == end, axis=1), 2][0] for end in np.array(lines.get_segments())[:, 0]]
+    )
+    assert len(depth) == 1499
+    assert np.corrcoef(np.arange(1499), depth)[0, 1] > 0.9
+    ax = plot.overlay(x)
+    assert len(ax.collections[0].get_segments()) == 66 * 1499
+    assert "66 of 80 frames" in ax.get_title(loc="left")
+
+
+def test_an_overlay_draws_frames_as_often_as_they_weigh(traj):
+    weights = np.where(np.arange(600) < 300, 0.0, 1.0)
+    weights[400] = 300
+    ax = plot.overlay(traj.positions, weights=weights)
+    drawn = np.array(ax.collections[0].get_segments()).reshape(600, -1, 2, 2)[:, :, 0]
+    same = [(drawn == traj.positions[k, :-1, :2]).all(axis=(1, 2)).sum() for k in (10, 400, 500)]
+    assert same[0] == 0
+    assert 290 < same[1] < 310
+    assert same[2] in (1, 2)
+    assert "by weight" in ax.get_title(loc="left")
+
+
+@pytest.mark.long
+def test_the_pictures_of_a_weighted_run_are_those_of_its_frames_that_count(traj, tmp_path):
+    cv = untrained(traj, 3, HISTORY)
+    z = cv.transform(traj)
+    weights = np.random.default_rng(0).integers(0, 3, 600).astype(float)
+    counts = np.flatnonzero(weights)
+    weighted = dataclasses.replace(traj, weights=weights)
+    few = weighted[counts]
+    runs = {"all": (weighted, z), "few": (few, z[counts]), "plain": (traj, z)}
+    found = {
+        name: {p.name: p.read_bytes() for p in plot.save_figures(tmp_path / name, cv, run, points, traj[:50])}
+        for name, (run, points) in runs.items()
+    }
+    assert found["all"] == found["few"]
+    for name in ("01_frames.png", "02_distances.png", "06_generated.png", "10_latent_rg.png"):
+        assert found["all"][name] != found["plain"][name], name

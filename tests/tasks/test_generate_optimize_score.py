@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import polyvae.geometry
 from polyvae.app.console import print_optimum
 from polyvae.measures.density import log_density
 from polyvae.measures.ensembles import ensemble_distances
+from polyvae.measures.limits import limits_of
 
 
 def test_samples_are_the_prior_pushed_through_the_decoder(cv):
@@ -242,3 +244,15 @@ def test_ensemble_distances_know_same_from_different(traj):
     expected = stats.wasserstein_distance(*(angles(t.positions.astype(float)) for t in (a, b)))
     assert near["angle"] == pytest.approx(expected, rel=1e-3)
     assert ensemble_distances(pv.Trajectory(a.positions[:, :2]), pv.Trajectory(b.positions[:, :2]))["angle"] == 0
+
+
+def test_frames_of_no_weight_are_no_part_of_the_search(cv, traj):
+    """Neither the most extreme frame nor the limits come from them."""
+    rg = np.asarray(jax.vmap(pv.radius_of_gyration)(traj.positions))
+    order = np.argsort(rg)
+    weights = np.where(rg <= rg[order[5]], 0.0, 1.0)
+    effort = {"n_starts": 4, "steps": 3, "refine_steps": 3}
+    found = pv.optimize(cv, start=dataclasses.replace(traj, weights=weights), **effort)
+    assert found.extreme_value == pytest.approx(rg[order[6]])
+    one, two = (limits.record() | {"shape": None} for limits in (found.limits, limits_of(traj[weights > 0])))
+    assert one == two

@@ -212,6 +212,10 @@ def test_integer_weights_are_duplicated_frames(slow, cv):
                 np.testing.assert_allclose(weighted["frames"]["all"][key], value, rtol=1e-6, err_msg=key)
         for key in ("bond", "rg", "end_to_end", "pairs"):
             assert weighted["generated"][key] == pytest.approx(repeated["generated"][key], rel=1e-5)
+            # No frame lies in both halves, so that they are as far apart as frames of unequal weight.
+            floors = [s["generated"]["noise_floor"][key] for s in (weighted, repeated)]
+            assert floors[0] == pytest.approx(floors[1], rel=1e-5)
+        assert weighted["alignment"]["margins"] == repeated["alignment"]["margins"]
     plain = pv.score(cv, slow, generated=generated)
     for key in ("fve", "elbo", "kl_per_latent", "aggregated_covariance", "correlation_rg", "gradient_mean"):
         assert not np.allclose(plain["frames"]["all"][key], repeated["frames"]["all"][key], rtol=1e-5)

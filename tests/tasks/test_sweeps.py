@@ -15,6 +15,7 @@ from polyvae import plot
 from polyvae.app import cli
 
 SMALL = {"encoder": (8,), "decoder": (8,), "batch_size": 64, "epochs": 12, "patience": 3, "learning_rate": 1e-2}
+SMALL |= {"featurizer": pv.PrincipalAxes(), "validation": 0.1}
 
 
 @pytest.fixture(scope="module")
