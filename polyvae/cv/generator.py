@@ -190,21 +190,22 @@ def _untrained(
 
 
 def _density(z: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points of equal weight, and the widths of the kernel on each: in standard deviations of each latent, the
-    distance to the nearest other point.
+    """Points of equal weight, and the widths of the kernel on each: the distance to the nearest other point,
+    shared among the latents as their standard deviations.
 
     The density of a CV has sharp edges and clusters next to empty regions, which one width for all blurs.
+    Latents that carry nothing hardly vary, and so neither part the points nor widen the others.
     Source: Breiman, Meisel & Purcell, 10.1080/00401706.1977.10489521.
     """
     from scipy.spatial import KDTree
 
     if len(z) > MAX_POINTS or (weights != weights[0]).any():
         z = z[_evenly(weights, min(len(z), MAX_POINTS))]
-    spread = np.maximum(z.std(axis=0), 1e-6)
-    points = np.unique(z, axis=0) / spread  # a frame that is there more than once is no neighbour of itself
+    points = np.unique(z, axis=0)  # a frame that is there more than once is no neighbour of itself
     if len(points) < 2:
         return z, np.zeros_like(z)
-    return z, KDTree(points).query(z / spread, k=2)[0][:, 1:] * spread
+    spread = z.std(axis=0)
+    return z, KDTree(points).query(z, k=2)[0][:, 1:] * spread / np.linalg.norm(spread)
 
 
 def _evenly(weights: np.ndarray, n: int) -> np.ndarray:

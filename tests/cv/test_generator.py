@@ -196,7 +196,11 @@ def test_the_kernels_are_as_wide_as_the_way_to_the_nearest_point():
     points, width = generator._density(z, np.ones(5))
     np.testing.assert_array_equal(points, z)
     sd = z.std(axis=0)
-    np.testing.assert_allclose(width[:4], np.array([1, 1, 2, 2])[:, None] / sd[0] * sd)
+    np.testing.assert_allclose(width, np.array([1, 1, 2, 2, 10**0.5])[:, None] * sd / np.linalg.norm(sd))
+    silent = 1e-4 * np.random.default_rng(0).normal(size=(5, 6))
+    _, among = generator._density(np.hstack([z, silent]), np.ones(5))
+    np.testing.assert_allclose(among[[0, 1, 4], :2], width[[0, 1, 4]], rtol=1e-3)
+    assert among[:, 2:].max() < 1e-3
     # Weights count as repetitions: what weighs nothing is not there.
     points, _ = generator._density(z, np.array([0.0, 4, 0, 0, 4]))
     assert {tuple(p) for p in points} == {(1.0, 0.0), (6.0, 1.0)}
