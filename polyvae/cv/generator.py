@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
-from polyvae.cv.diffusion import LOG_NOISE, Generator, Network, draw_frames, internal_of, network_for
+from polyvae.cv.diffusion import LOG_NOISE, Generator, Network, draw_frames, draw_latents, internal_of, network_for
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.measures.ensembles import frame_weights, pair_distances
@@ -132,7 +132,7 @@ def fit_generator(
     train = jnp.asarray(x[rows]), jnp.asarray(z[rows]), jnp.asarray(np.cumsum(share[rows]), jnp.float32)
     held = _validation(x, z, np.flatnonzero(held_out & (weights > 0)), keys[1])
     generator, best_step, history = _train(generator, train, held, told, keys[2], progress, unfinished)
-    generator = _calibrated(generator, x[rows], z[rows], share[rows], keys[3])
+    generator = _calibrated(generator, x[rows], share[rows], keys[3])
     about = GeneratorRecord(told, len(rows), versions(), best_step, history)
     return dataclasses.replace(cv, generator=generator, record=dataclasses.replace(cv.record, generator=about))
 
@@ -338,12 +338,13 @@ def _train(
     return trained, int(state.best_step), history
 
 
-def _calibrated(generator: Generator, x: np.ndarray, z: np.ndarray, share: np.ndarray, key) -> Generator:
-    """With the quantiles of what `settle` puts right, in the data and in raw draws at the data's z."""
+def _calibrated(generator: Generator, x: np.ndarray, share: np.ndarray, key) -> Generator:
+    """With the quantiles of what `settle` puts right, in the data and in raw draws, z included."""
     # Large molecules take long to draw, and of few frames quantiles need not be finer than theirs.
     n_draws = min(_CALIBRATION, max(512, 64 * _CALIBRATION // generator.shape[0]), 10 * len(x))
     rows = _evenly(share, n_draws)
-    raw = draw_frames(generator, key, z[rows], raw=True)
+    z_key, x_key = jax.random.split(key)
+    raw = draw_frames(generator, x_key, draw_latents(generator, z_key, n_draws), raw=True)
     levels = np.linspace(0, 1, _QUANTILES)
     tables = [np.quantile(internal_of(generator, frames), levels, axis=0).T for frames in (raw, x[rows])]
     # A rank is looked up by value, so that values must rise.
