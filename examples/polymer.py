@@ -125,6 +125,8 @@ def main(argv=None) -> dict:
         if args.quick:
             options |= {"epochs": 5, "encoder": (16,), "decoder": (32,)}
         cv = pv.fit(traj, **options)
+        brief = {"steps": 200, "width": 32, "depth": 2} if args.quick else {}
+        cv = pv.fit_generator(cv, traj, seed=0, **brief)
         generated = pv.sample(cv, len(traj), seed=1)
         score = pv.score(cv, traj, generated=generated, alternatives=False)
         if args.heldout is not None:

@@ -69,8 +69,8 @@ class Generator(eqx.Module):
         pair_mean, pair_std: of their distances in the data.
         closest: the smallest distance in the data between beads without a bond.
         bonds, angles: the bonds, and the triples of bonded beads.
-        drawn, real: quantiles of the length of each bond and of each angle, (n_bonds + n_angles, n_quantiles),
-            in raw draws and in the data.
+        drawn, real: quantiles of each bond length, of each angle and of the radius of gyration,
+            (n_bonds + n_angles + 1, n_quantiles), in raw draws and in the data. The last row may be missing.
         z, z_width: latent coordinates (n, latent_dim) of the data, and the widths of the Gaussian kernel on
             each of them.
 
@@ -142,19 +142,21 @@ class Generator(eqx.Module):
         return self.denoise(x, levels[-1], z)
 
     def internal(self, x: Float[Array, "beads dims"]) -> Float[Array, "internals"]:
-        """Bond lengths, and angles in radians."""
-        return jnp.concatenate([geometry.distances(x, self.bonds), geometry.angles(x, self.angles)])
+        """Bond lengths, angles in radians, and the radius of gyration."""
+        size = geometry.radius_of_gyration(x)[None]
+        return jnp.concatenate([geometry.distances(x, self.bonds), geometry.angles(x, self.angles), size])
 
     def settle(self, x: Float[Array, "beads dims"]) -> Float[Array, "beads dims"]:
-        """The conformation nearby whose bonds and angles are those of the data, rank for rank, and whose other
-        pairs are no closer than any in the data.
+        """The conformation nearby whose bonds, angles and radius of gyration are those of the data, rank for rank,
+        and whose other pairs are no closer than any in the data.
 
         All pairs of beads that are not as far apart as they should be move along the line between them, all
         at once, again and again (Jacobi's form of SHAKE, 10.1016/0021-9991(77)90098-5, with momentum).
         Angles that are nearly straight come only near theirs: the distance of their ends hardly depends on them.
         """
-        wanted = jax.vmap(jnp.interp)(self.internal(x), self.drawn, self.real)
-        lengths, angles = wanted[: len(self.bonds)], wanted[len(self.bonds) :]
+        n_bonds, n_angles = len(self.bonds), len(self.angles)
+        wanted = jax.vmap(jnp.interp)(self.internal(x)[: len(self.drawn)], self.drawn, self.real)
+        lengths, angles, size = jnp.split(wanted, [n_bonds, n_bonds + n_angles])
         n = self.shape[0]
         of_pair = jnp.zeros((n, n), x.dtype).at[self.bonds[:, 0], self.bonds[:, 1]].set(lengths)
         of_pair = jnp.maximum(of_pair, of_pair.T)
@@ -169,7 +171,10 @@ class Generator(eqx.Module):
             apart = x[:, None] - x[None]
             distances = safe_sqrt(jnp.sum(apart**2, axis=2)) + jnp.eye(n, dtype=x.dtype)
             goal = jnp.where(of_pair > 0, of_pair, jnp.maximum(distances, self.closest))
-            step = _MOMENTUM * step + _RATE * jnp.sum((goal / distances - 1)[..., None] * apart, axis=1)
+            push = jnp.sum((goal / distances - 1)[..., None] * apart, axis=1)
+            if len(size):  # or else beads that part swell whatever is closed and dense, such as a ring
+                push += (size[0] / geometry.radius_of_gyration(x) - 1) * _centred(x)
+            step = _MOMENTUM * step + _RATE * push
             return x + step, step
 
         return jax.lax.fori_loop(0, _SWEEPS, sweep, (x, jnp.zeros_like(x)))[0]
