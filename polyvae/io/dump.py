@@ -22,6 +22,7 @@ from polyvae.trajectory.convert import STEPS_ALONE
 
 _PIECE = 1 << 22  # bytes of text looked at, or turned into numbers, in one go
 _HEADER = 200  # more than the lines from the time of a frame to its step
+_LONGEST_HEADER = 1 << 16  # of the first frame, whose columns may be many
 _UNITS = {"lj": "sigma", "real": "angstrom", "metal": "angstrom", "nano": "nm"}
 _PS = {"real": 1e-3, "nano": 1e3}  # of a unit of time
 _IMAGES = ("ix", "iy", "iz")
@@ -281,7 +282,7 @@ def _index(path: Path) -> _Index:
                 if not text.startswith(b"ITEM: "):
                     raise InputError(f"{path} is not a LAMMPS dump (it does not begin with ITEM:)")
                 found = re.search(_ATOMS + rb".*\n", text)
-                if found is None and more and len(text) < _PIECE:
+                if found is None and more and len(text) < _LONGEST_HEADER:
                     continue
                 if found is None:
                     if more or b"ENTRIES" in text:
@@ -299,7 +300,6 @@ def _index(path: Path) -> _Index:
                 at = text.find(marker, at + 1, until)
             last.append(text[begin:until])
             base, text = base + until, text[until:]
-    offsets[0] = 0  # units stand before the first
     is_cut = not _is_whole(b"".join(last))
     n = len(steps) - is_cut
     if n == 0:

@@ -81,9 +81,10 @@ class UniverseFile:
                 self._reader = open_file(str(path), convert_units=False, **known)
                 self.n_frames, self.n_atoms = int(self._reader.n_frames), int(self._reader.n_atoms)
         except Exception as error:  # the parsers raise whatever their format calls for
+            why = f"({short(error)})" if name else "told by its name"
             raise InputError(
                 f"{path}: trajectories are read from npz, XTC, DCD, GRO and all that MDAnalysis reads; "
-                f"this one is not ({short(error)}){_hint(name, n_atoms)}"
+                f"this one is not {why}{_hint(name, n_atoms)}"
             ) from None
         unit = (self._reader.units or {}).get("length")
         self.stated_unit, self._per_unit, self._only_box = None, 1.0, None

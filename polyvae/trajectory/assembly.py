@@ -252,7 +252,8 @@ class Assembler:
             if self.table is None and atoms is not None and atoms.residues is not None:
                 n = len(np.unique(atoms.residues))
                 if 1 < n <= len(atoms.chosen) / 2:
-                    text += f" (--per-molecule takes each of the {n} residues)"
+                    what = "molecules" if atoms.in_molecules else "residues"
+                    text += f" (--per-molecule takes each of the {n} {what})"
             self._say(text)
         self._plan = take, inner, tree
         return self._plan

@@ -177,7 +177,7 @@ def chains(n_frames=20, n_beads=6, n_dims=3):
 
 
 @pytest.mark.parametrize("name", ["a.dump", "a.lammpstrj", "a.dump.gz", "a.lammpstrj.gz"])
-@pytest.mark.parametrize("piece", [1 << 22, 300, 7000])
+@pytest.mark.parametrize("piece", [1 << 22, 11, 7000])
 def test_chunks_starts_and_steps(tmp_path, monkeypatch, name, piece):
     """However the text falls into pieces."""
     monkeypatch.setattr(dump, "_PIECE", piece)
@@ -188,7 +188,9 @@ def test_chunks_starts_and_steps(tmp_path, monkeypatch, name, piece):
         for _ in range(2):
             stream = pv.stream(path, chunk_bytes=12 * 6 * 3, **options)
             np.testing.assert_allclose(np.concatenate([c.positions for c in stream]), x[frames], rtol=1e-6)
-        np.testing.assert_allclose(pv.read(path, **options).positions, x[frames], rtol=1e-6)
+        whole = pv.read(path, **options)
+        np.testing.assert_allclose(whole.positions, x[frames], rtol=1e-6)
+        assert whole.segments == (len(x[frames]),)
 
 
 @pytest.mark.parametrize("name", ["a.dump", "a.dump.gz"])
@@ -328,6 +330,21 @@ def test_coordinates_are_unwrapped_in_double_precision(tmp_path):
     np.testing.assert_allclose(traj.positions, centred, atol=1e-5)
 
 
+@pytest.mark.parametrize("xy", [-2.0, 2.0])
+@pytest.mark.parametrize("xz", [-1.5, 1.5])
+@pytest.mark.parametrize("yz", [-1.0, 1.0])
+def test_bounds_are_those_of_the_corners(tmp_path, xy, xz, yz):
+    box = np.array([[9, 0, 0], [xy, 8, 0], [xz, yz, 7]])
+    corners = [1, 2, 3] + np.stack(np.meshgrid(*[[0, 1]] * 3), axis=-1).reshape(-1, 3) @ box
+    bounds = zip(corners.min(axis=0), corners.max(axis=0), (xy, xz, yz), strict=True)
+    rows = "".join(f"{low} {high} {tilt}\n" for low, high, tilt in bounds)
+    x = np.random.default_rng(0).random((4, 6, 3))
+    path = written(tmp_path / "a.dump", x, "id type xs ys zs", rows, tilt="xy xz yz ")
+    traj = pv.read(path, unwrap=False)
+    np.testing.assert_allclose(traj.positions, x @ box + [1, 2, 3], atol=1e-5)
+    np.testing.assert_allclose(traj.box, np.tile(box, (4, 1, 1)), atol=1e-6)
+
+
 def test_a_general_triclinic_box(tmp_path):
     """Its vectors stand in the file as such, with the corner."""
     box = np.array([[9.0, 0, 0], [2, 8, 0], [-1, 3, 7]])
@@ -348,16 +365,27 @@ def test_a_box_without_periodic_sides_is_none(tmp_path):
 def test_molecules_without_bonds_are_chains_of_their_own(tmp_path, caplog):
     """Wrapped, and bonds nowhere: `mol` says where a chain ends; 0 is of no chain."""
     x = chains(8, 6)
-    x[:, 3:] += 20
+    x[:, 5] += 4.5
     cut = np.mod(x, 10.0)
-    molecule = np.broadcast_to(np.array([1, 1, 1, 2, 2, 0])[:, None], (8, 6, 1))
+    molecule = np.broadcast_to(np.array([1, 2, 2, 2, 0, 0])[:, None], (8, 6, 1))
     path = written(tmp_path / "a.dump", np.concatenate([cut, molecule], axis=2), "id type x y z mol", "0 10\n" * 3)
     with caplog.at_level(logging.INFO, logger="polyvae"):
         traj = pv.read(path)
     assert "the beads of each molecule are taken as one chain" in caplog.text
-    tree = spanning_tree(6, np.array([[0, 1], [1, 2], [3, 4]]))
+    tree = spanning_tree(6, np.array([[1, 2], [2, 3]]))
     box = np.tile(np.eye(3) * 10, (8, 1, 1))
     np.testing.assert_allclose(traj.positions, make_whole(np.float32(cut), box, tree), atol=1e-5)
+
+
+def test_unwrapped_beads_without_bonds_stay(tmp_path):
+    """Beads that follow one another and are no chain; wrapped, they would be refused as one."""
+    x = np.random.default_rng(0).uniform(-40, 40, (5, 6, 3))
+    for columns in ("id type xu yu zu", "id type x y z ix iy iz"):
+        values = x if "xu" in columns else np.concatenate([np.mod(x, 10), np.floor(x / 10)], axis=2)
+        path = written(tmp_path / "a.dump", values, columns, "0 10\n" * 3)
+        np.testing.assert_allclose(pv.read(path).positions, x, atol=1e-5)
+    with pytest.raises(pv.InputError, match="no bonds are known"):
+        pv.read(written(path, np.mod(x, 10), "id type x y z", "0 10\n" * 3))
 
 
 def test_columns_of_data_files(tmp_path):
