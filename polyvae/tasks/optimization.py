@@ -129,7 +129,7 @@ def optimize(
     themselves are then moved, still down the objective, with penalties that bring bonds and pairs within the
     data's quantiles, strain the bonds together no more than the data's are on average, keep the latent
     coordinates where data live, and keep the conformation one that the model reconstructs no worse than it
-    does 99.9 % of the data.
+    does 99.9 % of the data. A frame of the data within the limits that this makes no better stays as it is.
     All starts move at once, in one compiled program for each half.
 
     Args:
@@ -172,6 +172,12 @@ def optimize(
     pace = 0.02 * limits.longest_mean_bond
     every = max(1, refine_steps // _SHOWN)
     refined, refining, _ = _descend(refine_loss, x0, refine_steps, learning_rate=pace, every=every)
+    # A frame of the data that only grew worse is a candidate as it is.
+    x, ends = x0[n_starts:], cv.turn(refined[n_starts:])
+    worse = np.asarray(cost(_values(objective, x)) < cost(map_frames(jax.jit(jax.vmap(objective)), ends)))
+    kept = np.zeros(len(x0), bool)
+    kept[n_starts:] = limits.accept(x) & (worse | ~limits.accept(ends))
+    refined = np.where(kept[:, None, None], x0, refined)
     candidates = cv.turn(refined)
 
     final, valid = map_frames(jax.jit(jax.vmap(objective)), candidates), limits.accept(candidates)
@@ -180,7 +186,7 @@ def optimize(
     extreme = int(extremes[0])
     if target is not None:
         _check_met(target, float(final[best]), final[valid], values)
-    better = target is not None or bool(found[best] < cost(values)[extreme])
+    better = target is not None or bool(found[best] < cost(values)[extreme] and not kept[best])
     moving = cv.decode(z_path[:: max(1, steps // _SHOWN), best % n_starts], coordinates=True)
     moved = cv.turn(np.concatenate([refining[:, best], refined[best, None]]))
     return Optimum(

@@ -136,6 +136,21 @@ def test_maximising_and_other_objectives(cv, traj):
             pv.optimize(cv, start=traj, **options)
 
 
+def test_an_extreme_frame_that_no_gradient_improves_is_a_candidate(cv, traj):
+    """The objective has no slope, so that what moves does so along the penalties alone."""
+
+    def flat(positions):
+        return jnp.round(1e3 * polyvae.geometry.radius_of_gyration(positions)) / 1e3
+
+    found = pv.optimize(cv, flat, start=traj, minimize=False, n_starts=20, steps=5, refine_steps=50)
+    extremes = sorted(traj.positions, key=rg)[-10:]
+    sound = limits_of(traj).accept(np.array(extremes))
+    assert sound.any()
+    assert found.valid
+    assert found.value >= max(rg(x) for x in np.array(extremes)[sound]) - 1e-3
+    assert not found.better or found.value > found.extreme_value
+
+
 def test_the_density_against_scipy():
     z = np.random.default_rng(0).normal(size=(600, 2)) @ [[1.0, 0.5], [0.0, 0.3]] + [3.0, 1.0]
     density, floor = log_density(z.astype(np.float32), np.random.default_rng(1))
