@@ -144,7 +144,10 @@ def melt(seed: int, chains: int = 20, n: int = 20, frames: int = 500, stride: in
             ]
         )
         positions = _frames(engine, chains * n, frames, stride).reshape(frames, chains, n, 3)
-    of_chains = _centred(positions.transpose(1, 0, 2, 3).reshape(-1, n, 3))
+    # The engine wraps the atoms as it makes them, and the chain that they are of with them.
+    steps = np.diff(positions.transpose(1, 0, 2, 3).reshape(-1, n, 3), axis=1, prepend=0)
+    steps[:, 1:] -= side * np.round(steps[:, 1:] / side)
+    of_chains = _centred(np.cumsum(steps, axis=1))
     time = np.tile(np.arange(frames) * stride * 0.005, chains)
     bonds = np.stack([np.arange(n - 1), np.arange(1, n)], axis=1)
     return pv.Trajectory(of_chains, time=time, length_unit="sigma", bonds=bonds, segments=(frames,) * chains)
