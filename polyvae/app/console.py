@@ -28,14 +28,16 @@ def notes() -> Iterator[None]:
         return not known
 
     handler.addFilter(is_new)
-    level = logger.level
+    level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    logger.propagate = False  # to a handler that some library gives to the root, which would say all again
     try:
         yield
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+        logger.propagate = propagate
 
 
 def one_line(error: BaseException) -> str:

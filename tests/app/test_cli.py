@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import re
 import warnings
 
@@ -11,6 +12,7 @@ from conftest import arrays, ideal_chains
 
 import polyvae as pv
 from polyvae.app import cli
+from polyvae.app.console import notes
 from polyvae.errors import InputError
 
 
@@ -370,3 +372,16 @@ def test_distances_of_a_long_chain_are_of_one_bead_in_so_many(tmp_path, capfd):
         cli.main([str(word) for word in [*words, "--every", 12]])
     assert exit_.value.code == 2
     assert "is for --align distances" in capfd.readouterr().err
+
+
+def test_a_note_is_said_once_though_a_library_logs_too(capfd):
+    """Some give the root of all logs a handler of its own as soon as they are loaded."""
+    logger, other = logging.getLogger("polyvae.io"), logging.StreamHandler()
+    logging.getLogger().addHandler(other)
+    try:
+        with notes():
+            for text in ("first", "second", "first"):
+                logger.info("the %s", text)
+    finally:
+        logging.getLogger().removeHandler(other)
+    assert capfd.readouterr().err == "note: the first\nnote: the second\n"

@@ -1,6 +1,6 @@
 """Memory of runs of few frames and many beads, each in a process of its own, as users have them.
 
-The kernel's figure for a child that has ended counts the parent's memory at the fork too; the child's own does not.
+The kernel's figure for a child that has ended counts the parent's memory at the fork too; its own does not.
 """
 
 import os
