@@ -16,7 +16,7 @@ from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.measures.density import log_density
 from polyvae.measures.limits import QUANTILE, Limits, limits_of
-from polyvae.measures.pairs import mean_apart, mean_contact, separations
+from polyvae.measures.pairs import FrameMeasures, frame_measures, mean_apart, mean_contact, separations
 from polyvae.measures.weights import counted, quantile
 from polyvae.trajectory.record import Trajectory
 
@@ -79,23 +79,25 @@ class Optimum:
 
         def numbers(traj: Trajectory, value: float) -> dict:
             positions = traj.positions[0]
-            pairs, apart = separations(traj.n_beads, self.limits.bonds)
-            r = np.linalg.norm(positions[pairs[:, 0]] - positions[pairs[:, 1]], axis=-1)
-            bonds, free = r[apart == 1], r[apart > 1]
+            found = FrameMeasures(*(part[0] for part in frame_measures(traj.positions[:1], self.limits.bonds)))
+            bonds, shortest = found.bonds, found.bonds.min(initial=np.inf)
+            apart = [float(r) if np.isfinite(r) else None for r in found.closest_apart]
+            free = float(found.closest_apart.min())
             return {
                 "objective": value,
                 "rg": float(geometry.radius_of_gyration(positions)),
                 "end_to_end": float(geometry.end_to_end(positions)),
-                "shortest_bond": float(bonds.min(initial=np.inf)),
+                "shortest_bond": float(shortest),
                 "mean_bond": float(bonds.mean()),
                 "longest_bond": float(bonds.max(initial=0.0)),
-                "closest_pair": float(r.min()),
-                "closest_free_pair": float(free.min()) if len(free) else None,
-                "closest_apart": [float(r[apart == k].min()) if (apart == k).any() else None for k in (2, 3, 4)],
+                "closest_pair": min(float(shortest), free),
+                "closest_free_pair": free if math.isfinite(free) else None,
+                "closest_apart": apart,
                 "closest_mean_apart": [
-                    float(mean_apart(r, apart, k)) if (apart == k).any() else None for k in (2, 3)
+                    None if least is None else float(mean)
+                    for least, mean in zip(apart, found.mean_apart, strict=False)
                 ],
-                "closest_contacts": float(mean_contact(r, apart, traj.n_beads)),
+                "closest_contacts": float(found.contacts),
             }
 
         limits = {name: value for name, value in self.limits.record().items() if name != "shape"}
