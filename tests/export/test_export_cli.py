@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from conftest import ideal_chains
 from engines import chain, random_model, require
 
 import polyvae as pv
@@ -12,6 +13,7 @@ from polyvae.app import cli
 from polyvae.errors import InputError
 from polyvae.export import TARGETS, write
 from polyvae.export.common import bias_grid, ranges, statistics
+from polyvae.export.kernel import compiler
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +176,16 @@ def test_data_are_several_files_as_in_training(ways, folder, tmp_path, capfd):
     assert "Of the 45 frames given" in readme
     stats = statistics(pv.load(model), pv.read(pieces, step=2))
     assert f"| z0 | {stats['mean'][0]:.4g} | {stats['std'][0]:.4g} |" in readme
+
+
+@pytest.mark.parametrize("to", ["c", "plumed", "colvars", "openmm", "lammps"])
+def test_distances_of_500_beads_are_exported(to, tmp_path):
+    """Those among every fifth, which a model from a file takes too."""
+    traj = pv.Trajectory(ideal_chains(50, 500, 3))
+    random_model(traj, pv.PairDistances(), encoder=(8,)).save(tmp_path / "model.safetensors")
+    cv = pv.load(tmp_path / "model.safetensors")
+    assert cv.mean.size == 4950
+    write(cv, to, tmp_path / "out")
+    if to == "c" and compiler() is not None:
+        z = pv.compile(cv)(traj.positions)
+        np.testing.assert_allclose(z, cv.transform(traj), atol=1e-5)

@@ -157,7 +157,7 @@ def test_of_very_many_beads_nothing_is_refined_and_frames_of_the_data_are_candid
 ):
     """Whose pairs are never listed: all of 12,000 beads would be 72 million, for each of the starts."""
     monkeypatch.setattr(optimization, "MAX_BEADS", cv.n_beads - 1)
-    monkeypatch.setattr(optimization, "_strained", lambda *_: pytest.fail("pairs are listed"))
+    monkeypatch.setattr(optimization, "separations", lambda *_: pytest.fail("pairs are listed"))
     with caplog.at_level("INFO", logger="polyvae"):
         found = pv.optimize(cv, start=traj, n_starts=20, steps=5)
     assert "stay as they are" in caplog.text
@@ -165,6 +165,7 @@ def test_of_very_many_beads_nothing_is_refined_and_frames_of_the_data_are_candid
     sound = [rg(x) for x in extremes[limits_of(traj).accept(extremes)]]
     assert found.valid
     assert found.value <= min(sound) + 1e-4
+    assert found.summary()["optimized"]["closest_pair"] > 0
     assert len(found.candidates) == 40
 
 
