@@ -8,9 +8,10 @@ import numpy as np
 
 BATCH = 4096
 _NUMBERS = 1 << 22  # that come with one batch, at most
+_MADE = 1 << 24  # numbers that are made of one batch, at most
 
 
-def map_frames(batched: Callable, *columns: np.ndarray, batch: int = BATCH):
+def map_frames(batched: Callable, *columns: np.ndarray, batch: int = BATCH, width: int = 1):
     """A compiled, batched function over many rows, in chunks of one fixed size, smaller for long rows.
 
     One compilation and bounded memory; and since the shape is always the same, the result for a row does
@@ -19,12 +20,14 @@ def map_frames(batched: Callable, *columns: np.ndarray, batch: int = BATCH):
     Args:
         batched: of as many arrays as there are columns, each with `batch` rows; gives arrays of so many rows.
         columns: arrays of one length, row i of each belonging to row i of the others.
+        width: numbers that are made of a row, where these are many, as distances are.
     """
     n = len(columns[0])
     if n == 0:
         output = jax.eval_shape(batched, *(jax.ShapeDtypeStruct((0, *c.shape[1:]), c.dtype) for c in columns))
         return jax.tree.map(lambda a: np.empty(a.shape, a.dtype), output)
-    batch = max(1, min(batch, _NUMBERS // max(1, sum(column[0].size for column in columns))))
+    row = max(1, sum(column[0].size for column in columns))
+    batch = max(1, min(batch, _NUMBERS // row, _MADE // width))
     outputs = []
     for start in range(0, n, batch):
         pieces = [column[start : start + batch] for column in columns]

@@ -49,6 +49,7 @@ from polyvae.app.options import (
     numbers,
     quick_epochs,
     read_weights,
+    spread,
     takes,
 )
 from polyvae.app.report import write_report
@@ -135,8 +136,7 @@ def run(
 
         say("scoring and drawing")
         scores = pv.score(cv, traj, generated=generated, alternatives=not quick, seed=seed)
-        assert scores.alignment is not None
-        if scores.alignment.message:
+        if scores.alignment is not None and scores.alignment.message:
             options = {kind.__name__: f"--align {name}" for name, kind in FEATURIZERS.items() if kind}
             text = re.sub(r"(\w+)\(\)", lambda m: options.get(m[1], m[0]), scores.alignment.message)
             say(f"note: the CV jumps where the conformation hardly changes: {text}")
@@ -384,7 +384,7 @@ def export(
 ):
     """Write the CV as input of an MD engine, with a README that says how to use it.
 
-    Example: polyvae export model.safetensors --to plumed --data run.xtc --top chain.pdb --out plumed
+    Example: polyvae export model.safetensors --to plumed --data run*.xtc --top chain.pdb --out plumed
     """
     known("to", exporting["to"], TARGETS)
     cv = load_cv(model)
@@ -426,7 +426,7 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point. Exits 0 on success, 2 on bad use, 1 on bad data, with one line on stderr."""
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
-    argv = [word for word in argv if word != "--debug"] or ["--help"]
+    argv = spread([word for word in argv if word != "--debug"]) or ["--help"]
     # So that temporary files go when a batch system ends the job.
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP, and so does this

@@ -17,17 +17,27 @@ from polyvae.tasks.scorecard import Scores
 
 @contextlib.contextmanager
 def notes() -> Iterator[None]:
-    """Show on stderr what the package tells its log."""
+    """Show on stderr what the package tells its log; what is said again, as of a file that is read twice, once."""
     logger, handler = logging.getLogger("polyvae"), logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("note: %(message)s"))
-    level = logger.level
+    said: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        known = (text := record.getMessage()) in said
+        said.add(text)
+        return not known
+
+    handler.addFilter(is_new)
+    level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    logger.propagate = False  # to a handler that some library gives to the root, which would say all again
     try:
         yield
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+        logger.propagate = propagate
 
 
 def one_line(error: BaseException) -> str:

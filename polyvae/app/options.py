@@ -103,7 +103,7 @@ READING = {
     ),
 }
 
-# By the name in `pv.fit`.
+# By the name in `pv.fit`, but for `every` of the featurizer.
 TRAINING = {
     "featurizer": (
         Annotated[
@@ -113,6 +113,15 @@ TRAINING = {
             ),
         ],
         "auto",
+    ),
+    "every": (
+        Annotated[
+            int | None,
+            typer.Option(
+                "--every", min=1, help="Of --align distances: one bead in so many [default: 100 beads at most]."
+            ),
+        ],
+        None,
     ),
     "encoder": (
         Annotated[
@@ -195,7 +204,7 @@ EXPORTING = {
     "data": (
         Annotated[
             list[Path] | None,
-            typer.Option("--data", metavar="TRAJ", help="For widths and bounds of metadynamics; repeatable."),
+            typer.Option("--data", metavar="TRAJ...", help="For widths and bounds of metadynamics: as for fit."),
         ],
         None,
     ),
@@ -203,7 +212,7 @@ EXPORTING = {
         Annotated[
             list[Path] | None,
             typer.Option(
-                "--check", metavar="TRAJ", help="Evaluate in the engine, if it is here, on these frames."
+                "--check", metavar="TRAJ...", help="Evaluate in the engine, if it is here, on these frames."
             ),
         ],
         None,
@@ -259,7 +268,7 @@ MAKING = {
     "data": (
         Annotated[
             list[Path] | None,
-            typer.Option("--data", metavar="TRAJ", help="For --along, --grid, and to check against; repeatable."),
+            typer.Option("--data", metavar="TRAJ...", help="For --along, --grid, and to check against."),
         ],
         None,
     ),
@@ -278,6 +287,7 @@ MAKING = {
         False,
     ),
 }
+_OF_FILES = ("--data", "--check")  # as many as follow
 ONE_MODEL = {
     "latent_dim": (Annotated[int, typer.Option("--latent-dim", min=1, help="Number of collective variables.")], 2),
     "beta": (Annotated[float, typer.Option("--beta", min=0.0, help="Weight of the KL term; 1 is the ELBO.")], 1.0),
@@ -308,6 +318,22 @@ def takes(**groups: dict) -> Callable:
         return command
 
     return with_groups
+
+
+def spread(words: list[str]) -> list[str]:
+    """The words of a command line with an option of several files, `--data a.xtc b.xtc`, before each of them, as
+    the parser takes it; a model among the files is left where it is."""
+    found, option, first = [], "", False
+    for word in words:
+        if word.startswith("-"):
+            name, *value = word.split("=", 1)
+            option, first = name if name in _OF_FILES and words[0] in ("export", "generate") else "", not value
+        elif option and not first and not word.endswith(".safetensors"):
+            found.append(option)
+        else:
+            first = False
+        found.append(word)
+    return found
 
 
 def known(option: str, name: str, table) -> None:
@@ -358,11 +384,14 @@ def for_training(training: dict) -> dict:
         for name in ("encoder", "decoder")
         if training[name] is not None
     }
-    kind = FEATURIZERS[training["featurizer"]]
-    found = {"featurizer": kind and kind(), "weights": read_weights(training["weights"])}
+    kind, every = FEATURIZERS[training["featurizer"]], training["every"]
+    if every is not None and kind is not pv.PairDistances:
+        raise typer.BadParameter("is for --align distances", param_hint="--every")
+    featurizer = pv.PairDistances(every=every) if every is not None else kind and kind()
+    found = {"featurizer": featurizer, "weights": read_weights(training["weights"])}
     if training["width"] != "learned":
         (found["width"],) = numbers("width", training["width"], float, 0) or [0.0]
-    return training | widths | found
+    return {name: value for name, value in training.items() if name != "every"} | widths | found
 
 
 def read_weights(path: Path | None) -> np.ndarray | None:

@@ -1,6 +1,6 @@
-"""What `fit` chooses from the data where it is not told: the alignment and the time lag.
+"""What `fit` chooses from the data where it is not told: the alignment, the beads of distances, and the time lag.
 
-Both are decided before training, from the frames alone, and said in one line each.
+All are decided before training, from the frames alone, and said in one line each.
 """
 
 import dataclasses
@@ -18,12 +18,13 @@ from polyvae.trajectory.stream import concatenate
 
 MAX_STEPS = 20_000  # frames that jumps are counted on, in runs of neighbours
 MAX_COMPONENTS = 10  # principal components of the features that relaxation times are taken on
-MAX_FOR_COMPONENTS = 4000  # frames that these are found on
+MAX_FOR_COMPONENTS, LEAST_FOR_COMPONENTS = 4000, 500  # frames that these are found on, fewer of wide ones
 SEEN = 3.0  # relaxation times after which a motion has gone: down to 5 %
 BORNE = 1e-3  # share of steps at which a superposition may jump before distances take its place
 LEAST_LAG = 1.0  # frames, below which a lag is none
 LEAST_NEIGHBOURS = 500  # frames in a row, below which timescales are noise
 _RUNS = 20
+_HELD = 1 << 24  # features at a time, in double precision
 
 Featurizer = PrincipalAxes | Reference | PairDistances
 
@@ -60,6 +61,17 @@ def alignment_for(traj: Trajectory) -> Choice:
             return Choice(candidate, _why(candidate, found))
     best = min(found, key=lambda one: one[0])
     return Choice(best[2], _why(best[2], found))
+
+
+def pairs_for(fitted: PairDistances) -> Choice:
+    """What `PairDistances().fit` chose for a long chain, of whose beads it takes every k-th."""
+    assert fitted.n_beads is not None
+    n, every = fitted.n_beads, fitted.every
+    return Choice(
+        every,
+        f"distances among one bead in {every}, {fitted.n_joined} of {n:,}, whose {n * (n - 1) // 2:,} pairs are "
+        f"too many; --every (PairDistances(every=...)) takes others",
+    )
 
 
 def _why(featurizer: Featurizer, found: list[tuple[float, str, Featurizer]]) -> str:
@@ -108,9 +120,11 @@ def lag_for(x: Float[np.ndarray, "frames features"], segments: tuple[int, ...], 
 
 def _leading_components(x: np.ndarray) -> Float[np.ndarray, "frames components"]:
     """The leading principal components of the features, less those that hardly vary."""
-    few = np.asarray(x[:: -(-len(x) // MAX_FOR_COMPONENTS)], np.float64)
+    most = max(LEAST_FOR_COMPONENTS, min(MAX_FOR_COMPONENTS, _HELD // x.shape[1]))
+    few = np.asarray(x[:: -(-len(x) // most)], np.float64)
     mean = few.mean(axis=0)
     _, spread, axes = np.linalg.svd(few - mean, full_matrices=False)
     kept = axes[:MAX_COMPONENTS][spread[:MAX_COMPONENTS] > 1e-3 * spread[0]]
-    pieces = [(np.asarray(x[k : k + (1 << 16)]) - mean) @ kept.T for k in range(0, len(x), 1 << 16)]
+    n = max(1, _HELD // x.shape[1])
+    pieces = [(np.asarray(x[k : k + n]) - mean) @ kept.T for k in range(0, len(x), n)]
     return np.concatenate(pieces)

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from polyvae.batches import map_frames
-from polyvae.cv.choices import NO_LAG_OF_WEIGHTS, Choice, alignment_for, lag_for
+from polyvae.cv.choices import NO_LAG_OF_WEIGHTS, Choice, alignment_for, lag_for, pairs_for
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.features.featurizers import FEATURIZERS, PairDistances, PrincipalAxes, Reference
@@ -150,10 +150,12 @@ def prepared_data(data, featurizer, settings: Settings, weights=None, cache=None
             )
         # A reference structure must not see the frames that the model is measured on.
         held_out = validation_blocks(traj.n_frames, settings.validation)
-        weights = traj.weights
-        featurizer = featurizer.fit(
+        weights, told = traj.weights, featurizer
+        featurizer = told.fit(
             dataclasses.replace(traj, weights=np.where(held_out, 0.0, 1.0 if weights is None else weights))
         )
+        if isinstance(told, PairDistances) and featurizer.every != told.every and told.pairs is None:
+            choices["pairs"] = pairs_for(featurizer)
         if not (featurizer.coordinates or isinstance(settings.width, str)):
             raise InputError(
                 f'with {type(featurizer).__name__} the width must be "learned"; got {settings.width!r}'
@@ -207,12 +209,13 @@ def _gathered(stream: Stream, new_file: Callable) -> Trajectory:
 
 
 def _features(featurizer, traj: Trajectory, new_file: Callable) -> np.ndarray:
-    """Features (n_frames, n_features) of all frames, on disk where the positions are many."""
-    batched = functools.partial(_featurize, featurizer)
-    if traj.positions.nbytes <= IN_MEMORY:
-        return map_frames(batched, traj.positions)
+    """Features (n_frames, n_features) of all frames, on disk where they or the positions are many."""
     n = jax.eval_shape(featurizer, jax.ShapeDtypeStruct(traj.positions.shape[1:], np.float32)).shape[0]
+    batched = functools.partial(map_frames, functools.partial(_featurize, featurizer), width=n)
+    if max(traj.positions.nbytes, 4 * n * traj.n_frames) <= IN_MEMORY:
+        return batched(traj.positions)
     store = new_file((traj.n_frames, n))
-    for start in range(0, traj.n_frames, _PIECE):
-        store[start : start + _PIECE] = map_frames(batched, traj.positions[start : start + _PIECE])
+    piece = max(1, min(_PIECE, IN_MEMORY // (8 * n)))
+    for start in range(0, traj.n_frames, piece):
+        store[start : start + piece] = batched(traj.positions[start : start + piece])
     return store

@@ -163,15 +163,17 @@ class LatentCV:
         """Mean conformations (n, n_beads, n_dims) at latent points (n, latent_dim).
 
         A model of `PairDistances` gives the mean distances (n, n_pairs) instead, or, with
-        `coordinates=True`, the conformations whose distances come closest to those, which takes longer.
+        `coordinates=True`, the conformations whose distances come closest to those, which takes longer; of
+        distances among every k-th bead, with straight lines in between.
         """
         points = np.asarray(z, np.float32)
         if points.ndim != 2 or points.shape[1] != self.latent_dim:
             raise InputError(f"z must have shape (n, {self.latent_dim}); got {points.shape}")
         if self.featurizer.coordinates or coordinates:
-            if isinstance(self.featurizer, PairDistances):
-                self.featurizer.check_joined()  # within a compiled function the pairs are not known
-            return self._map(_decode, points)
+            if not isinstance(self.featurizer, PairDistances):
+                return self._map(_decode, points)
+            self.featurizer.check_joined()  # within a compiled function the pairs are not known
+            return self._map(_decode, points, width=self.featurizer.work)
         return np.maximum(self._map(_decode_features, points), 0)
 
     def align(self, data: Trajectory | np.ndarray) -> np.ndarray:
@@ -185,8 +187,8 @@ class LatentCV:
         """`align` of positions that `frames` gave: nothing is converted or checked again."""
         return self._map(_align, positions)
 
-    def _map(self, batched: Callable, rows: np.ndarray):
-        return map_frames(functools.partial(batched, self.function()), rows)
+    def _map(self, batched: Callable, rows: np.ndarray, width: int = 1):
+        return map_frames(functools.partial(batched, self.function()), rows, width=max(width, self.mean.size))
 
     def frames(self, data: Trajectory | np.ndarray) -> np.ndarray:
         """Positions (n_frames, n_beads, n_dims) in the model's unit, checked against the model."""

@@ -16,6 +16,7 @@ from polyvae.trajectory.record import Trajectory
 
 FACTOR = 5.0
 FLOOR = 0.05
+_HELD = 1 << 24  # features at a time
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -99,8 +100,9 @@ def jumps(traj: Trajectory, featurizer, *, factor: float = FACTOR, floor: float 
         floor: in units of the data's size.
     """
     masses = getattr(featurizer, "masses", None)
-    features = map_frames(functools.partial(_features, featurizer), traj.positions)
-    per_frame = traj.n_beads if featurizer.coordinates else features.shape[1]
+    like = jax.ShapeDtypeStruct(traj.positions.shape[1:], np.float32)
+    n_features = eqx.filter_eval_shape(featurizer, like).size
+    per_frame = traj.n_beads if featurizer.coordinates else n_features
     last = np.cumsum(traj.segments) - 1
     starts = np.setdiff1d(np.arange(traj.n_frames), last)
 
@@ -112,8 +114,13 @@ def jumps(traj: Trajectory, featurizer, *, factor: float = FACTOR, floor: float 
         return Jumps(0.0, np.empty(0, int), 0, empty, empty, floor * size)
     now, then = traj.positions[starts], traj.positions[starts + 1]
     superposed = map_frames(functools.partial(_superposed, masses), now, then).astype(np.float64)
-    change = np.sum(np.square(features[starts + 1] - features[starts], dtype=np.float64), axis=1)
-    aligned = np.sqrt(change / per_frame)
+    change = np.zeros(traj.n_frames - 1)
+    features = functools.partial(map_frames, functools.partial(_features, featurizer), width=n_features)
+    size_of_piece = max(1, _HELD // n_features)  # features of all frames may be many times their coordinates
+    for k in range(0, len(change), size_of_piece):
+        steps = np.diff(features(traj.positions[k : k + size_of_piece + 1]), axis=0)
+        change[k : k + size_of_piece] = np.sum(np.square(steps, dtype=np.float64), axis=1)
+    aligned = np.sqrt(change[starts] / per_frame)
     found = np.flatnonzero(aligned > factor * superposed + floor * size)
     return Jumps(len(found) / len(starts), starts[found] + 1, len(starts), aligned, superposed, floor * size)
 

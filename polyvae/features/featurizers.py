@@ -23,12 +23,14 @@ from jaxtyping import Array, Float
 from polyvae import geometry
 from polyvae.errors import InputError
 from polyvae.geometry import superposition
-from polyvae.geometry.distance_geometry import coordinates_from_distances
+from polyvae.geometry.distance_geometry import coordinates_from_distances, straight_between
 from polyvae.trajectory.record import Trajectory
 
 # A PDB file holds three decimals. In reduced units an engine reads the number as it is; `write`, whose sigma
 # is 10 Å, holds such a number as well.
 _PDB_STEP = {"angstrom": 1e-3, "nm": 1e-4, "sigma": 1e-3}
+ALL_BEADS = 100  # of longer chains not all pairs are taken, unless asked for: 4,950 that every engine can bear
+MOST_PAIRS = 200_000  # that a network can be trained on: some 300 weights each, held five times
 
 
 class PrincipalAxes(eqx.Module):
@@ -186,18 +188,20 @@ class PairDistances(eqx.Module):
 
     Args:
         pairs: (n_pairs, 2) bead numbers from 0. By default all pairs i < j, thinned by `every` and `max_pairs`.
-        every: only pairs among every k-th bead, the first included.
-        max_pairs: at most so many pairs, spread evenly over that list. All pairs of N beads are
-            N (N - 1) / 2: 4,950 for 100 beads.
+        every: only pairs among every k-th bead, the first included. By default, where `max_pairs` is not given
+            either, all beads of up to 100, and of longer chains every k-th, so that no more than 100 are left. All
+            pairs of N beads are N (N - 1) / 2: 4,950 for 100 beads.
+        max_pairs: at most so many pairs, spread evenly over that list.
         reversal: give a chain and its reverse the same features.
         n_beads: set by `fit`.
 
     Raises:
-        InputError: from `fit`, for pairs that the data do not have, or if no pair is left.
+        InputError: from `fit`, for pairs that the data do not have, if no pair is left, or if more are than
+            can be trained on (200,000).
     """
 
     pairs: Array | np.ndarray | None = None  # whole numbers (n_pairs, 2), which `fit` sees to
-    every: int = eqx.field(static=True, default=1)
+    every: int | None = eqx.field(static=True, default=None)
     max_pairs: int | None = eqx.field(static=True, default=None)
     reversal: bool = eqx.field(static=True, default=False)
     n_beads: int | None = eqx.field(static=True, default=None)
@@ -205,18 +209,25 @@ class PairDistances(eqx.Module):
     coordinates: ClassVar[bool] = False
 
     def __check_init__(self):
-        if self.every < 1 or (self.max_pairs is not None and self.max_pairs < 1):
+        if any(number is not None and number < 1 for number in (self.every, self.max_pairs)):
             raise ValueError(f"every and max_pairs must be at least 1; got {self.every} and {self.max_pairs}")
 
     def fit(self, traj: Trajectory) -> "PairDistances":
         """The featurizer with its list of pairs."""
-        n = traj.n_beads
+        n, every = traj.n_beads, self.every
         if self.pairs is None:
-            beads = np.arange(0, n, self.every)
-            pairs = beads[np.stack(np.triu_indices(len(beads), 1), axis=1)]
-            if self.max_pairs is not None and self.max_pairs < len(pairs):
-                pairs = pairs[np.linspace(0, len(pairs) - 1, self.max_pairs).round().astype(int)]
+            if every is None and self.max_pairs is None and n > ALL_BEADS:
+                every = -(-n // ALL_BEADS)
+            beads = np.arange(0, n, every or 1)
+            n_all = len(beads) * (len(beads) - 1) // 2
+            n_pairs = min(n_all, self.max_pairs or n_all)
+            _check_number(n_pairs, n)
+            places = (
+                np.arange(n_all) if n_pairs == n_all else np.linspace(0, n_all - 1, n_pairs).round().astype(int)
+            )
+            pairs = beads[geometry.pairs_at(len(beads), places)]
         else:
+            every = every if self.n_beads is not None else None  # of a list of one's own they are no more
             pairs = np.asarray(self.pairs)
             if pairs.ndim != 2 or pairs.shape[1] != 2 or not np.issubdtype(pairs.dtype, np.integer):
                 raise InputError(
@@ -226,9 +237,10 @@ class PairDistances(eqx.Module):
                 raise InputError(
                     f"pairs must join two different beads of 0 to {n - 1}; got {pairs.tolist()[:10]} ..."
                 )
+            _check_number(len(pairs), n)
         if len(pairs) == 0:
-            raise InputError(f"{n} beads, every {self.every}: no pair is left; use at least two beads")
-        return dataclasses.replace(self, pairs=jnp.asarray(pairs, jnp.int32), n_beads=n)
+            raise InputError(f"{n} beads, every {every or 1}: no pair is left; use at least two beads")
+        return dataclasses.replace(self, pairs=jnp.asarray(pairs, jnp.int32), every=every, n_beads=n)
 
     def __call__(self, positions: Float[Array, "beads dims"]) -> Float[Array, "features"]:
         if self.pairs is None:
@@ -238,38 +250,65 @@ class PairDistances(eqx.Module):
     def inverse(self, features: Float[Array, "features"], n_dims: int) -> Float[Array, "beads dims"]:
         """Positions whose distances come closest, up to a mirror image, in their principal frame.
 
-        Multidimensional scaling and refinement (`distance_geometry.coordinates_from_distances`).
+        Multidimensional scaling and refinement (`distance_geometry.coordinates_from_distances`). With `every`
+        that holds for every k-th bead, and those between lie on straight lines, of which no distance tells.
 
         Raises:
             InputError: the pairs leave out beads, or fall into parts with no distance between them.
         """
         self.check_joined()
         assert self.n_beads is not None  # `fit` sets it with the pairs
-        return coordinates_from_distances(features, self.pairs, self.n_beads, n_dims)
+        assert self.pairs is not None
+        n, every = self.n_joined, self.every or 1
+        if every == 1:
+            return coordinates_from_distances(features, self.pairs, n, n_dims)
+        x = coordinates_from_distances(features, self.pairs // every, n, n_dims)
+        return straight_between(x, every, self.n_beads)
+
+    @property
+    def n_joined(self) -> int:
+        """Beads that distances are to tell the places of: all, or every k-th."""
+        return -(-(self.n_beads or 0) // (self.every or 1))
+
+    @property
+    def work(self) -> int:
+        """Numbers that `inverse` goes through for one conformation: a matrix of distances, in each refinement."""
+        return 100 * self.n_joined**2
 
     def margins(self, positions: Float[Array, "beads dims"]) -> dict[str, Float[Array, ""]]:
         """Nothing but the margin of `reversal`: there is no frame that could be undefined."""
         return _reversal_margin(self, positions)
 
     def check_joined(self) -> None:
-        """Raise `InputError` where the pairs leave beads without any distance to bead 0."""
+        """Raise `InputError` where the pairs leave beads, of every k-th, without any distance to bead 0."""
         if self.pairs is None:
             raise InputError("this PairDistances has no pairs yet; use the featurizer that .fit(traj) returns")
         if isinstance(self.pairs, jax.core.Tracer):
             return
-        assert self.n_beads is not None
-        part = np.arange(self.n_beads)
-        for i, j in np.asarray(self.pairs):
+        every = self.every or 1
+        part = np.arange(self.n_joined)
+        for i, j in np.asarray(self.pairs) // every:
             part[part == part[j]] = part[i]
         apart = np.flatnonzero(part != part[0])
         if len(apart):
             raise InputError(
-                f"coordinates need distances that join all {self.n_beads} beads; bead {apart[0]} is not joined to "
-                f"bead 0 by the {len(self.pairs)} pairs used. Use all pairs for a model that generates structures"
+                f"coordinates need distances that join all {self.n_joined} beads; bead {every * apart[0]} is not "
+                f"joined to bead 0 by the {len(self.pairs)} pairs used. Use all pairs of these beads for a model "
+                f"that generates structures"
             )
 
 
 FEATURIZERS = {kind.__name__: kind for kind in (PrincipalAxes, Reference, PairDistances)}
+
+
+def _check_number(n_pairs: int, n_beads: int) -> None:
+    """Refuse, before any list is made of them, more pairs than can be trained on."""
+    if n_pairs > MOST_PAIRS:
+        few = -(-n_beads // ALL_BEADS)
+        raise InputError(
+            f"{n_pairs:,} pairs of {n_beads:,} beads are more than can be trained on, which is {MOST_PAIRS:,}; "
+            f"take one bead in {few} (--every {few}, PairDistances(every={few})), or select fewer (--select)"
+        )
 
 
 def _one_of(name: str, value, allowed) -> None:

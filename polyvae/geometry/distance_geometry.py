@@ -55,6 +55,15 @@ def coordinates_from_distances(
     return in_principal_frame(x, mirror=True)
 
 
+def straight_between(x: Float[Array, "some dims"], every: int, n_beads: int) -> Float[Array, "beads dims"]:
+    """All beads of a chain, in its principal frame, from every k-th: the others lie evenly on straight lines
+    between their neighbours among these, and beyond the last of these on the last line."""
+    place = jnp.arange(n_beads)
+    left = jnp.minimum(place // every, x.shape[0] - 2)
+    along = (place / every - left).astype(x.dtype)[:, None]
+    return in_principal_frame((1 - along) * x[left] + along * x[left + 1], mirror=True)
+
+
 def _classical_scaling(matrix, n_dims):
     n = matrix.shape[0]
     matrix = jnp.where(jnp.eye(n, dtype=bool), 0.0, matrix)

@@ -294,6 +294,14 @@ def distances(positions: Float[Array, "beads dims"], pairs) -> Float[Array, "pai
     return safe_sqrt(jnp.sum((positions[pairs[:, 0]] - positions[pairs[:, 1]]) ** 2, axis=1))
 
 
+def pairs_at(n_beads: int, places: np.ndarray) -> np.ndarray:
+    """Pairs (n, 2) of beads by their places (n,) in the list of all, (0, 1), (0, 2), ..., which is never made."""
+    beads = np.arange(n_beads)
+    starts = beads * n_beads - beads * (beads + 1) // 2  # the place of each bead's first pair
+    first = np.searchsorted(starts, places, side="right") - 1
+    return np.stack([first, places - starts[first] + first + 1], axis=1)
+
+
 def angles(positions: Float[Array, "beads dims"], triples) -> Float[Array, "triples"]:
     """Angles at the middle bead of triples (n_triples, 3), in radians from 0 to pi.
 

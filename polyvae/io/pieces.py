@@ -70,3 +70,13 @@ def holds(file: TrajectoryFile, name: str) -> bool:
 def _odd(held: list[bool]) -> tuple[int, int] | None:
     """The first that is False and the first that is True, where there are both."""
     return (held.index(False), held.index(True)) if len(set(held)) > 1 else None
+
+
+def tell_units(taken: dict[str, list[Path]]) -> None:
+    """Say, once for all files of a unit, that they state none and which is taken."""
+    for unit, paths in taken.items():
+        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        why = "reduced units" if unit == "sigma" else "the format's convention"
+        log.info(
+            "%s%s: lengths taken to be in %s (%s); say otherwise with the unit option", paths[0], more, unit, why
+        )

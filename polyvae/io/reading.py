@@ -18,7 +18,7 @@ from polyvae.io.gsd import GsdFile
 from polyvae.io.npz import NpzFile
 from polyvae.io.other import GroFile, UniverseFile
 from polyvae.io.patterns import Paths, expanded
-from polyvae.io.pieces import check_all_weighted, check_weights, holds, left_out
+from polyvae.io.pieces import check_all_weighted, check_weights, holds, left_out, tell_units
 from polyvae.io.times import Times
 from polyvae.io.topology import own_topology, read_topology, stated_atoms
 from polyvae.io.xtc import XtcFile
@@ -39,7 +39,6 @@ _READERS: dict[str, Callable[[Path], TrajectoryFile]] = {
     "LAMMPSDUMP": DumpFile,
     "GSD": GsdFile,
 }
-_WHY = {"sigma": "reduced units", "nm": "the format's convention", "angstrom": "the format's convention"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,6 +213,7 @@ class _Run:
         if options.select is not None and atoms is None:
             raise InputError(f"the selection {options.select!r} needs a topology; give one (--top, topology=)")
 
+        self._of_usual_unit: dict[str, list[Path]] = {}
         self._files: list[TrajectoryFile] = []
         self._times: list[Times] = []
         self._frames: list[range] = []
@@ -222,6 +222,7 @@ class _Run:
             file = first_file or self._opened(path, None if atoms is None else atoms.n_total)
             first_file = None
             self._add(path, file, atoms)
+        tell_units(self._of_usual_unit)
         self.n_molecules = self._assemblers[0].n_molecules
         self.n_frames = sum(map(len, self._frames)) * self.n_molecules
         check_all_weighted(self.paths, self._files)
@@ -268,9 +269,7 @@ class _Run:
             )
         unit = options.length_unit or file.stated_unit or file.usual_unit
         if options.length_unit is None and file.stated_unit is None:
-            log.info(
-                "%s: lengths taken to be in %s (%s); say otherwise with the unit option", path, unit, _WHY[unit]
-            )
+            self._of_usual_unit.setdefault(unit, []).append(path)
         self._unit = self._unit or unit
         if unit != self._unit and "sigma" in (unit, self._unit):
             raise InputError(

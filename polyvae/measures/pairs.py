@@ -71,11 +71,7 @@ def separations(n_beads: int, bonds: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def even_pairs(n_beads: int, at_most: int) -> np.ndarray:
     """All pairs of beads (n_pairs, 2), or evenly chosen ones where these are more than `at_most`."""
     n_pairs = n_beads * (n_beads - 1) // 2
-    chosen = np.arange(0, n_pairs, -(-n_pairs // at_most) or 1)
-    beads = np.arange(n_beads)
-    starts = beads * n_beads - beads * (beads + 1) // 2  # the number of each bead's first pair
-    first = np.searchsorted(starts, chosen, side="right") - 1
-    return np.stack([first, chosen - starts[first] + first + 1], axis=1)
+    return geometry.pairs_at(n_beads, np.arange(0, n_pairs, -(-n_pairs // at_most) or 1))
 
 
 def mean_apart(r, apart: np.ndarray, k: int):

@@ -1,6 +1,7 @@
 """Conformations that minimise, maximise or meet an objective, searched for through the latent space."""
 
 import dataclasses
+import logging
 import math
 from collections.abc import Callable
 
@@ -15,9 +16,11 @@ from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.measures.density import log_density
 from polyvae.measures.limits import QUANTILE, Limits, limits_of
-from polyvae.measures.pairs import mean_apart, mean_contact, separations
+from polyvae.measures.pairs import FrameMeasures, frame_measures, mean_apart, mean_contact, separations
 from polyvae.measures.weights import counted, quantile
 from polyvae.trajectory.record import Trajectory
+
+log = logging.getLogger(__name__)
 
 OBJECTIVES = {
     "rg": geometry.radius_of_gyration,
@@ -27,6 +30,8 @@ OBJECTIVES = {
 }
 _MET = 0.01  # how near a target is near enough, as a fraction of it
 _PULL = 10.0  # to a target, over the pull to smaller or larger values
+MAX_BEADS = 1000  # beyond which refinement, whose cost grows as the square, takes hours
+_HELD = 1 << 23  # distances in memory together
 _SHOWN = 100  # frames that each half of the path is kept as
 
 
@@ -74,23 +79,25 @@ class Optimum:
 
         def numbers(traj: Trajectory, value: float) -> dict:
             positions = traj.positions[0]
-            pairs, apart = separations(traj.n_beads, self.limits.bonds)
-            r = np.linalg.norm(positions[pairs[:, 0]] - positions[pairs[:, 1]], axis=-1)
-            bonds, free = r[apart == 1], r[apart > 1]
+            found = FrameMeasures(*(part[0] for part in frame_measures(traj.positions[:1], self.limits.bonds)))
+            bonds, shortest = found.bonds, found.bonds.min(initial=np.inf)
+            apart = [float(r) if np.isfinite(r) else None for r in found.closest_apart]
+            free = float(found.closest_apart.min())
             return {
                 "objective": value,
                 "rg": float(geometry.radius_of_gyration(positions)),
                 "end_to_end": float(geometry.end_to_end(positions)),
-                "shortest_bond": float(bonds.min(initial=np.inf)),
+                "shortest_bond": float(shortest),
                 "mean_bond": float(bonds.mean()),
                 "longest_bond": float(bonds.max(initial=0.0)),
-                "closest_pair": float(r.min()),
-                "closest_free_pair": float(free.min()) if len(free) else None,
-                "closest_apart": [float(r[apart == k].min()) if (apart == k).any() else None for k in (2, 3, 4)],
+                "closest_pair": min(float(shortest), free),
+                "closest_free_pair": free if math.isfinite(free) else None,
+                "closest_apart": apart,
                 "closest_mean_apart": [
-                    float(mean_apart(r, apart, k)) if (apart == k).any() else None for k in (2, 3)
+                    None if least is None else float(mean)
+                    for least, mean in zip(apart, found.mean_apart, strict=False)
                 ],
-                "closest_contacts": float(mean_contact(r, apart, traj.n_beads)),
+                "closest_contacts": float(found.contacts),
             }
 
         limits = {name: value for name, value in self.limits.record().items() if name != "shape"}
@@ -130,7 +137,8 @@ def optimize(
     data's quantiles, strain the bonds together no more than the data's are on average, keep the latent
     coordinates where data live, and keep the conformation one that the model reconstructs no worse than it
     does 99.9 % of the data. A frame of the data within the limits that this makes no better stays as it is.
-    All starts move at once, in one compiled program for each half.
+    All starts move at once, in one compiled program for each half. Of more than 1,000 beads the coordinates stay
+    as they are: their pairs would take hours.
 
     Args:
         objective: pure JAX function of one frame (n_beads, n_dims), in the model's unit, or one of "rg",
@@ -167,16 +175,20 @@ def optimize(
     # other starts the frames nearest in z, whose bonds are sound already.
     nearest = ((z_end[len(extremes) :, None] - z_data[None]) ** 2).sum(axis=2).argmin(axis=1)
     x0 = np.concatenate([decoded, traj.positions[extremes], traj.positions[nearest]])
-    strained = _strained(cv, traj, limits, prior_weight, bond_weight)
-    refine_loss = _refine_loss(cv, objective, cost, outside, strained)
-    pace = 0.02 * limits.longest_mean_bond
-    every = max(1, refine_steps // _SHOWN)
-    refined, refining, _ = _descend(refine_loss, x0, refine_steps, learning_rate=pace, every=every)
+    refines = traj.n_beads <= MAX_BEADS
+    if refines:
+        strained = _strained(cv, traj, limits, prior_weight, bond_weight)
+        loss, pace = _refine_loss(cv, objective, cost, outside, strained), 0.02 * limits.longest_mean_bond
+        options = {"every": max(1, refine_steps // _SHOWN), "width": traj.n_beads * (traj.n_beads - 1) // 2}
+        refined, refining, _ = _descend(loss, x0, refine_steps, learning_rate=pace, **options)
+    else:
+        log.info("coordinates of over %d beads would take hours to refine, and stay as they are", MAX_BEADS)
+        refined, refining = x0, x0[None]
     # A frame of the data that only grew worse is a candidate as it is.
     x, ends = x0[n_starts:], cv.turn(refined[n_starts:])
     worse = np.asarray(cost(_values(objective, x)) < cost(map_frames(jax.jit(jax.vmap(objective)), ends)))
     kept = np.zeros(len(x0), bool)
-    kept[n_starts:] = limits.accept(x) & (worse | ~limits.accept(ends))
+    kept[n_starts:] = (limits.accept(x) & (worse | ~limits.accept(ends))) | (not refines)
     refined = np.where(kept[:, None, None], x0, refined)
     candidates = cv.turn(refined)
 
@@ -345,17 +357,25 @@ def _residual(cv: LatentCV, positions):
     return jnp.sum((x - cv.scaled.decode(cv.scaled.encode(x)[0])) ** 2)
 
 
-def _descend(loss: Callable, start: np.ndarray, steps: int, *, learning_rate: float, every: int = 1):
+def _descend(
+    loss: Callable, start: np.ndarray, steps: int, *, learning_rate: float, every: int = 1, width: int = 1
+):
     """Adam from many starts in one compiled program.
 
-    `loss(point, progress)`, progress running from 0 to 1, gives the cost and a value to report. Returns the
-    end points (n_starts, ...), and before each step, or `every` so many, the points (n, n_starts, ...) and the
-    values there (n, n_starts).
+    `loss(point, progress)`, progress running from 0 to 1, gives the cost and a value to report. It makes `width`
+    numbers of a point, and so many starts are worked on together as can be held. Returns the end points
+    (n_starts, ...), and before each step, or `every` so many, the points (n, n_starts, ...) and the values there
+    (n, n_starts).
     """
     blocks = -(-steps // every)
     steps = blocks * every
     optimiser = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
-    slope = jax.vmap(jax.grad(loss, has_aux=True), in_axes=(0, None))
+    one, together = jax.grad(loss, has_aux=True), max(1, _HELD // width)
+
+    def slope(x, progress):
+        if len(x) <= together:
+            return jax.vmap(one, in_axes=(0, None))(x, progress)
+        return jax.lax.map(lambda point: one(point, progress), x, batch_size=together)
 
     def step(carry, k):
         x, state = carry

@@ -9,6 +9,7 @@ from polyvae.batches import map_frames
 from polyvae.cv.diffusion import draw_frames, draw_latents
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
+from polyvae.features.featurizers import PairDistances
 from polyvae.trajectory.record import Trajectory
 
 PRIORS = ("normal", "data")
@@ -106,4 +107,5 @@ def _decoded(cv: LatentCV, z: np.ndarray, key) -> np.ndarray:
         features = cv.vae.decode(z) + cv.vae.likelihood.width * noise
         return cv.featurizer.inverse(cv.scaled.restore(features), cv.n_dims)
 
-    return map_frames(jax.jit(jax.vmap(conformation)), z, np.asarray(draws))
+    width = cv.featurizer.work if isinstance(cv.featurizer, PairDistances) else 1
+    return map_frames(jax.jit(jax.vmap(conformation)), z, np.asarray(draws), width=width)

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 _DEFAULT_STEPS, _LEAST_STEPS = 8000, 500
 _DEFAULT_WORK = 2e12  # multiplications and the like, a minute or so: what wide networks have fewer steps for
 _ADAM_WORK = 200  # a weight and step, beside 6 a weight and frame
-_CHUNK = 1 << 16  # rows at a time where features lie on disk
+_CHUNK = 1 << 24  # features at a time, which are taken in double precision and may lie on disk
 
 
 def fit_vae(
@@ -373,7 +373,7 @@ def _check_sums(weights: np.ndarray, rows: np.ndarray, val_rows: np.ndarray) -> 
 
 def _moments(x: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Weighted mean and standard deviation of each feature, float64; refuses data that do not vary."""
-    pieces = [slice(k, k + _CHUNK) for k in range(0, len(x), _CHUNK)]
+    pieces = _pieces(x)
     total = float(weights.sum(dtype=np.float64))
     mean = sum(weights[p].astype(np.float64) @ x[p] for p in pieces) / total
     variance = sum(weights[p].astype(np.float64) @ (x[p] - mean) ** 2 for p in pieces) / total
@@ -386,6 +386,11 @@ def _moments(x: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def _scaled(x: np.ndarray, mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
     if not isinstance(x, np.memmap):
         return (x - mean) / scale
-    for k in range(0, len(x), _CHUNK):
-        x[k : k + _CHUNK] = (x[k : k + _CHUNK] - mean) / scale
+    for piece in _pieces(x):
+        x[piece] = (x[piece] - mean) / scale
     return x
+
+
+def _pieces(x: np.ndarray) -> list[slice]:
+    n = max(1, _CHUNK // x.shape[1])
+    return [slice(k, k + n) for k in range(0, len(x), n)]

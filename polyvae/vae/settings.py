@@ -179,7 +179,7 @@ class ModelRecord(Record):
         history: per epoch, in nats per frame: "reconstruction" and "kl", and "val_" of both if any.
         best_epoch: the epoch, from 0, that the weights come from.
         stopped: why training ended, in words.
-        choices: what was chosen from the data, and why, in a line each: "featurizer", "lag".
+        choices: what was chosen from the data, and why, in a line each: "featurizer", "pairs", "lag".
         collapsed: the latents, from 0, whose mean hardly varies: they carry nothing. Latents are ordered by
             slowness, these last.
         generator: how the generator was made, where there is one.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import re
 import warnings
 
@@ -11,6 +12,7 @@ from conftest import arrays, ideal_chains
 
 import polyvae as pv
 from polyvae.app import cli
+from polyvae.app.console import notes
 from polyvae.errors import InputError
 
 
@@ -325,3 +327,61 @@ def test_score_takes_weights(folder, tmp_path):
     squared = ((cv.decode(cv.transform(traj)).reshape(600, -1) - x) ** 2).sum(axis=1)
     assert found == pytest.approx(np.average(squared, weights=weights), rel=1e-4)
     assert found != pytest.approx(squared.mean(), rel=1e-3)
+
+
+@pytest.mark.parametrize("verb", ["fit", "run", "sweep", "project", "generate", "optimize", "score", "export"])
+def test_the_unit_of_files_that_state_none_is_said_once(verb, folder, tmp_path, monkeypatch, capfd):
+    """For all files together, however often they are read: scores of what fits in memory read them twice."""
+    several = [tmp_path / f"piece{k}.npz" for k in (1, 2, 3)]
+    for path in several:
+        np.savez(path, positions=ideal_chains(60, 6, 3, seed=int(path.stem[-1])))
+    model = tmp_path / "model.safetensors"
+    pv.fit(pv.read(several), epochs=1, batch_size=50).save(model)
+    small = ["--epochs", 1, "--batch-size", 50]
+    words = {
+        "fit": [*several, *small, "--out", tmp_path / "m.safetensors"],
+        "run": [*several, *small, "--quick", "--no-generator", "--out", tmp_path / "out"],
+        "sweep": [*several, *small, "--latent-dim", 1, "--beta", 1, "--seeds", 1, "--out", tmp_path / "out"],
+        "project": [model, *several, "--out", tmp_path / "COLVAR"],
+        "generate": [model, "-n", 2, "--data", *several, "--out", tmp_path / "gen.npz"],
+        "optimize": [model, *several, "--starts", 1, "--out", tmp_path / "best.pdb"],
+        "score": [model, *several, "--out", tmp_path / "scores.json"],
+        "export": [model, "--to", "c", "--data", *several, "--check", *several, "--out", tmp_path / "c"],
+    }[verb]
+    if verb in ("run", "sweep", "optimize"):  # all is read, and what follows takes seconds
+
+        def end(*_, **__):
+            raise SystemExit(0)
+
+        monkeypatch.setattr(pv, {"run": "fit"}.get(verb, verb), end)
+    call(verb, *words)
+    said = [line for line in capfd.readouterr().err.splitlines() if "lengths taken" in line]
+    assert len(said) == 1, said
+    assert said[0].startswith(f"note: {several[0]} and 2 more: lengths taken to be in sigma (reduced units); say")
+
+
+def test_distances_of_a_long_chain_are_of_one_bead_in_so_many(tmp_path, capfd):
+    np.savez(tmp_path / "run.npz", positions=ideal_chains(60, 120, 2))
+    words = ["fit", tmp_path / "run.npz", "--epochs", 1, "--batch-size", 20, "--out", tmp_path / "m.safetensors"]
+    call(*words, "--align", "distances")
+    assert "note: distances among one bead in 2, 60 of 120," in capfd.readouterr().err
+    call(*words, "--align", "distances", "--every", 12, "--force")
+    assert "note: distances" not in capfd.readouterr().err
+    assert pv.load(tmp_path / "m.safetensors").mean.shape == (45,)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([str(word) for word in [*words, "--every", 12]])
+    assert exit_.value.code == 2
+    assert "is for --align distances" in capfd.readouterr().err
+
+
+def test_a_note_is_said_once_though_a_library_logs_too(capfd):
+    """Some give the root of all logs a handler of its own as soon as they are loaded."""
+    logger, other = logging.getLogger("polyvae.io"), logging.StreamHandler()
+    logging.getLogger().addHandler(other)
+    try:
+        with notes():
+            for text in ("first", "second", "first"):
+                logger.info("the %s", text)
+    finally:
+        logging.getLogger().removeHandler(other)
+    assert capfd.readouterr().err == "note: the first\nnote: the second\n"

@@ -1,13 +1,16 @@
 """What `fit` chooses where it is not told, on chains and on motions whose times are known."""
 
+import dataclasses
 import logging
 
 import numpy as np
 import pytest
-from conftest import DATA
+from conftest import DATA, ideal_chains
 
 import polyvae as pv
+from polyvae.cv import choices, fitting
 from polyvae.cv.choices import alignment_for, lag_for
+from polyvae.features import continuity
 from polyvae.vae.settings import Settings, sized
 
 UNTOLD = Settings(batch_size=None, validation=None, encoder=None)
@@ -46,6 +49,49 @@ class TestAlignment:
         assert isinstance(cv.featurizer, pv.PrincipalAxes)
         assert cv.record.choices is None
         assert cv.record.settings.lag == 3
+
+
+class TestDistances:
+    """Of a chain of more than 100 beads not all pairs are taken."""
+
+    def test_it_is_said_recorded_and_saved(self, tmp_path, caplog):
+        traj = pv.Trajectory(ideal_chains(60, 250, 2))
+        with caplog.at_level(logging.INFO, logger="polyvae"):
+            cv = pv.fit(traj, featurizer=pv.PairDistances(), lag=0, **TINY | {"batch_size": 16})
+        assert cv.mean.shape == (84 * 83 // 2,)
+        (said,) = (record.message for record in caplog.records if "bead" in record.message)
+        assert said == cv.record.choices["pairs"]
+        assert said.startswith("distances among one bead in 3, 84 of 250, whose 31,125 pairs are too many")
+        cv.save(tmp_path / "model.safetensors")
+        again = pv.load(tmp_path / "model.safetensors")
+        assert again.featurizer.every == 3
+        assert (again.transform(traj) == cv.transform(traj)).all()
+        assert pv.sample(again, 2).positions.shape == (2, 250, 2)
+
+    def test_what_is_told_is_taken(self):
+        traj = pv.Trajectory(ideal_chains(60, 250, 2))
+        told = pv.PairDistances(every=25)
+        assert pv.fit(traj, featurizer=told, lag=0, **TINY | {"batch_size": 16}).record.choices is None
+
+    def test_the_choice_of_an_alignment_makes_no_list_of_all_pairs(self, monkeypatch):
+        """All pairs of 5,000 beads, for as many frames as are taken at once, would be 40 GB."""
+        seen = []
+
+        def jumps(traj, featurizer):
+            seen.append(continuity.jumps(traj, featurizer))
+            return seen[-1] if len(seen) == 3 else dataclasses.replace(seen[-1], fraction=0.5)
+
+        monkeypatch.setattr(choices, "jumps", jumps)
+        assert isinstance(alignment_for(pv.Trajectory(ideal_chains(3, 5_000, 3))).value, pv.PairDistances)
+        assert [found.n_steps for found in seen] == [2, 2, 2]
+
+    def test_features_of_many_times_the_coordinates_lie_on_disk(self, monkeypatch):
+        traj, made = pv.Trajectory(ideal_chains(60, 40, 2)), []
+        new_file = fitting._temporary_file
+        monkeypatch.setattr(fitting, "IN_MEMORY", 2 * traj.positions.nbytes)
+        monkeypatch.setattr(fitting, "_temporary_file", lambda *a: made.append(new_file(*a)) or made[-1])
+        pv.fit(traj, featurizer=pv.PairDistances(), lag=0, **TINY | {"batch_size": 16})
+        assert [file.shape for file in made] == [(60, 780)]
 
 
 class TestLag:

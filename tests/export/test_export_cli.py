@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from conftest import ideal_chains
 from engines import chain, random_model, require
 
 import polyvae as pv
@@ -12,6 +13,7 @@ from polyvae.app import cli
 from polyvae.errors import InputError
 from polyvae.export import TARGETS, write
 from polyvae.export.common import bias_grid, ranges, statistics
+from polyvae.export.kernel import compiler
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +156,36 @@ def test_every_target_writes_what_its_readme_lists(folder, tmp_path):
         listed = {line.split("`")[1] for line in text.splitlines() if line.startswith("- `")}
         assert listed | {"README.md"} == {path.name for path in (tmp_path / to).iterdir()}
         assert {"openmm": str(list(range(2, 14))), "pysages": "atoms 2-13, counted from 0"}.get(to, "3-14") in text
+
+
+@pytest.mark.parametrize("ways", ["several", "repeated", "pattern", "model last"])
+def test_data_are_several_files_as_in_training(ways, folder, tmp_path, capfd):
+    model = folder / "model.safetensors"
+    frames = np.random.default_rng(0).normal(size=(90, 12, 3))
+    pieces = [tmp_path / f"run{k}.npz" for k in (1, 2, 3)]
+    for k, path in enumerate(pieces):
+        np.savez(path, positions=frames[k::3])
+    words = {
+        "several": [model, "--to", "c", "--data", *pieces, "--step", 2],
+        "repeated": [model, "--to", "c", *(word for path in pieces for word in ("--data", path)), "--step", 2],
+        "pattern": [model, "--to", "c", "--step", 2, f"--data={tmp_path / 'run1.npz'}", tmp_path / "run[23].npz"],
+        "model last": ["--to", "c", "--step", 2, "--data", *pieces, model],
+    }[ways]
+    call(capfd, *words, "--out", tmp_path / "out")
+    readme = (tmp_path / "out" / "README.md").read_text()
+    assert "Of the 45 frames given" in readme
+    stats = statistics(pv.load(model), pv.read(pieces, step=2))
+    assert f"| z0 | {stats['mean'][0]:.4g} | {stats['std'][0]:.4g} |" in readme
+
+
+@pytest.mark.parametrize("to", ["c", "plumed", "colvars", "openmm", "lammps"])
+def test_distances_of_500_beads_are_exported(to, tmp_path):
+    """Those among every fifth, which a model from a file takes too."""
+    traj = pv.Trajectory(ideal_chains(50, 500, 3))
+    random_model(traj, pv.PairDistances(), encoder=(8,)).save(tmp_path / "model.safetensors")
+    cv = pv.load(tmp_path / "model.safetensors")
+    assert cv.mean.size == 4950
+    write(cv, to, tmp_path / "out")
+    if to == "c" and compiler() is not None:
+        z = pv.compile(cv)(traj.positions)
+        np.testing.assert_allclose(z, cv.transform(traj), atol=1e-5)

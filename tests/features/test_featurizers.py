@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import ideal_chains
 
 import polyvae as pv
 from polyvae import geometry
@@ -265,11 +266,43 @@ def test_decode_gives_distances_and_coordinates_where_asked():
 
 def test_coordinates_from_too_few_distances_are_refused_by_name():
     traj = blob()
-    for featurizer in (pv.PairDistances(every=2), pv.PairDistances(np.array([[0, 1], [2, 3], [1, 4]]))):
+    pairs = np.array([[0, 1], [2, 3], [1, 4]])
+    for featurizer in (pv.PairDistances(every=2, max_pairs=2), pv.PairDistances(pairs)):
         cv = quick_fit(traj, featurizer)
         assert cv.decode(cv.transform(traj[:2])).shape == (2, len(cv.featurizer.pairs))
-        with pytest.raises(pv.InputError, match=r"bead [12] .*not joined"):
+        with pytest.raises(pv.InputError, match=r"bead [24] .*not joined"):
             cv.decode(cv.transform(traj[:2]), coordinates=True)
+
+
+def test_between_the_beads_with_distances_a_chain_is_straight():
+    """A chain that is straight there anyway comes back, be its last bead among those with distances or not."""
+    for n_beads in (13, 15):
+        x = ideal_chains(1, 6, 3)[0]
+        place = np.arange(n_beads) / 3
+        left = np.minimum(place.astype(int), (n_beads - 1) // 3 - 1)
+        x = x[left] + (place - left)[:, None] * (x[left + 1] - x[left])
+        fitted = pv.PairDistances(every=3).fit(pv.Trajectory(x[None]))
+        y = fitted.inverse(fitted(x), 3)
+        every = pv.PairDistances().fit(pv.Trajectory(x[None]))
+        np.testing.assert_allclose(every(y), every(x), atol=1e-4)
+
+
+def test_of_a_long_chain_every_so_many_beads_are_taken():
+    """And no list of all pairs is made: of 100,000 beads it would have 5 10^9 rows."""
+    for n_beads, every, n_pairs in ((100, None, 4950), (101, 2, 1275), (500, 5, 4950), (100_000, 1000, 4950)):
+        fitted = pv.PairDistances().fit(pv.Trajectory(np.zeros((1, n_beads, 2))))
+        assert (fitted.every, len(fitted.pairs)) == (every, n_pairs)
+        again = pv.PairDistances(every=every).fit(pv.Trajectory(np.zeros((1, n_beads, 2))))
+        assert (again.pairs == fitted.pairs).all()
+    many = pv.PairDistances(max_pairs=10).fit(pv.Trajectory(np.zeros((1, 100_000, 2))))
+    assert np.asarray(many.pairs).tolist()[::9] == [[0, 1], [99_998, 99_999]]
+
+
+def test_more_pairs_than_can_be_trained_on_are_refused_before_they_are_listed():
+    traj = pv.Trajectory(np.zeros((1, 100_000, 2)))
+    for featurizer in (pv.PairDistances(every=1), pv.PairDistances(max_pairs=10**9)):
+        with pytest.raises(pv.InputError, match=r"pairs of 100,000 beads .* 200,000; .*--every 1000.*--select"):
+            featurizer.fit(traj)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +314,7 @@ def test_one_and_two_beads(featurizer):
     for n_beads in (1, 2):
         for n_dims in (2, 3):
             traj = blob(n_frames=50, n_beads=n_beads, n_dims=n_dims)
-            if not featurizer.coordinates and -(-n_beads // featurizer.every) < 2:
+            if not featurizer.coordinates and -(-n_beads // (featurizer.every or 1)) < 2:
                 with pytest.raises(pv.InputError, match="no pair is left"):
                     featurizer.fit(traj)
                 continue

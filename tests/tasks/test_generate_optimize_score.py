@@ -17,6 +17,7 @@ from polyvae.app.console import print_optimum
 from polyvae.measures.density import log_density
 from polyvae.measures.ensembles import ensemble_distances
 from polyvae.measures.limits import limits_of
+from polyvae.tasks import optimization
 
 
 def test_samples_are_the_prior_pushed_through_the_decoder(cv):
@@ -149,6 +150,30 @@ def test_an_extreme_frame_that_no_gradient_improves_is_a_candidate(cv, traj):
     assert found.valid
     assert found.value >= max(rg(x) for x in np.array(extremes)[sound]) - 1e-3
     assert not found.better or found.value > found.extreme_value
+
+
+def test_of_very_many_beads_nothing_is_refined_and_frames_of_the_data_are_candidates(
+    cv, traj, monkeypatch, caplog
+):
+    """Whose pairs are never listed: all of 12,000 beads would be 72 million, for each of the starts."""
+    monkeypatch.setattr(optimization, "MAX_BEADS", cv.n_beads - 1)
+    monkeypatch.setattr(optimization, "separations", lambda *_: pytest.fail("pairs are listed"))
+    with caplog.at_level("INFO", logger="polyvae"):
+        found = pv.optimize(cv, start=traj, n_starts=20, steps=5)
+    assert "stay as they are" in caplog.text
+    extremes = np.array(sorted(traj.positions, key=rg)[:10])
+    sound = [rg(x) for x in extremes[limits_of(traj).accept(extremes)]]
+    assert found.valid
+    assert found.value <= min(sound) + 1e-4
+    assert found.summary()["optimized"]["closest_pair"] > 0
+    assert len(found.candidates) == 40
+
+
+def test_starts_are_worked_on_in_groups_that_memory_holds(cv, traj, optimum, monkeypatch):
+    """Which changes nothing: of 6 starts, each refined from two conformations, two at a time."""
+    monkeypatch.setattr(optimization, "_HELD", 2 * 28)
+    grouped = pv.optimize(cv, start=traj, n_starts=6, steps=100, refine_steps=800)
+    assert grouped.value == pytest.approx(optimum.value, rel=1e-3)
 
 
 def test_the_density_against_scipy():
