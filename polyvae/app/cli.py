@@ -320,7 +320,7 @@ def optimize(
     objective: Objective = "rg",
     maximize: Annotated[bool, typer.Option("--maximize", help="Largest in place of smallest.")] = False,
     target: Annotated[float | None, typer.Option("--target", help="A value to meet to 1 % instead.")] = None,
-    n_starts: Annotated[int, typer.Option("--starts", min=1, help="Starting points.")] = 64,
+    n_starts: Annotated[int | None, typer.Option("--starts", min=1, help="Starting points.")] = None,
     seed: Seed = 0,
     force: Force = False,
 ):

@@ -80,10 +80,8 @@ def mean_apart(r, apart: np.ndarray, k: int):
     return jnp.sum(r[chosen]) / max(len(chosen), 1)
 
 
-def mean_contact(r, apart: np.ndarray, n_beads: int):
-    """Mean of the `n_beads` smallest distances of pairs without a bond; 0 where there are none."""
-    free = r[np.flatnonzero(apart > 1)]
-    n = min(n_beads, len(free))
+def mean_contact(free, n: int):
+    """Mean of the n smallest distances, of as many pairs without a bond as there are beads; 0 of none."""
     return -jnp.sum(jax.lax.top_k(-free, n)[0]) / max(n, 1)
 
 
@@ -97,12 +95,13 @@ def _of_all_pairs(positions: np.ndarray, bonds: np.ndarray) -> FrameMeasures:
     n = positions.shape[1]
     pairs, apart = separations(n, bonds)
     kinds = [np.flatnonzero(apart == k) for k in range(1, FAR + 1)]
+    free = np.flatnonzero(apart > 1)
 
     def one(x):
         r = geometry.distances(x, pairs)
         closest = [jnp.min(r[kind], initial=jnp.inf) for kind in kinds[1:]]
         means = [mean_apart(r, apart, k) for k in (2, 3)]
-        return r[kinds[0]], jnp.stack(closest), jnp.stack(means), mean_contact(r, apart, n)
+        return r[kinds[0]], jnp.stack(closest), jnp.stack(means), mean_contact(r[free], min(n, len(free)))
 
     return FrameMeasures(*over_frames(one, positions))
 

@@ -14,9 +14,10 @@ from polyvae import geometry
 from polyvae.batches import map_frames
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
+from polyvae.geometry.linalg import safe_sqrt
 from polyvae.measures.density import log_density
 from polyvae.measures.limits import QUANTILE, Limits, limits_of
-from polyvae.measures.pairs import FrameMeasures, frame_measures, mean_apart, mean_contact, separations
+from polyvae.measures.pairs import FrameMeasures, frame_measures, mean_contact, separations
 from polyvae.measures.weights import counted, quantile
 from polyvae.trajectory.record import Trajectory
 
@@ -120,7 +121,7 @@ def optimize(
     start: Trajectory | np.ndarray,
     minimize: bool = True,
     target: float | None = None,
-    n_starts: int = 64,
+    n_starts: int | None = None,
     prior_weight: float = 1.0,
     bond_weight: float = 1.0,
     steps: int = 300,
@@ -146,7 +147,7 @@ def optimize(
         start: the trajectory whose latents bound the search and whose bonds and pairs set the limits.
         minimize: with False, maximise.
         target: a value to meet to 1 %, in place of the smallest or largest.
-        n_starts: half of them at the data's most extreme frames, or those nearest the target; half at
+        n_starts: by default 64, of more than 64 beads fewer, as their pairs grow, but 8; half of them at the data's most extreme frames, or those nearest the target; half at
             random frames.
         prior_weight: of the penalties that keep z and the conformation where the model knows them.
         bond_weight: of those on bonds and pairs.
@@ -157,6 +158,7 @@ def optimize(
     """
     traj = counted(cv.as_trajectory(start))
     objective = _checked(objective, traj.positions.shape[1:])
+    n_starts = min(64, max(8, 64**3 // traj.n_beads**2)) if n_starts is None else n_starts
     _check_settings(n_starts, steps, refine_steps, seed, target, prior_weight, bond_weight)
     values = _values(objective, traj.positions)
     cost = _cost(values, minimize, target)
@@ -403,8 +405,14 @@ def _violation(limits: Limits, n_beads: int) -> Callable:
     Beside the limits, the bonds' mean squared deviation is kept at the data's or below: the far end of many
     bonds at once is no conformation, though it may be the far end of no bond.
     """
-    pairs, _, low, high = limits.pairs(n_beads)
-    apart = separations(n_beads, limits.bonds)[1]
+    pairs, apart = separations(n_beads, limits.bonds)
+    # All distances as one matrix: its gradient is many times faster than that of chosen pairs.
+    separation = np.zeros((n_beads, n_beads), int)
+    separation[tuple(pairs.T)] = apart
+    low = np.array([0.0, *limits.least_apart()], np.float32)[separation]
+    high = np.where(separation == 1, np.float32(limits.longest_bond), np.float32(np.inf))
+    contacts = min(n_beads, int((separation > 1).sum()))
+    shares = [of / max(1, of.sum()) for of in (separation == k for k in (1, 2, 3))]
     width = limits.longest_bond - limits.shortest_bond or limits.longest_bond or 1.0
     margin = 0.01 * width
     mean_width = limits.longest_mean_bond - limits.shortest_mean_bond or limits.longest_mean_bond or 1.0
@@ -413,13 +421,15 @@ def _violation(limits: Limits, n_beads: int) -> Callable:
     strain = (bond["std"] or width) ** 2
 
     def violation(positions):
-        r = geometry.distances(positions, pairs)
+        r = safe_sqrt(jnp.sum((positions[:, None] - positions[None]) ** 2, axis=2))
         over = jax.nn.relu(low + margin - r) + jax.nn.relu(r - (high - margin))
-        means = [mean_apart(r, apart, k) for k in (2, 3)] + [mean_contact(r, apart, n_beads)]
+        over = jnp.where(separation > 0, over, 0.0)
+        bonded, *means = (jnp.sum(share * r) for share in shares)
+        means.append(mean_contact(jnp.where(separation > 1, r, jnp.inf).ravel(), contacts))
         least = np.array([*limits.closest_mean_apart, limits.closest_contacts], np.float32)
         close = jax.nn.relu(least + margin - jnp.stack(means)) * (least > 0)
-        off_center = jnp.abs(mean_apart(r, apart, 1) - center)
-        strained = mean_apart((r - bond["mean"]) ** 2, apart, 1) / strain
+        off_center = jnp.abs(bonded - center)
+        strained = jnp.sum(shares[0] * (r - bond["mean"]) ** 2) / strain
         return (
             jnp.sum((over / width) ** 2)
             + jnp.sum((close / width) ** 2)
