@@ -12,7 +12,8 @@ approximate, is to train on the images as well: `continuity.with_images`.
 """
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -21,14 +22,25 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from polyvae import geometry
+from polyvae.arguments import check_shape, flag, one_frame, one_of, real_number, whole_number
 from polyvae.errors import InputError
 from polyvae.geometry import superposition
 from polyvae.geometry.distance_geometry import coordinates_from_distances
+from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory
 
 # A PDB file holds three decimals. In reduced units an engine reads the number as it is; `write`, whose sigma
 # is 10 Å, holds such a number as well.
 _PDB_STEP = {"angstrom": 1e-3, "nm": 1e-4, "sigma": 1e-3}
+
+
+def _option(name: str, default, check: Callable, **bounds) -> Any:
+    """A field that is no array, checked where the record is made; None will do where that is the default."""
+
+    def converter(value):
+        return None if value is None and default is None else check(name, value, **bounds)
+
+    return eqx.field(static=True, default=default, converter=converter)
 
 
 class PrincipalAxes(eqx.Module):
@@ -46,21 +58,21 @@ class PrincipalAxes(eqx.Module):
         reversal: give a chain and its reverse the same features.
     """
 
-    sign: str = eqx.field(static=True, default="chain")
+    sign: str = _option("sign", "chain", one_of, known=("chain", "none"))
     masses: Float[Array, "beads"] | None = None
-    mirror: bool = eqx.field(static=True, default=False)
-    reversal: bool = eqx.field(static=True, default=False)
+    mirror: bool = _option("mirror", False, flag)
+    reversal: bool = _option("reversal", False, flag)
 
     coordinates: ClassVar[bool] = True
 
     def __check_init__(self):
-        _one_of("sign", self.sign, ("chain", "none"))
+        _check_masses(self.masses)
         if self.mirror and self.sign != "chain":
-            raise ValueError('mirror=True needs sign="chain"')
+            raise InputError('mirror=True needs sign="chain"')
 
     def fit(self, traj: Trajectory) -> "PrincipalAxes":
         """The featurizer with what it takes from the data: the masses, where they differ."""
-        return dataclasses.replace(self, masses=_masses(traj, self.reversal))
+        return dataclasses.replace(self, masses=_masses(as_trajectory(traj), self.reversal))
 
     def __call__(self, positions: Float[Array, "beads dims"]) -> Float[Array, "features"]:
         positions = _ordered(self, positions)
@@ -102,20 +114,23 @@ class Reference(eqx.Module):
     """
 
     structure: Float[Array, "beads dims"] | Trajectory | None = None
-    planar: str = eqx.field(static=True, default="in-plane")
-    pdb_grid: bool = eqx.field(static=True, default=False)
-    mirror: bool = eqx.field(static=True, default=False)
-    reversal: bool = eqx.field(static=True, default=False)
+    planar: str = _option("planar", "in-plane", one_of, known=("in-plane", "3d"))
+    pdb_grid: bool = _option("pdb_grid", False, flag)
+    mirror: bool = _option("mirror", False, flag)
+    reversal: bool = _option("reversal", False, flag)
     masses: Float[Array, "beads"] | None = None
-    step: float | None = eqx.field(static=True, default=None)
+    step: float | None = _option("step", None, real_number, above=0)
 
     coordinates: ClassVar[bool] = True
 
     def __check_init__(self):
-        _one_of("planar", self.planar, ("in-plane", "3d"))
+        if not isinstance(self.structure, (Trajectory, type(None))):
+            check_shape("structure", self.structure, ("n_beads", "n_dims"))
+        _check_masses(self.masses)
 
     def fit(self, traj: Trajectory) -> "Reference":
         """The featurizer with what it takes from the data: reference, masses where they differ, grid."""
+        traj = as_trajectory(traj)
         masses = _masses(traj, self.reversal)
         given: Array | np.ndarray | Trajectory | None = self.structure
         if given is None:
@@ -197,20 +212,20 @@ class PairDistances(eqx.Module):
     """
 
     pairs: Array | np.ndarray | None = None  # whole numbers (n_pairs, 2), which `fit` sees to
-    every: int = eqx.field(static=True, default=1)
-    max_pairs: int | None = eqx.field(static=True, default=None)
-    reversal: bool = eqx.field(static=True, default=False)
-    n_beads: int | None = eqx.field(static=True, default=None)
+    every: int = _option("every", 1, whole_number, least=1)
+    max_pairs: int | None = _option("max_pairs", None, whole_number, least=1)
+    reversal: bool = _option("reversal", False, flag)
+    n_beads: int | None = _option("n_beads", None, whole_number, least=1)
 
     coordinates: ClassVar[bool] = False
 
     def __check_init__(self):
-        if self.every < 1 or (self.max_pairs is not None and self.max_pairs < 1):
-            raise ValueError(f"every and max_pairs must be at least 1; got {self.every} and {self.max_pairs}")
+        if self.pairs is not None:
+            check_shape("pairs", self.pairs, ("n_pairs", 2), whole=True)
 
     def fit(self, traj: Trajectory) -> "PairDistances":
         """The featurizer with its list of pairs."""
-        n = traj.n_beads
+        n = as_trajectory(traj).n_beads
         if self.pairs is None:
             beads = np.arange(0, n, self.every)
             pairs = beads[np.stack(np.triu_indices(len(beads), 1), axis=1)]
@@ -218,10 +233,6 @@ class PairDistances(eqx.Module):
                 pairs = pairs[np.linspace(0, len(pairs) - 1, self.max_pairs).round().astype(int)]
         else:
             pairs = np.asarray(self.pairs)
-            if pairs.ndim != 2 or pairs.shape[1] != 2 or not np.issubdtype(pairs.dtype, np.integer):
-                raise InputError(
-                    f"pairs must be whole numbers of shape (n_pairs, 2); got {pairs.dtype}{pairs.shape}"
-                )
             if pairs.size and (pairs.min() < 0 or pairs.max() >= n or (pairs[:, 0] == pairs[:, 1]).any()):
                 raise InputError(
                     f"pairs must join two different beads of 0 to {n - 1}; got {pairs.tolist()[:10]} ..."
@@ -272,9 +283,9 @@ class PairDistances(eqx.Module):
 FEATURIZERS = {kind.__name__: kind for kind in (PrincipalAxes, Reference, PairDistances)}
 
 
-def _one_of(name: str, value, allowed) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}; got {value!r}")
+def _check_masses(masses) -> None:
+    if masses is not None:
+        check_shape("masses", masses, ("n_beads",))
 
 
 def _masses(traj: Trajectory, reversal: bool):
@@ -291,6 +302,7 @@ def _masses(traj: Trajectory, reversal: bool):
 
 
 def _ordered(featurizer, positions):
+    positions = one_frame(positions)
     return geometry.canonical_order(positions) if featurizer.reversal else positions
 
 

@@ -1,7 +1,6 @@
 """Conformations that minimise, maximise or meet an objective, searched for through the latent space."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 import jax
@@ -10,8 +9,9 @@ import numpy as np
 import optax
 
 from polyvae import geometry
+from polyvae.arguments import flag, if_given, real_number, seed_number, shown, whole_number
 from polyvae.batches import map_frames
-from polyvae.cv.latent import LatentCV
+from polyvae.cv.latent import LatentCV, latent_cv
 from polyvae.errors import InputError
 from polyvae.measures.density import log_density
 from polyvae.measures.limits import QUANTILE, Limits, limits_of
@@ -147,9 +147,13 @@ def optimize(
         InputError: data that do not fit the model; an objective that gives no single number, or none that is
             finite in the data; a target that no conformation was found for, with the range that was reached.
     """
-    traj = counted(cv.as_trajectory(start))
+    traj = counted(latent_cv(cv).as_trajectory(start))
     objective = _checked(objective, traj.positions.shape[1:])
-    _check_settings(n_starts, steps, refine_steps, seed, target, prior_weight, bond_weight)
+    n_starts, steps = whole_number("n_starts", n_starts, 1), whole_number("steps", steps, 1)
+    refine_steps, seed = whole_number("refine_steps", refine_steps, 1), seed_number(seed)
+    target, minimize = if_given(real_number, "target", target), flag("minimize", minimize)
+    real_number("prior_weight", prior_weight, least=0)
+    real_number("bond_weight", bond_weight, least=0)
     values = _values(objective, traj.positions)
     cost = _cost(values, minimize, target)
     limits = limits_of(traj)
@@ -222,24 +226,11 @@ def _checked(objective: Callable | str, shape: tuple[int, ...]) -> Callable:
             )
         objective = OBJECTIVES[objective]
     if not callable(objective):
-        raise InputError(f"the objective must be a function of one frame, or its name; got {objective!r}")
+        raise InputError(f"the objective must be a function of one frame, or its name; got {shown(objective)}")
     result = jax.eval_shape(objective, jax.ShapeDtypeStruct(shape, jnp.float32))
     if getattr(result, "shape", None) != ():
         raise InputError(f"the objective must give one number for one frame; it gives {result}")
     return objective
-
-
-def _check_settings(n_starts, steps, refine_steps, seed, target, prior_weight, bond_weight) -> None:
-    for name, value in (("n_starts", n_starts), ("steps", steps), ("refine_steps", refine_steps)):
-        if value < 1:
-            raise InputError(f"{name} must be at least 1; got {value}")
-    if seed < 0:
-        raise InputError(f"the seed must be 0 or a positive number; got {seed}")
-    if target is not None and not math.isfinite(target):
-        raise InputError(f"the target must be a finite number; got {target}")
-    for name, value in (("prior_weight", prior_weight), ("bond_weight", bond_weight)):
-        if not 0 <= value < math.inf:
-            raise InputError(f"{name} must be 0 or a positive number; got {value}")
 
 
 def _values(objective: Callable, positions: np.ndarray) -> np.ndarray:
