@@ -48,13 +48,17 @@ def seed_number(value: Any) -> int:
 
 def real_number(name: str, value: Any, *, least: float = -math.inf, above: float = -math.inf) -> float:
     """A finite number, no bool; not below `least`, and greater than `above`."""
+    bounds = (
+        f", at least {least:g}" if least > -math.inf else f" greater than {above:g}" if above > -math.inf else ""
+    )
     try:
-        number = math.nan if isinstance(value, (bool, np.bool_, str, bytes)) else float(value)
+        number = None if isinstance(value, (bool, np.bool_, str, bytes)) else float(value)
     except (TypeError, ValueError, OverflowError):
-        number = math.nan
+        number = None
+    if number is None:
+        raise refusal(name, f"a number{bounds}", value)
     if not (math.isfinite(number) and number >= least and number > above):
-        bounds = f", at least {least:g}" if least > -math.inf else f" greater than {above:g}"
-        raise refusal(name, f"a finite number{bounds if max(least, above) > -math.inf else ''}", value)
+        raise refusal(name, f"a finite number{bounds}", value)
     return number
 
 
@@ -147,7 +151,7 @@ def numbers_array(name: str, value: Any, what: str, kind: Any = np.float64, *, f
 def check_shape(name: str, value: Any, shape: Sequence[int | str], *, whole: bool = False) -> None:
     """Refuse what is no array of numbers of so many dimensions, by its type and shape alone, as those that JAX
     traces are known; a word in the shape stands for any length."""
-    what = f"{'whole numbers' if whole else 'an array of numbers'}, ({', '.join(map(str, shape))})"
+    what = f"{'whole numbers' if whole else 'an array of numbers'} of shape ({', '.join(map(str, shape))})"
     array = value if hasattr(value, "dtype") and hasattr(value, "ndim") else numbers_array(name, value, what, None)
     good = array.ndim == len(shape) and all(
         isinstance(n, str) or n == size for n, size in zip(shape, array.shape, strict=True)

@@ -11,6 +11,7 @@ import math
 import os
 import re
 import types
+import typing
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ import pytest
 import polyvae as pv
 import polyvae.export
 import polyvae.measures
+from polyvae.app import cli
 
 OBJECTS = np.array([{}, None], dtype=object)
 NOT_ONE_NUMBER = ("many", float("nan"), [1, 2], {"a": 1}, np.zeros((2, 2)), OBJECTS, True, 1 + 2j, b"3")
@@ -474,3 +476,72 @@ def test_every_public_argument_is_in_the_table():
         if name not in RECORDS and name not in CALLS:
             parameters = inspect.signature(getattr(polyvae.measures, name)).parameters
             assert set(parameters) <= set(MEASURES[name].kinds), name
+
+
+@pytest.fixture(scope="module")
+def words(known):
+    """What each verb needs beside its options, and what lies in the folder then."""
+    model, run = map(str, (known.model, known.run))
+    out = ["--out", str(known.model.with_name("result.safetensors"))]
+    return {
+        "run": [run, *out],
+        "fit": [run, *out],
+        "sweep": [run, *out],
+        "project": [model, run, "--out", str(known.model.with_name("COLVAR"))],
+        "generate": [model, "--out", str(known.model.with_name("generated.xtc"))],
+        "optimize": [model, run, "--out", str(known.model.with_name("optimum.xtc"))],
+        "score": [model, run, "--out", str(known.model.with_name("scores.json"))],
+        "export": [model, "--to", "plumed", *out],
+        "info": [run],
+    }
+
+
+# Options that are text on the line and numbers later, and what they cannot be.
+LISTS = [
+    ("fit", "--encoder", "1.5"),
+    ("fit", "--decoder", "many"),
+    ("fit", "--width", "nan"),
+    ("sweep", "--latent-dim", "1.5"),
+    ("sweep", "--beta", "nan"),
+    ("generate", "--at", "many"),
+    ("generate", "--at", "nan,0"),
+    ("generate", "--path", "0,0:nan,1"),
+    ("export", "--latents", "1.5"),
+    ("export", "--atoms", "1.5"),
+]
+VERBS = {command.callback.__name__: command.callback for command in cli.app.registered_commands}
+
+
+def numeric_options():
+    """Verb, option and a word that is no such number, for all options that are integers or floats."""
+    for verb, callback in VERBS.items():
+        for parameter in inspect.signature(callback).parameters.values():
+            kind, *about = typing.get_args(parameter.annotation) or (parameter.annotation,)
+            kinds = typing.get_args(kind) or (kind,)
+            if int in kinds or float in kinds:
+                names = (about[0].default, *about[0].param_decls)  # within Annotated the first one stands there
+                option = next(name for name in names if str(name).startswith("--"))
+                yield verb, option, "1.5" if int in kinds else "nan"
+
+
+NUMERIC = list(numeric_options())
+
+
+@pytest.mark.parametrize("traj", [3], indirect=True, ids=["3-D"])
+@pytest.mark.parametrize(("verb", "option", "wrong"), NUMERIC + LISTS)
+def test_the_command_line_refuses_it_in_one_line_and_leaves_nothing(known, words, capfd, verb, option, wrong):
+    before = sorted(known.run.parent.iterdir())
+    with pytest.raises(SystemExit) as ended:
+        cli.main([verb, *words[verb], option, wrong])
+    lines = capfd.readouterr().err.strip().splitlines()
+    errors = [line for line in lines if not line.startswith(("note: ", "read ", "training on "))]
+    assert ended.value.code in (1, 2)
+    assert len(errors) == 1, errors
+    assert errors[0].startswith("polyvae: error: ")
+    name = option.strip("-").replace("-", "[ _-]")
+    assert re.search({"at": r"\b(at|z)\b", "path": r"\b(path|a|b)\b"}.get(name, name), errors[0]), errors[0]
+    assert sorted(known.run.parent.iterdir()) == before
+
+
+def test_every_verb_has_its_numbers_tried():
+    assert {verb for verb, _, _ in NUMERIC} == set(VERBS) - {"report"}
