@@ -71,7 +71,7 @@ def flag(name: str, value: Any) -> bool:
 
 def one_of(name: str, value: Any, known: Collection) -> Any:
     """A word, or another plain value, among those that are known."""
-    if not isinstance(value, (str, int, type(None))) or value not in known:
+    if not isinstance(value, (str, int, np.integer, np.bool_, type(None))) or value not in known:
         raise refusal(name, f"one of {', '.join(map(str, known))}", value)
     return value
 
@@ -169,12 +169,11 @@ def one_frame(value: Any, name: str = "positions") -> Any:
 
 
 def whole_numbers(name: str, value: Any, what: str, least: int | None = None) -> tuple[int, ...]:
-    """A row of whole numbers; `what` says in words what it must be."""
-    try:
-        array = numbers_array(name, value, what, np.int64)
-    except InputError:
-        raise refusal(name, what, value) from None
-    if array.ndim != 1 or (least is not None and array.size and array.min() < least):
+    """A row of integers; `what` says in words what it must be."""
+    array = numbers_array(name, value, what, None, finite=False)
+    if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
+        raise refusal(name, what, value)
+    if least is not None and array.size and array.min() < least:
         raise refusal(name, what, value)
     return tuple(array.tolist())
 
@@ -195,9 +194,10 @@ def segment_lengths(value: Any, n_frames: int) -> tuple[int, ...]:
     if value is None:
         return (n_frames,)
     what = f"lengths, at least 1, that add up to {n_frames} frames"
-    if sum(found := whole_numbers("segments", value, what, 1)) != n_frames:
+    found = numbers_array("segments", value, what, np.int64, finite=False)
+    if found.ndim != 1 or not found.size or found.min() < 1 or found.sum() != n_frames:
         raise refusal("segments", what, value)
-    return found
+    return tuple(found.tolist())
 
 
 def check_run(progress: Any, checkpoint: Any, resume: Any) -> None:

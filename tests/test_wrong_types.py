@@ -265,7 +265,7 @@ METHODS = {
     ),
     "LatentCV.align": Call(method("cv", "align"), lambda k: {"data": k.traj}, {"data": "data"}),
     "LatentCV.decode": Call(
-        method("cv", "decode"), lambda k: {"z": k.z}, {"z": "finite array", "coordinates": "flag"}
+        method("cv", "decode"), lambda k: {"z": k.z}, {"z": "array", "coordinates": "flag"}
     ),
     "LatentCV.__call__": Call(
         method("cv", "__call__"), lambda k: {"positions": k.frame}, {"positions": "array"}

@@ -167,7 +167,7 @@ class LatentCV:
         A model of `PairDistances` gives the mean distances (n, n_pairs) instead, or, with
         `coordinates=True`, the conformations whose distances come closest to those, which takes longer.
         """
-        points = numbers_array("z", z, f"an array of numbers (n, {self.latent_dim})", np.float32)
+        points = numbers_array("z", z, f"an array of numbers (n, {self.latent_dim})", np.float32, finite=False)
         flag("coordinates", coordinates)
         if points.ndim != 2 or points.shape[1] != self.latent_dim:
             raise InputError(f"z must have shape (n, {self.latent_dim}); got {points.shape}")

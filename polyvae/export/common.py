@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from polyvae.arguments import shown, whole_numbers
+from polyvae.arguments import refusal, shown, whole_numbers
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.features.featurizers import PairDistances, PrincipalAxes
@@ -42,6 +42,8 @@ def atom_numbers(cv: LatentCV, atoms: str | Sequence[int] | None = None, n_atoms
         return _trained_numbers(cv, n_atoms)
     numbers = "whole numbers, one for each bead, or text such as 1-12,20"
     found = _parsed(atoms) if isinstance(atoms, str) else list(whole_numbers("atoms", atoms, numbers))
+    if not found:
+        raise refusal("atoms", numbers, atoms)
     if len(found) != cv.n_beads:
         raise InputError(
             f"the model takes {cv.n_beads} beads; got {len(found)} atom numbers ({ranges(found)}). Give the "

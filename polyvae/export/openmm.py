@@ -147,9 +147,7 @@ def bias_variables(
         if wanted is not None:
             value = numbers_array(name, wanted, f"one number, or {cv.latent_dim}", finite=False)
             if np.shape(value) not in ((), row.shape):
-                raise InputError(
-                    f"minimum, maximum and width take one number, or {cv.latent_dim}; got {shown(value)}"
-                )
+                raise refusal(name, f"one number, or {cv.latent_dim}, one for each latent", wanted)
             row[:] = value
     if not (np.isfinite(grid).all() and (grid[0] < grid[1]).all() and (grid[2] > 0).all()):
         raise InputError(

@@ -137,7 +137,7 @@ class Trajectory:
             bad = int(np.argmin(self.weights >= 0))
             raise InputError(f"weights must not be negative; frame {bad} has {self.weights[bad]:g}")
         if self.names is not None:
-            if isinstance(self.names, str) or not np.iterable(self.names):
+            if not np.iterable(self.names):
                 raise refusal("names", f"one name a bead, of {n_beads} beads", self.names)
             put("names", tuple(str(name) for name in self.names))
             if len(self.names) != n_beads:
