@@ -18,7 +18,7 @@ def shown(value: Any) -> str:
     """A value in a few words, in one line."""
     if hasattr(value, "shape") and hasattr(value, "dtype") and np.ndim(value):
         return f"an array of {value.dtype} of shape {tuple(value.shape)}"
-    text = " ".join(repr(value).split())
+    text = " ".join(repr(value.item() if isinstance(value, np.generic) else value).split())
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 4]} ..."
 
 

@@ -30,13 +30,15 @@ class Metadynamics:
     def __init__(self, sigma: Sequence[float], *, height: float, kT: float, bias_factor: float, stride: int):
         widths = "a number greater than 0 for each latent"
         self.sigma = np.atleast_1d(numbers_array("sigma", sigma, widths))
-        if self.sigma.ndim != 1 or not self.sigma.size or not self.sigma.min() > 0:
+        if self.sigma.ndim != 1 or not self.sigma.size:
             raise refusal("sigma", widths, sigma)
+        for width in self.sigma:
+            real_number("sigma", width, above=0)
         self.height, self.kT = real_number("height", height, above=0), real_number("kT", kT, above=0)
         self.stride = whole_number("stride", stride, 1)
         # Infinite for hills that all have one height.
         one_height = isinstance(bias_factor, float) and bias_factor == np.inf
-        self.bias_factor = bias_factor if one_height else real_number("bias_factor", bias_factor, above=1)
+        self.bias_factor = bias_factor if one_height else real_number("the bias factor", bias_factor, above=1)
         self.n_hills = 0
         self._steps = np.zeros(64, np.int64)
         self._heights, self._centres = np.zeros(64), np.zeros((64, len(self.sigma)))

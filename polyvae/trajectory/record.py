@@ -28,7 +28,7 @@ def unit_factor(source: str, target: str) -> float:
     Raises `InputError` between reduced units and physical ones, which nothing here can relate.
     """
     for unit in (source, target):
-        one_of("length_unit", unit, LENGTH_UNITS)
+        one_of("length unit", unit, LENGTH_UNITS)
     if source == target:
         return 1.0
     if "sigma" in (source, target):
