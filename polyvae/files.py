@@ -12,6 +12,7 @@ from pathlib import Path
 
 import safetensors.numpy
 
+from polyvae import arguments
 from polyvae.errors import InputError
 
 
@@ -21,7 +22,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
     If the block raises, the temporary file goes and whatever stood at `path` still does.
     """
-    path = Path(path)
+    path = Path(arguments.file_name("path", path))
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist; create it first")
     if path.is_dir():
@@ -56,7 +57,8 @@ def replacing_folder(
     the same name are replaced and all others stay. One of the `inputs` under a name among `results`, which
     may be patterns, is refused.
     """
-    path = Path(path).absolute()
+    path = Path(arguments.file_name("folder", path)).absolute()
+    arguments.flag("force", force)
     if any(place.is_file() for place in (path, *path.parents)):
         raise InputError(f"{path} is a file or lies under one; name a folder")
     refuse_overwriting(path, force=force)

@@ -15,6 +15,7 @@ PACKAGE = Path(polyvae.__file__).parent
 # From the ground up: a module imports from floors below its own, and from its own folder.
 FLOORS = [
     ["errors"],
+    ["arguments"],
     ["batches", "files", "records"],
     ["geometry", "trajectory"],
     ["features", "measures", "io"],

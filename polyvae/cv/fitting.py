@@ -12,6 +12,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from polyvae.arguments import check_run, file_name, if_given
 from polyvae.batches import map_frames
 from polyvae.cv.choices import NO_LAG_OF_WEIGHTS, Choice, alignment_for, lag_for, pairs_for
 from polyvae.cv.latent import LatentCV
@@ -95,6 +96,7 @@ def fit(
     Raises:
         InputError: unusable settings, constant data, fewer training frames than a batch.
     """
+    check_run(progress, checkpoint, resume)
     settings = Settings(
         latent_dim=latent_dim,
         encoder=encoder,
@@ -132,6 +134,7 @@ def latent_cv(model: FittedVAE, featurizer, template: Trajectory) -> LatentCV:
 @contextlib.contextmanager
 def prepared_data(data, featurizer, settings: Settings, weights=None, cache=None) -> Iterator[tuple]:
     """The fitted featurizer, the template frame, and the features ready for training."""
+    if_given(file_name, "cache", cache)
     with contextlib.ExitStack() as stack:
         new_file = functools.partial(_temporary_file, stack, cache)
         traj = _gathered(data, new_file) if isinstance(data, Stream) else as_trajectory(data)

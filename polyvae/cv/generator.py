@@ -12,8 +12,9 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
+from polyvae.arguments import check_run
 from polyvae.cv.diffusion import LOG_NOISE, Generator, Network, draw_frames, draw_latents, internal_of, network_for
-from polyvae.cv.latent import LatentCV
+from polyvae.cv.latent import LatentCV, latent_cv
 from polyvae.errors import InputError
 from polyvae.measures.ensembles import frame_weights, pair_distances
 from polyvae.trajectory.convert import as_trajectory
@@ -94,11 +95,12 @@ def fit_generator(
         InputError: data that do not fit the CV, unusable settings, fewer training frames than a batch, more
             than `MAX_BEADS` beads.
     """
-    if cv.n_beads > MAX_BEADS:
+    if latent_cv(cv).n_beads > MAX_BEADS:
         raise InputError(
             f"a generator is for at most {MAX_BEADS} beads, more would take hours; got {cv.n_beads}. Train on a "
             f"selection of them, or draw from the decoder"
         )
+    check_run(progress, checkpoint, resume)
     told = GeneratorSettings(
         steps=1 if steps is None else steps,
         batch_size=1 if batch_size is None else batch_size,
@@ -109,20 +111,20 @@ def fit_generator(
         seed=seed,
     )
     traj = _in_memory(cv, data)
-    held_out = validation_blocks(len(traj), validation)
+    held_out = validation_blocks(len(traj), told.validation)
     weights = frame_weights(traj)
     rows = np.flatnonzero(~held_out & (weights > 0))
-    batch_size = max(1, min(_BATCH, len(rows))) if batch_size is None else batch_size
+    batch_size = max(1, min(_BATCH, len(rows))) if batch_size is None else told.batch_size
     if len(rows) < batch_size:
         raise InputError(
             f"a generator needs at least one batch of {batch_size} frames; the data hold {len(traj)} frames, "
             f"{len(rows)} of them for training. Use more frames or a smaller batch size"
         )
-    steps = min(2500, 350 * len(rows) // batch_size) if steps is None else steps
+    steps = min(2500, 350 * len(rows) // batch_size) if steps is None else told.steps
     told = dataclasses.replace(told, steps=steps, batch_size=batch_size)
 
     z, x = cv.encode(traj.positions), cv.turn(traj.positions)
-    keys = jax.random.split(jax.random.key(seed), 4)
+    keys = jax.random.split(jax.random.key(told.seed), 4)
     generator, x = _untrained(cv, traj, x, z, rows, weights, settings=told, key=keys[0])
     share = weights / weights[rows].sum()
     unfinished = None

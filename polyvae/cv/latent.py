@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from polyvae import geometry
+from polyvae.arguments import flag, numbers_array, one_frame, refusal, whole_number, whole_numbers
 from polyvae.batches import map_frames
 from polyvae.cv.diffusion import Generator
 from polyvae.errors import InputError
@@ -97,7 +98,7 @@ class LatentCV:
 
     def __call__(self, positions: ArrayLike) -> Float[Array, "latent"]:
         """Latent coordinates of one frame (n_beads, n_dims); another shape is refused."""
-        return self._compiled(jnp.asarray(positions))
+        return self._compiled(jnp.asarray(one_frame(positions)))
 
     def posterior(self, positions: ArrayLike):
         """Mean and standard deviation of q(z|x) for one frame."""
@@ -108,7 +109,7 @@ class LatentCV:
         return self.scaled.standardize(self.featurizer(self._one_frame(positions)))
 
     def _one_frame(self, positions) -> Float[Array, "beads dims"]:
-        positions = jnp.asarray(positions)
+        positions = jnp.asarray(one_frame(positions))
         if positions.shape != (self.n_beads, self.n_dims):
             raise InputError(
                 f"one frame must have shape ({self.n_beads}, {self.n_dims}); got {positions.shape}. "
@@ -135,6 +136,7 @@ class LatentCV:
         be in the model's unit. The result for a frame does not depend on the other frames. A frame whose
         latent coordinates are not finite is refused; frames are counted from `first_frame` in that message.
         """
+        first_frame = whole_number("first_frame", first_frame, 0)
         if isinstance(data, Stream):
             pieces, n_done = [], 0
             for chunk in data:
@@ -166,7 +168,8 @@ class LatentCV:
         `coordinates=True`, the conformations whose distances come closest to those, which takes longer; of
         distances among every k-th bead, with straight lines in between.
         """
-        points = np.asarray(z, np.float32)
+        points = numbers_array("z", z, f"an array of numbers (n, {self.latent_dim})", np.float32, finite=False)
+        flag("coordinates", coordinates)
         if points.ndim != 2 or points.shape[1] != self.latent_dim:
             raise InputError(f"z must have shape (n, {self.latent_dim}); got {points.shape}")
         if self.featurizer.coordinates or coordinates:
@@ -215,9 +218,10 @@ class LatentCV:
         Raises:
             InputError: numbers that are no latents, or one twice.
         """
-        chosen = [latents] if isinstance(latents, (int, np.integer)) else list(latents)
+        some = f"some of 0 to {self.latent_dim - 1}, each once"
+        chosen = list(whole_numbers("latents", [latents] if np.ndim(latents) == 0 else latents, some))
         if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(self.latent_dim)):
-            raise InputError(f"latents must be some of 0 to {self.latent_dim - 1}, each once; got {latents!r}")
+            raise refusal("latents", some, latents)
         if chosen == list(range(self.latent_dim)):
             return self
         vae = reordered(self.vae, np.array(chosen))
@@ -280,6 +284,13 @@ class LatentCV:
         own = {name.removeprefix("generator."): t for name, t in tensors.items() if name.startswith("generator.")}
         generator = Generator.from_tensors(own, template.positions.shape[1:]) if own else None
         return cls(featurizer, scaled, template, ModelRecord.from_dict(header["record"]), generator)
+
+
+def latent_cv(value: Any) -> LatentCV:
+    """The argument `cv` of a function that needs one of positions."""
+    if not isinstance(value, LatentCV):
+        raise refusal("cv", "a LatentCV, the CV of a trajectory that pv.fit and pv.load give", value)
+    return value
 
 
 def load(path: str | os.PathLike) -> LatentCV | FittedVAE:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from polyvae.cv.latent import LatentCV
+from polyvae.arguments import file_name, if_given, numbers_array, shown, whole_number
+from polyvae.cv.latent import LatentCV, latent_cv
 from polyvae.errors import InputError
 from polyvae.export.common import atom_numbers, exact, ranges
 from polyvae.io.reading import read, stream
@@ -63,7 +64,7 @@ def write(
         InputError: a name or an option that is not known; what the exporter refuses.
     """
     module, first = _module(to)
-    cv = _chosen(cv, latents)
+    cv, n_atoms = _chosen(cv, latents), if_given(whole_number, "n_atoms", n_atoms, 1)
     options = {name: value for name, value in options.items() if value is not None}
     for name in options:
         if name not in inspect.signature(module.export).parameters:
@@ -110,8 +111,12 @@ def compare(
         InputError: the engine is not installed, or there is no check for it.
     """
     module, first = _module(to)
+    cv, folder = latent_cv(cv), file_name("folder", folder)
     if not hasattr(module, "evaluate"):
         raise InputError(f"there is no check for {to}; the README in {os.fspath(folder)} says how to compare")
+    frames = numbers_array("frames", frames, f"positions (n_frames, {cv.n_beads}, {cv.n_dims})", None)
+    if frames.shape[1:] != (cv.n_beads, cv.n_dims):
+        raise InputError(f"frames must have shape (n_frames, {cv.n_beads}, {cv.n_dims}); got {frames.shape}")
     frames = frames[np.unique(np.linspace(0, len(frames) - 1, _CHECKED_FRAMES).astype(int))].astype(np.float64)
     numbers = [number - 1 + first for number in atom_numbers(cv, atoms)]
     values, gradients = module.evaluate(folder, cv, frames, atoms=numbers)
@@ -174,7 +179,7 @@ def _latents_of(text: str) -> list[int]:
 
 
 def _module(to: str):
-    if to not in TARGETS:
-        raise InputError(f"a CV can be exported to {', '.join(TARGETS)}; got {to!r}")
+    if not isinstance(to, str) or to not in TARGETS:
+        raise InputError(f"a CV can be exported to {', '.join(TARGETS)}; got {shown(to)}")
     name, first = TARGETS[to]
     return importlib.import_module(name), first

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from polyvae.arguments import if_given, one_of
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.export.common import (
@@ -65,8 +66,7 @@ def export(
     """
     numbers = atom_numbers(cv, atoms)
     refuse_all_but_rotations(cv, "Colvars", "export to plumed or pycv, which can")
-    if dialect is not None and dialect not in ENGINES:
-        raise InputError(f"the dialect of Colvars must be {', '.join(ENGINES)}; got {dialect!r}")
+    if_given(one_of, "dialect", dialect, ENGINES)
     unit = cv.length_unit
     if dialect is not None and not (dialect == "lammps" and unit == "sigma"):
         unit = ENGINES[dialect]

@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from polyvae.arguments import refusal, shown, whole_numbers
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.features.featurizers import PairDistances, PrincipalAxes
@@ -34,14 +35,15 @@ def atom_numbers(cv: LatentCV, atoms: str | Sequence[int] | None = None, n_atoms
             numbers for a system of another size than the model was trained in.
     """
     if not isinstance(cv, LatentCV):
-        raise InputError(f"an engine needs a CV of positions; got {cv!r}, which takes none. Give one of pv.fit")
+        raise InputError(
+            f"an engine needs a CV of positions; got {shown(cv)}, which takes none. Give one of pv.fit"
+        )
     if atoms is None:
         return _trained_numbers(cv, n_atoms)
-    if not isinstance(atoms, str) and not np.issubdtype(np.asarray(atoms).dtype, np.integer):
-        raise InputError(
-            f"atoms must be whole numbers, one for each bead, or text such as 1-12,20; got {list(atoms)[:3]}, ..."
-        )
-    found = _parsed(atoms) if isinstance(atoms, str) else [int(number) for number in atoms]
+    numbers = "whole numbers, one for each bead, or text such as 1-12,20"
+    found = _parsed(atoms) if isinstance(atoms, str) else list(whole_numbers("atoms", atoms, numbers))
+    if not found:
+        raise refusal("atoms", numbers, atoms)
     if len(found) != cv.n_beads:
         raise InputError(
             f"the model takes {cv.n_beads} beads; got {len(found)} atom numbers ({ranges(found)}). Give the "

@@ -14,6 +14,7 @@ from string import Template
 
 import numpy as np
 
+from polyvae.arguments import function, if_given, real_number, text
 from polyvae.cv.latent import LatentCV, load_cv
 from polyvae.errors import InputError
 from polyvae.export import kernel
@@ -87,6 +88,8 @@ class LatentBias:
 
     def __init__(self, engine, cv: LatentCV, bias: Bias, atoms, bonds, sigma: float | None, fix: str):
         self._atoms = np.array(atom_numbers(cv, atoms))
+        function("bias", bias)
+        text("fix", fix)
         _refuse(engine, self._atoms, fix)
         style = engine.extract_global("units")
         factor = _factor(cv, style, sigma)
@@ -238,8 +241,9 @@ def _factor(cv: LatentCV, style: str, sigma: float | None) -> float:
     if style not in UNITS:
         raise InputError(f"polyvae knows LAMMPS' units {', '.join(UNITS)}; this run has units {style}")
     unit, factor = UNITS[style]
+    sigma = if_given(real_number, "sigma", sigma)
     if style == "lj" and cv.length_unit != "sigma":
-        if sigma is None or not (np.isfinite(sigma) and sigma > 0):
+        if sigma is None or sigma <= 0:
             raise InputError(
                 f"the model is in {cv.length_unit} and LAMMPS in reduced units; say how many {cv.length_unit} one "
                 f"sigma is, by sigma=; got {sigma}"

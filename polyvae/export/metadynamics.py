@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from polyvae.errors import InputError
+from polyvae.arguments import numbers_array, real_number, refusal, whole_number
 
 
 class Metadynamics:
@@ -28,14 +28,17 @@ class Metadynamics:
     """
 
     def __init__(self, sigma: Sequence[float], *, height: float, kT: float, bias_factor: float, stride: int):
-        self.sigma = np.atleast_1d(np.asarray(sigma, np.float64))
-        positive = {"sigma": self.sigma.min(), "height": height, "kT": kT, "stride": stride}
-        for name, value in positive.items():
-            if not (np.isfinite(value) and value > 0):
-                raise InputError(f"metadynamics needs {name} greater than 0; got {value:g}")
-        if not bias_factor > 1:
-            raise InputError(f"the bias factor must be greater than 1; got {bias_factor:g}")
-        self.height, self.kT, self.bias_factor, self.stride = height, kT, bias_factor, stride
+        widths = "a number greater than 0 for each latent"
+        self.sigma = np.atleast_1d(numbers_array("sigma", sigma, widths))
+        if self.sigma.ndim != 1 or not self.sigma.size:
+            raise refusal("sigma", widths, sigma)
+        for width in self.sigma:
+            real_number("sigma", width, above=0)
+        self.height, self.kT = real_number("height", height, above=0), real_number("kT", kT, above=0)
+        self.stride = whole_number("stride", stride, 1)
+        # Infinite for hills that all have one height.
+        one_height = isinstance(bias_factor, float) and bias_factor == np.inf
+        self.bias_factor = bias_factor if one_height else real_number("the bias factor", bias_factor, above=1)
         self.n_hills = 0
         self._steps = np.zeros(64, np.int64)
         self._heights, self._centres = np.zeros(64), np.zeros((64, len(self.sigma)))

@@ -18,7 +18,8 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from polyvae.cv.latent import LatentCV, load_cv
+from polyvae.arguments import flag, if_given, numbers_array, one_of, refusal
+from polyvae.cv.latent import LatentCV, latent_cv, load_cv
 from polyvae.errors import InputError
 from polyvae.export import kernel
 from polyvae.export.common import bias_width, statistics
@@ -79,8 +80,13 @@ def latent_forces(
             a periodic run, a bond of about half the box or longer, from which no whole molecule can be told.
     """
     openmm = _openmm()
+    if not isinstance(system, (openmm.System, type(None))):
+        raise refusal("system", "an openmm.System", system)
+    if particles is None:
+        raise refusal("particles", "whole numbers, one for each bead", particles)
     numbers = particle_numbers(cv, particles, None if system is None else system.getNumParticles())
     factor = length_factor(cv, "nm", sigma)
+    periodic = if_given(flag, "periodic", periodic)
     if periodic is None:
         if system is None:
             raise InputError(
@@ -137,10 +143,11 @@ def bias_variables(
     if data is None and any(value is None for value in given):
         raise InputError("the bias needs minimum, maximum and width; give them, or data= to take them from")
     grid = np.full((3, cv.latent_dim), np.nan) if data is None else bias_grid(cv, data)
-    for row, value in zip(grid, given, strict=True):
-        if value is not None:
+    for name, row, wanted in zip(("minimum", "maximum", "width"), grid, given, strict=True):
+        if wanted is not None:
+            value = numbers_array(name, wanted, f"one number, or {cv.latent_dim}", finite=False)
             if np.shape(value) not in ((), row.shape):
-                raise InputError(f"minimum, maximum and width take one number, or {cv.latent_dim}; got {value}")
+                raise refusal(name, f"one number, or {cv.latent_dim}, one for each latent", wanted)
             row[:] = value
     if not (np.isfinite(grid).all() and (grid[0] < grid[1]).all() and (grid[2] > 0).all()):
         raise InputError(
@@ -167,8 +174,10 @@ def bias_grid(cv: LatentCV, data, bias: str = "metad") -> np.ndarray:
     Raises:
         InputError: a latent that is the same in all frames.
     """
-    stats = statistics(cv, data)
-    assert stats is not None
+    one_of("bias", bias, _BIASES)
+    stats = statistics(latent_cv(cv), data)
+    if stats is None:
+        raise refusal("data", "a trajectory, to take range and widths from", data)
     margin = 0.25 * (stats["max"] - stats["min"])
     width = bias_width(stats, kernels=bias == "opes")
     return np.stack([stats["min"] - margin, stats["max"] + margin, width])
@@ -327,8 +336,7 @@ def export(
         InputError: as `latent_forces`; a folder that holds files already, or the bias of an earlier run; more
             than three latents, which `app.Metadynamics` does not take.
     """
-    if bias not in _BIASES:
-        raise InputError(f"the bias must be {' or '.join(_BIASES)}; got {bias!r}")
+    one_of("bias", bias, _BIASES)
     numbers = particle_numbers(cv, atoms)
     if cv.latent_dim > 3:
         raise InputError(

@@ -11,6 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from polyvae.arguments import (
+    if_given,
+    numbers_array,
+    one_of,
+    real_number,
+    refusal,
+    shown,
+    whole_number,
+    whole_numbers,
+)
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.export import kernel
@@ -37,16 +47,13 @@ def particle_numbers(
     """
     if not isinstance(cv, LatentCV):
         raise InputError(
-            f"an engine needs a CV of positions; got {cv!r}, which takes none. Give a model that pv.fit made of "
-            f"a trajectory"
+            f"an engine needs a CV of positions; got {shown(cv)}, which takes none. Give a model that pv.fit made "
+            f"of a trajectory"
         )
     if particles is None:
         particles = range(cv.n_beads) if cv.template.selection is None else cv.template.selection.atoms
-    found = np.asarray(particles)
-    if found.ndim != 1 or not np.issubdtype(found.dtype, np.integer):
-        raise InputError(
-            f"particles must be whole numbers, one for each bead; got {found.dtype} of shape {found.shape}"
-        )
+    found = np.array(whole_numbers("particles", particles, "whole numbers, one for each bead"), int)
+    n_particles = if_given(whole_number, "n_particles", n_particles, 1)
     if len(found) != cv.n_beads:
         raise InputError(
             f"the model has {cv.n_beads} beads; got {len(found)} particles. Name one for each bead, in order"
@@ -79,15 +86,15 @@ def length_factor(cv: LatentCV, unit: str, sigma: float | None) -> float:
     Raises:
         InputError: no such unit; `sigma` is missing where the model needs it, or given where it has no meaning.
     """
-    if unit not in LENGTH_UNITS:
-        raise InputError(f"the engine's length unit must be one of {', '.join(LENGTH_UNITS)}; got {unit!r}")
+    one_of("the engine's length unit", unit, LENGTH_UNITS)
+    sigma = if_given(real_number, "sigma", sigma)
     if cv.length_unit == "sigma" and unit != "sigma":
         if sigma is None:
             raise InputError(
                 f"the model is in reduced units and the engine in {unit}; say how many {unit} one sigma is: "
                 f"sigma=1.0 where the run was set up that way"
             )
-        if not (np.isfinite(sigma) and sigma > 0):
+        if sigma <= 0:
             raise InputError(f"sigma must be a length greater than 0, in {unit}; got {sigma}")
         return 1 / sigma
     if sigma is not None:
@@ -120,7 +127,11 @@ def wholeness(n_beads: int, bonds: np.ndarray | None) -> Wholeness:
             "in a periodic box the molecule is made whole along its bonds, and the model knows none; give "
             "bonds=[(0, 1), (1, 2), ...] in bead numbers"
         )
-    bonds = np.asarray(bonds, int).reshape(-1, 2)
+    pairs = "whole numbers (n_bonds, 2), the beads of each bond"
+    bonds = numbers_array("bonds", bonds, pairs, int)
+    if bonds.size and (bonds.ndim != 2 or bonds.shape[1] != 2):
+        raise refusal("bonds", pairs, bonds)
+    bonds = bonds.reshape(-1, 2)
     if bonds.size and (bonds.min() < 0 or bonds.max() >= n_beads):
         raise InputError(f"bonds must join beads 0 to {n_beads - 1}; got {bonds.min()} to {bonds.max()}")
     tree = spanning_tree(n_beads, bonds)

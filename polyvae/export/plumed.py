@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from polyvae.arguments import one_of
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.export import kernel, plumed_native, plumed_vectors
@@ -76,8 +77,7 @@ def export(
         InputError: atom numbers that do not fit; `PrincipalAxes(sign="none")`; what a dialect has not; a folder
             that holds files.
     """
-    if dialect not in DIALECTS:
-        raise InputError(f"the dialect must be {', '.join(DIALECTS)}; got {dialect!r}")
+    one_of("dialect", dialect, DIALECTS)
     numbers = atom_numbers(cv, atoms)
     with replacing_folder(folder, force=force) as place:
         text, notes = DIALECTS[dialect](cv, numbers, place)

@@ -12,7 +12,7 @@ from importlib import resources
 import jax
 import jax.numpy as jnp
 
-from polyvae.cv.latent import LatentCV
+from polyvae.cv.latent import LatentCV, latent_cv
 from polyvae.errors import InputError
 from polyvae.export import kernel
 from polyvae.export.c import write_sources
@@ -29,7 +29,7 @@ def latent_function(cv: LatentCV) -> Callable:
 
     On a CPU and in float64; on other devices, in float32 and without a C++ compiler it is the CV in JAX.
     """
-    function = cv.function()
+    function = latent_cv(cv).function()
 
     def in_jax(positions):
         return function.posterior(positions)[0]

@@ -12,7 +12,8 @@ approximate, is to train on the images as well: `continuity.with_images`.
 """
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -21,9 +22,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from polyvae import geometry
+from polyvae.arguments import check_shape, flag, one_frame, one_of, real_number, whole_number
 from polyvae.errors import InputError
 from polyvae.geometry import superposition
 from polyvae.geometry.distance_geometry import coordinates_from_distances, straight_between
+from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory
 
 # A PDB file holds three decimals. In reduced units an engine reads the number as it is; `write`, whose sigma
@@ -31,6 +34,15 @@ from polyvae.trajectory.record import Trajectory
 _PDB_STEP = {"angstrom": 1e-3, "nm": 1e-4, "sigma": 1e-3}
 ALL_BEADS = 100  # of longer chains not all pairs are taken, unless asked for: 4,950 that every engine can bear
 MOST_PAIRS = 200_000  # that a network can be trained on: some 300 weights each, held five times
+
+
+def _option(name: str, default, check: Callable, **bounds) -> Any:
+    """A field that is no array, checked where the record is made; None will do where that is the default."""
+
+    def converter(value):
+        return None if value is None and default is None else check(name, value, **bounds)
+
+    return eqx.field(static=True, default=default, converter=converter)
 
 
 class PrincipalAxes(eqx.Module):
@@ -48,21 +60,21 @@ class PrincipalAxes(eqx.Module):
         reversal: give a chain and its reverse the same features.
     """
 
-    sign: str = eqx.field(static=True, default="chain")
+    sign: str = _option("sign", "chain", one_of, known=("chain", "none"))
     masses: Float[Array, "beads"] | None = None
-    mirror: bool = eqx.field(static=True, default=False)
-    reversal: bool = eqx.field(static=True, default=False)
+    mirror: bool = _option("mirror", False, flag)
+    reversal: bool = _option("reversal", False, flag)
 
     coordinates: ClassVar[bool] = True
 
     def __check_init__(self):
-        _one_of("sign", self.sign, ("chain", "none"))
+        _check_masses(self.masses)
         if self.mirror and self.sign != "chain":
-            raise ValueError('mirror=True needs sign="chain"')
+            raise InputError('mirror=True needs sign="chain"')
 
     def fit(self, traj: Trajectory) -> "PrincipalAxes":
         """The featurizer with what it takes from the data: the masses, where they differ."""
-        return dataclasses.replace(self, masses=_masses(traj, self.reversal))
+        return dataclasses.replace(self, masses=_masses(as_trajectory(traj), self.reversal))
 
     def __call__(self, positions: Float[Array, "beads dims"]) -> Float[Array, "features"]:
         positions = _ordered(self, positions)
@@ -104,20 +116,23 @@ class Reference(eqx.Module):
     """
 
     structure: Float[Array, "beads dims"] | Trajectory | None = None
-    planar: str = eqx.field(static=True, default="in-plane")
-    pdb_grid: bool = eqx.field(static=True, default=False)
-    mirror: bool = eqx.field(static=True, default=False)
-    reversal: bool = eqx.field(static=True, default=False)
+    planar: str = _option("planar", "in-plane", one_of, known=("in-plane", "3d"))
+    pdb_grid: bool = _option("pdb_grid", False, flag)
+    mirror: bool = _option("mirror", False, flag)
+    reversal: bool = _option("reversal", False, flag)
     masses: Float[Array, "beads"] | None = None
-    step: float | None = eqx.field(static=True, default=None)
+    step: float | None = _option("step", None, real_number, above=0)
 
     coordinates: ClassVar[bool] = True
 
     def __check_init__(self):
-        _one_of("planar", self.planar, ("in-plane", "3d"))
+        if not isinstance(self.structure, (Trajectory, type(None))):
+            check_shape("structure", self.structure, ("n_beads", "n_dims"))
+        _check_masses(self.masses)
 
     def fit(self, traj: Trajectory) -> "Reference":
         """The featurizer with what it takes from the data: reference, masses where they differ, grid."""
+        traj = as_trajectory(traj)
         masses = _masses(traj, self.reversal)
         given: Array | np.ndarray | Trajectory | None = self.structure
         if given is None:
@@ -201,20 +216,20 @@ class PairDistances(eqx.Module):
     """
 
     pairs: Array | np.ndarray | None = None  # whole numbers (n_pairs, 2), which `fit` sees to
-    every: int | None = eqx.field(static=True, default=None)
-    max_pairs: int | None = eqx.field(static=True, default=None)
-    reversal: bool = eqx.field(static=True, default=False)
-    n_beads: int | None = eqx.field(static=True, default=None)
+    every: int | None = _option("every", None, whole_number, least=1)
+    max_pairs: int | None = _option("max_pairs", None, whole_number, least=1)
+    reversal: bool = _option("reversal", False, flag)
+    n_beads: int | None = _option("n_beads", None, whole_number, least=1)
 
     coordinates: ClassVar[bool] = False
 
     def __check_init__(self):
-        if any(number is not None and number < 1 for number in (self.every, self.max_pairs)):
-            raise ValueError(f"every and max_pairs must be at least 1; got {self.every} and {self.max_pairs}")
+        if self.pairs is not None:
+            check_shape("pairs", self.pairs, ("n_pairs", 2), whole=True)
 
     def fit(self, traj: Trajectory) -> "PairDistances":
         """The featurizer with its list of pairs."""
-        n, every = traj.n_beads, self.every
+        n, every = as_trajectory(traj).n_beads, self.every
         if self.pairs is None:
             if every is None and self.max_pairs is None and n > ALL_BEADS:
                 every = -(-n // ALL_BEADS)
@@ -229,10 +244,6 @@ class PairDistances(eqx.Module):
         else:
             every = every if self.n_beads is not None else None  # of a list of one's own they are no more
             pairs = np.asarray(self.pairs)
-            if pairs.ndim != 2 or pairs.shape[1] != 2 or not np.issubdtype(pairs.dtype, np.integer):
-                raise InputError(
-                    f"pairs must be whole numbers of shape (n_pairs, 2); got {pairs.dtype}{pairs.shape}"
-                )
             if pairs.size and (pairs.min() < 0 or pairs.max() >= n or (pairs[:, 0] == pairs[:, 1]).any()):
                 raise InputError(
                     f"pairs must join two different beads of 0 to {n - 1}; got {pairs.tolist()[:10]} ..."
@@ -311,9 +322,9 @@ def _check_number(n_pairs: int, n_beads: int) -> None:
         )
 
 
-def _one_of(name: str, value, allowed) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}; got {value!r}")
+def _check_masses(masses) -> None:
+    if masses is not None:
+        check_shape("masses", masses, ("n_beads",))
 
 
 def _masses(traj: Trajectory, reversal: bool):
@@ -330,6 +341,7 @@ def _masses(traj: Trajectory, reversal: bool):
 
 
 def _ordered(featurizer, positions):
+    positions = one_frame(positions)
     return geometry.canonical_order(positions) if featurizer.reversal else positions
 
 

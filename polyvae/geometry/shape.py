@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from polyvae.arguments import check_shape, one_frame, one_of, real_number, whole_number
+from polyvae.errors import InputError
 from polyvae.geometry.linalg import eigh_descending, matmul, safe_sqrt
 
 _LIE = np.array([1.0, 0.618, 0.414], np.float32)  # a direction that no chain has reason to be square to
@@ -23,6 +25,7 @@ def bead_weights(
     n = positions.shape[0]
     if masses is None:
         return jnp.full(n, 1 / n, positions.dtype)
+    check_shape("masses", masses, (n,))
     masses = jnp.asarray(masses, positions.dtype)  # before the division: the fractions must add up to 1
     return masses / jnp.sum(masses)
 
@@ -129,10 +132,9 @@ def in_principal_frame(
 
 
 def _center_and_frame(positions, masses, sign, mirror):
-    if sign not in ("chain", "none"):
-        raise ValueError(f'sign must be "chain" or "none"; got {sign!r}')
+    one_of("sign", sign, ("chain", "none"))
     if mirror and sign != "chain":
-        raise ValueError('mirror=True needs sign="chain": without a sign rule mirror images cannot be matched')
+        raise InputError('mirror=True needs sign="chain": without a sign rule mirror images cannot be matched')
     r, moment = center_with_sums(positions, masses, _bead_order(positions)[None])
     _, axes = eigh_descending(_second_moments(r, masses))
     if sign == "chain":
@@ -231,6 +233,7 @@ def radius_of_gyration(
 
     The gradient where all beads coincide is 0.
     """
+    positions = one_frame(positions)
     squared = jnp.sum(center(positions, masses) ** 2, axis=1)
     return safe_sqrt(jnp.sum(bead_weights(positions, masses) * squared))
 
@@ -240,6 +243,7 @@ def end_to_end(positions: Float[Array, "beads dims"]) -> Float[Array, ""]:
 
     The gradient at 0 is 0.
     """
+    positions = one_frame(positions)
     return safe_sqrt(jnp.sum((positions[-1] - positions[0]) ** 2))
 
 
@@ -252,7 +256,7 @@ def asphericity(
     largest first; 0 for a sphere, Rg^2 for a rod. Source: Theodorou & Suter, 10.1021/ma00148a028. Where
     the two largest moments are equal the derivative is that of one of them, chosen by the eigensolver.
     """
-    moments, _ = eigh_descending(gyration_tensor(positions, masses))
+    moments, _ = eigh_descending(gyration_tensor(one_frame(positions), masses))
     return moments[0] - jnp.mean(moments[1:])
 
 
@@ -261,11 +265,12 @@ def acylindricity(
 ) -> Float[Array, ""]:
     """Acylindricity c = l_2 - l_3, the difference of the two smaller principal moments, in length squared.
 
-    In 3-D alone (`ValueError` in 2-D). 0 for a chain whose mass is spread evenly about its long axis.
+    In 3-D alone (`InputError` in 2-D). 0 for a chain whose mass is spread evenly about its long axis.
     Source: Theodorou & Suter, 10.1021/ma00148a028. Where l_2 = l_3 the derivative is one of two.
     """
+    positions = one_frame(positions)
     if positions.shape[1] != 3:
-        raise ValueError(f"acylindricity needs positions in 3-D; got shape {positions.shape}")
+        raise InputError(f"acylindricity needs positions in 3-D; got shape {positions.shape}")
     moments, _ = eigh_descending(gyration_tensor(positions, masses))
     return moments[1] - moments[2]
 
@@ -279,7 +284,7 @@ def shape_anisotropy(
     1 - 3 (l_1 l_2 + l_2 l_3 + l_3 l_1) / (l_1 + l_2 + l_3)^2. Source: Theodorou & Suter,
     10.1021/ma00148a028. Smooth wherever the beads do not all coincide; there it is 0 with gradient 0.
     """
-    r = center(positions, masses)
+    r = center(one_frame(positions), masses)
     # The ratio has no scale; taken out as a constant, none of its powers can overflow or vanish.
     size = jax.lax.stop_gradient(jnp.max(jnp.abs(r)))
     tensor = _second_moments(r / jnp.where(size > 0, size, 1.0), masses)
@@ -327,6 +332,9 @@ def contacts(positions: Float[Array, "beads dims"], cutoff: float, separation: i
         cutoff: r_0, in the unit of the positions.
         separation: only pairs with |i - j| of at least this count; bonded neighbours would always touch.
     """
-    first, second = np.triu_indices(positions.shape[0], separation)
+    positions = one_frame(positions)
+    if not isinstance(cutoff, jax.core.Tracer):
+        real_number("cutoff", cutoff, above=0)
+    first, second = np.triu_indices(positions.shape[0], whole_number("separation", separation, 0))
     squared = jnp.sum((positions[first] - positions[second]) ** 2, axis=1) / cutoff**2
     return jnp.sum(1 / (1 + squared**3))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from polyvae.arguments import check_shape, one_frame
 from polyvae.errors import InputError
 from polyvae.geometry.linalg import eigh_descending, matmul, nearest_orthogonal, nearest_rotation, safe_sqrt
 from polyvae.geometry.shape import bead_weights, center, center_with_sums, in_principal_frame, rotate
@@ -78,6 +79,8 @@ def rmsd(
     sqrt(sum_i m_i |R (r_i - r_com) - (ref_i - ref_com)|^2 / sum_i m_i), R a proper rotation. The
     gradient at 0 is 0.
     """
+    positions, reference = one_frame(positions), one_frame(reference, "reference")
+    check_shape("reference", reference, jnp.shape(positions))
     reference = center(reference, masses)
     squared = jnp.sum((superpose(positions, reference, masses) - reference) ** 2, axis=1)
     return safe_sqrt(jnp.sum(bead_weights(positions, masses) * squared))

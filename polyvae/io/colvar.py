@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from polyvae import arguments
 from polyvae.errors import InputError
 from polyvae.files import replacing
 from polyvae.io.digits import scientific, table
@@ -51,9 +52,11 @@ def write_colvar(
         InputError: columns that do not hold one number a frame, names with blanks or commas, a path that ends as
             a trajectory, a topology or a model does.
     """
-    z = np.asarray(z)
+    z = arguments.numbers_array("z", z, "an array of numbers (n_frames, latent_dim)", None, finite=False)
     if z.ndim != 2:
         raise InputError(f"z must have shape (n_frames, latent_dim); got {z.shape}")
+    if not isinstance(columns, (Mapping, type(None))):
+        raise arguments.refusal("columns", 'rows of numbers by name, such as {"rg": rg}', columns)
     columns = dict(columns or {})
     with colvar_writer(path, z.shape[1], list(columns)) as write:
         write(z, time, columns)
@@ -65,7 +68,7 @@ def colvar_writer(path: str | os.PathLike, latent_dim: int, columns: Sequence[st
 
     Memory does not grow with the number of frames. The file appears, whole, when the block ends well.
     """
-    path = Path(path)
+    path = Path(arguments.file_name("path", path))
     check_table_name(path)
     for name in columns:
         if not name or any(c.isspace() or c == "," for c in name):
@@ -80,10 +83,7 @@ def colvar_writer(path: str | os.PathLike, latent_dim: int, columns: Sequence[st
             n = len(z)
             time = np.arange(n_done, n_done + n) if time is None else time
             given = {"time": time, **(values or {})}
-            rows = {name: np.asarray(given[name], dtype=np.float64) for name in ("time", *columns)}
-            for name, row in rows.items():
-                if row.shape != (n,):
-                    raise InputError(f"{name} must hold one number a frame, {n}; got shape {row.shape}")
+            rows = {name: arguments.one_each(name, given[name], n, finite=False) for name in ("time", *columns)}
             n_done += n
             sink.write(rows.pop("time"), z, rows)
 

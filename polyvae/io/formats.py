@@ -5,6 +5,7 @@ import importlib.util
 import io
 from pathlib import Path
 
+from polyvae.arguments import refusal
 from polyvae.errors import InputError
 
 # Of names that MDAnalysis does not know, or that are told without importing it.
@@ -53,8 +54,8 @@ def check_format(option: str, name: str | None) -> None:
     import MDAnalysis
 
     known = {*MDAnalysis._READERS, "NPZ"} if option == "format" else set(MDAnalysis._PARSERS)
-    if name.upper() not in known - _NO_FILES:
-        raise InputError(f"{option} must be one of {', '.join(sorted(known - _NO_FILES))}; got {name!r}")
+    if not isinstance(name, str) or name.upper() not in known - _NO_FILES:
+        raise refusal(option, f"one of {', '.join(sorted(known - _NO_FILES))}", name)
 
 
 def check_installed(path: Path, name: str) -> None:

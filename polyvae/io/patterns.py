@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Sequence
 
+from polyvae import arguments
 from polyvae.errors import InputError
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
@@ -12,7 +13,7 @@ Paths = str | os.PathLike | Sequence[str | os.PathLike]
 
 def expanded(paths: Paths) -> list[str | os.PathLike]:
     """The files that names and patterns stand for, those of a pattern in natural order (run2 before run10)."""
-    given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    given = arguments.file_names("paths", paths)
     if not given:
         raise InputError("no trajectory file was given")
     found = []

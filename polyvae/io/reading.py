@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from polyvae.arguments import file_name, flag, if_given, one_of, text, whole_number
 from polyvae.errors import FrameError, InputError
 from polyvae.io.dcd import AKMA_PS, DcdFile
 from polyvae.io.dump import DumpFile
@@ -22,7 +23,7 @@ from polyvae.io.pieces import check_all_weighted, check_weights, holds, left_out
 from polyvae.io.times import Times
 from polyvae.io.topology import own_topology, read_topology, stated_atoms
 from polyvae.io.xtc import XtcFile
-from polyvae.trajectory.assembly import Assembler, has_box
+from polyvae.trajectory.assembly import Assembler, check_how, has_box
 from polyvae.trajectory.molecules import Atoms
 from polyvae.trajectory.record import LENGTH_UNITS, Trajectory
 from polyvae.trajectory.stream import Stream, concatenate
@@ -66,12 +67,15 @@ class ReadOptions:
     def __post_init__(self):
         for name in ("format", "topology_format"):
             check_format(name, getattr(self, name))
-        if self.length_unit is not None and self.length_unit not in LENGTH_UNITS:
-            raise InputError(f"length_unit must be one of {', '.join(LENGTH_UNITS)}; got {self.length_unit!r}")
-        if self.step < 1 or self.start < 0:
-            raise InputError(
-                f"start must be at least 0 and step at least 1; got start {self.start}, step {self.step}"
-            )
+        one_of("length_unit", self.length_unit, (*LENGTH_UNITS, None))
+        object.__setattr__(self, "start", whole_number("start", self.start, 0))
+        object.__setattr__(self, "stop", if_given(whole_number, "stop", self.stop))
+        object.__setattr__(self, "step", whole_number("step", self.step, 1))
+        if_given(text, "select", self.select)
+        if_given(file_name, "topology", self.topology)
+        flag("keep_good", self.keep_good)
+        flag("ignore_times", self.ignore_times)
+        check_how(self.unwrap, self.per_molecule, self.dims)
 
 
 def read(
@@ -133,20 +137,9 @@ def read(
             or more is refused, for its molecule cannot be made whole; a chain as a whole may be longer.
     """
     options = ReadOptions(
-        topology,
-        select,
-        length_unit,
-        start,
-        stop,
-        step,
-        unwrap,
-        per_molecule,
-        dims,
-        keep_good,
-        ignore_times,
-        format,
-        topology_format,
-    )
+        topology, select, length_unit, start, stop, step, unwrap, per_molecule, dims,
+        keep_good, ignore_times, format, topology_format,
+    )  # fmt: skip
     run = _Run(paths, options)
     pieces: list[Trajectory] = []
     for k in range(len(run.paths)):
@@ -178,6 +171,7 @@ def stream(paths: Paths, *, chunk_bytes: int = CHUNK_BYTES, **options) -> Stream
     known = [field.name for field in dataclasses.fields(ReadOptions)]
     if unknown := set(options) - set(known):
         raise TypeError(f"stream() takes the options of read(), which {', '.join(sorted(unknown))} is not")
+    chunk_bytes = whole_number("chunk_bytes", chunk_bytes, 1)
     run = _Run(paths, ReadOptions(**options))
 
     def chunks() -> Iterator[Trajectory]:

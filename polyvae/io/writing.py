@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from polyvae import arguments
 from polyvae.errors import InputError
 from polyvae.files import check_output, replacing
 from polyvae.io.dcd import AKMA_PS, DcdFile
@@ -77,7 +78,9 @@ def write(
     Raises:
         InputError: another suffix, coordinates that the format cannot hold, or a DCD that would be lost.
     """
-    path, traj = Path(path), as_trajectory(traj)
+    arguments.flag("topology", topology)
+    arguments.flag("replace", replace)
+    path, traj = Path(arguments.file_name("path", path)), as_trajectory(traj)
     suffix = path.suffix.lower()
     if suffix not in WRITERS:
         raise InputError(

@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 
+from polyvae.arguments import numbers_array, real_number
 from polyvae.errors import InputError
 
 _WINDOWS = 400  # at which the density is estimated
@@ -55,6 +56,7 @@ def find_basins(
     """
     from scipy.signal import find_peaks
 
+    barrier, least = real_number("barrier", barrier, least=0), real_number("least", least, least=0)
     z, share = _checked(z, weights)
     order = np.argsort(z, kind="stable")
     z, share = z[order], share[order]
@@ -85,8 +87,9 @@ def find_basins(
 
 def _checked(z, weights) -> tuple[np.ndarray, np.ndarray]:
     """Values and shares (n_frames,) in float64, of the frames that have a weight."""
-    z = np.asarray(z, np.float64)
-    share = np.ones(z.shape) if weights is None else np.asarray(weights, np.float64)
+    row = "finite numbers, one a frame"
+    z = numbers_array("z", z, row, finite=False)
+    share = np.ones(z.shape) if weights is None else numbers_array("weights", weights, row, finite=False)
     if z.ndim != 1 or not len(z) or not np.isfinite(z).all():
         raise InputError(f"basins need the finite values of one latent, (n_frames,); got shape {z.shape}")
     if share.shape != z.shape or not (share >= 0).all() or not 0 < share.sum() < np.inf:

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from polyvae.arguments import numbers_array, one_each, refusal
+from polyvae.errors import InputError
 from polyvae.measures.weights import merged, quantile
 
 _POINTS = 1000
@@ -21,6 +23,13 @@ def log_density(
     point (latent_dim,). Directions in which the data hardly vary, such as a latent that is not used, get a
     least width, so that both are finite for any data. Frames count by their weights (n_frames,).
     """
+    z = numbers_array("z", z, "an array of numbers (n_frames, latent_dim)")
+    if z.ndim != 2 or not len(z):
+        raise InputError(f"z must have shape (n_frames, latent_dim); got {z.shape}")
+    if not isinstance(rng, np.random.Generator):
+        raise refusal("rng", "a numpy.random.Generator", rng)
+    if weights is not None:
+        weights = one_each("weights", weights, len(z))
     rows, shares = merged(z, weights)
     if len(rows) > _POINTS and (shares == shares[0]).all():
         rows = rng.choice(rows, _POINTS, replace=False)

@@ -6,9 +6,11 @@ import jax
 import numpy as np
 
 from polyvae import geometry
+from polyvae.arguments import whole_number
 from polyvae.batches import map_frames
 from polyvae.errors import InputError
 from polyvae.measures.pairs import even_pairs
+from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory, bonded_triples, chain_bonds
 
 MAX_PAIRS = 2000
@@ -24,6 +26,7 @@ def ensemble_distances(a: Trajectory, b: Trajectory) -> dict[str, float]:
     """
     from scipy.stats import wasserstein_distance
 
+    a, b = as_trajectory(a), as_trajectory(b)
     pairs = even_pairs(a.n_beads, MAX_PAIRS)
     bonds = a.bonds if a.bonds is not None and len(a.bonds) else chain_bonds(a.n_beads)
     shapes = [shape_measures(traj, bonds) for traj in (a, b)]
@@ -65,6 +68,7 @@ def _distances(pairs, frames):
 
 def frame_weights(chunk: Trajectory, first: int = 0) -> np.ndarray:
     """Weights (n_frames,) of a chunk whose first frame has the number `first`."""
+    chunk, first = as_trajectory(chunk), whole_number("first", first, 0)
     if chunk.weights is None:
         return np.ones(len(chunk))
     if (chunk.weights < 0).any():

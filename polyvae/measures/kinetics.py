@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from polyvae.arguments import numbers_array, segment_lengths, whole_number
 from polyvae.errors import InputError
 
 WINDOW = 5  # in autocorrelation times
@@ -59,8 +60,7 @@ def singular_values(
             would look perfectly correlated.
     """
     z, segments = _checked(z, segments)
-    if lag < 1:
-        raise InputError(f"the lag must be at least 1 frame; got {lag}")
+    lag = whole_number("lag", lag, 1)
     starts = lagged(segments, lag)
     if len(starts) <= z.shape[1] + 1:
         raise InputError(
@@ -141,13 +141,10 @@ def autocorrelation_time(
 
 
 def _checked(z, segments) -> tuple[np.ndarray, tuple[int, ...]]:
-    z = np.asarray(z, np.float64)
+    z = numbers_array("z", z, "an array of numbers (n_frames, latent_dim)")
     if z.ndim != 2 or not len(z):
         raise InputError(f"z must have shape (n_frames, latent_dim); got {z.shape}")
-    segments = (len(z),) if segments is None else tuple(segments)
-    if sum(segments) != len(z) or min(segments) < 1:
-        raise InputError(f"segments must add up to {len(z)} frames; got {segments}")
-    return z, segments
+    return z, segment_lengths(segments, len(z))
 
 
 def _resolution(z: np.ndarray) -> np.ndarray:

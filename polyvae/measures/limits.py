@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from polyvae import geometry
+from polyvae.arguments import flag
 from polyvae.errors import InputError
 from polyvae.measures.pairs import (
     FAR,
@@ -118,6 +119,8 @@ def limits_of(traj: Trajectory, *, of_frames: bool = False) -> Limits:
     so that 99.9 % of the frames keep within each limit. Frames count by their weights, those of weight 0 not
     at all.
     """
+    traj = as_trajectory(traj)
+    flag("of_frames", of_frames)
     if traj.n_beads < 2:
         raise InputError("limits on bonds and pairs need at least two beads; got one. Select more beads")
     bonds = bonds_of(traj)
@@ -221,7 +224,7 @@ def _shape(
 
 def data_or_model(data):
     """What limits are read off: a `LatentCV` as it is, and anything else as a `Trajectory`."""
-    return data if hasattr(data, "record") else as_trajectory(data)
+    return data if hasattr(data, "record") and hasattr(data, "template") else as_trajectory(data)
 
 
 def known_limits(data) -> Limits:

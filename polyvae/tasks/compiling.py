@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from polyvae.cv.latent import LatentCV
+from polyvae.arguments import flag
+from polyvae.cv.latent import LatentCV, latent_cv
 from polyvae.errors import InputError
 
 
@@ -28,11 +29,12 @@ def compile(cv: LatentCV) -> Callable:
     """
     from polyvae.export.c import compiled
 
-    code = compiled(cv)
+    code = compiled(latent_cv(cv))
 
     def evaluate(positions: np.ndarray, *, gradients: bool = False):
         if not isinstance(positions, np.ndarray):
             positions = cv.frames(positions)
+        flag("gradients", gradients)
         if positions.dtype.kind not in "fiu":
             raise InputError(f"positions must be real numbers; got {positions.dtype}")
         if np.shape(positions)[1:] != (cv.n_beads, cv.n_dims):

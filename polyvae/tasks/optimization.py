@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import math
 from collections.abc import Callable
 
 import jax
@@ -11,8 +10,9 @@ import numpy as np
 import optax
 
 from polyvae import geometry
+from polyvae.arguments import flag, if_given, real_number, seed_number, shown, whole_number
 from polyvae.batches import map_frames
-from polyvae.cv.latent import LatentCV
+from polyvae.cv.latent import LatentCV, latent_cv
 from polyvae.errors import InputError
 from polyvae.geometry.linalg import safe_sqrt
 from polyvae.measures.density import log_density
@@ -147,8 +147,8 @@ def optimize(
         start: the trajectory whose latents bound the search and whose bonds and pairs set the limits.
         minimize: with False, maximise.
         target: a value to meet to 1 %, in place of the smallest or largest.
-        n_starts: by default 64, of more than 64 beads fewer, as their pairs grow, but 8; half of them at the data's most extreme frames, or those nearest the target; half at
-            random frames.
+        n_starts: half of them at the data's most extreme frames, or those nearest the target; half at random
+            frames. By default 64; of more than 64 beads fewer, as their pairs grow, but 8.
         prior_weight: of the penalties that keep z and the conformation where the model knows them.
         bond_weight: of those on bonds and pairs.
 
@@ -156,10 +156,15 @@ def optimize(
         InputError: data that do not fit the model; an objective that gives no single number, or none that is
             finite in the data; a target that no conformation was found for, with the range that was reached.
     """
-    traj = counted(cv.as_trajectory(start))
+    traj = counted(latent_cv(cv).as_trajectory(start))
     objective = _checked(objective, traj.positions.shape[1:])
-    n_starts = min(64, max(8, 64**3 // traj.n_beads**2)) if n_starts is None else n_starts
-    _check_settings(n_starts, steps, refine_steps, seed, target, prior_weight, bond_weight)
+    if n_starts is None:
+        n_starts = min(64, max(8, 64**3 // traj.n_beads**2))
+    n_starts, steps = whole_number("n_starts", n_starts, 1), whole_number("steps", steps, 1)
+    refine_steps, seed = whole_number("refine_steps", refine_steps, 1), seed_number(seed)
+    target, minimize = if_given(real_number, "target", target), flag("minimize", minimize)
+    real_number("prior_weight", prior_weight, least=0)
+    real_number("bond_weight", bond_weight, least=0)
     values = _values(objective, traj.positions)
     cost = _cost(values, minimize, target)
     limits = limits_of(traj)
@@ -236,24 +241,11 @@ def _checked(objective: Callable | str, shape: tuple[int, ...]) -> Callable:
             )
         objective = OBJECTIVES[objective]
     if not callable(objective):
-        raise InputError(f"the objective must be a function of one frame, or its name; got {objective!r}")
+        raise InputError(f"the objective must be a function of one frame, or its name; got {shown(objective)}")
     result = jax.eval_shape(objective, jax.ShapeDtypeStruct(shape, jnp.float32))
     if getattr(result, "shape", None) != ():
         raise InputError(f"the objective must give one number for one frame; it gives {result}")
     return objective
-
-
-def _check_settings(n_starts, steps, refine_steps, seed, target, prior_weight, bond_weight) -> None:
-    for name, value in (("n_starts", n_starts), ("steps", steps), ("refine_steps", refine_steps)):
-        if value < 1:
-            raise InputError(f"{name} must be at least 1; got {value}")
-    if seed < 0:
-        raise InputError(f"the seed must be 0 or a positive number; got {seed}")
-    if target is not None and not math.isfinite(target):
-        raise InputError(f"the target must be a finite number; got {target}")
-    for name, value in (("prior_weight", prior_weight), ("bond_weight", bond_weight)):
-        if not 0 <= value < math.inf:
-            raise InputError(f"{name} must be 0 or a positive number; got {value}")
 
 
 def _values(objective: Callable, positions: np.ndarray) -> np.ndarray:

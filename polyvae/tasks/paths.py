@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from polyvae.cv.latent import LatentCV
+from polyvae.arguments import numbers_array, one_of, seed_number, whole_number
+from polyvae.cv.latent import LatentCV, latent_cv
 from polyvae.errors import InputError
 from polyvae.measures.ensembles import frame_weights
 from polyvae.measures.weights import quantile
@@ -48,11 +49,9 @@ def interpolate(
     Raises:
         InputError: ends of another shape, fewer than 2 points, `along="data"` without data.
     """
-    ends = [_point(cv, end, name) for end, name in ((a, "a"), (b, "b"))]
-    if n < 2:
-        raise InputError(f"a path needs at least 2 conformations, one for each end; got {n}")
-    if along not in WAYS:
-        raise InputError(f"along must be one of {', '.join(WAYS)}; got {along!r}")
+    ends = [_point(latent_cv(cv), end, name) for end, name in ((a, "a"), (b, "b"))]
+    n, seed = whole_number("n", n, 2), seed_number(seed)
+    one_of("along", along, WAYS)
     if along == "data":
         if data is None:
             raise InputError('along="data" needs the trajectory whose density the path follows: data=traj')
@@ -69,7 +68,8 @@ def latent_grid(cv: LatentCV, n: int, *, data: Trajectory | np.ndarray | None = 
     It spans the 1 % and 99 % quantiles of the data's z, or without data -2 to 2, which is two standard
     deviations of the prior.
     """
-    if n < 2 or n**cv.latent_dim > _LARGEST_GRID:
+    n = whole_number("n", n, 2)
+    if n ** latent_cv(cv).latent_dim > _LARGEST_GRID:
         raise InputError(
             f"a grid needs 2 or more points for each latent, and {_LARGEST_GRID} in all at most; got {n} for each "
             f"of {cv.latent_dim}"
@@ -142,15 +142,10 @@ def _point(cv: LatentCV, end, name: str) -> np.ndarray:
         if len(end) != 1:
             raise InputError(f"{name} must be one frame; got {len(end)}")
         return cv.transform(end)[0]
-    try:
-        end = np.asarray(end, np.float32)
-    except (TypeError, ValueError):
-        end = np.empty(0)
+    shapes = f"a finite latent point of shape ({cv.latent_dim},), or a frame of shape ({cv.n_beads}, {cv.n_dims})"
+    end = numbers_array(name, end, shapes, np.float32, finite=False)
     if end.shape == (cv.n_beads, cv.n_dims):
         return cv.transform(end[None])[0]
     if end.shape != (cv.latent_dim,) or not np.isfinite(end).all():
-        raise InputError(
-            f"{name} must be a finite latent point of shape ({cv.latent_dim},), or a frame of shape "
-            f"({cv.n_beads}, {cv.n_dims}); got shape {end.shape}"
-        )
+        raise InputError(f"{name} must be {shapes}; got shape {end.shape}")
     return end

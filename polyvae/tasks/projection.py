@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 
+from polyvae.arguments import function, functions, if_given
 from polyvae.batches import map_frames
-from polyvae.cv.latent import LatentCV
+from polyvae.cv.latent import LatentCV, latent_cv
 from polyvae.io.colvar import colvar_writer
 from polyvae.trajectory.record import Trajectory
 from polyvae.trajectory.stream import Stream
@@ -38,8 +39,9 @@ def project(
     Raises:
         InputError: data that do not fit the model, a frame whose latent coordinates are not finite.
     """
-    measures = {name: jax.jit(jax.vmap(function)) for name, function in (columns or {}).items()}
-    chunks = map(cv.as_trajectory, data if isinstance(data, Stream) else [data])
+    measures = {name: jax.jit(jax.vmap(measure)) for name, measure in functions("columns", columns).items()}
+    if_given(function, "progress", progress)
+    chunks = map(latent_cv(cv).as_trajectory, data if isinstance(data, Stream) else [data])
     first = next(chunks)
     names = [*(["molecule"] if first.origin is not None else []), *measures]
     n_done = 0

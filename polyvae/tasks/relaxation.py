@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from polyvae.arguments import function, if_given, whole_number
 from polyvae.errors import InputError
 from polyvae.geometry.linalg import safe_sqrt
 from polyvae.geometry.superposition import rmsd
@@ -94,6 +95,7 @@ def relax(traj: Trajectory, data=None, *, energy: Callable | None = None, steps:
     """
     if (data is None) == (energy is None):
         raise InputError("relax needs either data, to read a potential off, or energy=, a function of one frame")
+    steps, energy = whole_number("steps", steps, 1), if_given(function, "energy", energy)
     if data is None:
         traj = as_trajectory(traj)
     else:
@@ -103,8 +105,6 @@ def relax(traj: Trajectory, data=None, *, energy: Callable | None = None, steps:
     shape = jax.eval_shape(energy, jax.ShapeDtypeStruct(traj.positions.shape[1:], jnp.float32))
     if getattr(shape, "shape", None) != ():
         raise InputError(f"the energy must give one number for one frame; it gives {shape}")
-    if steps < 1:
-        raise InputError(f"the number of steps must be at least 1; got {steps}")
     optimiser = optax.lbfgs(linesearch=optax.scale_by_zoom_linesearch(max_linesearch_steps=10))
 
     def one(start):

@@ -5,9 +5,10 @@ import dataclasses
 import jax
 import numpy as np
 
+from polyvae.arguments import flag, numbers_array, one_of, seed_number, whole_number
 from polyvae.batches import map_frames
 from polyvae.cv.diffusion import draw_frames, draw_latents
-from polyvae.cv.latent import LatentCV
+from polyvae.cv.latent import LatentCV, latent_cv
 from polyvae.errors import InputError
 from polyvae.features.featurizers import PairDistances
 from polyvae.trajectory.record import Trajectory
@@ -47,9 +48,9 @@ def sample(
         InputError: n below 1, z of another shape, not finite or so far out that no finite conformation comes of
             it, an unknown prior, both `at` and `prior`, or "data" without a generator.
     """
-    if n < 1:
-        raise InputError(f"the number of conformations must be at least 1; got {n}")
-    z_key, x_key = jax.random.split(jax.random.key(seed))
+    latent_cv(cv)
+    n, noise = whole_number("n", n, 1), flag("noise", noise)
+    z_key, x_key = jax.random.split(jax.random.key(seed_number(seed)))
     z = _latents(cv, n, z_key, prior) if at is None else _given(cv, n, at, prior)
     if not noise:
         positions = cv.decode(z, coordinates=True)
@@ -73,23 +74,15 @@ def prior_of(cv: LatentCV) -> str:
 def _given(cv: LatentCV, n: int, at, prior: str | None) -> np.ndarray:
     if prior is not None:
         raise InputError(f"z is either given or drawn; got at= and prior={prior!r}. Leave one out")
-    try:
-        at = np.asarray(at, np.float32)
-    except (TypeError, ValueError):
-        raise InputError(
-            f"z must be numbers of shape ({cv.latent_dim},) or ({n}, {cv.latent_dim}); got {at!r}"
-        ) from None
+    at = numbers_array("z", at, f"numbers of shape ({cv.latent_dim},) or ({n}, {cv.latent_dim})", np.float32)
     if at.shape not in ((cv.latent_dim,), (n, cv.latent_dim)):
         raise InputError(f"z must have shape ({cv.latent_dim},) or ({n}, {cv.latent_dim}); got {at.shape}")
-    if not np.isfinite(at).all():
-        raise InputError(f"z must be finite; got {at[~np.isfinite(at)][0]}")
     return np.ascontiguousarray(np.broadcast_to(at, (n, cv.latent_dim)))
 
 
 def _latents(cv: LatentCV, n: int, key, prior: str | None) -> np.ndarray:
     prior = prior_of(cv) if prior is None else prior
-    if prior not in PRIORS:
-        raise InputError(f"prior must be one of {', '.join(PRIORS)}; got {prior!r}")
+    one_of("prior", prior, PRIORS)
     if prior == "normal":
         return np.asarray(jax.random.normal(key, (n, cv.latent_dim)))
     if cv.generator is None:

@@ -12,14 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from polyvae import geometry
+from polyvae.arguments import flag, if_given, seed_number, whole_number
 from polyvae.batches import map_frames
-from polyvae.cv.latent import CVFunction, LatentCV
+from polyvae.cv.latent import CVFunction, LatentCV, latent_cv
 from polyvae.errors import InputError
 from polyvae.features import continuity
 from polyvae.measures import kinetics
 from polyvae.measures.ensembles import ensemble_distances, frame_weights
 from polyvae.measures.weights import counting, merged, quantile
 from polyvae.tasks.scorecard import Alignment, Distances, Frames, FrameScores, Generated, Kinetics, Scores
+from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory
 from polyvae.trajectory.stream import Stream, concatenate, joined_segments
 from polyvae.vae.order import ACTIVE
@@ -64,9 +66,11 @@ def score(
         InputError: data that do not fit the model, a lag longer than every segment, weights that are
             negative or all zero.
     """
-    if min(1 if lag is None else lag, k) < 1:
-        raise InputError(f"the lag and k must be at least 1; got lag={lag} and k={k}")
-    run = _read(cv, data, seed)
+    lag, k, seed = if_given(whole_number, "lag", lag, 1), whole_number("k", k, 1), seed_number(seed)
+    flag("alternatives", alternatives)
+    if generated is not None:
+        generated = as_trajectory(generated, array_unit=latent_cv(cv).length_unit)
+    run = _read(latent_cv(cv), data, seed)
     if not run.series.weights.any():
         raise InputError("the weights of the frames are all zero; give positive ones, or none")
     clock = _clock(cv, run.series, lag)

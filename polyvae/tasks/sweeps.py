@@ -3,12 +3,13 @@
 import dataclasses
 import inspect
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from polyvae.arguments import flag, function, if_given, one_of, whole_number
 from polyvae.cv.fitting import checked_width, fit, latent_cv, prepared_data
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
@@ -72,8 +73,7 @@ class Sweep:
 
     def best(self, measure: str = "bound") -> LatentCV:
         """The model with the largest value of a measure."""
-        if measure not in MEASURES:
-            raise InputError(f"measure must be one of {', '.join(MEASURES)}; got {measure!r}")
+        one_of("measure", measure, MEASURES)
         values = [-np.inf if row[measure] is None else row[measure] for row in self.rows]
         return self.models[int(np.argmax(values))]
 
@@ -110,14 +110,17 @@ def sweep(
         InputError: as `fit`.
     """
     grid: dict[str, Any] = {"latent_dim": latent_dim, "beta": beta, "seeds": seeds}
-    if np.ndim(seeds) == 0:
-        grid["seeds"] = range(int(grid["seeds"]))
-    grid = {name: [v] if np.ndim(v) == 0 else list(v) for name, v in grid.items()}
+    if _is_one(seeds):
+        grid["seeds"] = range(whole_number("seeds", seeds, 0))
+    grid = {name: [v] if _is_one(v) else list(v) for name, v in grid.items()}
     for name, values in grid.items():
         if not values:
             raise InputError(f"the sweep needs at least one value of {name}; got none")
     if ignored := {"seed", "progress", "checkpoint", "resume"} & set(options):
         raise TypeError(f"a sweep takes no {', '.join(sorted(ignored))}; see seeds and progress")
+    if_given(flag, "together", together)
+    if_given(function, "progress", progress)
+    score_lag = if_given(whole_number, "score_lag", score_lag, 1)
     together = jax.default_backend() != "cpu" if together is None else together
     call = inspect.signature(fit).bind(data, **options)
     call.apply_defaults()
@@ -151,6 +154,11 @@ def sweep(
                 if progress is not None:
                     progress(len(models), len(runs))
     return Sweep(rows, models)
+
+
+def _is_one(value) -> bool:
+    """Whether it is one value to try, and no row of them."""
+    return isinstance(value, (str, bytes, Mapping)) or not np.iterable(value)
 
 
 def _measured(cv: LatentCV, traj: Trajectory, lag: int | None) -> dict:

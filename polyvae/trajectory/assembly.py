@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from polyvae.arguments import flag, one_of
 from polyvae.errors import FrameError, InputError
 from polyvae.trajectory.box import usable_box
 from polyvae.trajectory.molecules import Atoms
@@ -44,10 +45,7 @@ class Assembler:
         where: str = "the data",
         note: Callable[[str], None] = lambda text: None,
     ):
-        if unwrap not in (True, False, "auto"):
-            raise InputError(f'unwrap must be "auto", True or False; got {unwrap!r}')
-        if dims not in (None, 2, 3):
-            raise InputError(f"dims must be 2 or 3; got {dims!r}")
+        check_how(unwrap, per_molecule, dims)
         self.atoms, self.length_unit, self.unwrap, self.dims = atoms, length_unit, unwrap, dims
         self.where, self._note = where, note
         self._said: set[str] = set()
@@ -297,6 +295,13 @@ class Assembler:
         if text not in self._said:
             self._said.add(text)
             self._note(text)
+
+
+def check_how(unwrap, per_molecule, dims) -> None:
+    """Refuse what is no way to read coordinates; the arguments are those of `Assembler`."""
+    one_of("unwrap", unwrap, ("auto", True, False))
+    flag("per_molecule", per_molecule)
+    one_of("dims", dims, (2, 3, None))
 
 
 def has_box(first: np.ndarray) -> bool:

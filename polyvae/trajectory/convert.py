@@ -9,12 +9,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from polyvae.arguments import is_array_like, one_of, refusal
 from polyvae.errors import InputError
-from polyvae.trajectory.assembly import Assembler
+from polyvae.trajectory.assembly import Assembler, check_how
 from polyvae.trajectory.box import box_vectors
 from polyvae.trajectory.molecules import Atoms
 from polyvae.trajectory.precision import warn_of_blur
-from polyvae.trajectory.record import Selection, Trajectory
+from polyvae.trajectory.record import LENGTH_UNITS, Selection, Trajectory
 from polyvae.trajectory.stream import Stream, concatenate
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,9 @@ def as_trajectory(
         InputError: an atom group that may hold other atoms in each frame; shapes that do not fit; another
             unit for a `Trajectory` or a `Stream`, which know theirs.
     """
+    check_how(unwrap, per_molecule, dims)
+    one_of("array_unit", array_unit, LENGTH_UNITS)
+    one_of("length_unit", length_unit, (None, *LENGTH_UNITS))
     if isinstance(data, Stream):
         data = concatenate(list(data))
     if isinstance(data, Trajectory):
@@ -77,14 +81,13 @@ def as_trajectory(
     else:
         if isinstance(data, (str, bytes)) or hasattr(data, "__fspath__"):
             raise InputError(f"{str(data)!r} is the name of a file; read it first, with pv.read")
-        try:
-            array = np.asarray(data)
-        except ValueError:
-            raise InputError(
-                "positions must be one array (n_frames, n_beads, 2 or 3); got rows of unequal lengths. Take "
-                "the same beads in every frame"
-            ) from None
-        traj = Trajectory(array, length_unit=length_unit or array_unit)
+        if not is_array_like(data):
+            raise refusal(
+                "data",
+                "a Trajectory, a Stream, an array (n_frames, n_beads, 2 or 3), or what MDAnalysis or mdtraj hold",
+                data,
+            )
+        traj = Trajectory(data, length_unit=length_unit or array_unit)
         warn_of_blur(traj.positions, "the array")
         return traj
     if time is not None:

@@ -2,11 +2,19 @@
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from polyvae.arguments import (
+    is_array_like,
+    numbers_array,
+    one_each,
+    one_of,
+    refusal,
+    segment_lengths,
+    whole_number,
+)
 from polyvae.errors import InputError
 from polyvae.trajectory.precision import LARGEST, in_single_precision
 
@@ -20,8 +28,7 @@ def unit_factor(source: str, target: str) -> float:
     Raises `InputError` between reduced units and physical ones, which nothing here can relate.
     """
     for unit in (source, target):
-        if unit not in LENGTH_UNITS:
-            raise InputError(f"length unit must be one of {', '.join(LENGTH_UNITS)}; got {unit!r}")
+        one_of("length unit", unit, LENGTH_UNITS)
     if source == target:
         return 1.0
     if "sigma" in (source, target):
@@ -96,7 +103,7 @@ class Trajectory:
         def put(name, value):
             object.__setattr__(self, name, value)
 
-        positions = np.asarray(self.positions)
+        positions = _as_positions(self.positions)
         if positions.ndim != 3 or positions.shape[2] not in (2, 3):
             raise InputError(
                 "positions must have shape (n_frames, n_beads, 2 or 3); "
@@ -117,43 +124,52 @@ class Trajectory:
                 f"frames are bad). Remove those frames first"
             )
         put("positions", positions)
-        if self.length_unit not in LENGTH_UNITS:
-            raise InputError(f"length_unit must be one of {', '.join(LENGTH_UNITS)}; got {self.length_unit!r}")
-
-        put("masses", _vector("masses", self.masses, n_beads, "bead", default=1.0))
+        one_of("length_unit", self.length_unit, LENGTH_UNITS)
+        put(
+            "masses", np.ones(n_beads) if self.masses is None else one_each("masses", self.masses, n_beads, "bead")
+        )
         if not (self.masses > 0).all():
             raise InputError(f"masses must be positive; bead {int(np.argmin(self.masses > 0))} is not")
-        put("time", _vector("time", self.time, n_frames, "frame"))
-        put("weights", _vector("weights", self.weights, n_frames, "frame"))
+        for name in ("time", "weights"):
+            if getattr(self, name) is not None:
+                put(name, one_each(name, getattr(self, name), n_frames))
         if self.weights is not None and not (self.weights >= 0).all():
             bad = int(np.argmin(self.weights >= 0))
             raise InputError(f"weights must not be negative; frame {bad} has {self.weights[bad]:g}")
         if self.names is not None:
+            if not np.iterable(self.names):
+                raise refusal("names", f"one name a bead, of {n_beads} beads", self.names)
             put("names", tuple(str(name) for name in self.names))
             if len(self.names) != n_beads:
                 raise InputError(f"names must hold one name a bead: {n_beads} beads, {len(self.names)} names")
         if self.bonds is not None:
-            bonds = np.asarray(self.bonds, dtype=np.int64).reshape(-1, 2)
+            pairs = "whole numbers (n_bonds, 2), the beads of each bond"
+            bonds = numbers_array("bonds", self.bonds, pairs, np.int64)
+            if bonds.size and (bonds.ndim != 2 or bonds.shape[1] != 2):
+                raise refusal("bonds", pairs, self.bonds)
+            bonds = bonds.reshape(-1, 2)
             if bonds.size and (bonds.min() < 0 or bonds.max() >= n_beads):
                 raise InputError(f"bonds must join beads 0 to {n_beads - 1}; got {bonds.min()} to {bonds.max()}")
             put("bonds", bonds)
         for name, shape, dtype in (("box", (n_frames, 3, 3), np.float32), ("origin", (n_frames, 2), np.int64)):
             if getattr(self, name) is not None:
-                put(name, np.asarray(getattr(self, name), dtype=dtype))
+                put(
+                    name,
+                    numbers_array(name, getattr(self, name), f"numbers of shape {shape}", dtype, finite=False),
+                )
                 if getattr(self, name).shape != shape:
                     raise InputError(f"{name} must have shape {shape}; got {getattr(self, name).shape}")
         if self.selection is not None:
+            if not isinstance(self.selection, Selection):
+                raise refusal("selection", "a Selection", self.selection)
             atoms, last = np.asarray(self.selection.atoms, np.int64), self.selection.n_atoms - 1
             if atoms.shape != (n_beads,) or atoms.min() < 0 or atoms.max() > last:
                 raise InputError(
                     f"the selection must name an atom from 0 to {last} for each of {n_beads} beads; got {atoms}"
                 )
             put("selection", self.selection._replace(atoms=atoms))
-        put("segments", (n_frames,) if self.segments is None else tuple(int(s) for s in self.segments))
-        if sum(self.segments) != n_frames or min(self.segments) < 1:
-            raise InputError(f"segments must add up to {n_frames} frames; got {self.segments}")
-        if not 0 <= self.continues <= len(self.segments):
-            raise InputError(f"continues must be from 0 to {len(self.segments)} segments; got {self.continues}")
+        put("segments", segment_lengths(self.segments, n_frames))
+        put("continues", whole_number("continues", self.continues, 0, len(self.segments)))
 
     n_frames = property(lambda self: self.positions.shape[0], doc="Number of frames.")
     n_beads = property(lambda self: self.positions.shape[1], doc="Number of beads.")
@@ -210,6 +226,16 @@ class Trajectory:
         )
 
 
+def _as_positions(value) -> np.ndarray:
+    try:
+        return np.asarray(value) if is_array_like(value) else np.asarray(None)
+    except (TypeError, ValueError):
+        raise InputError(
+            "positions must be one array (n_frames, n_beads, 2 or 3); got rows of unequal lengths. Take "
+            "the same beads in every frame"
+        ) from None
+
+
 def all_usable(array: np.ndarray) -> bool:
     """Whether an array holds neither NaN nor infinity, and nothing from `LARGEST` on."""
     flat = array.reshape(-1)
@@ -231,14 +257,3 @@ def bonded_triples(bonds: np.ndarray) -> np.ndarray:
         neighbours.setdefault(j, set()).add(i)
     found = [(a, b, c) for b in sorted(neighbours) for a, c in itertools.combinations(sorted(neighbours[b]), 2)]
     return np.array(found, int).reshape(-1, 3)
-
-
-def _vector(name: str, values: Sequence | np.ndarray | None, length: int, per: str, default: float | None = None):
-    if values is None:
-        return None if default is None else np.full(length, default)
-    numbers = np.asarray(values, dtype=np.float64)
-    if numbers.shape != (length,):
-        raise InputError(f"{name} must hold one number a {per}, shape ({length},); got shape {numbers.shape}")
-    if not np.isfinite(numbers).all():
-        raise InputError(f"{name} must be finite; entry {int(np.argmin(np.isfinite(numbers)))} is not")
-    return numbers

@@ -6,6 +6,7 @@ from typing import overload
 
 import numpy as np
 
+from polyvae.arguments import function, one_each, text, whole_number
 from polyvae.errors import InputError
 from polyvae.trajectory.record import Trajectory
 
@@ -19,7 +20,8 @@ class Stream:
     """
 
     def __init__(self, chunks: Callable[[], Iterator[Trajectory]], n_frames: int, about: str = ""):
-        self._chunks, self.n_frames, self._about = chunks, n_frames, about
+        self._chunks, self._about = function("chunks", chunks), text("about", about)
+        self.n_frames = whole_number("n_frames", n_frames, 0)
 
     def __iter__(self) -> Iterator[Trajectory]:
         return self._chunks()
@@ -37,9 +39,7 @@ def weighted(data: Trajectory, weights: np.ndarray) -> Trajectory: ...
 def weighted(data: Stream, weights: np.ndarray) -> Stream: ...
 def weighted(data: Trajectory | Stream, weights: np.ndarray) -> Trajectory | Stream:
     """The same frames with statistical weights, (n_frames,)."""
-    weights = np.asarray(weights, np.float64)
-    if weights.shape != (len(data),):
-        raise InputError(f"weights must hold one number a frame, shape ({len(data)},); got {weights.shape}")
+    weights = one_each("weights", weights, len(data), finite=False)
     if isinstance(data, Trajectory):
         return dataclasses.replace(data, weights=weights)
 

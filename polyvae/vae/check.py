@@ -6,8 +6,8 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from polyvae.arguments import if_given, refusal, seed_number, whole_number
 from polyvae.batches import map_frames
-from polyvae.errors import InputError
 from polyvae.vae.likelihood import Categorical, Gaussian
 from polyvae.vae.model import FittedVAE, vectors
 from polyvae.vae.scaled import ScaledVAE
@@ -53,11 +53,12 @@ def check_vae(
     Raises:
         InputError: data that do not fit the model, or no draws.
     """
+    if not isinstance(model, FittedVAE):
+        raise refusal("model", "a FittedVAE, which pv.fit_vae gives (pv.score measures a LatentCV)", model)
     x = vectors(x)
     likelihood = model.vae.likelihood
-    for name, value in (("n_draws", n_draws), ("n_samples", n_samples)):
-        if value is not None and value < 1:
-            raise InputError(f"{name} must be at least 1; got {value}")
+    n_draws, n_samples = whole_number("n_draws", n_draws, 1), if_given(whole_number, "n_samples", n_samples, 1)
+    seed = seed_number(seed)
     mean, std = (a.astype(np.float64) for a in model.transform_posterior(x))  # refuses other features
     likelihood.check(x)
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from polyvae.arguments import check_run, one_each, one_of, segment_lengths, whole_number
 from polyvae.errors import InputError
 from polyvae.vae import modelfile, training
 from polyvae.vae.checkpoint import Checkpoint, digest
@@ -21,7 +22,7 @@ from polyvae.vae.model import FittedVAE, vectors
 from polyvae.vae.network import VAE
 from polyvae.vae.order import ordered_by_slowness
 from polyvae.vae.scaled import ScaledVAE
-from polyvae.vae.settings import DataRecord, ModelRecord, Settings, as_plain, sized, versions
+from polyvae.vae.settings import DataRecord, ModelRecord, Settings, sized, versions
 from polyvae.vae.splits import first_of_pairs, validation_blocks
 from polyvae.vae.training import Trained, train
 
@@ -100,10 +101,10 @@ def fit_vae(
         InputError: unusable settings or data; named.
     """
     x = vectors(x)
-    if isinstance(segments, int) or (segments is not None and (sum(segments) != len(x) or min(segments) < 1)):
-        raise InputError(f"segments must be lengths that add up to {len(x)} frames; got {segments}")
-    if scaling not in ("global", "feature"):
-        raise InputError(f'scaling must be "global" or "feature"; got {scaling!r}')
+    segments = segment_lengths(segments, len(x))
+    whole_number("lag", lag)
+    one_of("scaling", scaling, ("global", "feature"))
+    check_run(progress, checkpoint, resume)
     likelihood = Gaussian() if likelihood is None else likelihood
     if not isinstance(likelihood, (Gaussian, Categorical, Bernoulli)):
         raise InputError(f"likelihood must be Gaussian(), Categorical() or Bernoulli(); got {likelihood!r}")
@@ -127,7 +128,6 @@ def fit_vae(
         scaling=scaling,
     )
     settings = sized(settings, *x.shape)
-    segments = (len(x),) if segments is None else tuple(map(int, segments))
     weights = _checked_weights(weights, len(x))
     prepared = prepare(
         x,
@@ -351,9 +351,7 @@ def _chosen_rows(
 def _checked_weights(weights, n: int) -> np.ndarray | None:
     if weights is None:
         return None
-    weights = as_plain("weights", weights, lambda w: np.asarray(w, np.float64), f"an array of {n} numbers")
-    if weights.shape != (n,):
-        raise InputError(f"weights must hold one number a frame, shape ({n},); got {weights.shape}")
+    weights = one_each("weights", weights, n, finite=False)
     good = np.isfinite(weights) & (weights >= 0)
     if not good.all():
         frame = int(np.argmin(good))

@@ -5,7 +5,6 @@ Each takes what the decoder puts out, one number a feature, and says what it mea
 """
 
 import math
-import numbers
 
 import equinox as eqx
 import jax
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from polyvae.arguments import if_given, real_number, refusal, whole_number
 from polyvae.errors import InputError
 
 
@@ -33,9 +33,11 @@ class Gaussian(eqx.Module):
 
     def __init__(self, width: float | str = "learned"):
         self.learned = isinstance(width, str) and width == "learned"
-        if not self.learned and not (isinstance(width, numbers.Real) and 0 < width < math.inf):
-            raise InputError(f'width must be "learned" or a positive number; got {width!r}')
-        self.log_width = jnp.asarray(0.0 if self.learned else math.log(width), jnp.float32)
+        try:
+            number = 1.0 if self.learned else real_number("width", width, above=0)
+        except InputError:
+            raise refusal("width", '"learned" or a positive number', width) from None
+        self.log_width = jnp.asarray(math.log(number), jnp.float32)
 
     def _log_width(self):
         return self.log_width if self.learned else jax.lax.stop_gradient(self.log_width)
@@ -73,11 +75,9 @@ class Categorical(eqx.Module):
             variable, all of them 0 but a 1 at the variable's state. None: all features are one variable.
     """
 
-    n_classes: int | None = eqx.field(static=True, default=None)
-
-    def __check_init__(self):
-        if self.n_classes is not None and not (isinstance(self.n_classes, int) and self.n_classes >= 2):
-            raise InputError(f"n_classes must be a whole number, at least 2, or None; got {self.n_classes}")
+    n_classes: int | None = eqx.field(
+        static=True, default=None, converter=lambda value: if_given(whole_number, "n_classes", value, 2)
+    )
 
     def _blocks(self, x):
         return x.reshape(-1, x.size if self.n_classes is None else self.n_classes)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from polyvae.arguments import numbers_array, seed_number, whole_number
 from polyvae.batches import map_frames
 from polyvae.errors import InputError
 from polyvae.vae import modelfile
@@ -67,16 +68,14 @@ class FittedVAE:
 
     def decode(self, z: np.ndarray) -> np.ndarray:
         """Mean of p(x|z), (n, n_features), at latent points (n, latent_dim): for states, their probabilities."""
-        z = np.asarray(z, np.float32)
+        z = numbers_array("z", z, f"an array of numbers (n, {self.latent_dim})", np.float32)
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
             raise InputError(f"z must have shape (n, {self.latent_dim}); got {z.shape}")
         return map_frames(functools.partial(_decoded, self.scaled), z)
 
     def sample(self, n: int, *, seed: int = 0) -> np.ndarray:
         """Draw vectors (n, n_features): z from the standard normal prior, then x from p(x|z)."""
-        if n < 1:
-            raise InputError(f"the number of draws must be at least 1; got {n}")
-        keys = jax.random.split(jax.random.key(seed), n)
+        keys = jax.random.split(jax.random.key(seed_number(seed)), whole_number("n", n, 1))
         return map_frames(functools.partial(_sampled, self.scaled), np.asarray(jax.random.key_data(keys)))
 
     def save(self, path: str | os.PathLike) -> None:
@@ -110,13 +109,9 @@ def _sampled(scaled: ScaledVAE, key_data):
 
 def vectors(x) -> np.ndarray:
     """x as a float32 array (n_frames, n_features) in memory, checked."""
-    try:
-        x = np.array(x, np.float32) if isinstance(x, np.memmap) else np.asarray(x, np.float32)
-    except (TypeError, ValueError):
-        raise InputError(
-            f"data must be an array of numbers, (n_frames, n_features); got {type(x).__name__}. "
-            f"Trajectories go to pv.fit"
-        ) from None
+    what = "an array of numbers, (n_frames, n_features) (pv.fit takes trajectories)"
+    x = numbers_array("data", x, what, np.float32, finite=False)
+    x = np.array(x) if isinstance(x, np.memmap) else np.asarray(x)
     if x.ndim == 1:
         raise InputError(
             f"data must have shape (n_frames, n_features); got {x.shape}. Give x[:, None] for one number a frame, "

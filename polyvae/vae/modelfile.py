@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 
+from polyvae.arguments import file_name
 from polyvae.errors import InputError
 from polyvae.files import save_tensors
 from polyvae.vae.likelihood import LIKELIHOODS, Gaussian
@@ -35,7 +36,7 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
         FileNotFoundError: there is no such file.
         InputError: the file is no polyvae model, or of another format; named.
     """
-    path = os.fspath(path)
+    path = file_name("path", path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{path}: no such file; give a model that `polyvae fit` or `run` wrote")
     try:

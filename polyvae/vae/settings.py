@@ -1,11 +1,11 @@
 """What a training run was told, what it was told it on, and what came of it: the records of a model."""
 
 import dataclasses
-import operator
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any
 
+from polyvae.arguments import LARGEST_SEED, one_of, real_number, seed_number, whole_number, whole_numbers
 from polyvae.errors import InputError
 from polyvae.records import Record
 
@@ -54,25 +54,22 @@ class Settings(Record):
     OPTIONAL = ("width", "featurizer", "likelihood", "scaling")
 
     def __post_init__(self):
-        for name in ("latent_dim", "lag", "batch_size", "seed", "epochs", "patience"):
-            self._put(name, operator.index, "a whole number")
-        for name in ("beta", "free_bits", "learning_rate", "validation"):
-            self._put(name, float, "a number")
-        for name in ("encoder", "decoder"):
-            self._put(name, lambda widths: tuple(map(operator.index, widths)), "layer widths, (64, 64)")
+        self._put(whole_number, "latent_dim", "lag", "batch_size", "seed", "epochs", "patience")
+        self._put(real_number, "beta", "free_bits", "learning_rate", "validation")
+        self._put(_layer_widths, "encoder", "decoder")
         self._check_ranges()
         super().__post_init__()
 
-    def _put(self, name: str, kind: Callable, what: str) -> None:
-        if getattr(self, name) is None and name in LEFT_TO_THE_DATA:
-            return
-        object.__setattr__(self, name, as_plain(name, getattr(self, name), kind, what))
+    def _put(self, kind: Callable, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) is not None or name not in LEFT_TO_THE_DATA:
+                object.__setattr__(self, name, kind(name.replace("_", " "), getattr(self, name)))
 
     def _check_ranges(self) -> None:
         for name in ("beta", "free_bits"):
-            if not 0 <= (value := getattr(self, name)) < float("inf"):
+            if (value := getattr(self, name)) < 0:
                 raise InputError(f"{name} must be 0 or a positive number; got {value}")
-        if not 0 < self.learning_rate < float("inf"):
+        if self.learning_rate <= 0:
             raise InputError(f"the learning rate must be positive; got {self.learning_rate}")
         if self.validation is not None and not 0 <= self.validation < 1:
             raise InputError(f"the validation fraction must be at least 0 and below 1; got {self.validation}")
@@ -80,11 +77,14 @@ class Settings(Record):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InputError(f"{name.replace('_', ' ')} must be at least {least}; got {value}")
-        if not 0 <= self.seed < 2**32:
+        if not 0 <= self.seed <= LARGEST_SEED:
             raise InputError(f"the seed must lie between 0 and 2^32 - 1; got {self.seed}")
-        for name, known in (("beta_schedule", BETA_SCHEDULES), ("lr_schedule", LR_SCHEDULES)):
-            if getattr(self, name) not in known:
-                raise InputError(f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}")
+        one_of("beta_schedule", self.beta_schedule, BETA_SCHEDULES)
+        one_of("lr_schedule", self.lr_schedule, LR_SCHEDULES)
+
+
+def _layer_widths(name: str, value) -> tuple[int, ...]:
+    return whole_numbers(name, value, "layer widths, (64, 64)", 1)
 
 
 def sized(settings: Settings, n_frames: int, n_features: int) -> Settings:
@@ -148,11 +148,11 @@ class GeneratorSettings(Record):
 
     def __post_init__(self):
         for name, least in (("steps", 1), ("batch_size", 1), ("width", 1), ("depth", 0)):
-            if (value := getattr(self, name)) < least:
-                words = name.replace("_", " ")
-                raise InputError(f"the generator's {words} must be at least {least}; got {value}")
-        if not 0 < self.learning_rate < float("inf"):
-            raise InputError(f"the learning rate must be positive; got {self.learning_rate}")
+            words = f"the generator's {name.replace('_', ' ')}"
+            object.__setattr__(self, name, whole_number(words, getattr(self, name), least))
+        object.__setattr__(self, "learning_rate", real_number("the learning rate", self.learning_rate, above=0))
+        object.__setattr__(self, "validation", real_number("the validation fraction", self.validation, least=0))
+        object.__setattr__(self, "seed", seed_number(self.seed))
         super().__post_init__()
 
 
@@ -196,14 +196,6 @@ class ModelRecord(Record):
     generator: GeneratorRecord | None = None
 
     OPTIONAL = ("choices", "collapsed", "generator")
-
-
-def as_plain(name: str, value, kind: Callable, what: str):
-    """The value as one of its kind; raises `InputError` where it is none."""
-    try:
-        return kind(value)
-    except (TypeError, ValueError):
-        raise InputError(f"{name.replace('_', ' ')} must be {what}; got {value!r}") from None
 
 
 def versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from polyvae.arguments import real_number
 from polyvae.errors import InputError
 from polyvae.measures.kinetics import lagged
 
@@ -12,7 +13,7 @@ def validation_blocks(n_frames: int, fraction: float = 0.1, n_blocks: int = 5) -
     Neighbouring frames of a trajectory are alike, so frames picked one by one would not be independent
     of the training frames; whole blocks nearly are.
     """
-    if not 0 <= fraction < 1:
+    if not 0 <= real_number("the validation fraction", fraction) < 1:
         raise InputError(f"the validation fraction must be at least 0 and below 1; got {fraction}")
     if fraction == 0:
         return np.zeros(n_frames, dtype=bool)

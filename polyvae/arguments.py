@@ -1,0 +1,207 @@
+"""What a caller gave, checked: as the kind that is needed, or an `InputError` of one line that names it."""
+
+import math
+import operator
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from polyvae.errors import InputError
+
+_SHOWN = 60  # letters of a value that a message repeats
+LARGEST_SEED = 2**32 - 1
+
+
+def shown(value: Any) -> str:
+    """A value in a few words, in one line."""
+    if hasattr(value, "shape") and hasattr(value, "dtype") and np.ndim(value):
+        return f"an array of {value.dtype} of shape {tuple(value.shape)}"
+    text = " ".join(repr(value.item() if isinstance(value, np.generic) else value).split())
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 4]} ..."
+
+
+def refusal(name: str, what: str, value: Any) -> InputError:
+    """The error to raise: `name` must be `what`, and this came."""
+    return InputError(f"{name} must be {what}; got {shown(value)}")
+
+
+def whole_number(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
+    """An integer, of NumPy too, or a float without a fraction; no bool, which is no count."""
+    if isinstance(value, (float, np.floating)) and value.is_integer():
+        value = int(value)
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or (least is not None and number < least) or (most is not None and number > most):
+        bounds = "" if least is None else f", at least {least}" if most is None else f" from {least} to {most}"
+        raise refusal(name, f"a whole number{bounds}", value)
+    return number
+
+
+def seed_number(value: Any) -> int:
+    """A seed, which is one for JAX and for NumPy."""
+    return whole_number("seed", value, 0, LARGEST_SEED)
+
+
+def real_number(name: str, value: Any, *, least: float = -math.inf, above: float = -math.inf) -> float:
+    """A finite number, no bool; not below `least`, and greater than `above`."""
+    bounds = (
+        f", at least {least:g}" if least > -math.inf else f" greater than {above:g}" if above > -math.inf else ""
+    )
+    try:
+        number = None if isinstance(value, (bool, np.bool_, str, bytes)) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = None
+    if number is None:
+        raise refusal(name, f"a number{bounds}", value)
+    if not (math.isfinite(number) and number >= least and number > above):
+        raise refusal(name, f"a finite number{bounds}", value)
+    return number
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or False; a word such as "no" would count as true."""
+    if isinstance(value, (bool, np.bool_)) or (isinstance(value, (int, np.integer)) and value in (0, 1)):
+        return bool(value)
+    raise refusal(name, "True or False", value)
+
+
+def one_of(name: str, value: Any, known: Collection) -> Any:
+    """A word, or another plain value, among those that are known."""
+    if not isinstance(value, (str, int, np.integer, np.bool_, type(None))) or value not in known:
+        raise refusal(name, f"one of {', '.join(map(str, known))}", value)
+    return value
+
+
+def function(name: str, value: Any) -> Callable:
+    """Something to call."""
+    if not callable(value):
+        raise refusal(name, "a function", value)
+    return value
+
+
+def text(name: str, value: Any) -> str:
+    """A string."""
+    if not isinstance(value, str):
+        raise refusal(name, "text", value)
+    return value
+
+
+def file_name(name: str, value: Any) -> str:
+    """The name of a file or folder."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise refusal(name, "the name of a file or folder", value)
+    return os.fspath(value)
+
+
+def if_given(check: Callable, name: str, value: Any, *bounds: Any) -> Any:
+    """What `check` makes of a value, or None where it is None."""
+    return None if value is None else check(name, value, *bounds)
+
+
+def file_names(name: str, value: Any) -> list[str | os.PathLike]:
+    """The names of files, of one alone too."""
+    given = [value] if isinstance(value, (str, os.PathLike)) or not np.iterable(value) else list(value)
+    for one in [value] if isinstance(value, Mapping) else given:
+        file_name(name, one)
+    return given
+
+
+def functions(name: str, value: Any) -> dict[str, Callable]:
+    """Functions by name; none where there are none."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) and callable(f) for key, f in value.items()):
+        raise refusal(name, 'functions by name, such as {"rg": polyvae.radius_of_gyration}', value)
+    return dict(value)
+
+
+def is_array_like(value: Any) -> bool:
+    """Whether NumPy makes an array of it, and not one of a single Python object."""
+    if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
+        return True
+    return isinstance(value, (Sequence, int, float)) and not isinstance(value, (str, bytes))
+
+
+def numbers_array(name: str, value: Any, what: str, kind: Any = np.float64, *, finite: bool = True) -> np.ndarray:
+    """An array of one kind of numbers. Of an integer type it comes from numbers without a fraction alone.
+
+    Args:
+        what: what it must be, in words, with its shape.
+        kind: the type of the result; None leaves that of the array.
+    """
+    try:
+        array = np.asarray(value) if is_array_like(value) else None
+    except (TypeError, ValueError):  # rows of unequal lengths
+        array = None
+    whole = kind is not None and np.issubdtype(kind, np.integer)
+    allowed = "iuf" if whole or array is None or array.ndim == 0 else "iufb"
+    if array is None or not (array.dtype.kind in allowed or array.size == 0):
+        raise refusal(name, what, value)
+    if whole and array.dtype.kind == "f" and not (array == np.rint(array)).all():
+        raise refusal(name, what, value)
+    if finite and not np.isfinite(array).all():
+        raise InputError(f"{name} must be finite; got {array[~np.isfinite(array)][0]}")
+    return array if kind is None else array.astype(kind, copy=False)
+
+
+def check_shape(name: str, value: Any, shape: Sequence[int | str], *, whole: bool = False) -> None:
+    """Refuse what is no array of numbers of so many dimensions, by its type and shape alone, as those that JAX
+    traces are known; a word in the shape stands for any length."""
+    what = f"{'whole numbers' if whole else 'an array of numbers'} of shape ({', '.join(map(str, shape))})"
+    array = value if hasattr(value, "dtype") and hasattr(value, "ndim") else numbers_array(name, value, what, None)
+    good = array.ndim == len(shape) and all(
+        isinstance(n, str) or n == size for n, size in zip(shape, array.shape, strict=True)
+    )
+    if not good or array.dtype.kind not in ("iu" if whole else "iuf") + "V":  # V: bfloat16 and the like
+        raise refusal(name, what, value)
+
+
+def one_frame(value: Any, name: str = "positions") -> Any:
+    """The array of one frame (n_beads, n_dims): what it is, or a list as an array."""
+    if getattr(value, "ndim", 2) > 2:
+        raise refusal(name, "one frame (n_beads, n_dims); jax.vmap goes over many", value)
+    check_shape(name, value, ("n_beads", "n_dims"))
+    return value if hasattr(value, "dtype") else np.asarray(value)
+
+
+def whole_numbers(name: str, value: Any, what: str, least: int | None = None) -> tuple[int, ...]:
+    """A row of integers; `what` says in words what it must be."""
+    array = numbers_array(name, value, what, None, finite=False)
+    if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
+        raise refusal(name, what, value)
+    if least is not None and array.size and array.min() < least:
+        raise refusal(name, what, value)
+    return tuple(array.tolist())
+
+
+def one_each(name: str, value: Any, n: int, per: str = "frame", *, finite: bool = True) -> np.ndarray:
+    """One number for each of n frames, or of what else is counted."""
+    what = f"one number a {per} for {n} {per}s, shape ({n},)"
+    array = numbers_array(name, value, what, finite=False)
+    if array.shape != (n,):
+        raise refusal(name, what, value)
+    if finite and not (good := np.isfinite(array)).all():
+        raise InputError(f"{name} must be finite; entry {int(np.argmin(good))} is not")
+    return array
+
+
+def segment_lengths(value: Any, n_frames: int) -> tuple[int, ...]:
+    """Lengths of the pieces that are continuous in time: one piece where they are None."""
+    if value is None:
+        return (n_frames,)
+    what = f"lengths, at least 1, that add up to {n_frames} frames"
+    found = numbers_array("segments", value, what, np.int64, finite=False)
+    if found.ndim != 1 or not found.size or found.min() < 1 or found.sum() != n_frames:
+        raise refusal("segments", what, value)
+    return tuple(found.tolist())
+
+
+def check_run(progress: Any, checkpoint: Any, resume: Any) -> None:
+    """What any training is told beside its settings."""
+    if_given(function, "progress", progress)
+    if_given(file_name, "checkpoint", checkpoint)
+    flag("resume", resume)
