@@ -147,7 +147,7 @@ CALLS = {
         pv.optimize,
         lambda k: {"cv": k.cv, "start": k.traj, "n_starts": 1, "steps": 1, "refine_steps": 1},
         {"cv": "cv", "objective": "function", "start": "data", "minimize": "flag", "target": "number?",
-         "n_starts": "count", "prior_weight": "positive", "bond_weight": "positive", "steps": "count",
+         "n_starts": "count?", "prior_weight": "positive", "bond_weight": "positive", "steps": "count",
          "refine_steps": "count", "seed": "count"},
     ),
     "project": Call(
@@ -227,7 +227,7 @@ CALLS = {
     "PairDistances": Call(
         pv.PairDistances,
         one(),
-        {"pairs": "counts?", "every": "count", "max_pairs": "count?", "reversal": "flag", "n_beads": "count?"},
+        {"pairs": "counts?", "every": "count?", "max_pairs": "count?", "reversal": "flag", "n_beads": "count?"},
     ),
     "Gaussian": Call(pv.Gaussian, one(), {"width": "positive"}),
     "Categorical": Call(pv.Categorical, one(), {"n_classes": "count?"}),
