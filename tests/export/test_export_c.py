@@ -272,7 +272,7 @@ def test_a_compiler_that_does_not_work_is_none(command, monkeypatch, caplog):
 def test_a_model_that_could_overflow_a_stack_is_refused():
     chains = pv.Trajectory(ideal_chains(20, 120, 3))
     with pytest.raises(pv.InputError, match="KiB of the stack"):
-        pv.compile(random_model(chains, pv.PairDistances(), encoder=(4,), latent_dim=10))
+        pv.compile(random_model(chains, pv.PairDistances(every=1), encoder=(4,), latent_dim=10))
 
 
 def test_pieces_without_a_bond_between_them(tmp_path):
