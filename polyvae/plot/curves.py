@@ -76,13 +76,15 @@ def smooth_density(
     """
     from scipy.ndimage import gaussian_filter1d
 
+    values = np.asarray(values, float)
     if weights is not None:
         values, weights = values[weights > 0], weights[weights > 0]
     mean = np.average(values, weights=weights)
     std = float(np.sqrt(np.average((values - mean) ** 2, weights=weights)))
     middle = quantile(values, 0.75, weights) - quantile(values, 0.25, weights)
     spread = min(std, middle / 1.349) or std
-    bandwidth = 0.9 * spread * (size or len(values)) ** -0.2 or 1e-3 * (values.max() or 1.0)
+    # Rigid bonds differ in their last digits only, which no histogram parts.
+    bandwidth = max(0.9 * spread * (size or len(values)) ** -0.2, 1e-4 * float(values.max())) or 1e-3
     low, high = max(0.0, float(values.min()) - 4 * bandwidth), values.max() + 4 * bandwidth
     bins = int(np.clip(np.ceil((high - low) / bandwidth * 8), 200, 20_000))
     counts, edges = np.histogram(values, bins=bins, range=(low, high), weights=weights, density=True)

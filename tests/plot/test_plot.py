@@ -168,7 +168,7 @@ def test_marginals_of_short_and_long_chains(n_beads, partners):
     assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["data", "generated"]
 
 
-def testsmooth_density_is_the_known_one():
+def test_smooth_density_is_the_known_one():
     # Distances of 2-D Gaussian steps follow r exp(-r^2/2): 0 at 0, mode at 1.
     r = np.linalg.norm(np.random.default_rng(0).normal(size=(50_000, 2)), axis=1)
     x, density = smooth_density(r)
@@ -177,10 +177,19 @@ def testsmooth_density_is_the_known_one():
     assert density[0] == 0
 
 
-def testsmooth_density_of_a_constant_stands():
+def test_smooth_density_of_a_constant_stands():
     x, density = smooth_density(np.full(20, 1.5))
     assert np.isfinite(density).all()
     assert x[np.argmax(density)] == pytest.approx(1.5, abs=0.01)
+
+
+def test_smooth_density_of_rigid_bonds_stands():
+    """Constrained bonds differ in the last digit of single precision only."""
+    r = np.float32(1.0) + np.float32(1.2e-7) * np.arange(300, dtype=np.float32)[::-1].round(-2) / 100
+    assert 0 < np.ptp(r) < 1e-6
+    x, density = smooth_density(r)
+    assert np.trapezoid(density, x) == pytest.approx(1, abs=1e-3)
+    assert x[np.argmax(density)] == pytest.approx(1, abs=1e-3)
 
 
 def test_training_curves_hold_the_history():
