@@ -315,6 +315,9 @@ MEASURES = {
     "ensemble_distances": Call(
         measures.ensemble_distances, lambda k: {"a": k.traj, "b": k.traj}, {"a": "data", "b": "data"}
     ),
+    "noise_floor": Call(
+        measures.noise_floor, lambda k: {"traj": k.traj}, {"traj": "data", "n_splits": "count", "seed": "count"}
+    ),
     "frame_weights": Call(
         measures.frame_weights, lambda k: {"chunk": k.traj}, {"chunk": "data", "first": "count"}
     ),

@@ -18,8 +18,8 @@ from polyvae.batches import map_frames
 from polyvae.geometry.linalg import safe_sqrt
 from polyvae.vae.modelfile import take
 
-# Noise levels, in standard deviations of the coordinates: the median and the spread of ln(noise) in training,
-# and the levels of sampling, the lowest some thousandths of a bond.
+# Noise levels, in standard deviations of the coordinates (`Generator.spread`): the median and the spread of
+# ln(noise) in training, and the levels of sampling, the lowest some thousandths of a bond.
 LOG_NOISE = (-1.5, 1.5)
 NOISE_MAX, NOISE_MIN, LEVELS, RHO = 8.0, 0.003, 40, 7
 # Share by which noise is raised again at each level. It mends errors of earlier steps; without it (0) the
@@ -54,6 +54,12 @@ class Network(eqx.Module):
         return self.last(_SILU(h))
 
 
+def quadratic(z: Float[Array, "latent"]) -> Float[Array, "terms"]:
+    """1, each latent, and each product of two."""
+    i, j = np.triu_indices(len(z))
+    return jnp.concatenate([jnp.ones(1), z, z[i] * z[j]])
+
+
 def _centred(x):
     return x - jnp.mean(x, axis=0, keepdims=True)
 
@@ -73,6 +79,8 @@ class Generator(eqx.Module):
             (n_bonds + n_angles + 1, n_quantiles), in raw draws and in the data. The last row may be missing.
         z, z_width: latent coordinates (n, latent_dim) of the data, and the widths of the Gaussian kernel on
             each of them.
+        mean: coefficients of `quadratic` terms of z, whose sum is the conformation that `denoise` starts from.
+        spread: the standard deviation of the coordinates about it.
 
     All lengths but `scale` are multiples of `scale`.
     """
@@ -90,6 +98,8 @@ class Generator(eqx.Module):
     real: Float[Array, "internals quantiles"]
     z: Float[Array, "points latent"]
     z_width: Float[Array, "points latent"]
+    mean: Float[Array, "terms beads dims"]
+    spread: Float[Array, ""]
 
     def denoise(
         self, x: Float[Array, "beads dims"], noise: Float[Array, ""], z: Float[Array, "latent"]
@@ -102,23 +112,30 @@ class Generator(eqx.Module):
         # Matrix products in place of gather and scatter, which are slow where there are many frames.
         first, second = jax.nn.one_hot(self.pairs.T, self.shape[0], dtype=x.dtype)
         incidence = first - second
+        centre = self.centre(z)
         apart = incidence @ x
         distances = jnp.sqrt(jnp.sum(apart**2, axis=1) + 1e-6)
-        shrink = 1 / jnp.sqrt(1 + noise**2)
-        level = jnp.log(noise) / 4
+        shrink = 1 / jnp.sqrt(self.spread**2 + noise**2)
+        level = jnp.log(noise / self.spread) / 4
         waves = jnp.stack([level, jnp.sin(4 * level), jnp.cos(4 * level), jnp.sin(8 * level), jnp.cos(8 * level)])
         relative = (distances - self.pair_mean) / jnp.sqrt(self.pair_std**2 + noise**2)
         contact = jnp.minimum(jnp.exp(4 * (1 - distances / self.closest)), 8.0)
-        out = self.network(jnp.concatenate([shrink * x.ravel(), z, waves, relative, contact]))
+        out = self.network(jnp.concatenate([shrink * (x - centre).ravel(), z, waves, relative, contact]))
         moved = out[: x.size].reshape(x.shape) * jnp.tanh(2 * noise / self.closest)
         beyond = jnp.maximum(distances - self.closest, 0)
         pull = out[x.size :] * jnp.exp(-beyond / (self.closest + 3 * noise)) / distances
-        return _centred(shrink**2 * x + noise * shrink * (moved + incidence.T @ (pull[:, None] * apart)))
+        change = moved + incidence.T @ (pull[:, None] * apart)
+        kept = (self.spread * shrink) ** 2
+        return _centred(centre + kept * (x - centre) + self.spread * noise * shrink * change)
+
+    def centre(self, z: Float[Array, "latent"]) -> Float[Array, "beads dims"]:
+        """The conformation at z that `denoise` starts from."""
+        return jnp.tensordot(quadratic(z), self.mean, 1)
 
     def loss(self, x: Float[Array, "beads dims"], z: Float[Array, "latent"], noise: Float[Array, ""], key):
         """Squared error of `denoise`, weighted so that it is of order 1 a coordinate at all noise levels."""
         noisy = x + noise * _centred(jax.random.normal(key, x.shape))
-        return jnp.sum((self.denoise(noisy, noise, z) - x) ** 2) * (1 + noise**-2)
+        return jnp.sum((self.denoise(noisy, noise, z) - x) ** 2) * (self.spread**-2 + noise**-2)
 
     def raw_draw(self, key, z: Float[Array, "latent"]) -> Float[Array, "beads dims"]:
         """A draw from p(x|z) by the diffusion model alone, centred, in multiples of `scale`."""
@@ -135,9 +152,9 @@ class Generator(eqx.Module):
             return x + (there - raised) * 0.5 * (first + second), None
 
         keys = jax.random.split(key, LEVELS + 1)
-        start = NOISE_MAX * _centred(jax.random.normal(keys[-1], self.shape))
-        spaced = np.linspace(NOISE_MAX ** (1 / RHO), NOISE_MIN ** (1 / RHO), LEVELS + 1) ** RHO
-        levels = jnp.asarray(spaced, start.dtype)
+        highest = NOISE_MAX * self.spread
+        start = self.centre(z) + highest * _centred(jax.random.normal(keys[-1], self.shape))
+        levels = jnp.linspace(highest ** (1 / RHO), NOISE_MIN ** (1 / RHO), LEVELS + 1) ** RHO
         x, _ = jax.lax.scan(step, start, (levels[:-1], levels[1:], keys[:-1]))
         return self.denoise(x, levels[-1], z)
 

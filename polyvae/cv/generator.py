@@ -13,7 +13,16 @@ import optax
 from jaxtyping import Array
 
 from polyvae.arguments import check_run
-from polyvae.cv.diffusion import LOG_NOISE, Generator, Network, draw_frames, draw_latents, internal_of, network_for
+from polyvae.cv.diffusion import (
+    LOG_NOISE,
+    Generator,
+    Network,
+    draw_frames,
+    draw_latents,
+    internal_of,
+    network_for,
+    quadratic,
+)
 from polyvae.cv.latent import LatentCV, latent_cv
 from polyvae.errors import InputError
 from polyvae.measures.ensembles import frame_weights, pair_distances
@@ -34,6 +43,8 @@ _STRIDE = 250  # steps between two looks at the validation frames
 _PATIENCE = 4  # looks without a better one, after which training stops
 _CALIBRATION = 4096  # raw draws that tell how far bond lengths are off
 _QUANTILES = 401
+_TOLD = 0.01  # of the variance, what z may leave untold for draws to start from a fit on z
+_LEAST = 0.01  # spread about that fit, of the whole: a fit through every point leaves none
 MAX_VALIDATION = 4096
 _REPEATS = 8  # noise levels at which each validation frame is looked at
 
@@ -77,7 +88,7 @@ def fit_generator(
         cv: a trained CV.
         data: what it was trained on, or more: a `Trajectory`, what `as_trajectory` takes, or a `Stream` of
             any length, of which at most `MAX_FRAMES` evenly spaced frames are taken. Weights count.
-        steps: at most; by default 350 passes over the training frames and no more than 2,500 steps: few frames
+        steps: at most; by default 350 passes over the training frames and no more than 6,000 steps: few frames
             are soon learnt by heart, and the learning rate should have come down by then.
         batch_size: by default 256, or all training frames where they are fewer.
         learning_rate: of Adam, with a rise over the first twentieth and a fall along a cosine.
@@ -120,7 +131,7 @@ def fit_generator(
             f"a generator needs at least one batch of {batch_size} frames; the data hold {len(traj)} frames, "
             f"{len(rows)} of them for training. Use more frames or a smaller batch size"
         )
-    steps = min(2500, 350 * len(rows) // batch_size) if steps is None else told.steps
+    steps = min(6000, 350 * len(rows) // batch_size) if steps is None else told.steps
     told = dataclasses.replace(told, steps=steps, batch_size=batch_size)
 
     z, x = cv.encode(traj.positions), cv.turn(traj.positions)
@@ -132,7 +143,7 @@ def fit_generator(
         inputs = {"inputs": digest(x, z, weights)}
         unfinished = Checkpoint(checkpoint, told.to_dict() | versions() | inputs, resume=resume)
     train = jnp.asarray(x[rows]), jnp.asarray(z[rows]), jnp.asarray(np.cumsum(share[rows]), jnp.float32)
-    held = _validation(x, z, np.flatnonzero(held_out & (weights > 0)), keys[1])
+    held = _validation(x, z, np.flatnonzero(held_out & (weights > 0)), generator.spread, keys[1])
     generator, best_step, history = _train(generator, train, held, told, keys[2], progress, unfinished)
     generator = _calibrated(generator, x[rows], share[rows], keys[3])
     about = GeneratorRecord(told, len(rows), versions(), best_step, history)
@@ -169,6 +180,7 @@ def _untrained(
     pieces = [pair_distances(sample, free[k : k + MAX_PAIRS]).min() for k in range(0, len(free), MAX_PAIRS)]
     pairs = np.concatenate([bonds, free[:: max(1, -(-len(free) // MAX_PAIRS))]])
     apart = pair_distances(sample, pairs)
+    mean, spread = _centre(x[rows], z[rows], weights[rows])
     points, z_width = _density(z[weights > 0], weights[weights > 0])
     single = {
         "scale": scale,
@@ -176,6 +188,8 @@ def _untrained(
         "pair_std": apart.std(axis=0),
         "closest": min(pieces, default=apart.min() / 2),
         "z": points,
+        "mean": mean,
+        "spread": spread,
         "z_width": z_width,
     }
     generator = Generator(
@@ -189,6 +203,21 @@ def _untrained(
         **{name: jnp.asarray(value, jnp.float32) for name, value in single.items()},
     )
     return generator, x
+
+
+def _centre(x: np.ndarray, z: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float]:
+    """`mean` and `spread` of a `Generator`: a least-squares fit where z tells nearly all, else nothing and 1.
+
+    A large molecule of few frames, whose z tells all but thermal motion, cannot be learnt from noise. A chain
+    whose z tells less gains nothing from the fit: its draws were further from the data.
+    """
+    terms = np.asarray(jax.vmap(quadratic)(jnp.asarray(z)), np.float64)
+    root, flat = np.sqrt(weights)[:, None], x.reshape(len(x), -1).astype(np.float64)
+    mean = np.linalg.lstsq(root * terms, root * flat, rcond=1e-4)[0]
+    left = np.average(((flat - terms @ mean) ** 2).mean(axis=1), weights=weights)
+    if left > _TOLD:
+        return np.zeros((terms.shape[1], *x.shape[1:])), 1.0
+    return mean.reshape(-1, *x.shape[1:]), max(float(np.sqrt(left)), _LEAST)
 
 
 def _density(z: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -215,18 +244,18 @@ def _evenly(weights: np.ndarray, n: int) -> np.ndarray:
     return np.searchsorted(np.cumsum(weights) / weights.sum(), (np.arange(n) + 0.5) / n).clip(max=len(weights) - 1)
 
 
-def _noise_levels(quantiles):
+def _noise_levels(quantiles, unit):
     mean, spread = LOG_NOISE
-    return jnp.exp(mean + spread * jax.scipy.special.ndtri(jnp.clip(quantiles, 1e-5, 1 - 1e-5)))
+    return unit * jnp.exp(mean + spread * jax.scipy.special.ndtri(jnp.clip(quantiles, 1e-5, 1 - 1e-5)))
 
 
-def _validation(x, z, rows, key):
+def _validation(x, z, rows, unit, key):
     """Frames, latents, noise levels and keys to judge weights by, always the same; None without frames."""
     if not len(rows):
         return None
     rows = np.tile(rows[:: -(-len(rows) // MAX_VALIDATION)], _REPEATS)
     order_key, noise_key = jax.random.split(key)
-    levels = _noise_levels((jax.random.permutation(order_key, len(rows)) + 0.5) / len(rows))
+    levels = _noise_levels((jax.random.permutation(order_key, len(rows)) + 0.5) / len(rows), unit)
     return jnp.asarray(x[rows]), jnp.asarray(z[rows]), levels, jax.random.split(noise_key, len(rows))
 
 
@@ -253,7 +282,8 @@ def _advance(state: _State, static, generator, train, validation, key, n: int, s
         rows = jnp.searchsorted(cumulative, jax.random.uniform(row_key, (batch_size,)))
         rows = jnp.minimum(rows, len(x) - 1)  # of rounding in the last digit
         # Evenly spaced quantiles, shifted together: each batch sees all levels, and gradients vary less.
-        levels = _noise_levels((jnp.arange(batch_size) + jax.random.uniform(level_key)) / batch_size)
+        quantiles = (jnp.arange(batch_size) + jax.random.uniform(level_key)) / batch_size
+        levels = _noise_levels(quantiles, generator.spread)
         keys = jax.random.split(noise_key, batch_size)
 
         def loss(weights):

@@ -1,7 +1,7 @@
 """What is measured on frames: distances of ensembles, limits of conformations, kinetics, density."""
 
 from polyvae.measures.density import log_density
-from polyvae.measures.ensembles import ensemble_distances, frame_weights
+from polyvae.measures.ensembles import ensemble_distances, frame_weights, noise_floor
 from polyvae.measures.kinetics import autocorrelation_time, timescales, vamp2
 from polyvae.measures.limits import Check, Limits, check_conformations, limits_of
 
@@ -14,6 +14,7 @@ __all__ = [
     "frame_weights",
     "limits_of",
     "log_density",
+    "noise_floor",
     "timescales",
     "vamp2",
 ]

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from polyvae import geometry
-from polyvae.arguments import whole_number
+from polyvae.arguments import seed_number, whole_number
 from polyvae.batches import map_frames
 from polyvae.errors import InputError
 from polyvae.measures.pairs import even_pairs
@@ -24,21 +24,52 @@ def ensemble_distances(a: Trajectory, b: Trajectory) -> dict[str, float]:
     over all pairs of beads of the distance for that pair (at most `MAX_PAIRS`, evenly chosen). Frames count
     by their weights.
     """
-    from scipy.stats import wasserstein_distance
-
     a, b = as_trajectory(a), as_trajectory(b)
     pairs = even_pairs(a.n_beads, MAX_PAIRS)
-    bonds = a.bonds if a.bonds is not None and len(a.bonds) else chain_bonds(a.n_beads)
-    shapes = [shape_measures(traj, bonds) for traj in (a, b)]
-    apart = [pair_distances(traj, pairs) for traj in (a, b)]
+    return _apart(*((_measures(traj, _bonds(a), pairs), frame_weights(traj)) for traj in (a, b)))
+
+
+def noise_floor(traj: Trajectory, *, n_splits: int = 8, seed: int = 0) -> dict[str, float]:
+    """`ensemble_distances` between two random halves of the frames, the mean over several ways to halve them.
+
+    One way alone tells little: its distances vary by a factor of four from one to the next. "pairs" is over at
+    most 250 pairs. 0 for one frame.
+    """
+    traj = as_trajectory(traj)
+    n_splits, seed = whole_number("n_splits", n_splits, 1), seed_number(seed)
+    measured, weights = _measures(traj, _bonds(traj), even_pairs(traj.n_beads, 250)), frame_weights(traj)
+    if len(traj) < 2:
+        return dict.fromkeys(measured, 0.0)
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(n_splits):
+        halves = [np.sort(half) for half in np.array_split(rng.permutation(len(traj)), 2)]
+        found.append(
+            _apart(*(({name: v[half] for name, v in measured.items()}, weights[half]) for half in halves))
+        )
+    return {name: float(np.mean([apart[name] for apart in found])) for name in measured}
+
+
+def _bonds(traj: Trajectory) -> np.ndarray:
+    return traj.bonds if traj.bonds is not None and len(traj.bonds) else chain_bonds(traj.n_beads)
+
+
+def _measures(traj: Trajectory, bonds: np.ndarray, pairs: np.ndarray) -> dict[str, np.ndarray]:
+    return shape_measures(traj, bonds) | {"pairs": pair_distances(traj, pairs)}
+
+
+def _apart(one: tuple[dict, np.ndarray], other: tuple[dict, np.ndarray]) -> dict[str, float]:
+    """Distances between measures of frames and their weights."""
+    from scipy.stats import wasserstein_distance
+
+    (a, a_weights), (b, b_weights) = one, other
 
     def distance(x, y):  # (n_frames,) or, pooled, (n_frames, n)
-        weights = [np.repeat(frame_weights(t), v[0].size) for t, v in ((a, x), (b, y))]
+        weights = (np.repeat(w, v[0].size) for w, v in ((a_weights, x), (b_weights, y)))
         return float(wasserstein_distance(x.ravel(), y.ravel(), *weights)) if x.size else 0.0
 
-    result = {name: distance(*(s[name] for s in shapes)) for name in shapes[0]}
-    result["pairs"] = float(np.mean([distance(x, y) for x, y in zip(*(d.T for d in apart), strict=True)]))
-    return result
+    result = {name: distance(a[name], b[name]) for name in a if name != "pairs"}
+    each = zip(a["pairs"].T, b["pairs"].T, strict=True)
+    return result | {"pairs": float(np.mean([distance(x, y) for x, y in each]))}
 
 
 def shape_measures(traj: Trajectory, bonds: np.ndarray) -> dict[str, np.ndarray]:

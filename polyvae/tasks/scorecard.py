@@ -138,8 +138,8 @@ class Distances(Record):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Generated(Distances):
-    """Distances between generated conformations and the data; noise_floor: between two halves of the data, which
-    take the weights of their frames along."""
+    """Distances between generated conformations and the data; noise_floor: between random halves of the data,
+    which take the weights of their frames along (`measures.noise_floor`)."""
 
     noise_floor: Distances
 

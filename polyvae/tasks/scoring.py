@@ -18,7 +18,7 @@ from polyvae.cv.latent import CVFunction, LatentCV, latent_cv
 from polyvae.errors import InputError
 from polyvae.features import continuity
 from polyvae.measures import kinetics
-from polyvae.measures.ensembles import ensemble_distances, frame_weights
+from polyvae.measures.ensembles import ensemble_distances, frame_weights, noise_floor
 from polyvae.measures.weights import counting, merged, quantile
 from polyvae.tasks.scorecard import Alignment, Distances, Frames, FrameScores, Generated, Kinetics, Scores
 from polyvae.trajectory.convert import as_trajectory
@@ -220,13 +220,11 @@ def _jump_scores(traj: Trajectory, jumps: continuity.Jumps, mask: np.ndarray) ->
 
 
 def _generated(generated: Trajectory, traj: Trajectory, seed: int) -> Generated:
-    """Between generated conformations and the data, and between two random halves of the data."""
+    """Between generated conformations and the data, and between random halves of the data."""
     # Frames that are there twice must not lie in both halves, which would be too much alike.
     rows, weights = merged(traj.positions, traj.weights)
     traj = dataclasses.replace(traj[rows], weights=weights)
-    order = np.random.default_rng(seed).permutation(traj.n_frames)
-    halves = [traj[np.sort(half)] for half in np.array_split(order, 2)] if traj.n_frames > 1 else [traj, traj]
-    floor = Distances(**ensemble_distances(*halves))
+    floor = Distances(**noise_floor(traj, seed=seed))
     return Generated(**ensemble_distances(generated, traj), noise_floor=floor)
 
 

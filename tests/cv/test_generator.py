@@ -14,6 +14,7 @@ from conftest import ideal_chains
 from models import untrained
 
 import polyvae as pv
+import polyvae.measures
 from polyvae.cv import diffusion, generator
 from polyvae.cv.diffusion import Generator, draw_frames, draw_latents, network_for
 from polyvae.trajectory.record import bonded_triples, chain_bonds
@@ -39,27 +40,41 @@ def blank(n_beads: int, n_dims: int, **changes) -> Generator:
         "real": table,
         "z": jnp.zeros((5, 2)),
         "z_width": jnp.ones((5, 2)),
+        "mean": jnp.zeros((6, *shape)),
+        "spread": jnp.ones(()),
     }
     return Generator(shape=shape, **parts | changes)
 
 
+def about_a_centre(spread: float, *shape: int) -> tuple[Generator, np.ndarray, np.ndarray]:
+    """A generator whose denoiser starts from a shape quadratic in z, a z, and the shape there."""
+    mean = np.random.default_rng(5).normal(size=(6, *shape)).astype(np.float32)
+    mean -= mean.mean(axis=1, keepdims=True)
+    z = np.array([0.5, -2.0], np.float32)
+    centre = np.tensordot([1, 0.5, -2, 0.25, -1, 4], mean, 1).astype(np.float32)
+    return blank(*shape, mean=jnp.asarray(mean), spread=jnp.asarray(spread)), z, centre
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.05])
 @pytest.mark.parametrize("noise", [0.01, 0.3, 8.0])
-def test_the_loss_without_a_network_is_that_of_normal_data(noise):
-    """Of data that are N(0, 1) in each coordinate but for the centre, the best denoiser is x / (1 + noise^2), what
-    a network of zeros leaves; its weighted error is 1 for each degree of freedom."""
-    g, n = blank(6, 3), 4000
+def test_the_loss_without_a_network_is_that_of_normal_data(noise, spread):
+    """Of data normal about the centre at z, alike in each coordinate, the best denoiser is what a network of zeros
+    leaves; its weighted error is 1 for each degree of freedom."""
+    (g, z, centre), n = about_a_centre(spread, 6, 3), 4000
     x = np.random.default_rng(0).normal(size=(n, 6, 3)).astype(np.float32)
-    x -= x.mean(axis=1, keepdims=True)
+    x = centre + spread * (x - x.mean(axis=1, keepdims=True))
     keys = jax.random.split(jax.random.key(1), n)
-    losses = np.asarray(jax.vmap(g.loss, (0, None, None, 0))(x, jnp.zeros(2), jnp.float32(noise), keys))
+    losses = np.asarray(jax.vmap(g.loss, (0, None, None, 0))(x, z, jnp.float32(noise), keys))
     assert losses.mean() == pytest.approx(15, abs=5 * losses.std() / np.sqrt(n))
 
 
-def test_sampling_without_a_network_gives_normal_data():
-    """The sampler against its exact result: coordinates of unit variance, independent but for the centre."""
-    g, n = blank(4, 2), 4000
-    x = draw_frames(g, jax.random.key(0), np.zeros((n, 2), np.float32), raw=True)
+@pytest.mark.parametrize("spread", [1.0, 0.05])
+def test_sampling_without_a_network_gives_normal_data(spread):
+    """The sampler against its exact result: coordinates of one variance, independent but for the centre."""
+    (g, z, centre), n = about_a_centre(spread, 4, 2), 4000
+    x = draw_frames(g, jax.random.key(0), np.tile(z, (n, 1)), raw=True)
     np.testing.assert_allclose(x.mean(axis=1), 0, atol=1e-5)
+    x = (x - centre) / spread
     covariance = np.cov(x.reshape(n, -1).T)
     expected = np.kron(np.eye(4) - 1 / 4, np.eye(2))
     # Steps of finite size widen or narrow by some hundredths at most.
@@ -306,6 +321,23 @@ def test_few_frames_are_one_batch(cv, traj):
     """What sufficed for the CV, in smaller batches, suffices for the generator without more being asked."""
     settings = pv.fit_generator(cv, traj[:100], steps=5, width=8, depth=0).record["generator"]["settings"]
     assert settings["batch_size"] == 90
+
+
+def test_a_large_body_that_z_tells_is_drawn_from_a_fit_on_z(cv, traj):
+    """Few frames of many beads, all of one motion: from noise alone the shape could not be learnt."""
+    rng = np.random.default_rng(0)
+    chain = np.cumsum(rng.normal(size=(2, 60, 3)), axis=1)
+    t = np.linspace(-1, 1, 80)[:, None, None]
+    body = pv.Trajectory((chain[0] + 0.5 * t * chain[1] + 0.02 * rng.normal(size=(80, 60, 3))).astype(np.float32))
+    of_body = pv.fit_generator(pv.fit(body, epochs=300, lag=0, featurizer=pv.Reference()), body)
+    drawn = pv.sample(of_body, 80)
+    apart, floor = polyvae.measures.ensemble_distances(drawn, body), polyvae.measures.noise_floor(body)
+    print(apart, floor, of_body.generator.spread)
+    assert of_body.generator.spread < 0.1
+    assert apart["pairs"] < 3 * floor["pairs"]
+    of_chain = pv.fit_generator(cv, traj, **SMALL).generator
+    assert of_chain.spread == 1
+    assert not of_chain.mean.any()
 
 
 def test_training_ends_where_held_out_frames_gain_no_more(cv, traj, monkeypatch):

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from conftest import DATA
 from models import linear_gaussian, seen, untrained
+from scipy.stats import wasserstein_distance
 
 import polyvae as pv
 from polyvae.features import continuity
-from polyvae.measures import kinetics
+from polyvae.measures import kinetics, noise_floor
 from polyvae.vae.bound import importance_weighted_bound
 from polyvae.vae.network import Dense
 from polyvae.vae.splits import validation_blocks
@@ -259,6 +260,21 @@ def test_lags_that_cannot_be(slow, cv):
     for options in ({"lag": 0}, {"k": 0}):
         with pytest.raises(pv.InputError, match="at least 1"):
             pv.score(cv, slow, **options)
+
+
+def test_the_noise_floor_is_the_mean_of_many_halvings():
+    """Against independent normal samples as large as a half, and less scattered than one halving."""
+    x = np.zeros((4000, 2, 3), np.float32)
+    x[:, 1, 0] = 100 + np.random.default_rng(0).normal(size=4000)
+    traj = pv.Trajectory(x)
+    rng = np.random.default_rng(1)
+    expected = np.mean([wasserstein_distance(*rng.normal(size=(2, 2000))) for _ in range(200)])
+    many = noise_floor(traj, n_splits=200)
+    assert many["bond"] == pytest.approx(expected, rel=0.1)
+    assert many["end_to_end"] == pytest.approx(many["pairs"], rel=1e-6)
+    eight = [noise_floor(traj, seed=seed)["bond"] for seed in range(10)]
+    assert np.std(eight) < 0.6 * np.std([noise_floor(traj, n_splits=1, seed=seed)["bond"] for seed in range(40)])
+    assert set(noise_floor(traj[:1]).values()) == {0.0}
 
 
 def test_scores_are_a_record_and_a_dictionary(slow, cv):
