@@ -206,7 +206,12 @@ class Generator(eqx.Module):
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, np.ndarray], shape: tuple[int, int]) -> "Generator":
-        """What `tensors` was made from; raises ValueError or KeyError where they do not fit."""
+        """What `tensors` was made from; raises ValueError or KeyError where they do not fit.
+
+        Files of before there was `mean` have a centre of zeros and a spread of 1.
+        """
+        n_terms = len(quadratic(jnp.zeros(tensors["z"].shape[1])))
+        tensors = {"mean": np.zeros((n_terms, *shape), np.float32), "spread": np.ones((), np.float32)} | tensors
         own = {
             name: jnp.asarray(tensors[name]) for name in cls.__annotations__ if name not in ("network", "shape")
         }

@@ -81,8 +81,8 @@ def fit_generator(
     A diffusion model of the aligned coordinates given the encoder's mean z (`diffusion.Generator`), and the
     density of the data's z by Gaussian kernels. The CV is not changed: its values, forces and exports stay
     what they were. Bonds, angles and the radius of gyration of draws are put right by their quantiles in the
-    data, so that these three say little of how good the draws are. Training takes some 15 s of one core for
-    12 beads and 30 s for 24.
+    data, so that these three say little of how good the draws are. Training takes some 30 s of one core for
+    12 beads and 90 s for 40.
 
     Args:
         cv: a trained CV.

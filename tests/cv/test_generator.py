@@ -245,6 +245,18 @@ def test_a_file_whose_generator_is_damaged_is_refused(model, tmp_path, name):
         pv.load(path)
 
 
+def test_a_file_of_before_draws_as_it_did(model, tmp_path):
+    path = tmp_path / "m.safetensors"
+    model.save(path)
+    tensors = safetensors.numpy.load_file(path)
+    with safetensors.safe_open(path, framework="numpy") as file:
+        header = file.metadata()
+    assert not tensors.pop("generator.mean").any()
+    assert tensors.pop("generator.spread") == 1
+    safetensors.numpy.save_file(tensors, path, header)
+    np.testing.assert_array_equal(*(pv.sample(m, 20).positions for m in (model, pv.load(path))))
+
+
 def test_streams_and_weights(cv, traj, tmp_path, monkeypatch):
     """A stream gives what its frames give in memory, and of a long one evenly spaced frames are taken."""
     pv.write(tmp_path / "run.npz", traj)
