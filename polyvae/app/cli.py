@@ -51,6 +51,7 @@ from polyvae.app.options import (
     read_weights,
     spread,
     takes,
+    with_weights,
 )
 from polyvae.app.report import write_report
 from polyvae.cv.generator import MAX_BEADS
@@ -63,7 +64,6 @@ from polyvae.io.writing import WRITERS
 from polyvae.measures.weights import effective_size
 from polyvae.tasks.sweeps import MEASURES
 from polyvae.tasks.verdict import verdict
-from polyvae.trajectory.stream import weighted
 
 app = typer.Typer(
     help="Collective variables from finished MD runs: train a VAE on a trajectory, project, generate, optimise.",
@@ -108,8 +108,7 @@ def run(
     training, seed = for_training(training), model["seed"]
     with replacing_folder(out, force=force, results=_RUN_RESULTS, inputs=inputs) as folder:
         traj = _read(files, reading)
-        if (weights := training.pop("weights")) is not None:  # for all that follows, and not for training alone
-            traj = weighted(traj, weights)
+        traj = with_weights(traj, training.pop("weights"))  # for all that follows, and not for training alone
         if quick and training["epochs"] is None:
             training["epochs"] = quick_epochs(traj, training, _QUICK["steps"])
         with training_bar("training") as progress:
@@ -321,6 +320,7 @@ def optimize(
     maximize: Annotated[bool, typer.Option("--maximize", help="Largest in place of smallest.")] = False,
     target: Annotated[float | None, typer.Option("--target", help="A value to meet to 1 % instead.")] = None,
     n_starts: Annotated[int | None, typer.Option("--starts", min=1, help="Starting points.")] = None,
+    weights: Weights = None,
     seed: Seed = 0,
     force: Force = False,
 ):
@@ -336,7 +336,7 @@ def optimize(
     inputs = [model, *files, reading["topology"]]
     conformations.check_outputs([*conformations.optimum_files(out), out], force=force, inputs=inputs)
     cv = load_cv(model)
-    traj = _read(files, as_the_model(reading, cv))
+    traj = with_weights(_read(files, as_the_model(reading, cv)), read_weights(weights))
     options: dict[str, Any] = {"minimize": not maximize, "target": target, "n_starts": n_starts, "seed": seed}
     optimum = pv.optimize(cv, objective, start=traj, **options)
     print_optimum(optimum.summary(), objective, cv.length_unit, target)
@@ -365,8 +365,7 @@ def score(
     stream = pv.stream(files, **for_reading(reading))
     # A run that fits in memory is held there, for what needs neighbouring frames.
     data = stream if len(stream) > _HELD_FRAMES else _read(files, reading)
-    if (given := read_weights(weights)) is not None:
-        data = weighted(data, given)
+    data = with_weights(data, read_weights(weights))
     generated = pv.sample(cv, min(len(stream), 10_000), seed=seed)
     scores = pv.score(cv, data, generated=generated, lag=lag, seed=seed)
     write_json(out, scores.to_dict())

@@ -20,6 +20,7 @@ from polyvae.io.topology import read_topology
 from polyvae.tasks.optimization import OBJECTIVES
 from polyvae.tasks.paths import WAYS
 from polyvae.tasks.sampling import PRIORS
+from polyvae.trajectory.stream import weighted
 from polyvae.vae.settings import BETA_SCHEDULES, LR_SCHEDULES, Settings, sized
 
 FEATURIZERS = {
@@ -406,6 +407,11 @@ def read_weights(path: Path | None) -> np.ndarray | None:
     if weights.ndim != 1:
         raise InputError(f"{path}: weights must be one number a line; got {weights.shape[1]} columns")
     return weights
+
+
+def with_weights(data, weights: np.ndarray | None):
+    """A trajectory or a stream with the weights, where they are given."""
+    return data if weights is None else weighted(data, weights)
 
 
 def quick_epochs(traj: pv.Trajectory, training: dict, steps: int) -> int:

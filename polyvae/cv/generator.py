@@ -143,7 +143,7 @@ def fit_generator(
         inputs = {"inputs": digest(x, z, weights)}
         unfinished = Checkpoint(checkpoint, told.to_dict() | versions() | inputs, resume=resume)
     train = jnp.asarray(x[rows]), jnp.asarray(z[rows]), jnp.asarray(np.cumsum(share[rows]), jnp.float32)
-    held = _validation(x, z, np.flatnonzero(held_out & (weights > 0)), generator.spread, keys[1])
+    held = _validation(x, z, weights, np.flatnonzero(held_out & (weights > 0)), generator.spread, keys[1])
     generator, best_step, history = _train(generator, train, held, told, keys[2], progress, unfinished)
     generator = _calibrated(generator, x[rows], share[rows], keys[3])
     about = GeneratorRecord(told, len(rows), versions(), best_step, history)
@@ -249,11 +249,11 @@ def _noise_levels(quantiles, unit):
     return unit * jnp.exp(mean + spread * jax.scipy.special.ndtri(jnp.clip(quantiles, 1e-5, 1 - 1e-5)))
 
 
-def _validation(x, z, rows, unit, key):
+def _validation(x, z, weights, rows, unit, key):
     """Frames, latents, noise levels and keys to judge weights by, always the same; None without frames."""
     if not len(rows):
         return None
-    rows = np.tile(rows[:: -(-len(rows) // MAX_VALIDATION)], _REPEATS)
+    rows = np.tile(rows[_evenly(weights[rows], min(len(rows), MAX_VALIDATION))], _REPEATS)
     order_key, noise_key = jax.random.split(key)
     levels = _noise_levels((jax.random.permutation(order_key, len(rows)) + 0.5) / len(rows), unit)
     return jnp.asarray(x[rows]), jnp.asarray(z[rows]), levels, jax.random.split(noise_key, len(rows))

@@ -167,7 +167,7 @@ def optimize(
     real_number("prior_weight", prior_weight, least=0)
     real_number("bond_weight", bond_weight, least=0)
     values = _values(objective, traj.positions)
-    cost = _cost(values, minimize, target)
+    cost = _cost(values, traj.weights, minimize, target)
     limits = limits_of(traj)
     z_data = cv.encode(traj.positions)
     rng = np.random.default_rng(seed)
@@ -260,9 +260,9 @@ def _values(objective: Callable, positions: np.ndarray) -> np.ndarray:
     return values
 
 
-def _cost(values: np.ndarray, minimize: bool, target: float | None) -> Callable:
+def _cost(values: np.ndarray, weights: np.ndarray | None, minimize: bool, target: float | None) -> Callable:
     """What is made small: a function of the objective's value, in standard deviations of the data's values."""
-    spread = float(values.std()) or 1.0
+    spread = math.sqrt(np.cov(values, ddof=0, aweights=weights)) or 1.0
     sign = 1.0 if minimize else -1.0
 
     def cost(value):

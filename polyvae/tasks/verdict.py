@@ -47,15 +47,18 @@ def verdict(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray) -> li
         _slowness(cv, scores, traj, z[:, 0], why, faults)
     if lag == 0 and held.fve is not None:
         why.append(f"it explains {held.fve:.0%} of the variance of the coordinates")
+    cure = "more frames" if len(traj) >= FEW_FRAMES else ""
     if scores.generated is not None and (off := far_off(scores.generated)):
-        faults.append((f"generated {' and '.join(off)} lie beyond {FLOORS:g} noise floors", "more frames"))
+        faults.append((f"generated {' and '.join(off)} lie beyond {FLOORS:g} noise floors", cure))
     if everything.n_frames and traj.weights is not None:
         n = traj.weights.sum() ** 2 / (traj.weights**2).sum()
         if n < FEW_FRAMES:
             faults.append((f"the weights leave {n:.0f} frames' worth", "a longer biased run"))
     word = "poor" if poor else "fair" if faults else "good"
     told = "; ".join([wrong for wrong, _ in faults] or ["nothing speaks against it"])
-    help_ = "; ".join(dict.fromkeys(cure for _, cure in faults)) or "nothing more; bias it (polyvae export)"
+    help_ = (
+        "; ".join(dict.fromkeys(cure for _, cure in faults if cure)) or "nothing more; bias it (polyvae export)"
+    )
     return [f"verdict: {word}: {told}", f"because: {'; '.join(why) or 'see above'}", f"to do: {help_}"]
 
 

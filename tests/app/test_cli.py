@@ -6,6 +6,7 @@ import logging
 import re
 import warnings
 
+import jax
 import numpy as np
 import pytest
 from conftest import arrays, ideal_chains
@@ -327,6 +328,20 @@ def test_score_takes_weights(folder, tmp_path):
     squared = ((cv.decode(cv.transform(traj)).reshape(600, -1) - x) ** 2).sum(axis=1)
     assert found == pytest.approx(np.average(squared, weights=weights), rel=1e-4)
     assert found != pytest.approx(squared.mean(), rel=1e-3)
+
+
+def test_optimize_takes_weights(folder, tmp_path):
+    """The most compact frames, of no weight, are no answer and set no limit."""
+    traj = pv.read(folder / "run.xtc")
+    rg = np.asarray(jax.vmap(pv.radius_of_gyration)(traj.positions))
+    np.savetxt(tmp_path / "w.txt", rg > np.median(rg))
+    words = ["optimize", folder / "model.safetensors", folder / "run.xtc", "--starts", "4", "--out"]
+    call(*words, tmp_path / "free.npz")
+    call(*words, tmp_path / "bound.npz", "--weights", tmp_path / "w.txt")
+    free, bound = (
+        float(pv.radius_of_gyration(pv.read(tmp_path / f"{n}.npz").positions[0])) for n in ("free", "bound")
+    )
+    assert free <= rg.min() * 1.001 < np.median(rg) * 0.9 < bound
 
 
 @pytest.mark.parametrize("verb", ["fit", "run", "sweep", "project", "generate", "optimize", "score", "export"])

@@ -294,5 +294,8 @@ def test_frames_of_no_weight_are_no_part_of_the_search(cv, traj):
     effort = {"n_starts": 4, "steps": 3, "refine_steps": 3}
     found = pv.optimize(cv, start=dataclasses.replace(traj, weights=weights), **effort)
     assert found.extreme_value == pytest.approx(rg[order[6]])
+    counts = np.random.default_rng(0).integers(0, 5, size=len(rg))
+    of_weights = optimization._cost(rg, counts, False, None)
+    assert of_weights(2.0) == pytest.approx(optimization._cost(np.repeat(rg, counts), None, False, None)(2.0))
     one, two = (limits.record() | {"shape": None} for limits in (found.limits, limits_of(traj[weights > 0])))
     assert one == two

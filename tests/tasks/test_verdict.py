@@ -50,3 +50,27 @@ def test_what_lies_beyond_two_floors_is_named():
     apart = pv.score(cv, traj, generated=dataclasses.replace(traj, positions=1.5 * traj.positions)).generated
     assert far_off(apart) == ["bond lengths", "radii of gyration", "end-to-end distances"]
     assert far_off(pv.score(cv, traj, generated=traj).generated) == []
+
+
+def test_few_frames_and_a_poor_generator_ask_for_more_frames_once():
+    traj = pv.read(DATA / "chain2d.npz")[:200]
+    cv = pv.fit(traj, **TINY, lag=0)
+    far = dataclasses.replace(traj, positions=1.5 * traj.positions)
+    scores = pv.score(cv, traj, generated=far, alternatives=False)
+    first, _, third = verdict(cv, scores, traj, cv.transform(traj))
+    assert "too few" in first
+    assert "noise floors" in first
+    assert third.count("frames") == 1
+
+
+def test_rigid_bonds_need_not_agree_to_the_last_digit():
+    """Their floor is no rounding, next to which every ensemble would be far off."""
+    rng = np.random.default_rng(0)
+    steps = rng.normal(size=(600, 7, 3))
+    chains = np.cumsum(steps / np.linalg.norm(steps, axis=2, keepdims=True), axis=1)
+    traj = pv.Trajectory(chains.astype(np.float32))
+    near = dataclasses.replace(traj, positions=1.0005 * traj.positions)
+    far = dataclasses.replace(traj, positions=1.005 * traj.positions)
+    cv = pv.fit(traj, **TINY, lag=0)
+    named = [far_off(pv.score(cv, traj, generated=g, alternatives=False).generated) for g in (near, far)]
+    assert named == [[], ["bond lengths"]]
