@@ -145,7 +145,7 @@ def fit_generator(
     train = jnp.asarray(x[rows]), jnp.asarray(z[rows]), jnp.asarray(np.cumsum(share[rows]), jnp.float32)
     held = _validation(x, z, weights, np.flatnonzero(held_out & (weights > 0)), generator.spread, keys[1])
     generator, best_step, history = _train(generator, train, held, told, keys[2], progress, unfinished)
-    generator = _calibrated(generator, x[rows], share[rows], keys[3])
+    generator = _calibrated(generator, x[weights > 0], weights[weights > 0], keys[3])
     about = GeneratorRecord(told, len(rows), versions(), best_step, history)
     return dataclasses.replace(cv, generator=generator, record=dataclasses.replace(cv.record, generator=about))
 
@@ -370,15 +370,15 @@ def _train(
     return trained, int(state.best_step), history
 
 
-def _calibrated(generator: Generator, x: np.ndarray, share: np.ndarray, key) -> Generator:
-    """With the quantiles of what `settle` puts right, in the data and in raw draws, z included."""
+def _calibrated(generator: Generator, x: np.ndarray, weights: np.ndarray, key) -> Generator:
+    """With the quantiles of what `settle` puts right, in all data and in raw draws, z included."""
     # Large molecules take long to draw, and of few frames quantiles need not be finer than theirs.
     n_draws = min(_CALIBRATION, max(512, 64 * _CALIBRATION // generator.shape[0]), 10 * len(x))
-    rows = _evenly(share, n_draws)
     z_key, x_key = jax.random.split(key)
     raw = draw_frames(generator, x_key, draw_latents(generator, z_key, n_draws), raw=True)
+    real = x if (weights == weights[0]).all() else x[_evenly(weights, max(n_draws, len(x)))]
     levels = np.linspace(0, 1, _QUANTILES)
-    tables = [np.quantile(internal_of(generator, frames), levels, axis=0).T for frames in (raw, x[rows])]
+    tables = [np.quantile(internal_of(generator, frames), levels, axis=0).T for frames in (raw, real)]
     # A rank is looked up by value, so that values must rise.
     rise = 1e-7 * np.arange(_QUANTILES)
     drawn, real = (jnp.asarray(np.asarray(table, np.float64) + rise, jnp.float32) for table in tables)

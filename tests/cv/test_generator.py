@@ -18,6 +18,7 @@ import polyvae.measures
 from polyvae.cv import diffusion, generator
 from polyvae.cv.diffusion import Generator, draw_frames, draw_latents, network_for
 from polyvae.trajectory.record import bonded_triples, chain_bonds
+from polyvae.vae.splits import validation_blocks
 
 SMALL = {"steps": 500, "batch_size": 64, "width": 16, "depth": 1}
 
@@ -255,6 +256,16 @@ def test_a_file_of_before_draws_as_it_did(model, tmp_path):
     assert tensors.pop("generator.spread") == 1
     safetensors.numpy.save_file(tensors, path, header)
     np.testing.assert_array_equal(*(pv.sample(m, 20).positions for m in (model, pv.load(path))))
+
+
+def test_draws_are_settled_to_quantiles_of_all_frames(model, traj):
+    """Those held out for the choice of weights, too: of a slow run they are not like the others."""
+    g = model.generator
+    values = diffusion.internal_of(g, traj.positions / np.float32(g.scale))
+    levels = np.linspace(0, 1, g.real.shape[1])
+    np.testing.assert_allclose(g.real, np.quantile(values, levels, axis=0).T, rtol=1e-3)
+    trained_on = values[~validation_blocks(len(traj), 0.1)]
+    assert not np.allclose(g.real, np.quantile(trained_on, levels, axis=0).T, rtol=1e-3)
 
 
 def test_streams_and_weights(cv, traj, tmp_path, monkeypatch):
