@@ -191,7 +191,7 @@ def fit(
         refuse_inputs(path, inputs)
         if force and not resume:
             path.unlink(missing_ok=True)
-    stream = pv.stream(files, **for_reading(reading))
+    stream = with_weights(pv.stream(files, **for_reading(reading)), training.pop("weights"))
     say(f"training on {len(stream)} frames")
     try:
         with training_bar("training") as progress:

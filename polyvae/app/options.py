@@ -110,7 +110,7 @@ TRAINING = {
         Annotated[
             str,
             typer.Option(
-                "--align", help=f"How frames are aligned: {', '.join(FEATURIZERS)} (the first that does not jump)."
+                "--align", help=f"How frames are aligned: {', '.join(FEATURIZERS)} (the first that hardly jumps)."
             ),
         ],
         "auto",

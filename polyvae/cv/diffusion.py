@@ -154,7 +154,8 @@ class Generator(eqx.Module):
         keys = jax.random.split(key, LEVELS + 1)
         highest = NOISE_MAX * self.spread
         start = self.centre(z) + highest * _centred(jax.random.normal(keys[-1], self.shape))
-        levels = jnp.linspace(highest ** (1 / RHO), NOISE_MIN ** (1 / RHO), LEVELS + 1) ** RHO
+        spaced = np.linspace(NOISE_MAX ** (1 / RHO), NOISE_MIN ** (1 / RHO), LEVELS + 1) ** RHO
+        levels = self.spread * jnp.asarray(spaced, start.dtype)
         x, _ = jax.lax.scan(step, start, (levels[:-1], levels[1:], keys[:-1]))
         return self.denoise(x, levels[-1], z)
 

@@ -72,7 +72,7 @@ def fit(
         data: a `Trajectory`, a `Stream`, or what `as_trajectory` takes; an array (n_frames, n_beads, n_dims)
             is in reduced units.
         featurizer: by default the first of `PrincipalAxes()`, `Reference()` and `PairDistances()` that does not
-            jump on these data (`choices.alignment_for`).
+            jump on these data, a superposition at most at one step in a thousand (`choices.alignment_for`).
         latent_dim: number of collective variables.
         encoder, decoder: widths of the hidden layers; the encoder's by default as `settings.sized` says. It is
             what runs inside an MD engine at every step, the decoder never does.

@@ -26,6 +26,7 @@ from polyvae.cv.diffusion import (
 from polyvae.cv.latent import LatentCV, latent_cv
 from polyvae.errors import InputError
 from polyvae.measures.ensembles import frame_weights, pair_distances
+from polyvae.measures.weights import drawn_evenly
 from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory, bonded_triples, chain_bonds
 from polyvae.trajectory.stream import Stream, concatenate
@@ -36,13 +37,14 @@ from polyvae.vae.training import restored, run
 
 MAX_BEADS = 1000  # beyond which training and settling, whose cost grows as the square, take hours
 MAX_FRAMES = 50_000  # of a `Stream` that a generator is trained on, evenly spaced
-MAX_PAIRS = 2000  # that the network sees: all up to 63 beads, beyond that the bonds and evenly chosen ones
+MAX_PAIRS = 2000  # that the network sees: all up to 64 beads, beyond that the bonds and evenly chosen ones
 MAX_POINTS = 10_000  # latent coordinates that stand for the data's density of z
 _BATCH = 256  # frames, by default
 _STRIDE = 250  # steps between two looks at the validation frames
 _PATIENCE = 4  # looks without a better one, after which training stops
 _CALIBRATION = 4096  # raw draws that tell how far bond lengths are off
 _QUANTILES = 401
+_DISTANCES = 200_000_000  # looked at for the smallest, a second for 20 million
 _TOLD = 0.01  # of the variance, what z may leave untold for draws to start from a fit on z
 _LEAST = 0.01  # spread about that fit, of the whole: a fit through every point leaves none
 MAX_VALIDATION = 4096
@@ -167,7 +169,8 @@ def _untrained(
 ) -> tuple[Generator, np.ndarray]:
     """A generator with random weights, and the coordinates centred and scaled for it."""
     x = x - x.mean(axis=1, keepdims=True)
-    scale = np.float32(x[rows].std())
+    share = weights[rows] / weights[rows].sum()
+    scale = np.float32(np.sqrt(share @ (x[rows] ** 2).mean(axis=(1, 2), dtype=np.float64)))
     if not scale > 0:
         raise InputError("all beads are at one point in all frames; a generator needs coordinates that vary")
     x = x / scale
@@ -177,16 +180,20 @@ def _untrained(
     bonds = np.unique(np.sort(bonds, axis=1), axis=0)
     free = np.stack(np.triu_indices(cv.n_beads, 1), axis=1)
     free = free[~np.isin(free @ [cv.n_beads, 1], bonds @ [cv.n_beads, 1])]
-    pieces = [pair_distances(sample, free[k : k + MAX_PAIRS]).min() for k in range(0, len(free), MAX_PAIRS)]
+    few = sample[:: max(1, -(-len(sample) * len(free) // _DISTANCES))]
+    pieces = [pair_distances(few, free[k : k + MAX_PAIRS]).min() for k in range(0, len(free), MAX_PAIRS)]
     pairs = np.concatenate([bonds, free[:: max(1, -(-len(free) // MAX_PAIRS))]])
     apart = pair_distances(sample, pairs)
-    mean, spread = _centre(x[rows], z[rows], weights[rows])
+    closest = min(pieces, default=apart.min() / 2)
+    pair_mean = share.astype(np.float32) @ apart
+    apart -= pair_mean
+    mean, spread = _centre(x[rows], z[rows], share)
     points, z_width = _density(z[weights > 0], weights[weights > 0])
     single = {
         "scale": scale,
-        "pair_mean": apart.mean(axis=0),
-        "pair_std": apart.std(axis=0),
-        "closest": min(pieces, default=apart.min() / 2),
+        "pair_mean": pair_mean,
+        "pair_std": np.sqrt(np.einsum("f,fp,fp->p", share.astype(np.float32), apart, apart)),
+        "closest": closest,
         "z": points,
         "mean": mean,
         "spread": spread,
@@ -205,18 +212,23 @@ def _untrained(
     return generator, x
 
 
-def _centre(x: np.ndarray, z: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float]:
+def _centre(x: np.ndarray, z: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, float]:
     """`mean` and `spread` of a `Generator`: a least-squares fit where z tells nearly all, else nothing and 1.
 
     A large molecule of few frames, whose z tells all but thermal motion, cannot be learnt from noise. A chain
-    whose z tells less gains nothing from the fit: its draws were further from the data.
+    whose z tells less gains nothing from the fit: its draws were further from the data. What the fit leaves is
+    that of new frames: a fit of nearly as many terms as frames leaves nothing of those that it was made on.
     """
     terms = np.asarray(jax.vmap(quadratic)(jnp.asarray(z)), np.float64)
-    root, flat = np.sqrt(weights)[:, None], x.reshape(len(x), -1).astype(np.float64)
+    n, n_terms = 1 / (share**2).sum(), terms.shape[1]
+    nothing = np.zeros((n_terms, *x.shape[1:])), 1.0
+    if n < 3 * n_terms:
+        return nothing
+    root, flat = np.sqrt(share)[:, None], x.reshape(len(x), -1).astype(np.float64)
     mean = np.linalg.lstsq(root * terms, root * flat, rcond=1e-4)[0]
-    left = np.average(((flat - terms @ mean) ** 2).mean(axis=1), weights=weights)
+    left = share @ ((flat - terms @ mean) ** 2).mean(axis=1) * n / (n - n_terms)
     if left > _TOLD:
-        return np.zeros((terms.shape[1], *x.shape[1:])), 1.0
+        return nothing
     return mean.reshape(-1, *x.shape[1:]), max(float(np.sqrt(left)), _LEAST)
 
 
@@ -231,17 +243,12 @@ def _density(z: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray
     from scipy.spatial import KDTree
 
     if len(z) > MAX_POINTS or (weights != weights[0]).any():
-        z = z[_evenly(weights, min(len(z), MAX_POINTS))]
+        z = z[drawn_evenly(weights, min(len(z), MAX_POINTS))]
     points = np.unique(z, axis=0)  # a frame that is there more than once is no neighbour of itself
     if len(points) < 2:
         return z, np.zeros_like(z)
     spread = z.std(axis=0)
     return z, KDTree(points).query(z, k=2)[0][:, 1:] * spread / np.linalg.norm(spread)
-
-
-def _evenly(weights: np.ndarray, n: int) -> np.ndarray:
-    """`n` frames, each as often as its weight says."""
-    return np.searchsorted(np.cumsum(weights) / weights.sum(), (np.arange(n) + 0.5) / n).clip(max=len(weights) - 1)
 
 
 def _noise_levels(quantiles, unit):
@@ -253,7 +260,7 @@ def _validation(x, z, weights, rows, unit, key):
     """Frames, latents, noise levels and keys to judge weights by, always the same; None without frames."""
     if not len(rows):
         return None
-    rows = np.tile(rows[_evenly(weights[rows], min(len(rows), MAX_VALIDATION))], _REPEATS)
+    rows = np.tile(rows[drawn_evenly(weights[rows], min(len(rows), MAX_VALIDATION))], _REPEATS)
     order_key, noise_key = jax.random.split(key)
     levels = _noise_levels((jax.random.permutation(order_key, len(rows)) + 0.5) / len(rows), unit)
     return jnp.asarray(x[rows]), jnp.asarray(z[rows]), levels, jax.random.split(noise_key, len(rows))
@@ -376,7 +383,7 @@ def _calibrated(generator: Generator, x: np.ndarray, weights: np.ndarray, key) -
     n_draws = min(_CALIBRATION, max(512, 64 * _CALIBRATION // generator.shape[0]), 10 * len(x))
     z_key, x_key = jax.random.split(key)
     raw = draw_frames(generator, x_key, draw_latents(generator, z_key, n_draws), raw=True)
-    real = x if (weights == weights[0]).all() else x[_evenly(weights, max(n_draws, len(x)))]
+    real = x if (weights == weights[0]).all() else x[drawn_evenly(weights, max(n_draws, len(x)))]
     levels = np.linspace(0, 1, _QUANTILES)
     tables = [np.quantile(internal_of(generator, frames), levels, axis=0).T for frames in (raw, real)]
     # A rank is looked up by value, so that values must rise.

@@ -33,10 +33,11 @@ def noise_floor(traj: Trajectory, *, n_splits: int = 8, seed: int = 0) -> dict[s
     """`ensemble_distances` between two random halves of the frames, the mean over several ways to halve them.
 
     One way alone tells little: its distances vary by a factor of four from one to the next. "pairs" is over at
-    most 250 pairs. Of what varies by rounding alone, such as rigid bonds, a thousandth of its mean. For one
-    frame, 0.
+    most 250 pairs. Of what hardly varies (by half a percent or less: rigid bonds, rounded in a file), no less
+    than a thousandth of its mean. Of one frame, 0.
     """
     traj = as_trajectory(traj)
+    traj = traj[np.flatnonzero(frame_weights(traj) > 0)]
     n_splits, seed = whole_number("n_splits", n_splits, 1), seed_number(seed)
     measured, weights = _measures(traj, _bonds(traj), even_pairs(traj.n_beads, 250)), frame_weights(traj)
     if len(traj) < 2:
@@ -49,8 +50,9 @@ def noise_floor(traj: Trajectory, *, n_splits: int = 8, seed: int = 0) -> dict[s
         )
     floor = {name: float(np.mean([apart[name] for apart in found])) for name in measured}
     for name, values in measured.items():
-        if values.size and values.std(axis=0).max() < 1e-5 * values.mean():
-            floor[name] = 1e-3 * float(values.mean())
+        mean = float(values.mean(dtype=np.float64)) if values.size else 0.0
+        if values.size and values.std(axis=0, dtype=np.float64).max() < 5e-3 * mean:
+            floor[name] = max(floor[name], 1e-3 * mean)
     return floor
 
 

@@ -1,15 +1,18 @@
 """Three lines on a latent CV for a person: is it good, why, and what would help."""
 
+import itertools
+
 import numpy as np
 
 from polyvae.cv.latent import LatentCV
-from polyvae.measures.basins import find_basins
-from polyvae.measures.kinetics import lagged
+from polyvae.measures.basins import Basin, find_basins
+from polyvae.measures.weights import effective_size
 from polyvae.tasks.scorecard import Generated, Scores
 from polyvae.trajectory.record import Trajectory
 
 FEW_FRAMES = 500  # as good as independent or not, that a CV can hardly be judged on
 VISITS = 10  # relaxations of the slowest motion that a run should hold
+CLEAR = 3.0  # spreads between the centres of basins that are states apart
 FLOORS = 2.0  # noise floors within which a generated ensemble is that of the data
 
 
@@ -40,18 +43,23 @@ def verdict(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray) -> li
     if scores.alignment is not None and scores.alignment.n_jumps:
         poor = poor or scores.alignment.jump_fraction > 0.01
         share = f"{scores.alignment.n_jumps} of {scores.alignment.n_steps}"
-        faults.append((f"the CV jumps at {share} steps", "another --align (auto takes the one that jumps least)"))
-    else:
+        faults.append((f"the CV jumps at {share} steps", "--align distances, which do not"))
+    elif scores.alignment is not None:
         why.append("it does not jump on this run")
     if n_active:
         _slowness(cv, scores, traj, z[:, 0], why, faults)
+    cure = "more frames" if len(traj) >= FEW_FRAMES else ""  # where this has not been said
     if lag == 0 and held.fve is not None:
-        why.append(f"it explains {held.fve:.0%} of the variance of the coordinates")
-    cure = "more frames" if len(traj) >= FEW_FRAMES else ""
+        told = f"it explains {held.fve:.0%} of the variance of the coordinates held out"
+        if held.fve > 0:
+            why.append(told)
+        else:
+            poor = True
+            faults.append((told, cure))
     if scores.generated is not None and (off := far_off(scores.generated)):
         faults.append((f"generated {' and '.join(off)} lie beyond {FLOORS:g} noise floors", cure))
     if everything.n_frames and traj.weights is not None:
-        n = traj.weights.sum() ** 2 / (traj.weights**2).sum()
+        n = effective_size(traj.positions, traj.weights)
         if n < FEW_FRAMES:
             faults.append((f"the weights leave {n:.0f} frames' worth", "a longer biased run"))
     word = "poor" if poor else "fair" if faults else "good"
@@ -64,28 +72,21 @@ def verdict(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray) -> li
 
 def _slowness(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray, why: list, faults: list) -> None:
     """What the slowest latent tells: its states, how often the run goes between them, its time."""
-    basins = find_basins(z, traj.weights)
-    if len(basins) > 1:
-        edges = [basin.high for basin in basins[:-1]]
-        state = np.searchsorted(edges, z)
-        starts = lagged(traj.segments, 1)
-        n = int((state[starts] != state[starts + 1]).sum())
-        gap = np.abs(np.diff([basin.centre for basin in basins])).min()
-        widest = max(basin.spread for basin in basins)
-        why.append(f"z0 tells {len(basins)} states apart, {gap / widest:.0f} spreads from each other")
-        if n < VISITS:  # fewer say little of how often it does
+    states = _states(find_basins(z, traj.weights))
+    if len(states) > 1:
+        gap = min(_apart(one, two) for one, two in itertools.pairwise(states))
+        why.append(f"z0 tells {len(states)} states apart, {gap:.0f} spreads or more from each other")
+        if (n := _crossings(z, states, traj.segments)) < VISITS:  # fewer say little of how often it does
             times = "never goes" if n == 0 else f"goes only {n} time{'s' * (n > 1)}"
-            states = f"between the {len(basins)} states that z0 tells apart"
-            faults.append((f"the run {times} {states}", "a run biased on z0, and to learn from that again"))
+            between = f"between the {len(states)} states that z0 tells apart"
+            faults.append((f"the run {times} {between}", "a run biased on z0, and to learn from that again"))
         return
     slowest = scores.frames.all.autocorrelation_time[0]
     if cv.record.settings.lag == 0:
-        faults.append(
-            (
-                "it was trained on shapes, not on what is slow",
-                "frames closer in time, so that a time lag can be chosen",
-            )
-        )
+        cure = "frames closer in time, so that a time lag can be chosen"
+        if traj.weights is not None:
+            cure = "an unbiased run from what the biased one found, for a time lag"
+        faults.append(("it was trained on shapes, not on what is slow", cure))
     elif slowest is None:
         faults.append(("the run is too short to tell how slow it is", "a longer run"))
     else:
@@ -95,9 +96,44 @@ def _slowness(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray, why
             faults.append((f"the run is only {length / slowest:.0f} times that long", "a longer run"))
 
 
+def _apart(one: Basin, two: Basin) -> float:
+    """How far apart two basins are, in the larger of their spreads."""
+    return abs(two.centre - one.centre) / max(one.spread, two.spread, 1e-12)
+
+
+def _states(basins: tuple[Basin, ...]) -> list[Basin]:
+    """Those of the basins, from left to right, that stand clear of the one before them; of two that do not, the
+    heavier."""
+    found = [basins[0]]
+    for basin in basins[1:]:
+        if _apart(found[-1], basin) >= CLEAR:
+            found.append(basin)
+        elif basin.weight > found[-1].weight:
+            found[-1] = basin
+    return found
+
+
+def _crossings(z: np.ndarray, states: list[Basin], segments: tuple[int, ...]) -> int:
+    """How often the run goes from the core of one state, within a spread of its centre, to that of another.
+
+    At the border between states a run goes to and fro many times on one way across it.
+    """
+    centre, spread = (np.array([getattr(s, name) for s in states]) for name in ("centre", "spread"))
+    near = np.abs(z[:, None] - centre) <= np.maximum(spread, 1e-12)
+    core = np.where(near.any(axis=1), near.argmax(axis=1), -1)
+    parts = np.split(core, np.cumsum(segments)[:-1])
+    return sum(int((np.diff(part[part >= 0]) != 0).sum()) for part in parts)
+
+
 def far_off(generated: Generated) -> list[str]:
-    """Which of bond lengths, Rg and end-to-end distance are beyond two noise floors of the data's."""
-    names = {"bond": "bond lengths", "rg": "radii of gyration", "end_to_end": "end-to-end distances"}
+    """Which of bond lengths, Rg, end-to-end distance and distances of pairs are beyond two noise floors of the
+    data's."""
+    names = {
+        "bond": "bond lengths",
+        "rg": "radii of gyration",
+        "end_to_end": "end-to-end distances",
+        "pairs": "distances of pairs",
+    }
     floor = generated.noise_floor
     return [
         words for name, words in names.items() if getattr(generated, name) > FLOORS * getattr(floor, name) + 1e-12

@@ -135,7 +135,10 @@ class Trajectory:
                 put(name, one_each(name, getattr(self, name), n_frames))
         if self.weights is not None and not (self.weights >= 0).all():
             bad = int(np.argmin(self.weights >= 0))
-            raise InputError(f"weights must not be negative; frame {bad} has {self.weights[bad]:g}")
+            raise InputError(
+                f"weights must not be negative; frame {bad} has {self.weights[bad]:g}. Give exp(bias / kT), not "
+                f"the bias"
+            )
         if self.names is not None:
             if not np.iterable(self.names):
                 raise refusal("names", f"one name a bead, of {n_beads} beads", self.names)

@@ -330,6 +330,27 @@ def test_score_takes_weights(folder, tmp_path):
     assert found != pytest.approx(squared.mean(), rel=1e-3)
 
 
+def test_fit_weighs_the_generator_too(folder, tmp_path):
+    """Frames of no weight are neither trained on nor drawn."""
+    np.savetxt(tmp_path / "w.txt", np.arange(600) < 300)
+    words = [
+        "--generator",
+        "--latent-dim",
+        "1",
+        "--epochs",
+        "1",
+        "--lag",
+        "0",
+        "--out",
+        tmp_path / "m.safetensors",
+    ]
+    call("fit", folder / "run.xtc", "--weights", tmp_path / "w.txt", *words)
+    cv = pv.load(tmp_path / "m.safetensors")
+    assert cv.record.generator.n_train == 270
+    z = cv.transform(pv.read(folder / "run.xtc"))
+    assert np.isin(cv.generator.z, z[:300]).all()
+
+
 def test_optimize_takes_weights(folder, tmp_path):
     """The most compact frames, of no weight, set no limit."""
     traj = pv.read(folder / "run.xtc")

@@ -69,7 +69,7 @@ def test_the_loss_without_a_network_is_that_of_normal_data(noise, spread):
     assert losses.mean() == pytest.approx(15, abs=5 * losses.std() / np.sqrt(n))
 
 
-@pytest.mark.parametrize("spread", [1.0, 0.05])
+@pytest.mark.parametrize("spread", [1.0, 0.05, 0.01])
 def test_sampling_without_a_network_gives_normal_data(spread):
     """The sampler against its exact result: coordinates of one variance, independent but for the centre."""
     (g, z, centre), n = about_a_centre(spread, 4, 2), 4000
@@ -80,6 +80,7 @@ def test_sampling_without_a_network_gives_normal_data(spread):
     expected = np.kron(np.eye(4) - 1 / 4, np.eye(2))
     # Steps of finite size widen or narrow by some hundredths at most.
     np.testing.assert_allclose(covariance, expected, atol=0.04 + 5 / np.sqrt(n))
+    assert np.trace(covariance) == pytest.approx(6, rel=0.03)
     assert abs(x.mean(axis=0)).max() < 5 / np.sqrt(n)
 
 
@@ -291,10 +292,13 @@ def test_draws_follow_the_weights():
     x[::2] *= 4
     traj = pv.Trajectory(x, weights=np.where(np.arange(600) % 2, 9.0, 1.0))
     model = pv.fit_generator(untrained(traj), traj, **SMALL)
-    size = np.asarray(jax.vmap(pv.radius_of_gyration)(pv.sample(model, 1000).positions))
+    g = model.generator  # raw draws: what is settled has the Rg of the data, whatever was learnt
+    raw = draw_frames(g, jax.random.key(1), draw_latents(g, jax.random.key(2), 1000), raw=True)
+    size = np.asarray(jax.vmap(pv.radius_of_gyration)(raw * g.scale))
     own = np.asarray(jax.vmap(pv.radius_of_gyration)(x))
     plain, weighted = own.mean(), np.average(own, weights=traj.weights)
-    assert abs(size.mean() - weighted) < 0.15 * abs(plain - weighted)
+    print(size.mean(), weighted, plain)
+    assert abs(size.mean() - weighted) < 0.3 * abs(plain - weighted)
 
 
 @pytest.mark.long
@@ -357,7 +361,11 @@ def test_a_large_body_that_z_tells_is_drawn_from_a_fit_on_z(cv, traj):
     apart, floor = polyvae.measures.ensemble_distances(drawn, body), polyvae.measures.noise_floor(body)
     print(apart, floor, of_body.generator.spread)
     assert of_body.generator.spread < 0.1
-    assert apart["pairs"] < 3 * floor["pairs"]
+    assert apart["pairs"] < 2 * floor["pairs"]
+    # As many terms as frames fit anything, and tell nothing.
+    noise, z = rng.normal(size=(54, 20, 3)).astype(np.float32), rng.normal(size=(54, 9)).astype(np.float32)
+    for latents in (z, z[:, :5], z[:, :3]):
+        assert generator._centre(noise, latents, np.full(54, 1 / 54))[1] == 1
     of_chain = pv.fit_generator(cv, traj, **SMALL).generator
     assert of_chain.spread == 1
     assert not of_chain.mean.any()

@@ -3,10 +3,13 @@
 import dataclasses
 
 import numpy as np
+import pytest
 from conftest import DATA
 
 import polyvae as pv
-from polyvae.tasks.verdict import far_off, verdict
+from polyvae.measures import ensemble_distances, noise_floor
+from polyvae.measures.basins import Basin
+from polyvae.tasks.verdict import _states, far_off, verdict
 
 TINY = {"epochs": 1, "encoder": (4,), "decoder": (4,), "batch_size": 50, "featurizer": pv.Reference()}
 
@@ -44,11 +47,52 @@ def test_an_idle_model_is_poor():
     assert first.startswith("verdict: poor: no latent carries anything")
 
 
+def judged(traj, z) -> list[str]:
+    """The verdict on a CV of one latent `z`, with the scores of a well-trained model."""
+    cv = pv.fit(traj, **{**TINY, "lag": 5, "latent_dim": 1})
+    scores = pv.score(cv, traj, alternatives=False)
+    every = dataclasses.replace(scores.frames.all, autocorrelation_time=[20.0], fve=0.9)
+    frames = dataclasses.replace(scores.frames, all=every, validation=every)
+    return verdict(cv, dataclasses.replace(scores, frames=frames), traj, z[:, None])
+
+
+def test_a_crossing_is_from_core_to_core():
+    """A run that lingers on the border between two states, to and fro, has been there once."""
+    traj = pv.Trajectory(pv.read(DATA / "chain2d_dense.npz").positions)
+    rng = np.random.default_rng(0)
+    once = np.concatenate([rng.normal(-1, 0.1, 985), rng.normal(0, 0.4, 30), rng.normal(1, 0.1, 985)])
+    assert "goes only 1 time between the 2 states that z0 tells apart" in judged(traj, once)[0]
+    often = np.where(np.arange(2000) // 100 % 2, 1, -1) + rng.normal(0, 0.1, 2000)
+    first, second, _ = judged(traj, often)
+    assert "between" not in first
+    assert "2 states apart, 20 spreads" in second or "2 states apart, 19 spreads" in second
+    # Two runs that stay where they are have not crossed at their seam.
+    apart = dataclasses.replace(traj, segments=(1000, 1000))
+    assert "never goes" in judged(apart, np.repeat([-1.0, 1], 1000) + rng.normal(0, 0.1, 2000))[0]
+
+
+def test_humps_that_overlap_are_one_state():
+    """Of maxima within three spreads of each other the heaviest stands for all."""
+    basins = [Basin(0.2, -1.0, 0.1, -9, -0.8), Basin(0.5, -0.75, 0.1, -0.8, 0), Basin(0.3, 1.0, 0.1, 0, 9)]
+    assert _states(tuple(basins)) == basins[1:]
+    assert _states(tuple(basins[:2])) == basins[1:2]
+    assert _states(tuple(basins[1:])) == basins[1:]
+
+
+def test_weighted_runs_are_told_what_can_help():
+    traj = pv.read(DATA / "chain2d.npz")[:1000]
+    traj = dataclasses.replace(traj, weights=np.ones(1000))
+    (first, _, third), *_ = told(traj, np.random.default_rng(0).normal(size=(1000, 2)), lag=None)
+    assert "trained on shapes" in first
+    assert "unbiased run" in third
+    assert "closer in time" not in third
+
+
 def test_what_lies_beyond_two_floors_is_named():
     traj = pv.read(DATA / "chain2d.npz")[:1000]
     cv = pv.fit(traj, **TINY, lag=0)
     apart = pv.score(cv, traj, generated=dataclasses.replace(traj, positions=1.5 * traj.positions)).generated
-    assert far_off(apart) == ["bond lengths", "radii of gyration", "end-to-end distances"]
+    assert far_off(apart) == ["bond lengths", "radii of gyration", "end-to-end distances", "distances of pairs"]
     assert far_off(pv.score(cv, traj, generated=traj).generated) == []
 
 
@@ -64,14 +108,14 @@ def test_few_frames_and_a_poor_generator_ask_for_more_frames_once():
     assert "more frames" not in third
 
 
-def test_rigid_bonds_need_not_agree_to_the_last_digit():
-    """Their floor is no rounding, next to which every ensemble would be far off."""
+@pytest.mark.parametrize("digits", [7, 3])
+def test_rigid_bonds_need_not_agree_to_the_last_digit(digits):
+    """Their floor is no rounding, next to which every ensemble would be far off, be it of float32 or of an XTC."""
     rng = np.random.default_rng(0)
-    steps = rng.normal(size=(600, 7, 3))
-    chains = np.cumsum(steps / np.linalg.norm(steps, axis=2, keepdims=True), axis=1)
-    traj = pv.Trajectory(chains.astype(np.float32))
-    near = dataclasses.replace(traj, positions=1.0005 * traj.positions)
-    far = dataclasses.replace(traj, positions=1.005 * traj.positions)
-    cv = pv.fit(traj, **TINY, lag=0)
-    named = [far_off(pv.score(cv, traj, generated=g, alternatives=False).generated) for g in (near, far)]
-    assert named == [[], ["bond lengths"]]
+    steps = rng.normal(size=(5000, 7, 3))
+    chains = np.cumsum(0.4 * steps / np.linalg.norm(steps, axis=2, keepdims=True), axis=1)
+    traj = pv.Trajectory(chains.round(digits).astype(np.float32))
+    scaled = (dataclasses.replace(traj, positions=by * traj.positions) for by in (1.0005, 1.005))
+    floor = noise_floor(traj)
+    near, far = (ensemble_distances(other, traj)["bond"] / floor["bond"] for other in scaled)
+    assert near < 2 < far
