@@ -82,6 +82,10 @@ def test_a_dcd_of_fewer_frames_than_its_header_says(tmp_path, caplog):
         assert [r.levelname for r in caplog.records if "says 500 frames, but it holds 40" in r.message] == [
             "WARNING"
         ]
+    path.write_bytes(data[:-20])  # killed while it wrote: the last frame is left out only where that is told
+    with pytest.raises(pv.InputError, match="damaged in frame 39"):
+        pv.read(path)
+    np.testing.assert_array_equal(pv.read(path, stop=39).positions, whole[:39])
 
 
 def test_damage_in_the_middle_of_an_xtc_names_the_frame(tmp_path):
