@@ -12,7 +12,7 @@ threshold half-way between the basins of the training data.
 One run of it, 1 ns a figure: phi, psi 10 2 12 crossings; the latents of five seeds 347 333 344, 311 284 93,
 278 180 132, 176 72 190, 159 241 126, with widths of 0.011 to 0.013 and 100.000 % told apart in each. One CV's runs
 differ by as much as CVs do. Where CVs differ is on the way over, of which no frame was trained on: with phi turned
-by hand z0 goes smoothly from one basin to the other, but at phi = 0 it spreads by 0.3 to 0.4 with all else, by seed.
+by hand z0 goes smoothly from one basin to the other, but at phi = 0 it spreads by 0.3 to 0.4 with all else.
 """
 
 import sys
