@@ -189,6 +189,18 @@ def one_each(name: str, value: Any, n: int, per: str = "frame", *, finite: bool 
     return array
 
 
+def statistical_weights(value: Any, n_frames: int) -> np.ndarray:
+    """Weights (n_frames,), none negative, as of a run that is reweighted from a bias."""
+    weights = one_each("weights", value, n_frames, finite=False)
+    if not (good := np.isfinite(weights) & (weights >= 0)).all():
+        frame = int(np.argmin(good))
+        raise InputError(
+            f"weights must be 0 or positive numbers; that of frame {frame} is {weights[frame]:g}. Give "
+            f"exp(bias / kT), not the bias"
+        )
+    return weights
+
+
 def segment_lengths(value: Any, n_frames: int) -> tuple[int, ...]:
     """Lengths of the pieces that are continuous in time: one piece where they are None."""
     if value is None:

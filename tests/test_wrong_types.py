@@ -319,7 +319,7 @@ MEASURES = {
         measures.noise_floor, lambda k: {"traj": k.traj}, {"traj": "data", "n_splits": "count", "seed": "count"}
     ),
     "frame_weights": Call(
-        measures.frame_weights, lambda k: {"chunk": k.traj}, {"chunk": "data", "first": "count"}
+        measures.frame_weights, lambda k: {"traj": k.traj}, {"traj": "data"}
     ),
     "limits_of": Call(measures.limits_of, lambda k: {"traj": k.traj}, {"traj": "data", "of_frames": "flag"}),
     "vamp2": Call(

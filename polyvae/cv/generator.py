@@ -28,7 +28,7 @@ from polyvae.errors import InputError
 from polyvae.measures.ensembles import frame_weights, pair_distances
 from polyvae.measures.weights import drawn_evenly
 from polyvae.trajectory.convert import as_trajectory
-from polyvae.trajectory.record import Trajectory, bonded_triples, chain_bonds
+from polyvae.trajectory.record import Trajectory, bonded_triples, bonds_of
 from polyvae.trajectory.stream import Stream, concatenate
 from polyvae.vae.checkpoint import Checkpoint, digest
 from polyvae.vae.settings import GeneratorRecord, GeneratorSettings, versions
@@ -175,9 +175,8 @@ def _untrained(
         raise InputError("all beads are at one point in all frames; a generator needs coordinates that vary")
     x = x / scale
     sample = dataclasses.replace(traj, positions=x)[rows]
-    shape, known = (cv.n_beads, cv.n_dims), cv.template.bonds
-    bonds = known if known is not None and len(known) else chain_bonds(cv.n_beads)
-    bonds = np.unique(np.sort(bonds, axis=1), axis=0)
+    shape = (cv.n_beads, cv.n_dims)
+    bonds = np.unique(np.sort(bonds_of(cv.template), axis=1), axis=0)
     free = np.stack(np.triu_indices(cv.n_beads, 1), axis=1)
     free = free[~np.isin(free @ [cv.n_beads, 1], bonds @ [cv.n_beads, 1])]
     few = sample[:: max(1, -(-len(sample) * len(free) // _DISTANCES))]

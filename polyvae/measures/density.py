@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from polyvae.arguments import numbers_array, one_each, refusal
+from polyvae.arguments import numbers_array, refusal, statistical_weights
 from polyvae.errors import InputError
 from polyvae.measures.weights import merged, quantile
 
@@ -29,7 +29,7 @@ def log_density(
     if not isinstance(rng, np.random.Generator):
         raise refusal("rng", "a numpy.random.Generator", rng)
     if weights is not None:
-        weights = one_each("weights", weights, len(z))
+        weights = statistical_weights(weights, len(z))
     rows, shares = merged(z, weights)
     if len(rows) > _POINTS and (shares == shares[0]).all():
         rows = rng.choice(rows, _POINTS, replace=False)

@@ -8,10 +8,9 @@ import numpy as np
 from polyvae import geometry
 from polyvae.arguments import seed_number, whole_number
 from polyvae.batches import map_frames
-from polyvae.errors import InputError
 from polyvae.measures.pairs import even_pairs
 from polyvae.trajectory.convert import as_trajectory
-from polyvae.trajectory.record import Trajectory, bonded_triples, chain_bonds
+from polyvae.trajectory.record import Trajectory, bonded_triples, bonds_of
 
 MAX_PAIRS = 2000
 
@@ -26,7 +25,7 @@ def ensemble_distances(a: Trajectory, b: Trajectory) -> dict[str, float]:
     """
     a, b = as_trajectory(a), as_trajectory(b)
     pairs = even_pairs(a.n_beads, MAX_PAIRS)
-    return _apart(*((_measures(traj, _bonds(a), pairs), frame_weights(traj)) for traj in (a, b)))
+    return _apart(*((_measures(traj, bonds_of(a), pairs), frame_weights(traj)) for traj in (a, b)))
 
 
 def noise_floor(traj: Trajectory, *, n_splits: int = 8, seed: int = 0) -> dict[str, float]:
@@ -39,7 +38,7 @@ def noise_floor(traj: Trajectory, *, n_splits: int = 8, seed: int = 0) -> dict[s
     traj = as_trajectory(traj)
     traj = traj[np.flatnonzero(frame_weights(traj) > 0)]
     n_splits, seed = whole_number("n_splits", n_splits, 1), seed_number(seed)
-    measured, weights = _measures(traj, _bonds(traj), even_pairs(traj.n_beads, 250)), frame_weights(traj)
+    measured, weights = _measures(traj, bonds_of(traj), even_pairs(traj.n_beads, 250)), frame_weights(traj)
     if len(traj) < 2:
         return dict.fromkeys(measured, 0.0)
     rng, found = np.random.default_rng(seed), []
@@ -54,10 +53,6 @@ def noise_floor(traj: Trajectory, *, n_splits: int = 8, seed: int = 0) -> dict[s
         if values.size and values.std(axis=0, dtype=np.float64).max() < 5e-3 * mean:
             floor[name] = max(floor[name], 1e-3 * mean)
     return floor
-
-
-def _bonds(traj: Trajectory) -> np.ndarray:
-    return traj.bonds if traj.bonds is not None and len(traj.bonds) else chain_bonds(traj.n_beads)
 
 
 def _measures(traj: Trajectory, bonds: np.ndarray, pairs: np.ndarray) -> dict[str, np.ndarray]:
@@ -104,15 +99,7 @@ def _distances(pairs, frames):
     return jax.vmap(lambda x: geometry.distances(x, pairs))(frames)
 
 
-def frame_weights(chunk: Trajectory, first: int = 0) -> np.ndarray:
-    """Weights (n_frames,) of a chunk whose first frame has the number `first`."""
-    chunk, first = as_trajectory(chunk), whole_number("first", first, 0)
-    if chunk.weights is None:
-        return np.ones(len(chunk))
-    if (chunk.weights < 0).any():
-        bad = int(np.argmax(chunk.weights < 0))
-        raise InputError(
-            f"weights must not be negative; frame {first + bad} has {chunk.weights[bad]:g}. "
-            f"Give exp(bias / kT), not the bias"
-        )
-    return chunk.weights
+def frame_weights(traj: Trajectory) -> np.ndarray:
+    """Statistical weights (n_frames,), 1 where none are given."""
+    traj = as_trajectory(traj)
+    return np.ones(len(traj)) if traj.weights is None else traj.weights

@@ -21,7 +21,7 @@ from polyvae.measures.pairs import (
 )
 from polyvae.measures.weights import counting, quantile
 from polyvae.trajectory.convert import as_trajectory
-from polyvae.trajectory.record import Trajectory, chain_bonds
+from polyvae.trajectory.record import Trajectory, bonds_of
 
 QUANTILE = 0.001
 _ROUNDING = 1e-4  # of a limit: it is the value of one frame, whose positions may come back rounded or turned
@@ -104,11 +104,6 @@ def _broken(limits: Limits, found: FrameMeasures) -> dict[str, np.ndarray]:
         "bend": below(found.mean_apart, limits.closest_mean_apart).any(axis=1),
         "contacts": below(found.contacts, limits.closest_contacts),
     }
-
-
-def bonds_of(traj: Trajectory) -> np.ndarray:
-    """Bonds (n_bonds, 2); consecutive beads where none are known."""
-    return traj.bonds if traj.bonds is not None and len(traj.bonds) else chain_bonds(traj.n_beads)
 
 
 def limits_of(traj: Trajectory, *, of_frames: bool = False) -> Limits:

@@ -50,6 +50,7 @@ def marginals(
             if k == 0:
                 ax.fill_between(grid, density, color=color, alpha=0.25, linewidth=0)
             ax.plot(grid, density, color=color, linewidth=1.6, label=label)
+        ax.ticklabel_format(axis="x", useOffset=False)  # of rigid bonds, whose lengths differ in the last digits
         ax.set(ylim=(0, None), xlabel=label_length(f"distance between beads 0 and {j}", length_unit))
         ax.set_ylabel(f"density (1/{UNIT_SYMBOLS[length_unit]})")
         if len(distances) == 2:

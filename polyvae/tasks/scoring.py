@@ -123,7 +123,7 @@ def _read(cv: LatentCV, data, seed: int) -> _Run:
     held_out = validation_blocks(cv.record.data.n_frames, cv.record.settings.validation)
     n_frames, digest, sample, chunks = 0, hashlib.sha256(), _EvenSample(), []
     for chunk in map(cv.as_trajectory, data if streamed else [data]):
-        weights = frame_weights(chunk, n_frames)
+        weights = frame_weights(chunk)
         traj = dataclasses.replace(chunk, box=None, origin=None)
         starts = kinetics.lagged(chunk.segments, decoded_lag)
         values = values_of(chunk.positions, starts, n_frames)

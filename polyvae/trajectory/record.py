@@ -13,6 +13,7 @@ from polyvae.arguments import (
     one_of,
     refusal,
     segment_lengths,
+    statistical_weights,
     whole_number,
 )
 from polyvae.errors import InputError
@@ -130,15 +131,10 @@ class Trajectory:
         )
         if not (self.masses > 0).all():
             raise InputError(f"masses must be positive; bead {int(np.argmin(self.masses > 0))} is not")
-        for name in ("time", "weights"):
-            if getattr(self, name) is not None:
-                put(name, one_each(name, getattr(self, name), n_frames))
-        if self.weights is not None and not (self.weights >= 0).all():
-            bad = int(np.argmin(self.weights >= 0))
-            raise InputError(
-                f"weights must not be negative; frame {bad} has {self.weights[bad]:g}. Give exp(bias / kT), not "
-                f"the bias"
-            )
+        if self.time is not None:
+            put("time", one_each("time", self.time, n_frames))
+        if self.weights is not None:
+            put("weights", statistical_weights(self.weights, n_frames))
         if self.names is not None:
             if not np.iterable(self.names):
                 raise refusal("names", f"one name a bead, of {n_beads} beads", self.names)
@@ -245,6 +241,11 @@ def all_usable(array: np.ndarray) -> bool:
     with np.errstate(invalid="ignore", over="ignore"):
         # The sum of squares takes a third of the time; where it is small, all numbers are.
         return bool(np.dot(flat, flat) < LARGEST**2) or bool((np.abs(flat) < LARGEST).all())
+
+
+def bonds_of(traj: Trajectory) -> np.ndarray:
+    """Bonds (n_bonds, 2); consecutive beads where none are known."""
+    return traj.bonds if traj.bonds is not None and len(traj.bonds) else chain_bonds(traj.n_beads)
 
 
 def chain_bonds(n_beads: int) -> np.ndarray:

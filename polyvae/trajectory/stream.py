@@ -6,7 +6,7 @@ from typing import overload
 
 import numpy as np
 
-from polyvae.arguments import function, one_each, text, whole_number
+from polyvae.arguments import function, statistical_weights, text, whole_number
 from polyvae.errors import InputError
 from polyvae.trajectory.record import Trajectory
 
@@ -39,7 +39,7 @@ def weighted(data: Trajectory, weights: np.ndarray) -> Trajectory: ...
 def weighted(data: Stream, weights: np.ndarray) -> Stream: ...
 def weighted(data: Trajectory | Stream, weights: np.ndarray) -> Trajectory | Stream:
     """The same frames with statistical weights, (n_frames,)."""
-    weights = one_each("weights", weights, len(data), finite=False)
+    weights = statistical_weights(weights, len(data))
     if isinstance(data, Trajectory):
         return dataclasses.replace(data, weights=weights)
 

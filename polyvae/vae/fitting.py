@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from polyvae.arguments import check_run, one_each, one_of, segment_lengths, whole_number
+from polyvae.arguments import check_run, one_of, segment_lengths, statistical_weights, whole_number
 from polyvae.errors import InputError
 from polyvae.vae import modelfile, training
 from polyvae.vae.checkpoint import Checkpoint, digest
@@ -128,7 +128,7 @@ def fit_vae(
         scaling=scaling,
     )
     settings = sized(settings, *x.shape)
-    weights = _checked_weights(weights, len(x))
+    weights = None if weights is None else statistical_weights(weights, len(x))
     prepared = prepare(
         x,
         likelihood,
@@ -346,17 +346,6 @@ def _chosen_rows(
             f"fraction (now {settings.validation:.0%}), or none (validation 0)"
         )
     return rows, val_rows
-
-
-def _checked_weights(weights, n: int) -> np.ndarray | None:
-    if weights is None:
-        return None
-    weights = one_each("weights", weights, n, finite=False)
-    good = np.isfinite(weights) & (weights >= 0)
-    if not good.all():
-        frame = int(np.argmin(good))
-        raise InputError(f"weights must be 0 or positive numbers; that of frame {frame} is {weights[frame]}")
-    return weights
 
 
 def _check_sums(weights: np.ndarray, rows: np.ndarray, val_rows: np.ndarray) -> None:

@@ -333,19 +333,10 @@ def test_score_takes_weights(folder, tmp_path):
 def test_fit_weighs_the_generator_too(folder, tmp_path):
     """Frames of no weight are neither trained on nor drawn."""
     np.savetxt(tmp_path / "w.txt", np.arange(600) < 300)
-    words = [
-        "--generator",
-        "--latent-dim",
-        "1",
-        "--epochs",
-        "1",
-        "--lag",
-        "0",
-        "--out",
-        tmp_path / "m.safetensors",
-    ]
-    call("fit", folder / "run.xtc", "--weights", tmp_path / "w.txt", *words)
-    cv = pv.load(tmp_path / "m.safetensors")
+    words = ["--generator", "--latent-dim", "1", "--epochs", "1", "--lag", "0"]
+    out = tmp_path / "m.safetensors"
+    call("fit", folder / "run.xtc", "--weights", tmp_path / "w.txt", *words, "--out", out)
+    cv = pv.load(out)
     assert cv.record.generator.n_train == 270
     z = cv.transform(pv.read(folder / "run.xtc"))
     assert np.isin(cv.generator.z, z[:300]).all()
@@ -359,9 +350,8 @@ def test_optimize_takes_weights(folder, tmp_path):
     words = ["optimize", folder / "model.safetensors", folder / "run.xtc", "--starts", "4", "--out"]
     call(*words, tmp_path / "free.npz")
     call(*words, tmp_path / "bound.npz", "--weights", tmp_path / "w.txt")
-    free, bound = (
-        float(pv.radius_of_gyration(pv.read(tmp_path / f"{n}.npz").positions[0])) for n in ("free", "bound")
-    )
+    found = (pv.read(tmp_path / f"{name}.npz").positions[0] for name in ("free", "bound"))
+    free, bound = map(pv.radius_of_gyration, found)
     assert bound > 1.2 * free
 
 

@@ -87,10 +87,8 @@ def row(folder: Path, traj: pv.Trajectory, reading: dict, heldout: Path | str | 
         cv, run = pv.load(folder / "model.safetensors"), pv.read(heldout, **reading)
         vamp = kinetics.vamp2(cv.transform(run), LAGS.get(folder.name, 1), run.segments)
         n_jumps = continuity.jumps(run, cv.featurizer).count
-    written, named = (
-        folder / "generated.dcd",
-        {"topology": folder / "generated.pdb", "length_unit": traj.length_unit},
-    )
+    written = folder / "generated.dcd"
+    named = {"topology": folder / "generated.pdb", "length_unit": traj.length_unit}
     generated = pv.read(written, **named) if written.exists() else pv.read(folder / "generated.npz")
     apart, floor = ensemble_distances(generated, traj), noise_floor(traj)
     floors = " ".join(f"{apart[key] / floor[key]:5.1f}" for key in ("bond", "angle", "rg", "end_to_end", "pairs"))

@@ -15,11 +15,12 @@ from models import untrained
 import polyvae as pv
 from polyvae.measures.density import log_density
 from polyvae.measures.ensembles import ensemble_distances
-from polyvae.measures.limits import bonds_of, limits_of
+from polyvae.measures.limits import limits_of
 from polyvae.measures.pairs import frame_measures
 from polyvae.measures.weights import effective_size
 from polyvae.plot.curves import smooth_density
 from polyvae.plot.latent import density_levels
+from polyvae.trajectory.record import bonds_of
 
 N = 60_000
 

@@ -15,6 +15,7 @@ from polyvae.measures.weights import counted, drawn_evenly, effective_size, merg
 from polyvae.plot.curves import smooth_density
 from polyvae.plot.latent import density_levels
 from polyvae.tasks.paths import dense_path
+from polyvae.trajectory import stream as streams
 
 OFTEN = np.random.default_rng(0).integers(0, 4, 200)
 TWICE = np.repeat(np.arange(200), OFTEN)
@@ -132,3 +133,21 @@ def test_equal_frames_are_one(chains):
     none = counted(dataclasses.replace(chains, weights=np.zeros(200)))
     assert len(none) == 200
     assert none.weights is None
+
+
+@pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf])
+def test_weights_that_cannot_be_are_refused_before_anything_is_done(bad, tmp_path):
+    """By the number of the frame in the whole run, however it is read."""
+    traj = pv.Trajectory(np.random.default_rng(0).normal(size=(90, 4, 2)))
+    pv.write(tmp_path / "run.npz", traj)
+    weights = np.where(np.arange(90) == 70, bad, 1.0)
+    stream = pv.stream(tmp_path / "run.npz", chunk_bytes=4 * 2 * 4 * 20)
+    assert len(list(stream)) > 3
+    for give in (
+        lambda: dataclasses.replace(traj, weights=weights),
+        lambda: streams.weighted(stream, weights),
+        lambda: pv.fit(stream, weights=weights),
+        lambda: pv.fit_vae(traj.positions.reshape(90, -1), weights=weights),
+    ):
+        with pytest.raises(pv.InputError, match="frame 70"):
+            give()

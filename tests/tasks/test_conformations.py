@@ -10,8 +10,9 @@ import pytest
 from conftest import ideal_chains, random_rotations
 
 import polyvae as pv
-from polyvae.measures.limits import bonds_of, draw_valid, limits_of, separations
+from polyvae.measures.limits import draw_valid, limits_of, separations
 from polyvae.tasks.paths import dense_path
+from polyvae.trajectory.record import bonds_of
 from polyvae.vae.settings import ModelRecord
 
 

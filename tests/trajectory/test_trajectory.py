@@ -62,7 +62,7 @@ def test_segments_never_join_across_a_file(index, segments):
         ({"names": ["A"]}, "4 beads, 1 names"),
         ({"bonds": [[0, 4]]}, "beads 0 to 3"),
         ({"segments": (4, 5)}, "add up to 10"),
-        ({"weights": [*range(9), -1]}, "frame 9 has -1"),
+        ({"weights": [*range(9), -1]}, "frame 9 is -1"),
         ({"continues": 2}, "continues .*0 to 1"),
     ],
 )

@@ -193,7 +193,7 @@ class TestWeights:
         ("weights", "words"),
         [
             (np.ones(3), r"weights .*\(200,\).*\(3,\)"),
-            (np.full(200, -1.0), "frame 0 is -1.0"),
+            (np.full(200, -1.0), "frame 0 is -1"),
             (np.full(200, np.nan), "frame 0 is nan"),
             (np.zeros(200), "all training frames"),
             (np.where(validation_blocks(200, 0.1), 0.0, 1.0), "all validation frames"),
