@@ -16,7 +16,9 @@ from polyvae.geometry.shape import (
 from polyvae.geometry.superposition import rmsd
 from polyvae.io.colvar import write_colvar
 from polyvae.io.reading import read, stream
+from polyvae.io.tables import Colvar, read_colvar
 from polyvae.io.writing import write
+from polyvae.measures.free_energy import FreeEnergy, free_energy
 from polyvae.measures.limits import Check, Limits, check_conformations
 from polyvae.tasks.compiling import compile
 from polyvae.tasks.optimization import Optimum, optimize
@@ -38,7 +40,9 @@ __all__ = [
     "Bernoulli",
     "Categorical",
     "Check",
+    "Colvar",
     "FittedVAE",
+    "FreeEnergy",
     "Gaussian",
     "InputError",
     "LatentCV",
@@ -64,6 +68,7 @@ __all__ = [
     "fit",
     "fit_generator",
     "fit_vae",
+    "free_energy",
     "interpolate",
     "latent_grid",
     "load",
@@ -71,6 +76,7 @@ __all__ = [
     "project",
     "radius_of_gyration",
     "read",
+    "read_colvar",
     "relax",
     "rmsd",
     "sample",

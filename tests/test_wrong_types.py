@@ -82,10 +82,13 @@ def known(traj, cv, tmp_path_factory):
     run, model = folder / "run.npz", folder / "model.safetensors"
     pv.write(run, traj)
     cv.save(model)
+    pv.write_colvar(folder / "table.csv", cv.transform(traj))
     options = {"epochs": 1, "batch_size": 64, "encoder": (4,), "decoder": (4,)}
     superposed = pv.fit(traj, featurizer=pv.Reference(), **options)  # Colvars has no principal axes
     given = {"traj": traj, "cv": cv, "superposed": superposed, "x": x, "vae": vae, "frame": traj.positions[0]}
-    return types.SimpleNamespace(**given, run=run, model=model, z=cv.transform(traj), out=folder / "out")
+    return types.SimpleNamespace(
+        **given, run=run, model=model, table=folder / "table.csv", z=cv.transform(traj), out=folder / "out"
+    )
 
 
 TRAINING = {
@@ -178,6 +181,14 @@ CALLS = {
          "weights": "array?", "cache": "path?"},
     ),
     "compile": Call(pv.compile, one("cv"), {"cv": "cv"}),
+    "free_energy": Call(
+        pv.free_energy,
+        lambda k: {"s": k.z[:, 0], "transient": 0.0},
+        {"s": "finite array", "weights": "array?", "bias": "finite array?", "kT": "positive?",
+         "segments": "counts?", "walkers": "flag", "method": "word", "bandwidth": "positive?",
+         "bins": "count?", "range": "other?", "periods": "other?", "transient": "positive?", "states": "other?"},
+    ),
+    "read_colvar": Call(pv.read_colvar, lambda k: {"files": k.table}, {"files": "paths"}),
     "check_vae": Call(
         pv.check_vae,
         lambda k: {"model": k.vae, "x": k.x},
@@ -247,7 +258,10 @@ CALLS |= {
     for name in ("radius_of_gyration", "asphericity", "acylindricity", "shape_anisotropy")
 }
 # Records of what a function found: nobody makes them of arguments.
-RECORDS = {"Check", "FittedVAE", "LatentCV", "LatentPath", "Limits", "Optimum", "Relaxed", "Sweep", "InputError"}
+RECORDS = {
+    "Check", "Colvar", "FittedVAE", "FreeEnergy", "InputError", "LatentCV", "LatentPath", "Limits", "Optimum",
+    "Relaxed", "Sweep",
+}  # fmt: skip
 
 
 def method(owner, name):
@@ -416,6 +430,7 @@ WORDS = {
     "folder": "file",
     "paths": "file",
     "path": "file",
+    "files": "file",
     "atoms": "particles",
     "seeds": "seed",
     "columns": "a",  # the name of the one that is given
@@ -493,6 +508,7 @@ def words(known):
         "score": [model, run, "--out", str(known.model.with_name("scores.json"))],
         "export": [model, "--to", "plumed", *out],
         "info": [run],
+        "fes": [str(known.table), "--cv", "z0", *out],
     }
 
 
@@ -508,6 +524,11 @@ LISTS = [
     ("generate", "--path", "0,0:nan,1"),
     ("export", "--latents", "1.5"),
     ("export", "--atoms", "1.5"),
+    ("fes", "--bins", "1.5"),
+    ("fes", "--bandwidth", "nan"),
+    ("fes", "--range", "1:many"),
+    ("fes", "--state", "2:1"),
+    ("fes", "--transient", "nan"),
 ]
 VERBS = {command.callback.__name__: command.callback for command in cli.app.registered_commands}
 

@@ -13,6 +13,7 @@ import polyvae as pv
 from polyvae import plot
 from polyvae.app import conformations
 from polyvae.app.console import (
+    about_run,
     command_line,
     fail,
     frame_bar,
@@ -26,6 +27,7 @@ from polyvae.app.console import (
     say,
     training_bar,
 )
+from polyvae.app.fes import fes
 from polyvae.app.options import (
     EXPORTING,
     FEATURIZERS,
@@ -55,13 +57,12 @@ from polyvae.app.options import (
 )
 from polyvae.app.report import write_report
 from polyvae.cv.generator import MAX_BEADS
-from polyvae.cv.latent import LatentCV, load_cv
+from polyvae.cv.latent import load_cv
 from polyvae.errors import InputError
 from polyvae.export import TARGETS, export_files
 from polyvae.files import check_output, refuse_inputs, replacing, replacing_folder, write_json
 from polyvae.io.colvar import check_table_name
 from polyvae.io.writing import WRITERS
-from polyvae.measures.weights import effective_size
 from polyvae.tasks.sweeps import MEASURES
 from polyvae.tasks.verdict import verdict
 
@@ -141,7 +142,7 @@ def run(
             say(f"note: the CV jumps where the conformation hardly changes: {text}")
         found, z = optimum.summary(), cv.transform(traj)
         said = verdict(cv, scores, traj, z)
-        about = _about(files, traj, cv) | {"command": command_line()}
+        about = about_run(files, traj, cv) | {"command": command_line()}
         write_json(folder / "scores.json", scores.to_dict() | {"verdict": said, "optimized": found} | about)
         (folder / "figures").mkdir()
         plot.save_figures(folder / "figures", cv, traj, z, generated, optimum)
@@ -149,16 +150,6 @@ def run(
     print_scores(scores)
     print_optimum(found, "rg", traj.length_unit)
     print("", *said, "", f"results in {out}; open {out / 'report.html'}", sep="\n")
-
-
-def _about(files: list[Path], traj: pv.Trajectory, cv: LatentCV) -> dict:
-    """What scores.json says of the data and of the model."""
-    data = {name: getattr(traj, name) for name in ("n_frames", "n_beads", "n_dims", "length_unit")}
-    if traj.weights is not None:
-        data["n_effective"] = effective_size(traj.positions, traj.weights)
-    model = {name: cv.record[name] for name in ("settings", "versions", "best_epoch", "stopped")}
-    model |= {"choices": cv.record.choices or {}, "collapsed": cv.record.collapsed or []}
-    return {"data": {"files": [str(file) for file in files], **data}, "model": model}
 
 
 @app.command()
@@ -179,9 +170,8 @@ def fit(
 
     Example: polyvae fit run.xtc --top chain.pdb --latent-dim 2 --out model.safetensors
     """
-    unfinished, unfinished_generator = (
-        out.with_name(out.name + end) for end in (".unfinished", ".generator.unfinished")
-    )
+    unfinished = out.with_name(out.name + ".unfinished")
+    unfinished_generator = out.with_name(out.name + ".generator.unfinished")
     if resume and out.exists() and not unfinished.exists():
         raise InputError(f"{out} exists already, and there is no unfinished run to go on with")
     inputs = [*files, reading["topology"], training["weights"]]
@@ -388,6 +378,9 @@ def export(
     known("to", exporting["to"], TARGETS)
     cv = load_cv(model)
     print(export_files(cv, out, reading=for_reading(as_the_model(reading, cv)), force=force, **exporting))
+
+
+app.command()(fes)
 
 
 @app.command()

@@ -11,7 +11,7 @@ import numpy as np
 
 from polyvae.batches import map_frames
 from polyvae.geometry.shape import radius_of_gyration
-from polyvae.measures.weights import counting
+from polyvae.measures.weights import counting, effective_size
 from polyvae.tasks.scorecard import Scores
 
 
@@ -84,6 +84,16 @@ def frame_bar(what: str, total: int, unit: str = "frame") -> Iterator:
 def command_line() -> str:
     """The command that is being run, as one would type it."""
     return shlex.join(["polyvae", *sys.argv[1:]])
+
+
+def about_run(files: list, traj, cv) -> dict:
+    """What scores.json says of the data and of the model."""
+    data = {name: getattr(traj, name) for name in ("n_frames", "n_beads", "n_dims", "length_unit")}
+    if traj.weights is not None:
+        data["n_effective"] = effective_size(traj.positions, traj.weights)
+    model = {name: cv.record[name] for name in ("settings", "versions", "best_epoch", "stopped")}
+    model |= {"choices": cv.record.choices or {}, "collapsed": cv.record.collapsed or []}
+    return {"data": {"files": [str(file) for file in files], **data}, "model": model}
 
 
 def print_model(cv) -> None:
@@ -208,3 +218,21 @@ def print_sweep(summary: list[dict], measures) -> None:
         cells = [c if s is None else f"{c} ({s:.3f})" for c, s in zip(cells, spread, strict=True)]
         rows.append([str(entry["latent_dim"]), f"{entry['beta']:g}", *cells])
     _table(rows)
+
+
+def print_free_energy(result, names: list[str], unit: str) -> None:
+    """The basins with their errors, and how far the result can be believed."""
+    left_out = f", the first {result.dropped:.0%} of each run left out" if result.dropped else ""
+    print(f"free energy over {' and '.join(names)} in {unit}, of {result.n_frames} frames{left_out}")
+    print(f"  worth {result.n_effective:.0f} independent frames ({result.kish:.0f} by the weights alone)")
+    rows = [["  basin", *names, "share", "energy"]]
+    for k, state in enumerate(result.states):
+        energy = "0" if k == 0 else f"{state.energy:.2f} ± {state.error:.2f}"
+        label = "  " + "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[k % 26]
+        rows.append([label, *(f"{c:.3g}" for c in state.centre), f"{state.weight:.1%}", energy])
+    _table(rows)
+    halves = f"{result.halves:.2f}" if np.isfinite(result.halves) else "not comparable: one misses a place"
+    print(f"  first and second half of the run: {halves} apart (rms below 6 kT)")
+    blocks = result.blocks
+    print(f"  errors (68 %) from {blocks.n_blocks} blocks of {blocks.size} frames", end="")
+    print("" if blocks.enough else ": too few to be sure, the run is short for its slowest motion")

@@ -1,7 +1,8 @@
-"""The basins that the density of one latent coordinate has."""
+"""The basins that the density of one latent coordinate has, or a free energy on a grid."""
 
 import dataclasses
 import itertools
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -107,3 +108,70 @@ def _basin(z: np.ndarray, share: np.ndarray, low: float, high: float) -> Basin |
     weight = float(share.sum())
     lower, centre, upper = np.interp([0.16, 0.5, 0.84], (np.cumsum(share) - 0.5 * share) / weight, z)
     return Basin(weight, float(centre), float(0.5 * (upper - lower)), low, high)
+
+
+def watershed(
+    energy: np.ndarray,
+    barrier: float,
+    frames: np.ndarray,
+    noise: np.ndarray | None = None,
+    periodic: Sequence[bool] | None = None,
+    least: float = 0.01,
+) -> np.ndarray:
+    """The basin of each cell of a grid, -1 where the energy is infinite, numbered by their lowest energies.
+
+    Cells are filled from the lowest up. Where two basins meet, both are kept if the shallower is deeper than
+    `barrier`, and the noise at its bottom and where they meet beside, and if each holds `least` of the frames.
+
+    Args:
+        energy: of any number of dimensions.
+        frames: how many are in each cell, of the same shape.
+        noise: standard error of the energy, or some such, of the same shape.
+        periodic: whether each axis is.
+    """
+    shape, flat = energy.shape, energy.ravel()
+    periodic = [False] * energy.ndim if periodic is None else periodic
+    count, enough = frames.ravel().astype(float), least * frames.sum()
+    parent = np.full(flat.size, -1)
+    bottom: dict[int, int] = {}
+    apart: set[int] = set()  # basins known to be their own, by the first deeper one that they met
+
+    def root(cell: int) -> int:
+        while parent[cell] != cell:
+            parent[cell] = parent[parent[cell]]
+            cell = parent[cell]
+        return cell
+
+    for cell in np.argsort(flat, kind="stable").tolist():
+        if not np.isfinite(flat[cell]):
+            break
+        parent[cell] = bottom[cell] = cell
+        for near in _neighbours(cell, shape, periodic):
+            if parent[near] < 0:
+                continue
+            a, b = root(near), root(cell)
+            deep, shallow = (a, b) if flat[bottom[a]] <= flat[bottom[b]] else (b, a)
+            if a == b or shallow in apart:
+                continue
+            low = bottom[shallow]
+            height = barrier if noise is None else barrier + float(np.hypot(noise.flat[low], noise.flat[cell]))
+            if flat[cell] - flat[low] < height or min(count[a], count[b]) < enough:
+                parent[shallow] = deep
+                count[deep] += count[shallow]
+            else:
+                apart.add(shallow)
+    found = np.full(flat.size, -1)
+    filled = np.flatnonzero(parent >= 0)
+    roots = [root(int(cell)) for cell in filled]
+    numbers = {top: k for k, top in enumerate(sorted(set(roots), key=lambda top: flat[bottom[top]]))}
+    found[filled] = [numbers[top] for top in roots]
+    return found.reshape(shape)
+
+
+def _neighbours(cell: int, shape: tuple[int, ...], periodic: Sequence[bool]) -> Iterator[int]:
+    place = np.unravel_index(cell, shape)
+    for axis, (n, around) in enumerate(zip(shape, periodic, strict=True)):
+        for step in (-1, 1):
+            there = place[axis] + step
+            if around or 0 <= there < n:
+                yield int(np.ravel_multi_index([*place[:axis], there % n, *place[axis + 1 :]], shape))

@@ -16,6 +16,7 @@ from polyvae.measures.weights import counting
 from polyvae.plot.chains import optimum_structures, overlay, side_by_side, structure, structures
 from polyvae.plot.choosing import sweep
 from polyvae.plot.curves import marginals, optimization, training
+from polyvae.plot.free_energy import free_energy, free_energy_checks
 from polyvae.plot.latent import latent_trajectory, latent_values
 from polyvae.plot.style import label_length, styled
 from polyvae.tasks.optimization import Optimum
@@ -23,6 +24,8 @@ from polyvae.trajectory.record import Trajectory
 
 __all__ = [
     "CAPTIONS",
+    "free_energy",
+    "free_energy_checks",
     "latent_trajectory",
     "latent_values",
     "marginals",

@@ -1,0 +1,112 @@
+"""Errors of weighted averages over correlated frames, by averages over blocks of the run."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+FINEST = 512  # blocks, at most
+FEWEST = 6  # blocks that an error is read from
+
+
+def finest_blocks(segments: Sequence[int]) -> tuple[Int[np.ndarray, "frames"], Int[np.ndarray, "blocks"]]:
+    """The number of the block that each frame is of, and of the segment that each block is of.
+
+    Blocks are contiguous, nearly equal, at most about `FINEST`, and none crosses a segment.
+    """
+    length = max(1, sum(segments) // FINEST)
+    counts = [max(1, round(n / length)) for n in segments]
+    edges = [np.linspace(0, n, count + 1).astype(int) for n, count in zip(segments, counts, strict=True)]
+    sizes = np.concatenate([np.diff(e) for e in edges])
+    return np.repeat(np.arange(len(sizes)), sizes), np.repeat(np.arange(len(segments)), counts)
+
+
+def together(
+    sums: Float[np.ndarray, "blocks ..."], segment: Int[np.ndarray, "blocks"], m: int
+) -> Float[np.ndarray, "merged ..."]:
+    """Sums over m neighbouring blocks each, within segments; what is left at the end of one joins its last."""
+    starts = []
+    for k in np.unique(segment):
+        rows = np.flatnonzero(segment == k)
+        starts += rows[: max(1, len(rows) // m) * m : m].tolist()
+    return np.add.reduceat(sums, starts, axis=0)
+
+
+def error_of_ratio(
+    sums: Float[np.ndarray, "blocks ..."], weights: Float[np.ndarray, "blocks"]
+) -> Float[np.ndarray, "..."]:
+    """Standard error of sum(sums) / sum(weights) from its blocks, for intervals of 68 %: with the quantile of
+    Student's t in place of 1, since of few blocks the spread itself is hardly known."""
+    from scipy.special import stdtrit
+
+    n, total = len(weights), weights.sum()
+    ratio = sums.sum(axis=0) / total
+    off = sums - ratio * weights.reshape(-1, *[1] * (sums.ndim - 1))
+    spread = np.sqrt(n / max(n - 1, 1) * (off**2).sum(axis=0)) / total
+    return spread * stdtrit(max(n - 1, 1), 0.5 + 0.5 * 0.6827)
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocking:
+    """How long blocks must be for their averages to be independent.
+
+    Args:
+        size: frames of a block.
+        merged: finest blocks that make one.
+        n_blocks: how many there are.
+        factor: to multiply errors by, as neighbouring blocks still know of each other.
+        enough: whether the criterion was met with at least `FEWEST` blocks; else the error is too small.
+        sizes, errors: (n_sizes,) lengths tried, in frames, and the largest error of an observable, in that of
+            independent frames.
+    """
+
+    size: int
+    merged: int
+    n_blocks: int
+    factor: float
+    enough: bool
+    sizes: np.ndarray
+    errors: np.ndarray
+
+
+def block_size(
+    observables: Float[np.ndarray, "frames observables"],
+    weights: Float[np.ndarray, "frames"],
+    block: Int[np.ndarray, "frames"],
+    segment: Int[np.ndarray, "blocks"],
+) -> Blocking:
+    """Blocks twice as long as the shortest of B of N frames with B^3 > 2 N (error / that of independent frames)^4,
+    for the slowest of the observables; twice, as neighbours of that length still know a little of each other.
+
+    Source: Lee, Conduit, Nemec, Lopez Rios & Drummond, 10.1103/PhysRevE.83.066706.
+    """
+    n = len(weights)
+    off = weights[:, None] * (observables - np.average(observables, axis=0, weights=weights))
+    alone = np.sqrt((off**2).sum(axis=0))
+    varies = alone > 1e-9 * np.abs(weights).sum()
+    if not varies.any():
+        return Blocking(max(1, n // len(segment)), 1, len(segment), 1.0, False, np.ones(1), np.ones(1))
+    sums = np.zeros((len(segment), varies.sum()))
+    np.add.at(sums, block, off[:, varies])
+    tried: list[tuple[int, int, int, float]] = []
+    m = 1
+    while True:
+        merged = together(sums, segment, m)
+        if len(merged) < FEWEST and tried:
+            break
+        blocks = len(merged)
+        apart = np.sqrt(blocks / max(blocks - 1, 1) * (merged**2).sum(axis=0)) / alone[varies]
+        tried.append((m, blocks, n // blocks, float(apart.max())))
+        if (len(tried) > 1 and blocks == tried[-2][1]) or blocks < FEWEST:
+            break
+        m = max(m + 1, int(1.5 * m))
+    good = [entry for entry in tried if entry[2] ** 3 > 2 * n * entry[3] ** 4 and entry[1] >= FEWEST]
+    chosen = next((entry for entry in tried if good and entry[2] >= 2 * good[0][2]), tried[-1])
+    # Runs that end before the criterion is met are independent of each other, though.
+    enough = bool(good) or (chosen[1] >= FEWEST and chosen[1] == len(np.unique(segment)))
+    sizes, errors = np.array([entry[2] for entry in tried], float), np.array([entry[3] for entry in tried])
+    # Blocks of B frames, whose correlations decay exponentially, show the part 1 - g / 2B of the statistical
+    # inefficiency g, which is the square of the ratio of errors.
+    part = 0.5 * (1 + np.sqrt(max(0.0, 1 - 2 * chosen[3] ** 2 / chosen[2])))
+    return Blocking(chosen[2], chosen[0], chosen[1], float(part**-0.5), enough, sizes, errors)

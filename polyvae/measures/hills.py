@@ -1,0 +1,173 @@
+"""The bias of metadynamics as the sum of its hills, and the free energy that they show."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from polyvae.arguments import numbers_array, one_each, real_number, refusal, whole_number
+from polyvae.errors import InputError
+from polyvae.measures.grids import one_or_each, pairs_of
+
+_CUT = 6.25  # half a squared distance in widths, where PLUMED ends a hill
+_ROWS = 1 << 22  # distances in memory together
+_PARTS = 10  # of the last half of the hills, whose differences from the end are the error
+LIMIT = 6.0  # kT, up to where two free energies are compared
+
+
+@dataclasses.dataclass(frozen=True)
+class Hills:
+    """Gaussians that a run left along one or more variables, in the order of time.
+
+    Args:
+        centres: (n_hills, n_variables).
+        widths: (n_hills, n_variables) standard deviations.
+        heights: (n_hills,) as they stand in PLUMED's HILLS: of a well-tempered run those of the bias times
+            g / (g - 1), g the bias factor, so that their sum is minus the free energy.
+        bias_factor: of a well-tempered run; 1 of one whose hills have all one height.
+        periods: (n_variables,) length of each variable's period; infinite for none.
+        ended: hills end at 3.5 widths, as PLUMED's do, and "stretched" so that they are continuous there.
+    """
+
+    centres: Float[np.ndarray, "hills variables"]
+    widths: Float[np.ndarray, "hills variables"]
+    heights: Float[np.ndarray, "hills"]
+    bias_factor: float = 1.0
+    periods: Float[np.ndarray, "variables"] | None = None
+    ended: str | None = None
+
+    def __post_init__(self) -> None:
+        what = "numbers (n_hills, n_variables)"
+        centres = numbers_array("centres", self.centres, what)
+        widths = numbers_array("widths", self.widths, what)
+        if centres.ndim != 2 or not len(centres) or widths.shape != centres.shape:
+            raise InputError(f"hills need centres and widths {what}; got {centres.shape} and {widths.shape}")
+        if not (widths > 0).all():
+            raise InputError(f"the widths of hills must be greater than 0; got {widths.min():g}")
+        factor = real_number("the bias factor", self.bias_factor, least=1)
+        periods = np.full(centres.shape[1], np.inf) if self.periods is None else np.asarray(self.periods, float)
+        if self.ended not in (None, "cut", "stretched"):
+            raise refusal("ended", "None, cut or stretched", self.ended)
+        heights = one_each("heights", self.heights, len(centres), "hill")
+        values = {
+            "centres": centres,
+            "widths": widths,
+            "heights": heights,
+            "bias_factor": factor,
+            "periods": periods,
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def total(self, s: Float[np.ndarray, "points variables"], n_hills: int | None = None) -> np.ndarray:
+        """Sum (n_points,) of the first `n_hills` hills, or of all: minus the free energy, up to a constant."""
+        s = np.asarray(s, float)
+        found = np.zeros(len(s))
+        rows = max(1, _ROWS // max(1, len(s)))
+        stop = len(self.heights) if n_hills is None else n_hills
+        assert self.periods is not None
+        scale, shift = 1.0, 0.0
+        if self.ended == "stretched":
+            scale = 1 / (1 - np.exp(-_CUT))
+            shift = -np.exp(-_CUT) * scale
+        for start in range(0, stop, rows):
+            part = slice(start, min(stop, start + rows))
+            away = np.zeros((len(s), part.stop - start))
+            for k, period in enumerate(self.periods):
+                apart = s[:, k, None] - self.centres[part, k]
+                if np.isfinite(period):
+                    apart -= period * np.round(apart / period)
+                away += 0.5 * (apart / self.widths[part, k]) ** 2
+            hills = scale * np.exp(-away) + shift
+            if self.ended is not None:
+                hills[away >= _CUT] = 0
+            found += hills @ self.heights[part]
+        return found
+
+    def bias(self, s: Float[np.ndarray, "points variables"]) -> np.ndarray:
+        """The bias (n_points,) at the end of the run."""
+        return self.total(s) * (1 if self.bias_factor == 1 else (self.bias_factor - 1) / self.bias_factor)
+
+    def free_energy(
+        self, kT: float, *, range: Sequence | None = None, bins: int | Sequence[int] | None = None
+    ) -> "HillsEnergy":
+        """Minus the sum of the hills on a grid, its lowest value 0, in the unit of the heights.
+
+        Args:
+            kT: thermal energy.
+            range: (low, high), or one for each variable; by default three widths beyond the hills.
+            bins: points of the grid, ends of the range among them, a number or one a variable; by default 201, of
+                two variables 101 each.
+        """
+        n = self.centres.shape[1]
+        if n > 2:
+            raise InputError(f"a free energy is drawn over one or two variables; these hills are along {n}")
+        assert self.periods is not None
+        ranges, grid = pairs_of("range", range, n), []
+        points_of = one_or_each("bins", (201, 101)[n - 1] if bins is None else bins, n)
+        for k, pair in enumerate(ranges):
+            margin = 3 * self.widths[:, k].max()
+            low, high = pair or (self.centres[:, k].min() - margin, self.centres[:, k].max() + margin)
+            around = bool(np.isclose(high - low, self.periods[k]))
+            grid.append(np.linspace(low, high, whole_number("bins", points_of[k], 2), endpoint=not around))
+        points = np.stack(np.meshgrid(*grid, indexing="ij"), axis=-1).reshape(-1, n)
+        energy = -self.total(points)
+        last, deep = len(self.heights), energy - energy.min() < LIMIT * kT
+        parts = np.unique(np.linspace(last / 2, last, _PARTS + 1)[:-1].astype(int).clip(1))
+        earlier = np.array([-self.total(points, part) for part in parts])
+        earlier -= (earlier - energy)[:, deep].mean(axis=1, keepdims=True)  # known up to a constant each
+        error = np.sqrt(((earlier - energy) ** 2).mean(axis=0))
+        shape = tuple(len(axis) for axis in grid)
+        return HillsEnergy(tuple(grid), (energy - energy.min()).reshape(shape), error.reshape(shape), kT)
+
+
+@dataclasses.dataclass(frozen=True)
+class HillsEnergy:
+    """A free energy from hills alone.
+
+    Args:
+        grid: points of each variable.
+        energy: (n_points,) or (n_points, n_points).
+        error: of the same shape, root mean square change over the last half of the hills: how far the run is from
+            its end, and no interval.
+        kT: thermal energy.
+    """
+
+    grid: tuple[np.ndarray, ...]
+    energy: np.ndarray
+    error: np.ndarray
+    kT: float
+
+
+def hills_of(table, names: Sequence[str]) -> Hills:
+    """The hills along some variables of a table that holds centre `x`, width `sigma_x` of each, and `height`: of
+    PLUMED's HILLS (`polyvae.read_colvar`).
+
+    Raises:
+        InputError: columns that are not there, hills that are turned against the variables, several runs.
+    """
+    if len(table.segments) > 1:
+        raise InputError("the hills must be those of one run; give its HILLS file alone")
+    if table.settings.get("multivariate", "false") == "true":
+        raise InputError(
+            "these hills are turned against the variables (multivariate true), which is not read here"
+        )
+    kernel = table.settings.get("kerneltype", "gaussian").lower()
+    if kernel not in ("gaussian", "stretched-gaussian"):
+        raise InputError(f"the hills are of kernel type {kernel}; gaussian and stretched-gaussian are read")
+    given = [name.removeprefix("sigma_") for name in table if name.startswith("sigma_")]
+    if sorted(given) != sorted(names):
+        raise InputError(
+            f"these hills are along {', '.join(given) or 'nothing'}; name these variables, all of them"
+        )
+    factor = float(table["biasf"][-1]) if "biasf" in table else 1.0
+    ends = [table.periods.get(name, (0.0, np.inf)) for name in names]
+    return Hills(
+        np.stack([table[name] for name in names], axis=1),
+        np.stack([table[f"sigma_{name}"] for name in names], axis=1),
+        table["height"],
+        max(factor, 1.0),
+        np.array([high - low for low, high in ends]),
+        "stretched" if kernel == "stretched-gaussian" else "cut",
+    )
