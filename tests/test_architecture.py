@@ -22,6 +22,7 @@ FLOORS = [
     ["vae"],
     ["cv"],
     ["export", "mdanalysis"],
+    ["engines"],
     ["tasks"],
     ["plot"],
     ["app"],

@@ -408,7 +408,7 @@ if installed("openmm"):
         "bias_grid": Call(
             exporter("openmm").bias_grid,
             lambda k: {"cv": k.cv, "data": k.traj},
-            {"cv": "cv", "data": "data", "bias": "word"},
+            {"cv": "cv", "data": "data"},
         ),
     }  # fmt: skip
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from polyvae.batches import map_frames
 from polyvae.geometry.shape import radius_of_gyration
+from polyvae.measures.free_energy import state_name
 from polyvae.measures.weights import counting, effective_size
 from polyvae.tasks.scorecard import Scores
 
@@ -228,11 +229,13 @@ def print_free_energy(result, names: list[str], unit: str) -> None:
     rows = [["  basin", *names, "share", "energy"]]
     for k, state in enumerate(result.states):
         energy = "0" if k == 0 else f"{state.energy:.2f} ± {state.error:.2f}"
-        label = "  " + "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[k % 26]
+        label = "  " + state_name(k)
         rows.append([label, *(f"{c:.3g}" for c in state.centre), f"{state.weight:.1%}", energy])
     _table(rows)
-    halves = f"{result.halves:.2f}" if np.isfinite(result.halves) else "not comparable: one misses a place"
-    print(f"  first and second half of the run: {halves} apart (rms below 6 kT)")
+    apart = f"{result.halves:.2f} apart (rms below 6 kT)" if np.isfinite(result.halves) else "one misses a place"
+    print(f"  first and second half of the run: {apart}")
+    if result.bandwidth is not None:
+        print(f"  kernels {' and '.join(f'{width:.3g}' for width in result.bandwidth)} wide")
     blocks = result.blocks
     print(f"  errors (68 %) from {blocks.n_blocks} blocks of {blocks.size} frames", end="")
     print("" if blocks.enough else ": too few to be sure, the run is short for its slowest motion")

@@ -84,10 +84,9 @@ def fes(
 
     Example: polyvae fes COLVAR --cv z0 --bias opes.bias --temperature 300 --out fes
     """
-    kT, unit = _thermal_energy(temperature, energy_unit, kt, bool(bias or hills))
     names = [*(cv or []), *(over or [])]
-    if not 1 <= len(names) <= 2:
-        raise typer.BadParameter("name one column or two, such as --cv z0", param_hint="--cv")
+    if not 1 <= len(names) <= 2 or len(set(names)) < len(names):
+        raise typer.BadParameter("name one column or two different ones, such as --cv z0", param_hint="--cv")
     for name in over or ():
         known("over", name, OBJECTIVES)
     if bool(over) != bool(traj):
@@ -95,32 +94,46 @@ def fes(
     if not files and not traj:
         raise typer.BadParameter("give the COLVAR files of the run", param_hint="COLVAR...")
     known("method", method, ("kde", "histogram"))
-    given: dict[str, Any] = {
+    chosen: Any = {
+        "walkers": walkers,
+        "method": method,
         "bins": bins and numbers("bins", bins, int, 2),
         "bandwidth": bandwidth and numbers("bandwidth", bandwidth, float, 0),
         "range": _ranges("range", range_),
-        "transient": None if transient == "auto" else numbers("transient", transient, float, 0)[0],
+        "transient": None if transient == "auto" else _share(transient),
     }
-    chosen: Any = {"walkers": walkers, "method": method, **given}
     if state is not None:
         chosen["states"] = [_ranges("state", [text], len(names)) for text in state]
     inputs = [*(files or ()), hills, *(traj or ())]
     with replacing_folder(out, force=force, results=_RESULTS, inputs=inputs) as folder:
         table = pv.read_colvar(files) if files else None
-        of_run = None if hills is None else hills_of(pv.read_colvar(hills), cv or [])
-        if table is not None and of_run is None and "height" in table and f"sigma_{names[0]}" in table:
-            of_run, table = hills_of(table, names), None
-        if of_run is not None and table is None:
-            found = of_run.free_energy(kT, range=given["range"], bins=given["bins"])
+        alone = table is not None and "height" in table and any(name.startswith("sigma_") for name in table)
+        kT, unit = _thermal_energy(temperature, energy_unit, kt, bool(bias or hills or alone))
+        if alone:
+            if bias or weights or hills or over or state or transient != "auto":
+                text = (
+                    "of HILLS alone there are no frames; leave out --bias, --weights, --over, --state, --transient"
+                )
+                raise typer.BadParameter(text, param_hint="COLVAR...")
+            of_run, names = hills_of(table, names)
+            found = of_run.free_energy(kT, range=chosen["range"], bins=chosen["bins"])
             _write(folder, names, unit, found, {"from": "the sum of the hills", "n_hills": len(of_run.heights)})
+            print(f"free energy over {' and '.join(names)} in {unit}, the sum of {len(of_run.heights)} hills")
         else:
             run = _read(table, cv or [], over or [], traj or [], reading, bias, weights)
-            if of_run is not None and not bias:
-                run.log["bias"] = of_run.bias(run.s[:, : len(cv or [])])
+            others = {}
+            if hills is not None:
+                of_run, along = hills_of(pv.read_colvar(hills))
+                if not run.log:
+                    if table is None:
+                        raise InputError(
+                            f"the hills are along {', '.join(along)}; give the COLVAR that holds these"
+                        )
+                    run.log["bias"] = of_run.bias(np.stack([table[name] for name in along], axis=1)[run.rows])
             say(_said(table, run.log, bias, weights, hills))
             result = pv.free_energy(run.s, **run.log, kT=kT, segments=run.segments, periods=run.periods, **chosen)
-            others = {}
-            if of_run is not None and not over:
+            if hills is not None and sorted(along) == sorted(names):
+                of_run, _ = hills_of(pv.read_colvar(hills), names)
                 points = np.stack(np.meshgrid(*result.grid, indexing="ij"), axis=-1).reshape(-1, len(names))
                 sum_of = -of_run.total(points).reshape(result.energy.shape)
                 others["hills"] = sum_of - sum_of.min()
@@ -131,6 +144,13 @@ def fes(
             axes[0].figure.savefig(folder / "checks.png", facecolor="white", metadata={"Software": None})
             print_free_energy(result, names, unit)
     print(f"results in {out}: fes.csv, fes.npz, summary.json and pictures")
+
+
+def _share(text: str) -> float:
+    found = numbers("transient", text, float, 0)
+    if len(found) != 1:
+        raise typer.BadParameter(f"{text!r} is no share of the run, such as 0.2", param_hint="--transient")
+    return found[0]
 
 
 def _thermal_energy(temperature, unit: str, kt, needed: bool) -> tuple[float, str]:
@@ -177,9 +197,11 @@ class _Run(NamedTuple):
     segments: tuple[int, ...]
     time: np.ndarray | None
     periods: list | None
+    rows: Any  # of the COLVAR
 
 
 def _read(table, cvs, over, traj, reading, bias, weights) -> _Run:
+    names = [*cvs, *over]
     frames = pv.read(traj, **for_reading(reading)) if over else None
     log = {}
     if bias:
@@ -191,11 +213,12 @@ def _read(table, cvs, over, traj, reading, bias, weights) -> _Run:
         log["weights"] = table[weights] if column else read_weights(Path(weights))
     elif frames is not None and frames.weights is not None and not bias:
         log["weights"] = frames.weights
+    known_periods = {} if table is None else table.periods
+    periods = [known_periods.get(name) for name in names] if any(name in known_periods for name in cvs) else None
     if frames is None:
-        periods = [table.periods.get(name) for name in cvs]
         s = np.stack([table[name] for name in cvs], axis=1)
-        return _Run(s, log, table.segments, table.time, periods if any(periods) else None)
-    columns = []
+        return _Run(s, log, table.segments, table.time, periods, slice(None))
+    columns, rows = [], None
     if table is not None:
         rows = table.rows_at(frames.time, frames.segments)
         n = sum(table.segments)
@@ -203,7 +226,7 @@ def _read(table, cvs, over, traj, reading, bias, weights) -> _Run:
         columns = [table[name][rows] for name in cvs]
     measures = [jax.jit(jax.vmap(OBJECTIVES[name])) for name in over]
     columns += [np.asarray(map_frames(measure, frames.positions), np.float64) for measure in measures]
-    return _Run(np.stack(columns, axis=1), log, frames.segments, frames.time, None)
+    return _Run(np.stack(columns, axis=1), log, frames.segments, frames.time, periods, rows)
 
 
 def _said(table, log: dict, bias, weights, hills) -> str:

@@ -192,16 +192,16 @@ def statistics(cv: LatentCV, data) -> dict[str, np.ndarray] | None:
     }
 
 
-def bias_width(stats: dict[str, np.ndarray], *, kernels: bool = False) -> np.ndarray:
-    """Standard deviation (latent_dim,) of the hills of metadynamics, or of the kernels of OPES.
+def bias_width(stats: dict[str, np.ndarray]) -> np.ndarray:
+    """Standard deviation (latent_dim,) of the hills of metadynamics and of the kernels of OPES.
 
-    Kernels have the spread inside the narrowest basin, which is what OPES asks for (Invernizzi & Parrinello,
-    10.1021/acs.jpclett.0c00497); hills that or a fifth of the standard deviation over all, whichever is smaller.
-    Neither is so narrow that a grid would have more than some million points.
+    The spread inside the narrowest basin, which is what OPES asks for (Invernizzi & Parrinello,
+    10.1021/acs.jpclett.0c00497), or a fifth of the standard deviation over all, whichever is smaller: where one
+    basin alone is known, kernels as wide as it never push a run out of it. Not so narrow that a grid would have
+    more than some million points.
     """
-    found = stats["basin"] if kernels else np.minimum(stats["basin"], 0.2 * stats["std"])
-    finest = (500, 100, 30)[min(len(found), 3) - 1]
-    return np.maximum(found, (stats["max"] - stats["min"]) / finest)
+    finest = (500, 100, 30)[min(len(stats["std"]), 3) - 1]
+    return np.maximum(np.minimum(stats["basin"], 0.2 * stats["std"]), (stats["max"] - stats["min"]) / finest)
 
 
 def bias_grid(stats: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -165,22 +165,20 @@ def bias_variables(
     ]
 
 
-def bias_grid(cv: LatentCV, data, bias: str = "metad") -> np.ndarray:
+def bias_grid(cv: LatentCV, data) -> np.ndarray:
     """Minimum, maximum and width of each latent, (3, latent_dim), from data that `cv.transform` takes.
 
-    The range is that of the data and a quarter of it more at each end. The width is that of hills or, with the
-    bias "opes", of kernels (`common.bias_width`), to which weights of frames count.
+    The range is that of the data and a quarter of it more at each end; the width is `common.bias_width`, to which
+    weights of frames count.
 
     Raises:
         InputError: a latent that is the same in all frames.
     """
-    one_of("bias", bias, _BIASES)
     stats = statistics(latent_cv(cv), data)
     if stats is None:
         raise refusal("data", "a trajectory, to take range and widths from", data)
     margin = 0.25 * (stats["max"] - stats["min"])
-    width = bias_width(stats, kernels=bias == "opes")
-    return np.stack([stats["min"] - margin, stats["max"] + margin, width])
+    return np.stack([stats["min"] - margin, stats["max"] + margin, bias_width(stats)])
 
 
 def evaluate_forces(
@@ -346,7 +344,7 @@ def export(
     if cv.length_unit == "sigma" and sigma is None:
         sigma = 1.0
     length_factor(cv, "nm", sigma)
-    low, high, width = np.outer(_PRIOR, np.ones(cv.latent_dim)) if data is None else bias_grid(cv, data, bias)
+    low, high, width = np.outer(_PRIOR, np.ones(cv.latent_dim)) if data is None else bias_grid(cv, data)
 
     def listed(values):
         return "[" + ", ".join(f"{value:.4g}" for value in values) + "]"

@@ -129,7 +129,7 @@ def main_input(cv: LatentCV, stats: dict | None, cv_lines: str, label: str = "")
     if stats is not None:
         grid = bias_grid(stats)
         sigma, low, high = (",".join(f"{v:.6g}" for v in grid[name]) for name in ("sigma", "low", "high"))
-        kernel = ",".join(f"{v:.2g}" for v in bias_width(stats, kernels=True))
+        kernel = ",".join(f"{v:.2g}" for v in bias_width(stats))
         bins = ",".join(str(n) for n in grid["bins"])
         hot = "TEMP=1.0 HEIGHT=0.5 " if cv.length_unit == "sigma" else "TEMP=300 HEIGHT=1.0 "
         barrier = "BARRIER=10 TEMP=1.0" if cv.length_unit == "sigma" else "BARRIER=30 TEMP=300"

@@ -49,7 +49,7 @@ def build(folder: Path, into: Path) -> Path:
     Raises:
         InputError: no compiler or no PLUMED, or what the compiler says.
     """
-    if (root := _installed()) is None:
+    if (root := installed()) is None:
         raise InputError("no PLUMED with its headers was found")
     compiler = kernel.named("CXX", "g++", "clang++")
     library = into / LIBRARY
@@ -69,7 +69,7 @@ def _linked(root: str) -> list[str]:
 
 def _script() -> str:
     """The text of `compile.sh`."""
-    known = _installed()
+    known = installed()
     first = "${1:?name the folder that holds include and lib of PLUMED}"
     if known is not None:
         first = f"${{1:-{shlex.quote(str(known))}}}"
@@ -85,7 +85,7 @@ def _script() -> str:
     )
 
 
-def _installed() -> Path | None:
+def installed() -> Path | None:
     """The folder of an installed PLUMED that holds `include` and `lib`: of the variable PLUMED_KERNEL, of the
     Python module, or of the program."""
     places = []

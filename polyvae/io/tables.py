@@ -123,11 +123,18 @@ def read_colvar(files: str | os.PathLike | Sequence[str | os.PathLike]) -> Colva
     runs: list[dict[str, np.ndarray]] = []
     periods: dict[str, tuple[float, float]] = {}
     settings: dict[str, str] = {}
+    kinds: dict[bool, Path] = {}
     for path in paths:
         pieces, said = _pieces(path)
         settings |= said
         for k, piece in enumerate(pieces):
-            _add(runs, piece, path, first=k == 0)
+            kinds.setdefault(hills := "height" in piece and any(name.startswith("sigma_") for name in piece), path)
+            if hills:
+                runs.append(piece)  # a sum, whatever order they come in, and those of walkers at one time
+            else:
+                _add(runs, piece, path, first=k == 0)
+    if len(kinds) > 1:
+        raise InputError(f"{kinds[True]} is a list of hills and {kinds[False]} is not; read them apart")
     names = [name for name in runs[0] if all(name in run for run in runs)]
     if not names:
         raise InputError(f"{', '.join(map(str, paths))}: these files have no column in common")
@@ -175,6 +182,8 @@ def _in_order(piece: dict[str, np.ndarray], when: str | None) -> list[dict[str, 
     ]
     for part in parts:
         new = np.diff(part[when], append=np.inf) > 0  # of equal times the last
+        if not new.all():
+            log.info("%d rows have the time of the row after them, and are left out", (~new).sum())
         part.update({name: values[new] for name, values in part.items()})
     return parts
 
@@ -185,13 +194,13 @@ def _step(time: np.ndarray) -> float:
 
 def _pieces(path: Path) -> tuple[list[dict[str, np.ndarray]], dict[str, str]]:
     """The tables of one file, each with the names above it, and what PLUMED's SET lines say."""
-    if path.suffix.lower() == ".npz":
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
         return [_npz(path)], {}
-    names: list[str] = [] if path.suffix.lower() != ".xvg" else ["time"]
+    names: list[str] = ["time"] if suffix == ".xvg" else []
     blocks: list[tuple[list[str], list[str], int]] = []
     settings: dict[str, str] = {}
-    comments: list[list[str]] = []
-    comma = False
+    comments: list[str] = []
     with path.open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, start=1):
             words = line.split()
@@ -203,61 +212,76 @@ def _pieces(path: Path) -> tuple[list[dict[str, np.ndarray]], dict[str, str]]:
                     blocks.append((names, [], number))
                 elif words[1] == "SET" and len(words) > 3:
                     settings[words[2]] = words[3]
-                continue
-            if words[0][0] in "@&":
+            elif words[0][0] in "@&":
                 if (legend := re.match(r'@\s+s\d+\s+legend\s+"(.*)"', line)) is not None:
                     names = [*names, legend[1]]
-                continue
-            head = line.lstrip("#").strip()
-            if not blocks and "," in line and not _is_number(words[0].split(",")[0]):
-                comma = True
-                names = [word.strip() for word in next(csv.reader([head]))]
-                blocks.append((names, [], number))
-            elif words[0][0] == "#":
-                comments.append(head.split())
+            elif words[0][0] == "#" or (not blocks and not comments and suffix == ".csv"):
+                comments.append(line.lstrip("#").strip())
             else:
-                row = line.replace("(", " ").replace(")", " ") if "(" in line else line
                 if not blocks:
-                    # Of the comments above, the first of as many words; Colvars repeats its names further down.
-                    named = [given for given in comments if len(given) == len(row.split())]
-                    blocks.append((named[0] if named and len(names) < 2 else names, [], number - 1))
-                blocks[-1][1].append(row)
+                    blocks.append((names or comments, [], number - 1))  # which comment names them shows in the row
+                blocks[-1][1].append(line)
     blocks = [block for block in blocks if block[1]]
     if not blocks:
+        raise InputError(f"{path}: a COLVAR must hold rows of numbers under `#! FIELDS time z0 ...`; got no row")
+    return [_parsed(path, *block, last=block is blocks[-1]) for block in blocks], settings
+
+
+def _cells(row: str, comma: bool) -> list[str]:
+    """The columns of a row; a vector, as Colvars writes it, is one."""
+    if comma:
+        return [cell.strip() for cell in next(csv.reader([row]))]
+    return re.findall(r"\([^)]*\)|\S+", row) if "(" in row else row.split()
+
+
+def _named(names: list[str], row: str, comma: bool, path: Path) -> list[str]:
+    """A name for each number of a row: of the lines above it the first that has as many, and of a vector one for
+    each component."""
+    cells = _cells(row, comma)
+    if len(names) != len(cells) or " " in "".join(names):
+        lines = [_cells(line, comma) for line in names]
+        fitting = [line for line in lines if len(line) == len(cells)]
+        if path.suffix.lower() == ".xvg":
+            names = names[:1] + [f"y{k}" for k in range(len(cells) - 1)] if len(names) == 1 else names
+        elif fitting:
+            names = fitting[0]
+        else:
+            names = lines[-1] if lines and " " in "".join(names) else names
+    if len(names) != len(cells):
         raise InputError(
-            f"{path}: no rows of numbers; a COLVAR names its columns, `#! FIELDS time z0 ...`, and holds"
+            f"{path}: the columns must have as many names as numbers, {len(cells)}; got {len(names)}: "
+            f"{' '.join(names) or 'none'}. A first line `#! FIELDS time z0 ...` names them"
         )
-    return [_parsed(path, *block, "," if comma else None, last=block is blocks[-1]) for block in blocks], settings
+    found = []
+    for name, cell in zip(names, cells, strict=True):
+        n = len(cell.strip("()").split(",")) if cell.startswith("(") else 0
+        found += [f"{name}_{k}" for k in range(n)] if n else [name]
+    return found
 
 
-def _parsed(path: Path, names, rows: list[str], number: int, delimiter, last: bool) -> dict[str, np.ndarray]:
-    def cells(row: str) -> list[str]:
-        return [cell.strip() for cell in (row.split(delimiter) if delimiter else row.split())]
+def _parsed(path: Path, names: list[str], rows: list[str], number: int, last: bool) -> dict[str, np.ndarray]:
+    comma = "," in rows[0] and "(" not in rows[0]
+    names = _named(names, rows[0], comma, path)
+    if "(" in rows[0]:
+        rows = [row.translate(str.maketrans("(),", "   ")) for row in rows]
 
-    width = len(cells(rows[0]))
-    if len(names) != width:
-        raise InputError(
-            f"{path}: the columns must have as many names, above line {number + 1}, as numbers, {width}; got "
-            f"{len(names)}: {' '.join(names) or 'none'}. A first line `#! FIELDS time z0 ...` names them"
-        )
-    # Cut off within a row; what is cut off within a number looks whole.
-    if last and len(rows) > 1 and (len(cells(rows[-1])) < width or not _is_number(cells(rows[-1])[-1])):
+    def numbers(row: str) -> list[str]:
+        return [cell.strip() for cell in (row.split(",") if comma else row.split())]
+
+    if last and len(rows) > 1 and (len(numbers(rows[-1])) < len(names) or not (comma or rows[-1].endswith("\n"))):
         log.info("%s: the last row is cut off, and left out", path)
         rows = rows[:-1]
     try:
-        table = np.loadtxt(rows, ndmin=2, delimiter=delimiter, comments=None)
+        table = np.loadtxt(rows, ndmin=2, delimiter="," if comma else None, comments=None)
         bad = ~np.isfinite(table).all(axis=1)
     except ValueError:
-        table, bad = (
-            None,
-            np.array([len(cells(row)) != width or not all(map(_is_number, cells(row))) for row in rows]),
-        )
+        table, width = None, len(names)
+        bad = np.array([len(numbers(row)) != width or not all(map(_is_number, numbers(row))) for row in rows])
     if table is None or bad.any():
-        row = rows[int(np.argmax(bad))].strip() if bad.any() else rows[0].strip()
+        at = int(np.argmax(bad))
         raise InputError(
-            f"{path}: every row must hold {width} finite numbers ({', '.join(names)}); row "
-            f"{int(np.argmax(bad)) + 1} below line {number} is {arguments.shown(row)}. Cut the file "
-            f"there, or mend that row"
+            f"{path}: every row must hold {len(names)} finite numbers ({', '.join(names)}); row {at + 1} below "
+            f"line {number} is {arguments.shown(rows[at].strip())}. Cut the file there, or mend that row"
         )
     return dict(zip(names, table.T.copy(), strict=True))
 
@@ -281,7 +305,8 @@ def _npz(path: Path) -> dict[str, np.ndarray]:
 
 def _is_number(word: str) -> bool:
     with contextlib.suppress(ValueError):
-        return not math.isnan(float(word)) or True
+        float(word)
+        return True
     return False
 
 

@@ -9,9 +9,12 @@ import numpy as np
 from polyvae.arguments import numbers_array, real_number
 from polyvae.errors import InputError
 
+_FEWEST = 5  # frames of a basin on a grid
 _WINDOWS = 400  # at which the density is estimated
 _SMOOTHING = 0.01, 0.25  # least and largest share of the frames in a window
 _IN_WINDOW = 50  # frames, of equal weight, without which noise looks like a barrier of 1 kT
+
+_CLEAR = 3.0  # spreads between the centres of basins that are states apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +113,35 @@ def _basin(z: np.ndarray, share: np.ndarray, low: float, high: float) -> Basin |
     return Basin(weight, float(centre), float(0.5 * (upper - lower)), low, high)
 
 
+def spreads_apart(one: Basin, two: Basin) -> float:
+    """How far apart two basins are, in the larger of their spreads."""
+    return abs(two.centre - one.centre) / max(one.spread, two.spread, 1e-12)
+
+
+def clear_states(basins: tuple[Basin, ...]) -> list[Basin]:
+    """Those of the basins, from left to right, that stand clear of the one before them; of two that do not, the
+    heavier."""
+    found = [basins[0]]
+    for basin in basins[1:]:
+        if spreads_apart(found[-1], basin) >= _CLEAR:
+            found.append(basin)
+        elif basin.weight > found[-1].weight:
+            found[-1] = basin
+    return found
+
+
+def crossings(z: np.ndarray, states: list[Basin], segments: Sequence[int]) -> int:
+    """How often the run goes from the core of one state, within a spread of its centre, to that of another.
+
+    At the border between states a run goes to and fro many times on one way across it.
+    """
+    centre, spread = (np.array([getattr(s, name) for s in states]) for name in ("centre", "spread"))
+    near = np.abs(z[:, None] - centre) <= np.maximum(spread, 1e-12)
+    core = np.where(near.any(axis=1), near.argmax(axis=1), -1)
+    parts = np.split(core, np.cumsum(segments)[:-1])
+    return sum(int((np.diff(part[part >= 0]) != 0).sum()) for part in parts)
+
+
 def watershed(
     energy: np.ndarray,
     barrier: float,
@@ -118,10 +150,11 @@ def watershed(
     periodic: Sequence[bool] | None = None,
     least: float = 0.01,
 ) -> np.ndarray:
-    """The basin of each cell of a grid, -1 where the energy is infinite, numbered by their lowest energies.
+    """The basin of each cell of a grid, -1 for none, numbered by their lowest energies.
 
     Cells are filled from the lowest up. Where two basins meet, both are kept if the shallower is deeper than
-    `barrier`, and the noise at its bottom and where they meet beside, and if each holds `least` of the frames.
+    `barrier`, and the noise at its bottom and where they meet beside, and if each holds `least` of the frames, and
+    five at least.
 
     Args:
         energy: of any number of dimensions.
@@ -131,7 +164,7 @@ def watershed(
     """
     shape, flat = energy.shape, energy.ravel()
     periodic = [False] * energy.ndim if periodic is None else periodic
-    count, enough = frames.ravel().astype(float), least * frames.sum()
+    count, enough = frames.ravel().astype(float), max(least * frames.sum(), _FEWEST)
     parent = np.full(flat.size, -1)
     bottom: dict[int, int] = {}
     apart: set[int] = set()  # basins known to be their own, by the first deeper one that they met
@@ -163,8 +196,10 @@ def watershed(
     found = np.full(flat.size, -1)
     filled = np.flatnonzero(parent >= 0)
     roots = [root(int(cell)) for cell in filled]
-    numbers = {top: k for k, top in enumerate(sorted(set(roots), key=lambda top: flat[bottom[top]]))}
-    found[filled] = [numbers[top] for top in roots]
+    tops = sorted(set(roots), key=lambda top: flat[bottom[top]])
+    tops = [top for top in tops if count[top] >= enough] or tops[:1]  # islands of few frames are none
+    numbers = {top: k for k, top in enumerate(tops)}
+    found[filled] = [numbers.get(top, -1) for top in roots]
     return found.reshape(shape)
 
 

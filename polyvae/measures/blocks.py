@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 
 FINEST = 512  # blocks, at most
 FEWEST = 6  # blocks that an error is read from
+_LEAST = 1.5  # effective ones, without which there is none
 
 
 def finest_blocks(segments: Sequence[int]) -> tuple[Int[np.ndarray, "frames"], Int[np.ndarray, "blocks"]]:
@@ -33,18 +34,25 @@ def together(
     return np.add.reduceat(sums, starts, axis=0)
 
 
+def effective_blocks(weights: Float[np.ndarray, "blocks"]) -> float:
+    """How many blocks of equal weight these are worth: of those without weight, none."""
+    return float(weights.sum() ** 2 / (weights**2).sum())
+
+
 def error_of_ratio(
     sums: Float[np.ndarray, "blocks ..."], weights: Float[np.ndarray, "blocks"]
 ) -> Float[np.ndarray, "..."]:
     """Standard error of sum(sums) / sum(weights) from its blocks, for intervals of 68 %: with the quantile of
-    Student's t in place of 1, since of few blocks the spread itself is hardly known."""
+    Student's t in place of 1, since of few blocks the spread itself is hardly known. Infinite where one block has
+    all the weight."""
     from scipy.special import stdtrit
 
-    n, total = len(weights), weights.sum()
+    n, total = effective_blocks(weights), weights.sum()
     ratio = sums.sum(axis=0) / total
     off = sums - ratio * weights.reshape(-1, *[1] * (sums.ndim - 1))
-    spread = np.sqrt(n / max(n - 1, 1) * (off**2).sum(axis=0)) / total
-    return spread * stdtrit(max(n - 1, 1), 0.5 + 0.5 * 0.6827)
+    if n < _LEAST:
+        return np.full(np.shape(ratio), np.inf)
+    return np.sqrt(n / (n - 1) * (off**2).sum(axis=0)) / total * stdtrit(n - 1, 0.5 + 0.5 * 0.6827)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,10 +109,15 @@ def block_size(
         if (len(tried) > 1 and blocks == tried[-2][1]) or blocks < FEWEST:
             break
         m = max(m + 1, int(1.5 * m))
-    good = [entry for entry in tried if entry[2] ** 3 > 2 * n * entry[3] ** 4 and entry[1] >= FEWEST]
+    many = [entry for entry in tried if entry[1] >= FEWEST]
+    fine = [size**3 > 2 * n * ratio**4 for _, _, size, ratio in many]
+    # What holds for one length and not for a longer one held by chance.
+    good = [entry for k, entry in enumerate(many) if all(fine[k:])]
     chosen = next((entry for entry in tried if good and entry[2] >= 2 * good[0][2]), tried[-1])
     # Runs that end before the criterion is met are independent of each other, though.
     enough = bool(good) or (chosen[1] >= FEWEST and chosen[1] == len(np.unique(segment)))
+    worth = effective_blocks(together(np.bincount(block, weights, len(segment)), segment, chosen[0]))
+    enough = enough and worth >= 0.5 * FEWEST
     sizes, errors = np.array([entry[2] for entry in tried], float), np.array([entry[3] for entry in tried])
     # Blocks of B frames, whose correlations decay exponentially, show the part 1 - g / 2B of the statistical
     # inefficiency g, which is the square of the ratio of errors.

@@ -1,6 +1,7 @@
 """Free energies over variables of the frames, from runs with or without a bias."""
 
 import dataclasses
+import string
 from collections.abc import Sequence
 from typing import Literal
 
@@ -20,15 +21,17 @@ from polyvae.arguments import (
 from polyvae.errors import InputError
 from polyvae.measures.basins import watershed
 from polyvae.measures.blocks import Blocking, block_size, error_of_ratio, finest_blocks, together
-from polyvae.measures.grids import axes_of, kernel_density, pairs_of
+from polyvae.measures.grids import axes_of, kernel_density, pairs_of, unrolled
 from polyvae.measures.hills import LIMIT
 from polyvae.measures.kinetics import autocorrelation_time
 
 _CUTS = np.arange(0, 0.51, 0.05)  # shares of each run that may be a transient
 _LEAST_CUT = 0.1  # of a biased run, whose bias grows from nothing
 _SERIES = 20_000  # rows that the transient is looked for in
+_GAIN = 0.67  # of the most independent frames that are left
 _STATES = 1.0  # kT between two basins
 _TIMES = 20  # of the course in time
+_FEWEST = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +40,7 @@ class State:
 
     Args:
         centre: where the free energy is lowest, one number a variable.
-        weight: share of the statistical weight.
+        weight: share of the statistical weight of all frames.
         energy: -kT log(weight), above that of the basin with the largest weight.
         error: of `energy`, 68 %; 0 for the basin with the largest weight.
     """
@@ -48,6 +51,11 @@ class State:
     error: float
 
 
+def state_name(k: int) -> str:
+    """The letter that tables and pictures have for a state."""
+    return string.ascii_uppercase[k % 26]
+
+
 @dataclasses.dataclass(frozen=True)
 class FreeEnergy:
     """A free energy over one or two variables, in the unit of kT.
@@ -56,7 +64,8 @@ class FreeEnergy:
         grid: points of each variable, (n_points,) each; of a histogram the middle of its bins.
         energy: (n_points,) or (n_points, n_points) -kT log of the density, its lowest value 0; infinite where no
             frame is.
-        error: of the same shape, -kT log of the density up to which 68 % lie; infinite where no frame is.
+        error: of the same shape, of -kT log of the density before its lowest value was set to 0: the truth lies
+            within it in 68 of 100 runs; infinite where no frame is.
         states: basins, the one with the largest weight first.
         kT: thermal energy.
         dropped: share of each run that was left out at its beginning.
@@ -89,12 +98,15 @@ class FreeEnergy:
     apart: np.ndarray
     halves: float
     weights: np.ndarray = dataclasses.field(repr=False)
-    _sums: np.ndarray = dataclasses.field(repr=False)  # weight of each state in each block
+    _sums: np.ndarray = dataclasses.field(repr=False)  # weight in each block of each state, and of all
 
     def difference(self, one: int, other: int) -> tuple[float, float]:
         """Energy of state `other` above that of state `one`, and its error (68 %)."""
-        a, b = self._sums[:, one], self._sums[:, other]
-        return _log_ratio(a, b, self.kT, self.blocks.factor)
+        a, b, whole = (self._sums[:, k] for k in (one, other, -1))
+        if not (a.sum() > 0 and b.sum() > 0):
+            return (np.inf if a.sum() > 0 else -np.inf), np.inf
+        off = error_of_ratio((b / b.sum() - a / a.sum()) * whole.sum(), whole)  # of the logarithm of their ratio
+        return float(-self.kT * np.log(b.sum() / a.sum())), float(self.kT * self.blocks.factor * off)
 
 
 def free_energy(
@@ -128,16 +140,15 @@ def free_energy(
             a run counts by the number of its frames.
         walkers: the runs are walkers that share one bias, whose weights compare.
         method: "kde", Gaussian kernels, or "histogram".
-        bandwidth: standard deviation of the kernels, a number or one a variable; by Silverman's
-            rule from the spread in the narrowest basin, but a tenth of it at least, which makes a basin 1 % wider,
-            and two tenths at most, of two variables three.
+        bandwidth: standard deviation of the kernels, a number or one a variable; by default a tenth of the spread
+            in the narrowest basin, which makes a basin 1 % wider; of two variables up to three tenths.
         bins: points of the grid, a number or one a variable.
         range: (low, high), or one for each variable; by default all frames that have a weight.
         periods: (low, high) for a periodic variable, or one or None for each.
         transient: share of each run that is left out at its beginning. By default it is chosen, up to a half, so
             that what is left is worth the most independent frames; of a biased run at least a tenth.
-        states: ranges that are the basins, (low, high) each, or one for each variable; by default those that a
-            barrier of 1 kT separates, noise aside, and that hold 1 % of the frames.
+        states: ranges that are the basins, (low, high) each, or one for each variable, around the end of a period
+            too; by default those that a barrier of 1 kT separates, noise aside, and that hold 1 % of the frames.
 
     Raises:
         InputError: a bias without kT, weights and a bias, no frame in the range, values that are not finite.
@@ -145,19 +156,18 @@ def free_energy(
     s = _variables(s)
     n, dims = s.shape
     kT = 1.0 if kT is None and bias is None else real_number("kT, which a bias needs,", kT, above=0)
-    log_weights = _log_weights(weights, bias, kT, n)
     runs = segment_lengths(segments, n)
-    walkers = flag("walkers", walkers)
+    share = _shares(_log_weights(weights, bias, kT, n), runs, flag("walkers", walkers))
     method = one_of("method", method, ("kde", "histogram"))
     ends = pairs_of("periods", periods, dims)
-    share, kept, cut = _production(s, log_weights, runs, transient, least=0.0 if bias is None else _LEAST_CUT)
-    lengths = tuple(int(kept[a:b].sum()) for a, b in zip(np.cumsum([0, *runs[:-1]]), np.cumsum(runs), strict=True))
+    kept, cut = _production(s, ends, runs, transient, least=0.0 if bias is None else _LEAST_CUT)
+    lengths = tuple(int(part.sum()) for part in np.split(kept, np.cumsum(runs)[:-1]))
     s, share = s[kept], share[kept]  # copies
     if not walkers:
         each = np.split(share, np.cumsum(lengths)[:-1])
         share = np.concatenate([w * (len(w) / w.sum()) if w.any() else w for w in each])
     if not share.sum() > 0:
-        raise InputError("no frame has any weight; weights must not all be 0")
+        raise InputError("no frame that is used has any weight; weights must not all be 0")
 
     axes = axes_of(s, share, pairs_of("range", range, dims), ends, bins, method, bandwidth)
     within = np.all([(s[:, k] >= a.low) & (s[:, k] <= a.high) for k, a in enumerate(axes)], axis=0)
@@ -165,42 +175,44 @@ def free_energy(
         said = ", ".join(f"{a.low:g} to {a.high:g}" for a in axes)
         raise InputError(f"no frame lies in the range {said}; give range= that holds some")
     block, segment = finest_blocks(lengths)
-    totals = np.bincount(block, share * within, len(segment))
-    sums = np.stack(
-        [kernel_density(s[block == b], (share * within)[block == b], axes) for b in np.arange(len(segment))]
-    )
+    totals = np.bincount(block, share, len(segment))
+    counted = share * within if method == "histogram" else share  # kernels reach over the ends of the range
+    cuts = np.searchsorted(block, np.arange(1, len(segment)))
+    parts = zip(np.split(s, cuts), np.split(counted, cuts), strict=True)
+    sums = np.stack([kernel_density(rows, w, axes) for rows, w in parts])
     density = sums.sum(axis=0) / totals.sum()
     with np.errstate(divide="ignore"):
         energy = -kT * np.log(density)
     lowest = energy.min()
 
     def error_with(blocks: Blocking) -> np.ndarray:
-        parts = (together(rows, segment, blocks.merged) for rows in (sums, totals))
-        return kT * blocks.factor * _relative(next(parts), next(parts), density)
+        merged, whole = together(sums, segment, blocks.merged), together(totals, segment, blocks.merged)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(density > 0, kT * blocks.factor * error_of_ratio(merged, whole) / density, np.inf)
 
     # The blocks must be right for what is slow: which basin a frame is in, or which part of the only one.
-    labels, cells = _labels(states, energy - lowest, axes, s, kT, None)
-    blocks = block_size(_observables(labels, s, share), share, block, segment)
+    labels, cells = _labels(states, energy - lowest, axes, s, within, kT, None)
+    blocks = block_size(_observables(labels, s, share, axes), share, block, segment)
     if states is None and labels.max() > 0:  # what is a barrier beside its noise?
-        labels, cells = _labels(None, energy - lowest, axes, s, kT, 2 * error_with(blocks))
-        blocks = block_size(_observables(labels, s, share), share, block, segment)
+        labels, cells = _labels(None, energy - lowest, axes, s, within, kT, 2 * error_with(blocks))
+        blocks = block_size(_observables(labels, s, share, axes), share, block, segment)
 
-    n_states = int(labels.max()) + 1
-    of_states = np.zeros((len(segment), max(n_states, 1)))
-    inside = (labels >= 0) & within
+    of_states = np.zeros((len(segment), int(labels.max()) + 1))
+    inside = labels >= 0
     np.add.at(of_states, (block[inside], labels[inside]), share[inside])
     order = np.argsort(-of_states.sum(axis=0), kind="stable")
     of_states = of_states[:, order]
-    by_blocks = together(of_states, segment, blocks.merged)
-    found = _states(by_blocks, cells, order, energy, axes, kT, blocks.factor)
+    by_blocks = np.column_stack(
+        [together(of_states, segment, blocks.merged), together(totals, segment, blocks.merged)]
+    )
     slow = float(blocks.errors[np.searchsorted(blocks.sizes, blocks.size).clip(max=len(blocks.errors) - 1)])
     kish = float(share.sum() ** 2 / (share**2).sum())
     times, course, apart, halves = _course(sums, of_states, energy, lowest, segment, kT)
-    return FreeEnergy(
+    result = FreeEnergy(
         grid=tuple(a.points for a in axes),
         energy=energy - lowest,
         error=error_with(blocks),
-        states=found,
+        states=(),
         kT=kT,
         dropped=cut,
         n_frames=len(s),
@@ -215,14 +227,17 @@ def free_energy(
         weights=share * len(share) / share.sum(),
         _sums=by_blocks,
     )
+    return dataclasses.replace(result, states=_states(result, cells, order))
 
 
 def _variables(s) -> np.ndarray:
     what = "numbers of one or two variables, (n_frames,) or (n_frames, 2)"
     s = numbers_array("s", s, what)
     s = s[:, None] if s.ndim == 1 else s
-    if s.ndim != 2 or s.shape[1] not in (1, 2) or not len(s):
+    if s.ndim != 2 or s.shape[1] not in (1, 2):
         raise InputError(f"s must be {what}; got shape {s.shape}")
+    if len(s) < _FEWEST:
+        raise InputError(f"a free energy needs {_FEWEST} frames at the very least; got {len(s)}")
     return s
 
 
@@ -236,60 +251,70 @@ def _log_weights(weights, bias, kT: float, n: int) -> np.ndarray:
     return one_each("bias", bias, n) / kT
 
 
-def _production(s, log_weights, runs, transient, least: float) -> tuple[np.ndarray, np.ndarray, float]:
-    """Weights (n_frames,), the largest 1, which frames are left when the transient is cut off each run, and its
-    share."""
-    place = np.concatenate([np.arange(n) / n for n in runs])
-    log_weights = log_weights.copy()
-    starts = np.cumsum([0, *runs[:-1]])
-    most = np.maximum.reduceat(log_weights, starts)
+def _shares(log_weights: np.ndarray, runs: Sequence[int], walkers: bool) -> np.ndarray:
+    """Weights (n_frames,), the largest of each run 1, or of all walkers: biases that differ by a constant of
+    thousands of kT are no less equal."""
+    most = np.repeat(np.maximum.reduceat(log_weights, np.cumsum([0, *runs[:-1]])), runs)
+    most = np.full_like(most, most.max()) if walkers else most
     if not np.isfinite(most).any():
         raise InputError("no frame has any weight; weights must not all be 0")
-    share = np.exp(log_weights - most.max())
+    return np.exp(np.where(np.isfinite(most), log_weights - most, -np.inf))
+
+
+def _production(s, ends, runs, transient, least: float) -> tuple[np.ndarray, float]:
+    """Which frames are left when the transient is cut off each run, and its share.
+
+    The weights have no say in it: the frames that matter most are none to be rid of.
+    """
+
+    def after(cut: float) -> np.ndarray:
+        return np.concatenate([np.arange(n) >= int(cut * n) for n in runs])
+
     if transient is not None:
         cut = real_number("transient", transient, least=0)
         if cut >= 1:
             raise refusal("transient", "a share of the run, at least 0 and less than 1", transient)
-        return share, place >= cut, cut
-    worth = []
-    cuts = [cut for cut in _CUTS if cut >= least]
+        return after(cut), cut
+    columns = []
+    for k, end in enumerate(ends):
+        if end is None:
+            columns.append(s[:, k])
+        else:
+            angle = 2 * np.pi * s[:, k] / (end[1] - end[0])
+            columns += [np.cos(angle), np.sin(angle)]
+    series, worth = np.stack(columns, axis=1), []
     stride = max(1, len(s) // _SERIES)
+    cuts = [cut for cut in _CUTS if cut >= least]
     for cut in cuts:
-        kept = place >= cut
-        w = np.exp(log_weights[kept] - log_weights[kept].max()) if np.isfinite(log_weights[kept]).any() else None
-        lengths = [int(part.sum()) for part in np.split(kept, starts[1:])]
-        thin = [
-            np.arange(a, a + n, stride) for a, n in zip(np.cumsum([0, *lengths[:-1]]), lengths, strict=True) if n
-        ]
-        series = s[kept][np.concatenate(thin)]
-        tau = (
-            np.nan_to_num(autocorrelation_time(series, [len(t) for t in thin]), nan=1.0) if w is not None else [1]
-        )
-        worth.append(0.0 if w is None else float(w.sum() ** 2 / (w**2).sum() / max(1.0, float(np.max(tau)))))
-    # A little more is noise of the estimate, and each frame that is left out costs.
-    best = next(k for k, value in enumerate(worth) if value >= 0.9 * max(worth))
-    return share, place >= cuts[best], float(cuts[best])
+        pieces = [part[int(cut * len(part)) :: stride] for part in np.split(series, np.cumsum(runs)[:-1])]
+        tau = autocorrelation_time(np.concatenate(pieces), [len(piece) for piece in pieces])
+        worth.append(sum(map(len, pieces)) / max(1.0, float(np.nan_to_num(tau, nan=1.0).max())))
+    # Less of a gain is noise of the estimate, and each frame that is left out costs.
+    best = next(k for k, value in enumerate(worth) if value >= _GAIN * max(worth))
+    return after(cuts[best]), float(cuts[best])
 
 
-def _labels(states, energy, axes, s, kT, noise) -> tuple[Int[np.ndarray, "frames"], np.ndarray]:
+def _labels(states, energy, axes, s, within, kT, noise) -> tuple[Int[np.ndarray, "frames"], np.ndarray]:
     """The basin of each frame and of each cell of the grid, -1 for none."""
     index = tuple(a.cells(s[:, k]) for k, a in enumerate(axes))
     if states is None:
         frames = np.zeros(energy.shape)
-        np.add.at(frames, index, 1)
+        np.add.at(frames, tuple(i[within] for i in index), 1)
         cells = watershed(energy, _STATES * kT, frames, noise, [a.around for a in axes])
-        return cells[index], cells
-    labels = np.full(len(s), -1)
-    cells = np.full(energy.shape, -1)
-    mesh = np.meshgrid(*(a.points for a in axes), indexing="ij")
+        return np.where(within, cells[index], -1), cells
     if not isinstance(states, (Sequence, np.ndarray)) or isinstance(states, str) or not len(states):
         raise refusal("states", "ranges, (low, high) each", states)
+    mesh = np.meshgrid(*(a.points for a in axes), indexing="ij")
+    labels, cells = np.full(len(s), -1), np.full(energy.shape, -1)
     for number, state in enumerate(states):
         pairs = pairs_of("states", state, len(axes))
-        bounds = [pair or (-np.inf, np.inf) for pair in pairs]
-        labels[np.all([(s[:, k] >= lo) & (s[:, k] < hi) for k, (lo, hi) in enumerate(bounds)], axis=0)] = number
-        cells[np.all([(m >= lo) & (m < hi) for m, (lo, hi) in zip(mesh, bounds, strict=True)], axis=0)] = number
-        if not (labels == number).any():
+
+        def has(values, pairs=pairs) -> np.ndarray:
+            return np.all([a.between(v, pair) for a, v, pair in zip(axes, values, pairs, strict=True)], axis=0)
+
+        rows = has(s.T) & within
+        labels[rows], cells[has(mesh)] = number, number
+        if not rows.any() or not (cells == number).any():
             raise InputError(f"no frame lies in the state {_shown(pairs)}; give states= that hold some")
     return labels, cells
 
@@ -298,39 +323,27 @@ def _shown(pairs) -> str:
     return ", ".join("all" if pair is None else f"{pair[0]:g} to {pair[1]:g}" for pair in pairs)
 
 
-def _observables(labels, s, share) -> np.ndarray:
+def _observables(labels, s, share, axes) -> np.ndarray:
     """What must be known of the frames, (n_frames, n): the basin of each, and which third of each variable."""
     columns = [labels == k for k in np.arange(labels.max() + 1)] if labels.max() > 0 else []
-    order = np.argsort(s, axis=0, kind="stable")
-    for k in np.arange(s.shape[1]):
-        total = np.cumsum(share[order[:, k]])
+    for k, axis in enumerate(axes):
+        values = unrolled(s[:, k], axis.period)
+        order = np.argsort(values, kind="stable")
+        total = np.cumsum(share[order])
         for q in (1 / 3, 2 / 3):
-            columns.append(s[:, k] > s[order[np.searchsorted(total, q * total[-1]), k], k])
+            columns.append(values > values[order[np.searchsorted(total, q * total[-1])]])
     return np.stack(columns, axis=1).astype(np.float64)
 
 
-def _relative(sums: np.ndarray, totals: np.ndarray, density: np.ndarray) -> np.ndarray:
-    """Error of the logarithm of a density; infinite where it is 0."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(density > 0, error_of_ratio(sums, totals) / density, np.inf)
-
-
-def _log_ratio(one: np.ndarray, other: np.ndarray, kT: float, factor: float) -> tuple[float, float]:
-    """-kT log of sum(other) / sum(one) of blocks (n_blocks,), and its error."""
-    if not other.sum() > 0 or not one.sum() > 0:
-        return (np.inf if one.sum() > 0 else -np.inf), np.inf
-    ratio = other.sum() / one.sum()
-    return float(-kT * np.log(ratio)), float(kT * factor * error_of_ratio(other, one) / ratio)
-
-
-def _states(sums, cells, order, energy, axes, kT: float, factor: float) -> tuple[State, ...]:
+def _states(result: FreeEnergy, cells: np.ndarray, order: np.ndarray) -> tuple[State, ...]:
     found = []
+    whole = result._sums[:, -1].sum()
     for k, label in enumerate(order.tolist()):
-        here = np.where(cells == label, energy, np.inf)
+        here = np.where(cells == label, result.energy, np.inf)
         lowest = np.unravel_index(np.argmin(here), here.shape)
-        centre = tuple(float(a.points[i]) for a, i in zip(axes, lowest, strict=True))
-        weight = float(sums[:, k].sum() / sums.sum()) if sums.sum() > 0 else 0.0
-        found.append(State(centre, weight, *(_log_ratio(sums[:, 0], sums[:, k], kT, factor) if k else (0.0, 0.0))))
+        centre = tuple(float(points[i]) for points, i in zip(result.grid, lowest, strict=True))
+        energy, error = result.difference(0, k) if k else (0.0, 0.0)
+        found.append(State(centre, float(result._sums[:, k].sum() / whole), energy, error))
     return tuple(found)
 
 

@@ -1,6 +1,7 @@
 """Grids over one or two variables, and the density of weighted frames on them."""
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,8 +10,12 @@ from polyvae.arguments import is_array_like, numbers_array, real_number, refusal
 from polyvae.errors import InputError
 from polyvae.measures.basins import find_basins
 
-_POINTS = {1: (100, 400), 2: (50, 120)}  # least and most of a grid by default, for each variable
-_KERNEL = {1: (0.1, 0.2), 2: (0.1, 0.3)}  # of the spread in the narrowest basin; 0.1 makes a basin 1 % wider
+log = logging.getLogger(__name__)
+
+_POINTS = {1: (100, 4000), 2: (50, 120)}  # least and most of a grid by default, for each variable
+_KERNEL = {1: (0.1, 0.1), 2: (0.1, 0.3)}  # of the spread in the narrowest basin; 0.1 makes a basin 1 % wider
+_REACH = 11.0  # widths of a kernel: down to 1e-26
+_SECTORS = 36  # of a period, in which the emptiest place is looked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +45,13 @@ class Axis:
         found = np.rint((s - self.points[0]) / step).astype(int)
         return found % n if self.around else found.clip(0, n - 1)
 
+    def between(self, s: np.ndarray, pair: tuple[float, float] | None) -> np.ndarray:
+        """Whether values lie from the first number up to the second, around the end of the period too."""
+        if pair is None:
+            return np.ones(np.shape(s), bool)
+        low, high = pair
+        return (s >= low) & (s < high) if self.period is None else (s - low) % self.period < high - low
+
     def kernels(self, s: np.ndarray) -> np.ndarray:
         """Density at each point by each value, (n_values, n_points)."""
         if not self.width:
@@ -49,7 +61,9 @@ class Axis:
         away = self.points - s[:, None]
         if self.period:
             away -= self.period * np.round(away / self.period)
-        return np.exp(-0.5 * (away / self.width) ** 2) / (self.width * np.sqrt(2 * np.pi))
+        found = np.exp(-0.5 * (away / self.width) ** 2) / (self.width * np.sqrt(2 * np.pi))
+        found[np.abs(away) > _REACH * self.width] = 0  # numbers so small are slow to multiply
+        return found
 
 
 def kernel_density(s: np.ndarray, share: np.ndarray, axes: list[Axis]) -> np.ndarray:
@@ -83,6 +97,15 @@ def pairs_of(name: str, given, dims: int) -> list[tuple[float, float] | None]:
     return found
 
 
+def unrolled(values: np.ndarray, period: float | None) -> np.ndarray:
+    """Values of a periodic variable, cut open where the fewest are, so that no basin is cut."""
+    if period is None:
+        return values
+    counts = np.bincount((values / period % 1 * _SECTORS).astype(int) % _SECTORS, minlength=_SECTORS)
+    cut = (np.argmin(counts) + 0.5) * period / _SECTORS
+    return cut + (values - cut) % period
+
+
 def one_or_each(name: str, given, dims: int) -> list:
     """A value for each variable, of one or of as many; None for each where nothing is given."""
     values = list(given) if isinstance(given, (list, tuple, np.ndarray)) and np.ndim(given) else [given]
@@ -97,29 +120,35 @@ def axes_of(s, share, ranges, ends, bins, method, bandwidth) -> list[Axis]:
     given_bins, widths = one_or_each("bins", bins, dims), one_or_each("bandwidth", bandwidth, dims)
     least, most = _POINTS[dims]
     axes = []
-    for k in np.arange(dims):
-        period = ends[k]
+    for k in range(dims):
+        span = None if (end := ends[k]) is None else end[1] - end[0]
         values = s[share > 0, k]
-        low, high = ranges[k] or period or (float(values.min()), float(values.max()))
+        low, high = ranges[k] or end or (float(values.min()), float(values.max()))
         if not low < high:
             raise InputError(f"variable {k} is {low:g} in all frames; a free energy needs one that varies")
+        if span is not None and high - low > span * (1 + 1e-9):
+            raise InputError(
+                f"the range of variable {k} must be no longer than its period, {span:g}; got {high - low:g}"
+            )
         if widths[k] is None:
-            narrow = min(b.spread for b in find_basins(values, share[share > 0])) or values.std()
+            narrow = min(b.spread for b in find_basins(unrolled(values, span), share[share > 0])) or values.std()
             width = narrow * np.clip(len(values) ** (-1 / (dims + 4)), *_KERNEL[dims])  # by Silverman's rule
         else:
             width = real_number("bandwidth", widths[k], above=0)
-        n = int(np.clip((high - low) / width, least, most)) if given_bins[k] is None else given_bins[k]
-        n = whole_number("bins", n, 2)
-        span = None if period is None else period[1] - period[0]
+        wanted = int(min((high - low) / width, 1e9))
+        n = int(np.clip(wanted, least, most)) if given_bins[k] is None else whole_number("bins", given_bins[k], 2)
         around = span is not None and bool(np.isclose(high - low, span))
         step = (high - low) / n
         if method == "histogram":
             points, width = low + step * (np.arange(n) + 0.5), 0.0
         else:
             points = np.linspace(low, high, n, endpoint=not around)
-            if widths[k] is None:
-                width = max(width, 0.5 * step)
-        if period is not None:
-            s[:, k] = low + (s[:, k] - low) % (span or 1.0)
+            if width < 0.5 * step:  # between two points of the grid frames would be missed
+                log.info(
+                    "the grid is coarse, %d points from %.3g to %.3g, for kernels of %.3g", n, low, high, width
+                )
+                width = width if widths[k] is not None else 0.5 * step
+        if span is not None:
+            s[:, k] = low + (s[:, k] - low) % span
         axes.append(Axis(points, low, high, float(width), span, around))
     return axes

@@ -1,6 +1,7 @@
 """The bias of metadynamics as the sum of its hills, and the free energy that they show."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,7 +27,7 @@ class Hills:
         heights: (n_hills,) as they stand in PLUMED's HILLS: of a well-tempered run those of the bias times
             g / (g - 1), g the bias factor, so that their sum is minus the free energy.
         bias_factor: of a well-tempered run; 1 of one whose hills have all one height.
-        periods: (n_variables,) length of each variable's period; infinite for none.
+        periods: (low, high) of each variable's period, or None.
         ended: hills end at 3.5 widths, as PLUMED's do, and "stretched" so that they are continuous there.
     """
 
@@ -34,7 +35,7 @@ class Hills:
     widths: Float[np.ndarray, "hills variables"]
     heights: Float[np.ndarray, "hills"]
     bias_factor: float = 1.0
-    periods: Float[np.ndarray, "variables"] | None = None
+    periods: Sequence[tuple[float, float] | None] | None = None
     ended: str | None = None
 
     def __post_init__(self) -> None:
@@ -46,7 +47,7 @@ class Hills:
         if not (widths > 0).all():
             raise InputError(f"the widths of hills must be greater than 0; got {widths.min():g}")
         factor = real_number("the bias factor", self.bias_factor, least=1)
-        periods = np.full(centres.shape[1], np.inf) if self.periods is None else np.asarray(self.periods, float)
+        periods = pairs_of("periods", self.periods, centres.shape[1])
         if self.ended not in (None, "cut", "stretched"):
             raise refusal("ended", "None, cut or stretched", self.ended)
         heights = one_each("heights", self.heights, len(centres), "hill")
@@ -60,24 +61,26 @@ class Hills:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
-    def total(self, s: Float[np.ndarray, "points variables"], n_hills: int | None = None) -> np.ndarray:
-        """Sum (n_points,) of the first `n_hills` hills, or of all: minus the free energy, up to a constant."""
+    def total(
+        self, s: Float[np.ndarray, "points variables"], start: int = 0, stop: int | None = None
+    ) -> np.ndarray:
+        """Sum (n_points,) of the hills from `start` up to `stop`: minus the free energy, up to a constant."""
         s = np.asarray(s, float)
         found = np.zeros(len(s))
         rows = max(1, _ROWS // max(1, len(s)))
-        stop = len(self.heights) if n_hills is None else n_hills
+        stop = len(self.heights) if stop is None else stop
         assert self.periods is not None
         scale, shift = 1.0, 0.0
         if self.ended == "stretched":
             scale = 1 / (1 - np.exp(-_CUT))
             shift = -np.exp(-_CUT) * scale
-        for start in range(0, stop, rows):
-            part = slice(start, min(stop, start + rows))
-            away = np.zeros((len(s), part.stop - start))
-            for k, period in enumerate(self.periods):
+        for first in range(start, stop, rows):
+            part = slice(first, min(stop, first + rows))
+            away = np.zeros((len(s), part.stop - first))
+            for k, ends in enumerate(self.periods):
                 apart = s[:, k, None] - self.centres[part, k]
-                if np.isfinite(period):
-                    apart -= period * np.round(apart / period)
+                if ends is not None:
+                    apart -= (ends[1] - ends[0]) * np.round(apart / (ends[1] - ends[0]))
                 away += 0.5 * (apart / self.widths[part, k]) ** 2
             hills = scale * np.exp(-away) + shift
             if self.ended is not None:
@@ -96,7 +99,7 @@ class Hills:
 
         Args:
             kT: thermal energy.
-            range: (low, high), or one for each variable; by default three widths beyond the hills.
+            range: (low, high), or one for each variable; by default its period, or three widths beyond the hills.
             bins: points of the grid, ends of the range among them, a number or one a variable; by default 201, of
                 two variables 101 each.
         """
@@ -107,17 +110,19 @@ class Hills:
         ranges, grid = pairs_of("range", range, n), []
         points_of = one_or_each("bins", (201, 101)[n - 1] if bins is None else bins, n)
         for k, pair in enumerate(ranges):
-            margin = 3 * self.widths[:, k].max()
-            low, high = pair or (self.centres[:, k].min() - margin, self.centres[:, k].max() + margin)
-            around = bool(np.isclose(high - low, self.periods[k]))
+            ends, margin = self.periods[k], 3 * self.widths[:, k].max()
+            low, high = pair or ends or (self.centres[:, k].min() - margin, self.centres[:, k].max() + margin)
+            around = ends is not None and bool(np.isclose(high - low, ends[1] - ends[0]))
             grid.append(np.linspace(low, high, whole_number("bins", points_of[k], 2), endpoint=not around))
         points = np.stack(np.meshgrid(*grid, indexing="ij"), axis=-1).reshape(-1, n)
-        energy = -self.total(points)
-        last, deep = len(self.heights), energy - energy.min() < LIMIT * kT
-        parts = np.unique(np.linspace(last / 2, last, _PARTS + 1)[:-1].astype(int).clip(1))
-        earlier = np.array([-self.total(points, part) for part in parts])
-        earlier -= (earlier - energy)[:, deep].mean(axis=1, keepdims=True)  # known up to a constant each
-        error = np.sqrt(((earlier - energy) ** 2).mean(axis=0))
+        last = len(self.heights)
+        parts = np.unique(np.linspace(last / 2, last, _PARTS + 1).astype(int).clip(1)).tolist()
+        steps = [-self.total(points, a, b) for a, b in itertools.pairwise([0, *parts])]
+        *earlier, energy = np.cumsum(steps, axis=0)
+        off = np.array(earlier or [energy]) - energy
+        deep = energy - energy.min() < LIMIT * kT
+        off -= off[:, deep].mean(axis=1, keepdims=True)  # known up to a constant each
+        error = np.sqrt((off**2).mean(axis=0))
         shape = tuple(len(axis) for axis in grid)
         return HillsEnergy(tuple(grid), (energy - energy.min()).reshape(shape), error.reshape(shape), kT)
 
@@ -140,15 +145,16 @@ class HillsEnergy:
     kT: float
 
 
-def hills_of(table, names: Sequence[str]) -> Hills:
-    """The hills along some variables of a table that holds centre `x`, width `sigma_x` of each, and `height`: of
-    PLUMED's HILLS (`polyvae.read_colvar`).
+def hills_of(table, names: Sequence[str] | None = None) -> tuple[Hills, list[str]]:
+    """The hills of a table (`polyvae.read_colvar`) that holds centre `x` and width `sigma_x` of each variable, and
+    `height`, as PLUMED's HILLS; and the names of the variables.
+
+    Args:
+        names: the variables in the order that is wanted.
 
     Raises:
-        InputError: columns that are not there, hills that are turned against the variables, several runs.
+        InputError: columns that are not there, other variables, hills that are turned against the variables.
     """
-    if len(table.segments) > 1:
-        raise InputError("the hills must be those of one run; give its HILLS file alone")
     if table.settings.get("multivariate", "false") == "true":
         raise InputError(
             "these hills are turned against the variables (multivariate true), which is not read here"
@@ -157,17 +163,18 @@ def hills_of(table, names: Sequence[str]) -> Hills:
     if kernel not in ("gaussian", "stretched-gaussian"):
         raise InputError(f"the hills are of kernel type {kernel}; gaussian and stretched-gaussian are read")
     given = [name.removeprefix("sigma_") for name in table if name.startswith("sigma_")]
-    if sorted(given) != sorted(names):
+    names = list(names or given)
+    if not given or sorted(given) != sorted(names):
         raise InputError(
-            f"these hills are along {', '.join(given) or 'nothing'}; name these variables, all of them"
+            f"these hills are along {', '.join(given) or 'nothing'}; got {', '.join(names)}. Name those"
         )
     factor = float(table["biasf"][-1]) if "biasf" in table else 1.0
-    ends = [table.periods.get(name, (0.0, np.inf)) for name in names]
-    return Hills(
+    hills = Hills(
         np.stack([table[name] for name in names], axis=1),
         np.stack([table[f"sigma_{name}"] for name in names], axis=1),
         table["height"],
         max(factor, 1.0),
-        np.array([high - low for low, high in ends]),
+        [table.periods.get(name) for name in names] if len(names) > 1 else table.periods.get(names[0]),
         "stretched" if kernel == "stretched-gaussian" else "cut",
     )
+    return hills, names

@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from polyvae.measures.free_energy import FreeEnergy
+from polyvae.measures.free_energy import FreeEnergy, state_name
 from polyvae.measures.hills import HillsEnergy
 from polyvae.plot.style import DATA, MODEL, NEUTRAL, canvas, evenly, styled
 
 _DEEP = 4.0  # kT that a picture shows above the lowest energies with a finite error, at least
 _MOST = {1: 25.0, 2: 15.0}  # kT that it shows at most, over one and two variables
 _POINTS = 4000
+_NAMED = 6  # states in a picture, at most
 
 
 @styled
@@ -46,14 +47,22 @@ def free_energy(
         if others:
             ax.legend()
         ax.set(xlabel=names[0], ylabel=f"free energy ({unit})", ylim=(-0.03 * top, top))
+        seen = grid[known & (energy < top)]
+        ax.set_xlim(*_margins(seen.min(), seen.max()))
     else:
         from matplotlib.ticker import MaxNLocator
 
         levels = MaxNLocator(16).tick_values(0, top)
-        shown = ax.contourf(*result.grid, result.energy.T, levels=levels, cmap="viridis", extend="max")
-        shown.set_rasterized(True)
-        lines = ax.contour(*result.grid, result.energy.T, levels=levels[::2], colors="white", linewidths=0.4)
-        lines.set_alpha(0.7)
+        bins = isinstance(result, FreeEnergy) and result.bandwidth is None
+        draw = {"cmap": "viridis", "rasterized": True}
+        if bins:
+            shown = ax.pcolormesh(*result.grid, np.where(known, result.energy, np.nan).T, vmax=top, **draw)
+        else:
+            draw.pop("rasterized")
+            shown = ax.contourf(*result.grid, result.energy.T, levels=levels, extend="max", **draw)
+            shown.set_rasterized(True)
+            lines = ax.contour(*result.grid, result.energy.T, levels=levels[::2], colors="white", linewidths=0.4)
+            lines.set_alpha(0.7)
         ax.figure.colorbar(shown, ax=ax, label=f"free energy ({unit})")
         ax.set(xlabel=names[0], ylabel=names[1])
     if isinstance(result, FreeEnergy):
@@ -61,19 +70,20 @@ def free_energy(
     return ax
 
 
+def _margins(low: float, high: float) -> tuple[float, float]:
+    wide = 0.04 * (high - low) or 1.0
+    return low - wide, high + wide
+
+
 def _name_states(ax, result: FreeEnergy) -> None:
     if len(result.states) < 2:
         return
-    for k, state in enumerate(result.states):
+    for k, state in enumerate(result.states[:_NAMED]):
         if len(state.centre) == 1:
             at = (state.centre[0], float(np.interp(state.centre[0], result.grid[0], result.energy)))
-            ax.annotate(_letter(k), at, xytext=(0, 6), textcoords="offset points", ha="center", color=NEUTRAL)
+            ax.annotate(state_name(k), at, xytext=(0, 6), textcoords="offset points", ha="center", color=NEUTRAL)
         else:
-            ax.annotate(_letter(k), state.centre, ha="center", va="center", color="white", weight="bold")
-
-
-def _letter(k: int) -> str:
-    return "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[k % 26]
+            ax.annotate(state_name(k), state.centre, ha="center", va="center", color="white", weight="bold")
 
 
 @styled
@@ -116,14 +126,14 @@ def free_energy_checks(
     way.set_title("The way of the run" if len(lengths) == 1 else f"The ways of {len(lengths)} runs")
 
     percent = 100 * result.times
-    for k, state in enumerate(result.states[1:], start=1):
+    for k, state in enumerate(result.states[1:_NAMED], start=1):
         values = np.where(np.isfinite(result.course[:, k]), result.course[:, k], np.nan)
         (line,) = course.plot(percent, values, lw=1.4, color=(MODEL, DATA, NEUTRAL)[(k - 1) % 3])
         band = (state.energy - state.error, state.energy + state.error)
         if np.isfinite(band).all():
             course.axhspan(*band, color=line.get_color(), alpha=0.15, lw=0)
         course.annotate(
-            f"{_letter(k)} – A",
+            f"{state_name(k)} – A",
             (percent[-1], state.energy),
             xytext=(4, 0),
             textcoords="offset points",

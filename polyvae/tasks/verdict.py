@@ -5,14 +5,13 @@ import itertools
 import numpy as np
 
 from polyvae.cv.latent import LatentCV
-from polyvae.measures.basins import Basin, find_basins
+from polyvae.measures.basins import clear_states, crossings, find_basins, spreads_apart
 from polyvae.measures.weights import effective_size
 from polyvae.tasks.scorecard import Generated, Scores
 from polyvae.trajectory.record import Trajectory
 
 FEW_FRAMES = 500  # as good as independent or not, that a CV can hardly be judged on
 VISITS = 10  # relaxations of the slowest motion that a run should hold
-CLEAR = 3.0  # spreads between the centres of basins that are states apart
 FLOORS = 2.0  # noise floors within which a generated ensemble is that of the data
 
 
@@ -72,11 +71,11 @@ def verdict(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray) -> li
 
 def _slowness(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray, why: list, faults: list) -> None:
     """What the slowest latent tells: its states, how often the run goes between them, its time."""
-    states = _states(find_basins(z, traj.weights))
+    states = clear_states(find_basins(z, traj.weights))
     if len(states) > 1:
-        gap = min(_apart(one, two) for one, two in itertools.pairwise(states))
+        gap = min(spreads_apart(one, two) for one, two in itertools.pairwise(states))
         why.append(f"z0 tells {len(states)} states apart, {gap:.0f} spreads or more from each other")
-        if (n := _crossings(z, states, traj.segments)) < VISITS:  # fewer say little of how often it does
+        if (n := crossings(z, states, traj.segments)) < VISITS:  # fewer say little of how often it does
             times = "never goes" if n == 0 else f"goes only {n} time{'s' * (n > 1)}"
             between = f"between the {len(states)} states that z0 tells apart"
             faults.append((f"the run {times} {between}", "a run biased on z0, and to learn from that again"))
@@ -94,35 +93,6 @@ def _slowness(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray, why
         why.append(f"z0 relaxes within {slowest:.3g} {scores.kinetics.time_unit}")
         if length / slowest < VISITS:
             faults.append((f"the run is only {length / slowest:.0f} times that long", "a longer run"))
-
-
-def _apart(one: Basin, two: Basin) -> float:
-    """How far apart two basins are, in the larger of their spreads."""
-    return abs(two.centre - one.centre) / max(one.spread, two.spread, 1e-12)
-
-
-def _states(basins: tuple[Basin, ...]) -> list[Basin]:
-    """Those of the basins, from left to right, that stand clear of the one before them; of two that do not, the
-    heavier."""
-    found = [basins[0]]
-    for basin in basins[1:]:
-        if _apart(found[-1], basin) >= CLEAR:
-            found.append(basin)
-        elif basin.weight > found[-1].weight:
-            found[-1] = basin
-    return found
-
-
-def _crossings(z: np.ndarray, states: list[Basin], segments: tuple[int, ...]) -> int:
-    """How often the run goes from the core of one state, within a spread of its centre, to that of another.
-
-    At the border between states a run goes to and fro many times on one way across it.
-    """
-    centre, spread = (np.array([getattr(s, name) for s in states]) for name in ("centre", "spread"))
-    near = np.abs(z[:, None] - centre) <= np.maximum(spread, 1e-12)
-    core = np.where(near.any(axis=1), near.argmax(axis=1), -1)
-    parts = np.split(core, np.cumsum(segments)[:-1])
-    return sum(int((np.diff(part[part >= 0]) != 0).sum()) for part in parts)
 
 
 def far_off(generated: Generated) -> list[str]:

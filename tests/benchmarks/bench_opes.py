@@ -84,7 +84,7 @@ def main(folder: str, seeds: str = "5", nanoseconds: str = "1", runs: str = "3")
         one, two = np.split(z, 2)
         told = (new > (one.mean() + two.mean()) / 2) == (two.mean() > one.mean())
         biased = cv.keep([k for k in range(cv.latent_dim) if k not in (cv.record.collapsed or [])])
-        low, high, width = bias_grid(biased, train, "opes")
+        low, high, width = bias_grid(biased, train)
 
         def latents(system, heavy, torsions, biased=biased, low=low, high=high, width=width):
             return bias_variables(biased, heavy, minimum=low, maximum=high, width=width, system=system)

@@ -28,7 +28,7 @@ def test_plumed_periods_and_settings(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("a.colvars.traj", "# step z0 v\n 0 1.0 ( 2.0 )\n 1 2.0 ( 4.0 )\n# step z0 v\n 2 3.0 ( 6.0 )\n"),
+        ("a.colvars.traj", "# step z0 v\n 0 1.0 2.0\n 1 2.0 4.0\n# step z0 v\n 2 3.0 6.0\n"),
         ("a.csv", "step,z0,v\n0,1.0,2.0\n1,2.0,4.0\n2,3.0,6.0\n"),
         ("b.csv", '#"step","z0","v"\n0,1.0,2.0\n1,2.0,4.0\n2,3.0,6.0\n'),
         ("a.dat", "# step z0 v\n# made by hand\n0 1 2\n1 2 4\n2 3 6\n"),
@@ -110,10 +110,10 @@ def test_a_cut_last_row_is_left_out(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "no rows of numbers"),
-        ("#! FIELDS time z0\n", "no rows of numbers"),
-        ("0 1\n1 2\n", "as many names, above line 1, as numbers, 2; got 0"),
-        ("#! FIELDS time z0 z1\n0 1\n1 2\n", "as many names.*got 3"),
+        ("", "must hold rows of numbers.*got no row"),
+        ("#! FIELDS time z0\n", "must hold rows of numbers"),
+        ("0 1\n1 2\n", "as many names as numbers, 2; got 0: none"),
+        ("#! FIELDS time z0 z1\n0 1\n1 2\n", "as many names as numbers, 2; got 3"),
         ("#! FIELDS time z0\n0 1\n1 x\n2 3\n", "2 finite numbers.*row 2 below line 1 is '1 x'"),
         ("#! FIELDS time z0\n0 1\n1 nan\n2 3\n", "row 2 below line 1 is '1 nan'"),
         ("#! FIELDS time z0\n0 1\n1\n2 3\n", "row 2 below line 1 is '1'"),
@@ -146,3 +146,35 @@ def test_rows_of_frames_by_their_times(tmp_path):
         table.rows_at(frames + np.where(np.arange(12) == 7, 0.1, 0), (6, 6))
     with pytest.raises(pv.InputError, match="12 frames in 1 runs and 60 rows in 2"):
         table.rows_at(frames, (12,))
+
+
+def test_hills_are_a_sum_whatever_their_times(tmp_path):
+    """Walkers add hills at one time, and a restart those that it had read."""
+    head = "#! FIELDS time z0 sigma_z0 height biasf\n"
+    (tmp_path / "HILLS").write_text(head + "1 0 1 1 5\n1 1 1 1 5\n2 0 1 1 5\n" + head + "1 3 1 1 5\n")
+    (tmp_path / "HILLS.1").write_text(head + "1 7 1 1 5\n")
+    table = pv.read_colvar([tmp_path / "HILLS", tmp_path / "HILLS.1"])
+    np.testing.assert_array_equal(table["z0"], [0, 1, 0, 3, 7])
+    plumed(tmp_path / "COLVAR", np.arange(3.0), np.arange(3.0))
+    with pytest.raises(pv.InputError, match="HILLS is a list of hills and .*COLVAR is not; read them apart"):
+        pv.read_colvar([tmp_path / "COLVAR", tmp_path / "HILLS"])
+
+
+def test_what_gromacs_really_writes(tmp_path):
+    head = "# This file was created Wed\n# Created by:\n#     :-) GROMACS - gmx gyrate, 2020.1 (-:\n"
+    (tmp_path / "g.xvg").write_text(head + '@ s0 legend "Rg"\n0 1.5\n1 1.6\n')
+    assert list(pv.read_colvar(tmp_path / "g.xvg")) == ["time", "Rg"]
+    (tmp_path / "rms.xvg").write_text(head + '@    yaxis  label "RMSD (nm)"\n0 1.5\n1 1.6\n')
+    assert list(pv.read_colvar(tmp_path / "rms.xvg")) == ["time", "y0"]
+
+
+def test_vectors_of_colvars(tmp_path):
+    (tmp_path / "a.colvars.traj").write_text("# step d v\n0 1.5 ( 1 , 2 , 3 )\n1 2.5 ( 4 , 5 , 6 )\n")
+    table = pv.read_colvar(tmp_path / "a.colvars.traj")
+    assert list(table) == ["step", "d", "v_0", "v_1", "v_2"]
+    np.testing.assert_array_equal(table["v_1"], [2, 5])
+
+
+def test_a_number_that_is_cut_is_not_taken_for_another(tmp_path):
+    (tmp_path / "COLVAR").write_text("#! FIELDS time bias\n0 12.5\n1 12.6\n2 1")
+    np.testing.assert_array_equal(pv.read_colvar(tmp_path / "COLVAR")["bias"], [12.5, 12.6])

@@ -162,7 +162,7 @@ def test_a_transient_is_cut_off():
 def test_runs_count_by_their_frames_and_walkers_by_their_weights():
     """The constant of a bias is each run's own; of walkers it is one."""
     rng = np.random.default_rng(0)
-    s, offset = rng.normal(size=8000), np.repeat([0.0, 30.0], 4000)
+    s, offset = rng.normal(size=8000), np.repeat([0.0, 3000.0], 4000)
     one = pv.free_energy(s, bias=np.zeros(8000), kT=1.0, transient=0.0, bandwidth=0.2, bins=50)
     options = {"kT": 1.0, "transient": 0.0, "segments": (4000, 4000), "bandwidth": 0.2, "bins": 50}
     runs = pv.free_energy(s, bias=offset, **options)
@@ -214,7 +214,7 @@ def test_hills_by_hand():
     by_hand = 2 * np.exp(-0.5 * (s[:, 0] / 0.5) ** 2) + np.exp(-0.5 * ((s[:, 0] - 1) / 0.25) ** 2)
     np.testing.assert_allclose(hills.total(s), by_hand)
     np.testing.assert_allclose(hills.bias(s), 0.8 * by_hand)
-    around = Hills([[3.1]], [[0.5]], [2.0], periods=[2 * np.pi])
+    around = Hills([[3.1]], [[0.5]], [2.0], periods=(-np.pi, np.pi))
     assert around.total(np.array([[-3.1]])) == pytest.approx(2 * np.exp(-0.5 * ((2 * np.pi - 6.2) / 0.5) ** 2))
     energy = around.free_energy(1.0, range=(-np.pi, np.pi), bins=64)
     assert energy.energy.min() == 0
@@ -224,11 +224,11 @@ def test_hills_by_hand():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"bias": np.zeros(9)}, "kT, which a bias needs"),
-        ({"bias": np.zeros(9), "weights": np.ones(9), "kT": 1.0}, "got both"),
+        ({"bias": np.zeros(12)}, "kT, which a bias needs"),
+        ({"bias": np.zeros(12), "weights": np.ones(12), "kT": 1.0}, "got both"),
         ({"bias": np.zeros(3), "kT": 1.0}, "bias must be one number a frame"),
-        ({"weights": np.zeros(9)}, "no frame has any weight"),
-        ({"weights": -np.ones(9)}, "that of frame 0 is -1"),
+        ({"weights": np.zeros(12)}, "no frame has any weight"),
+        ({"weights": -np.ones(12)}, "that of frame 0 is -1"),
         ({"range": (5, 4)}, "range must be"),
         ({"range": (50, 60)}, "no frame lies in the range 50 to 60"),
         ({"transient": 1.0}, "transient must be a share"),
@@ -238,7 +238,7 @@ def test_hills_by_hand():
 )
 def test_what_cannot_be_is_refused(options, said):
     with pytest.raises(pv.InputError, match=said):
-        pv.free_energy(np.arange(9.0), **options)
+        pv.free_energy(np.arange(12.0), **options)
 
 
 def test_variables_that_cannot_be_are_refused():
@@ -247,4 +247,64 @@ def test_variables_that_cannot_be_are_refused():
     with pytest.raises(pv.InputError, match="variable 0 is 1 in all frames"):
         pv.free_energy(np.ones(50))
     with pytest.raises(pv.InputError, match="finite"):
-        pv.free_energy(np.r_[np.arange(5.0), np.nan])
+        pv.free_energy(np.r_[np.arange(15.0), np.nan])
+
+
+def test_error_bars_hold_of_a_biased_run_with_all_defaults():
+    """Of stationary series with a bias that makes some frames worth many others; nothing is told."""
+    from scipy.signal import lfilter
+
+    a, held, rng = 0.95, [], np.random.default_rng(2)
+    for _ in range(60):
+        x = lfilter([np.sqrt(1 - a * a)], [1, -a], rng.normal(size=5000))
+        found = pv.free_energy(x, bias=x, kT=1.0, states=[(-9, 1), (1, 9)])
+        value, error = found.difference(*np.argsort([state.centre[0] for state in found.states]))
+        held.append(abs(value) < error)  # weighed by exp(x), a standard normal is one about 1
+    assert 0.55 <= np.mean(held) <= 0.80
+
+
+def test_the_heaviest_frame_is_no_transient():
+    s, bias = np.random.default_rng(0).normal(size=5000), np.zeros(5000)
+    bias[2000] = 6.0
+    assert pv.free_energy(s, bias=bias, kT=1.0).dropped == pytest.approx(0.1)
+
+
+def test_kernels_reach_over_the_ends_of_a_range():
+    s = np.random.default_rng(0).normal(size=100_000)
+    whole, part = pv.free_energy(s, bandwidth=0.2), pv.free_energy(s, bandwidth=0.2, range=(-1, 1))
+    there = np.interp(part.grid[0], whole.grid[0], whole.energy)
+    np.testing.assert_allclose(part.energy - part.energy.min(), there - there.min(), atol=0.01)
+
+
+def test_one_frame_that_has_all_the_weight_has_no_error():
+    s, bias = np.random.default_rng(0).normal(size=2000), np.zeros(2000)
+    bias[700] = 60.0
+    found = pv.free_energy(s, bias=bias, kT=1.0)
+    assert not found.blocks.enough
+    assert np.isinf(found.error).all()
+    assert len(found.states) == 1
+
+
+def test_states_go_around_the_end_of_a_period():
+    angle = np.random.default_rng(3).vonmises(np.pi, 4.0, 20_000)
+    found = pv.free_energy(angle, periods=(-np.pi, np.pi), states=[(2.0, 4.28), (-1.0, 1.0)])
+    assert found.states[0].weight == pytest.approx(np.mean(np.cos(angle - 3.14) > np.cos(1.14)), abs=1e-3)
+    turned = pv.free_energy(angle % (2 * np.pi), periods=(0, 2 * np.pi))
+    cut = pv.free_energy(angle, periods=(-np.pi, np.pi))
+    assert turned.bandwidth == pytest.approx(cut.bandwidth)
+    assert turned.blocks.size == cut.blocks.size
+    assert turned.n_effective == pytest.approx(cut.n_effective)
+    with pytest.raises(pv.InputError, match="range of variable 0 must be no longer than its period"):
+        pv.free_energy(angle, periods=(-np.pi, np.pi), range=(-4, 4))
+
+
+def test_islands_of_few_frames_are_no_basins():
+    s = np.r_[np.random.default_rng(0).normal(size=(500, 2)), [[30.0, 30.0]]]
+    assert len(pv.free_energy(s, method="histogram", bins=60).states) == 1
+
+
+def test_few_frames_are_refused_or_counted():
+    with pytest.raises(pv.InputError, match="needs 10 frames at the very least; got 3"):
+        pv.free_energy([1.0, 2.0, 3.0])
+    rng = np.random.default_rng(0)
+    assert pv.free_energy(rng.normal(size=40), segments=[1] * 40, transient=0.5).n_frames == 40

@@ -8,8 +8,8 @@ from conftest import DATA
 
 import polyvae as pv
 from polyvae.measures import ensemble_distances, noise_floor
-from polyvae.measures.basins import Basin
-from polyvae.tasks.verdict import _states, far_off, verdict
+from polyvae.measures.basins import Basin, clear_states
+from polyvae.tasks.verdict import far_off, verdict
 
 TINY = {"epochs": 1, "encoder": (4,), "decoder": (4,), "batch_size": 50, "featurizer": pv.Reference()}
 
@@ -74,9 +74,9 @@ def test_a_crossing_is_from_core_to_core():
 def test_humps_that_overlap_are_one_state():
     """Of maxima within three spreads of each other the heaviest stands for all."""
     basins = [Basin(0.2, -1.0, 0.1, -9, -0.8), Basin(0.5, -0.75, 0.1, -0.8, 0), Basin(0.3, 1.0, 0.1, 0, 9)]
-    assert _states(tuple(basins)) == basins[1:]
-    assert _states(tuple(basins[:2])) == basins[1:2]
-    assert _states(tuple(basins[1:])) == basins[1:]
+    assert clear_states(tuple(basins)) == basins[1:]
+    assert clear_states(tuple(basins[:2])) == basins[1:2]
+    assert clear_states(tuple(basins[1:])) == basins[1:]
 
 
 def test_weighted_runs_are_told_what_can_help():

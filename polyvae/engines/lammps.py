@@ -1,0 +1,140 @@
+"""Runs in LAMMPS from an input script, in this process, biased by well-tempered metadynamics; no PLUMED is needed.
+
+Source: Barducci, Bussi & Parrinello, 10.1103/PhysRevLett.100.020603; the LAMMPS manual, https://docs.lammps.org.
+"""
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from polyvae.arguments import file_name, real_number
+from polyvae.cv.latent import LatentCV
+from polyvae.engines.runs import Bias, Engine, Run, Snapshots, bead_trajectory, check_finite, kept_frames
+from polyvae.errors import InputError
+from polyvae.export.colvars import load_lammps
+from polyvae.export.lammps import attach
+from polyvae.export.metadynamics import Metadynamics
+
+_HILL = 0.5  # kT, of the first hill
+_PICOSECONDS = {"real": 1e-3, "metal": 1.0, "nano": 1e3, "electron": 1e-3, "si": 1e12, "cgs": 1e12, "micro": 1e6}
+
+
+def lammps_engine(
+    script: str | os.PathLike,
+    *,
+    temperature: float,
+    atoms: str | Sequence[int] | None = None,
+    sigma: float | None = None,
+) -> Engine:
+    """An engine of a LAMMPS input script.
+
+    Args:
+        script: sets up everything up to the `run`, thermostat and time step too, and has none; it may use the
+            variables `seed` and `temperature`, such as in `fix bath all langevin $$T $$T 1.0 ${seed}`.
+        temperature: of its thermostat, in its units: K, or kT/epsilon in `units lj`.
+        atoms: atom IDs of the beads, see `export.lammps.attach`.
+        sigma: see `export.lammps.attach`.
+
+    Raises:
+        InputError: no LAMMPS; and when it runs, what `attach` refuses, a script that LAMMPS refuses or that has
+            atoms nowhere, and a run that blows up.
+    """
+    script = Path(file_name("script", script))
+    temperature = real_number("temperature", temperature, above=0)
+    load = load_lammps()
+    if not script.is_file():
+        raise FileNotFoundError(f"{script}: no such file")
+
+    def run(
+        cv: LatentCV,
+        *,
+        bias: Bias | None,
+        start: Snapshots | None,
+        steps: int,
+        every: int,
+        seed: int,
+        folder: str | os.PathLike | None = None,
+    ) -> Run:
+        variables = ["-var", "seed", str(seed), "-var", "temperature", str(temperature)]
+        quiet = ["-log", "none", "-screen", "none"]
+        with contextlib.closing(load(cmdargs=[*quiet, *variables])) as lmp, contextlib.chdir(script.parent):
+            _command(lmp, f"include {script.name}", script)
+            if not lmp.extract_setting("box_exist") or not lmp.get_natoms():
+                raise InputError(f"{script}: has no atoms at its end; it must set up the system, and not run it")
+            kT = lmp.extract_global("boltz") * temperature
+            hills = None
+            if bias is not None:
+                hills = Metadynamics(
+                    bias.width.tolist(),
+                    height=_HILL * kT,
+                    kT=kT,
+                    bias_factor=max(2.0, bias.barrier),
+                    stride=bias.pace,
+                )
+            latent = attach(lmp, cv, hills or _nothing(cv), atoms=atoms, sigma=sigma)
+            if start is not None:
+                _place(lmp, start)
+            _command(lmp, f"velocity all create {temperature} {seed} dist gaussian", script)
+            _command(lmp, "reset_timestep 0", script)
+            _command(lmp, "run 0 post no", script)
+            n, n_atoms = max(1, steps // every), lmp.get_natoms()
+            kept = set(kept_frames(n, n_atoms).tolist())
+            frames, z, snapshots, boxes = [], [], [], []
+            for frame in range(n):
+                _command(lmp, f"run {every} pre no post no", script)
+                check_finite(latent.positions, frame, every)
+                frames.append(latent.positions - latent.positions.mean(axis=0))
+                z.append(latent.z)
+                if frame in kept:
+                    snapshots.append(np.array(lmp.gather_atoms("x", 1, 3), np.float64).reshape(-1, 3))
+                    boxes.append(_box(lmp))
+            energy = np.zeros(n) if hills is None else hills.energy(np.array(z)) / kT
+            style = lmp.extract_global("units")
+            time = every * lmp.extract_global("dt") * _PICOSECONDS.get(style, 1.0) * np.arange(1, n + 1)
+        traj = bead_trajectory(frames, time, cv.template, cv.length_unit)
+        return Run(traj, energy, Snapshots(np.array(snapshots), np.array(sorted(kept)), np.array(boxes)))
+
+    return run
+
+
+def _nothing(cv: LatentCV):
+    return lambda z, step: (0.0, np.zeros(cv.latent_dim))
+
+
+def _command(lmp, text: str, script: Path) -> None:
+    """Have LAMMPS do something; what it says of an error becomes one line."""
+    try:
+        lmp.command(text)
+    except InputError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise InputError(f"{script}: LAMMPS ended with: {said}") from None
+
+
+def _box(lmp) -> np.ndarray:
+    low, high, xy, yz, xz, *_ = lmp.extract_box()
+    box = np.diag(np.subtract(high, low))
+    box[1, 0], box[2, 0], box[2, 1] = xy, xz, yz
+    return box
+
+
+def _place(lmp, start: Snapshots) -> None:
+    """Put all atoms where they are in a snapshot, in its box."""
+    if start.box is not None:
+        low, _, *_ = lmp.extract_box()
+        box = start.box[0]
+        if not np.allclose(box, _box(lmp)):
+            ends = " ".join(
+                f"{axis} final {low[k]!r} {float(low[k] + box[k, k])!r}" for k, axis in enumerate("xyz")
+            )
+            tilts = "".join(
+                f" {name} final {float(box[i, j])!r}" for name, i, j in (("xy", 1, 0), ("xz", 2, 0), ("yz", 2, 1))
+                if box[i, j]
+            )  # fmt: skip
+            lmp.command(f"change_box all {ends}{tilts} units box")
+    x = np.ascontiguousarray(start.positions[0], np.float64).ravel()
+    lmp.scatter_atoms("x", 1, 3, np.ctypeslib.as_ctypes(x))

@@ -1,0 +1,197 @@
+"""Runs in OpenMM, biased by OPES (the package openmm-opes).
+
+Source: Invernizzi & Parrinello, 10.1021/acs.jpclett.0c00497; the OpenMM user guide (openmm.org).
+"""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from polyvae.arguments import function, real_number
+from polyvae.cv.latent import LatentCV
+from polyvae.engines.runs import Bias, Engine, Run, Snapshots, bead_trajectory, check_finite, kept_frames
+from polyvae.errors import InputError
+from polyvae.export.openmm import bias_variables
+from polyvae.export.particles import in_engine, length_factor, particle_numbers, too_long, wholeness
+
+
+def openmm_engine(
+    make: Callable,
+    *,
+    temperature: float,
+    particles: Sequence[int] | None = None,
+    sigma: float | None = None,
+) -> Engine:
+    """An engine of the simulations that a function makes.
+
+    Args:
+        make: called without arguments, gives an `openmm.app.Simulation` with positions and without a bias, a
+            new one in every call.
+        temperature: K, of its thermostat.
+        particles: numbers of the beads from 0; by default those of the training data.
+        sigma: nm per sigma, of a model in reduced units.
+
+    Raises:
+        InputError: no OpenMM, no openmm-opes; and when it runs, what `export.openmm` refuses, and a run that blows
+            up.
+    """
+    function("make", make)
+    temperature = real_number("temperature", temperature, above=0)
+    try:
+        import openmm
+        from openmm import unit
+        from openmm_opes import OPES
+    except ImportError as error:
+        raise InputError(f"this needs OpenMM and openmm-opes ({error}): pip install 'polyvae[openmm]'") from None
+    kT = (unit.MOLAR_GAS_CONSTANT_R * temperature * unit.kelvin).value_in_unit(unit.kilojoule_per_mole)
+
+    def run(
+        cv: LatentCV,
+        *,
+        bias: Bias | None,
+        start: Snapshots | None,
+        steps: int,
+        every: int,
+        seed: int,
+        folder: str | os.PathLike | None = None,
+    ) -> Run:
+        simulation = make()
+        system, integrator = simulation.system, simulation.integrator
+        numbers = particle_numbers(cv, particles, system.getNumParticles())
+        opes = None
+        if bias is not None:
+            variables = bias_variables(
+                cv,
+                numbers,
+                minimum=bias.low.tolist(),
+                maximum=bias.high.tolist(),
+                width=bias.width.tolist(),
+                system=system,
+                sigma=sigma,
+            )
+            opes = OPES(system, variables, temperature, bias.barrier * kT, bias.pace, None)
+        if hasattr(integrator, "setRandomNumberSeed"):
+            integrator.setRandomNumberSeed(seed)
+        simulation.context.reinitialize(preserveState=True)  # with the bias and the seed
+        if start is not None:
+            if start.box is not None:
+                simulation.context.setPeriodicBoxVectors(*start.box[0])
+            simulation.context.setPositions(start.positions[0])
+            simulation.context.applyConstraints(1e-6)
+        simulation.context.setVelocitiesToTemperature(temperature, seed)
+
+        periodic = system.usesPeriodicBoundaryConditions()
+        factor = length_factor(cv, "nm", sigma)
+        known = wholeness(cv.n_beads, cv.template.bonds) if periodic else None
+        whole = in_engine(cv, factor, known)
+        n, dt = max(1, steps // every), integrator.getStepSize()._value
+        kept = set(kept_frames(n, system.getNumParticles()).tolist())
+        frames, energies, snapshots, boxes = [], np.zeros(n), [], []
+        for frame in range(n):
+            if opes is None:
+                simulation.step(every)
+            else:
+                opes.step(simulation, every)
+                energies[frame] = opes.getBiasEnergy(simulation.context).value_in_unit(unit.kilojoule_per_mole)
+            state = simulation.context.getState(positions=True)
+            x = state.getPositions(asNumpy=True)._value
+            check_finite(x, frame, every)
+            box = np.array(state.getPeriodicBoxVectors(asNumpy=True)._value)
+            _, _, beads, is_whole = whole(x[numbers], box)
+            if known is not None and not is_whole:
+                raise InputError(too_long(x[numbers], box, known, cv.n_dims))
+            frames.append(factor * beads)
+            if frame in kept:
+                snapshots.append(x.astype(np.float32))
+                boxes.append(box)
+        traj = bead_trajectory(frames, every * dt * np.arange(1, n + 1), cv.template, cv.length_unit)
+        taken = Snapshots(np.array(snapshots), np.array(sorted(kept)), np.array(boxes) if periodic else None)
+        return Run(traj, energies / kT, taken)
+
+    assert openmm is not None
+    return run
+
+
+def simulation_maker(
+    system: str | os.PathLike,
+    structure: str | os.PathLike,
+    *,
+    temperature: float,
+    timestep: float = 0.002,
+    friction: float = 1.0,
+    platform: str | None = None,
+) -> Callable:
+    """A function that makes simulations of a serialised system with a Langevin thermostat.
+
+    Args:
+        system: the XML file of an `openmm.System`.
+        structure: a PDB file of the same particles, for topology and positions.
+        temperature: K.
+        timestep: ps.
+        friction: 1/ps.
+        platform: by OpenMM's name; by default the one that OpenMM chooses.
+
+    Raises:
+        InputError: files that do not hold what they should, other numbers of particles.
+    """
+    import openmm
+    from openmm import app, unit
+
+    text = Path(system).read_text()
+    try:
+        loaded = openmm.XmlSerializer.deserialize(text)
+    except Exception as error:
+        raise InputError(f"{system}: no XML of an openmm.System ({str(error).splitlines()[0]})") from None
+    if not isinstance(loaded, openmm.System):
+        raise InputError(f"{system}: must hold an openmm.System; got {type(loaded).__name__}")
+    try:
+        pdb = app.PDBFile(os.fspath(structure))
+    except Exception as error:
+        raise InputError(f"{structure}: no PDB that OpenMM reads ({error})") from None
+    if pdb.topology.getNumAtoms() != loaded.getNumParticles():
+        raise InputError(
+            f"the structure must be of the system's particles; got {pdb.topology.getNumAtoms()} atoms in "
+            f"{structure} and {loaded.getNumParticles()} particles in {system}"
+        )
+
+    def make():
+        integrator = openmm.LangevinMiddleIntegrator(
+            temperature * unit.kelvin, friction / unit.picosecond, timestep * unit.picoseconds
+        )
+        chosen = [] if platform is None else [openmm.Platform.getPlatformByName(platform)]
+        simulation = app.Simulation(pdb.topology, openmm.XmlSerializer.deserialize(text), integrator, *chosen)
+        simulation.context.setPositions(pdb.positions)
+        return simulation
+
+    return make
+
+
+def function_in(path: str) -> Callable:
+    """The function of `FILE.py:NAME`.
+
+    Raises:
+        InputError: no such file or function.
+    """
+    file, _, name = path.rpartition(":")
+    if not file.endswith(".py") or not name.isidentifier():
+        raise InputError(f"a function of a script is named as run.py:make; got {path}")
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"{file}: no such file")
+    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[Path(file).stem] = module
+    sys.path.insert(0, str(Path(file).resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
+    found = getattr(module, name, None)
+    if not callable(found):
+        raise InputError(f"{file} has no function {name}")
+    return found

@@ -1,0 +1,137 @@
+"""What a run is given and what it gives, the same for every engine."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from polyvae.arguments import one_each
+from polyvae.cv.latent import LatentCV
+from polyvae.errors import InputError
+from polyvae.files import replacing
+from polyvae.io.colvar import write_colvar
+from polyvae.io.reading import read
+from polyvae.io.writing import write
+from polyvae.trajectory.record import Trajectory
+
+SNAPSHOTS = 100  # of a run, at most
+_HELD = 1 << 26  # bytes of them, at most
+
+FRAMES, REST, TABLE = "frames.npz", "run.npz", "COLVAR"
+
+Engine = Callable[..., "Run"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bias:
+    """A bias on all latents of a CV.
+
+    Args:
+        low, high: (latent_dim,) where the CV is expected to be.
+        width: (latent_dim,) standard deviation of the kernels or hills.
+        barrier: in kT, the highest that the run should cross.
+        pace: steps between kernels or hills.
+    """
+
+    low: Float[np.ndarray, "latent"]
+    high: Float[np.ndarray, "latent"]
+    width: Float[np.ndarray, "latent"]
+    barrier: float
+    pace: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshots:
+    """All atoms of a system at some frames of a run, to start other runs from.
+
+    Args:
+        positions: (n, n_atoms, 3) in the engine's unit.
+        frames: (n,) numbers of the frames that they belong to.
+        box: (n, 3, 3) vectors as rows, or None.
+    """
+
+    positions: Float[np.ndarray, "snapshots atoms 3"]
+    frames: Int[np.ndarray, "snapshots"]
+    box: Float[np.ndarray, "snapshots 3 3"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, number: int) -> "Snapshots":
+        rows = slice(number, number + 1)
+        return Snapshots(self.positions[rows], self.frames[rows], None if self.box is None else self.box[rows])
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Frames of one run.
+
+    Args:
+        traj: the model's beads, whole molecules, `every` steps apart, without the first.
+        bias: (n_frames,) in kT; zeros of a free run. What takes it off again is exp(bias).
+        snapshots: of all atoms.
+    """
+
+    traj: Trajectory
+    bias: Float[np.ndarray, "frames"]
+    snapshots: Snapshots
+
+    def __post_init__(self) -> None:
+        bias = one_each("bias", self.bias, len(self.traj))
+        object.__setattr__(self, "bias", bias)
+
+
+def kept_frames(n_frames: int, n_atoms: int) -> np.ndarray:
+    """Numbers of the frames whose snapshots are kept: evenly spread, the last among them."""
+    n = max(1, min(SNAPSHOTS, n_frames, _HELD // (12 * max(1, n_atoms))))
+    return np.unique(np.linspace(n_frames / n, n_frames, n).astype(int) - 1)
+
+
+def save_run(folder: str | os.PathLike, run: Run, cv: LatentCV) -> None:
+    """Write a run into a folder: frames, COLVAR, snapshots and bias; the last file that appears is `run.npz`."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / FRAMES, run.traj)
+    write_colvar(folder / TABLE, cv.transform(run.traj), time=run.traj.time, columns={"bias": run.bias})
+    arrays: dict[str, Any] = {
+        "bias": run.bias,
+        "positions": run.snapshots.positions,
+        "frames": run.snapshots.frames,
+    }
+    if run.snapshots.box is not None:
+        arrays["box"] = run.snapshots.box
+    with replacing(folder / REST) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def saved_run(folder: str | os.PathLike) -> Run | None:
+    """The run that `save_run` wrote into a folder; None where it is not whole."""
+    folder = Path(folder)
+    if not (folder / REST).exists():
+        return None
+    traj = read(folder / FRAMES)
+    with np.load(folder / REST) as file:
+        arrays = {name: file[name] for name in file.files}
+    return Run(traj, arrays.pop("bias"), Snapshots(**arrays))
+
+
+def check_finite(positions: np.ndarray, frame: int, every: int) -> None:
+    if not np.isfinite(positions).all():
+        raise InputError(
+            f"the run blew up: positions are not finite after {(frame + 1) * every} steps. Shorten the time step, "
+            f"or look at the structure that it starts from"
+        )
+
+
+def bead_trajectory(
+    positions: Sequence[np.ndarray], time: np.ndarray, like: Trajectory, length_unit: str
+) -> Trajectory:
+    """Frames of beads (n_frames, n_beads, n_dims) as a trajectory with names, masses and bonds of the model's."""
+    return dataclasses.replace(
+        like, positions=np.asarray(positions, np.float32), time=time, segments=(len(time),),
+        length_unit=length_unit, weights=None, box=None, origin=None,
+    )  # fmt: skip
