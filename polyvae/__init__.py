@@ -20,6 +20,7 @@ from polyvae.io.tables import Colvar, read_colvar
 from polyvae.io.writing import write
 from polyvae.measures.free_energy import FreeEnergy, free_energy
 from polyvae.measures.limits import Check, Limits, check_conformations
+from polyvae.tasks.adapting import Adapted, adapt
 from polyvae.tasks.compiling import compile
 from polyvae.tasks.optimization import Optimum, optimize
 from polyvae.tasks.paths import LatentPath, interpolate, latent_grid
@@ -37,6 +38,7 @@ from polyvae.vae.likelihood import Bernoulli, Categorical, Gaussian
 from polyvae.vae.model import FittedVAE
 
 __all__ = [
+    "Adapted",
     "Bernoulli",
     "Categorical",
     "Check",
@@ -57,6 +59,7 @@ __all__ = [
     "Sweep",
     "Trajectory",
     "acylindricity",
+    "adapt",
     "as_trajectory",
     "asphericity",
     "chain_energy",

@@ -12,6 +12,7 @@ import typer
 import polyvae as pv
 from polyvae import plot
 from polyvae.app import conformations
+from polyvae.app.adapt import adapt
 from polyvae.app.console import (
     about_run,
     command_line,
@@ -381,6 +382,7 @@ def export(
 
 
 app.command()(fes)
+app.command()(adapt)
 
 
 @app.command()

@@ -117,7 +117,9 @@ def fes(
                 raise typer.BadParameter(text, param_hint="COLVAR...")
             of_run, names = hills_of(table, names)
             found = of_run.free_energy(kT, range=chosen["range"], bins=chosen["bins"])
-            _write(folder, names, unit, found, {"from": "the sum of the hills", "n_hills": len(of_run.heights)})
+            write_energy(
+                folder, names, unit, found, {"from": "the sum of the hills", "n_hills": len(of_run.heights)}
+            )
             print(f"free energy over {' and '.join(names)} in {unit}, the sum of {len(of_run.heights)} hills")
         else:
             run = _read(table, cv or [], over or [], traj or [], reading, bias, weights)
@@ -137,7 +139,7 @@ def fes(
                 points = np.stack(np.meshgrid(*result.grid, indexing="ij"), axis=-1).reshape(-1, len(names))
                 sum_of = -of_run.total(points).reshape(result.energy.shape)
                 others["hills"] = sum_of - sum_of.min()
-            _write(folder, names, unit, result, _summary(result, names), others)
+            write_energy(folder, names, unit, result, summary_of(result, names), others)
             axes = plot.free_energy_checks(
                 result, run.s[:, 0], time=run.time, segments=run.segments, names=names, unit=unit
             )
@@ -246,7 +248,7 @@ def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _summary(result: FreeEnergy, names: list[str]) -> dict:
+def summary_of(result: FreeEnergy, names: list[str]) -> dict:
     states = []
     for state in result.states:
         numbers_of = {"weight": state.weight, "energy": _finite(state.energy), "error": _finite(state.error)}
@@ -270,7 +272,9 @@ def _summary(result: FreeEnergy, names: list[str]) -> dict:
     }
 
 
-def _write(folder: Path, names: list[str], unit: str, result, about: dict, others: dict | None = None) -> None:
+def write_energy(
+    folder: Path, names: list[str], unit: str, result, about: dict, others: dict | None = None
+) -> None:
     """fes.csv (the first variable, energy, error, then the second variable), fes.npz, summary.json and fes.png."""
     others = others or {}
     mesh = [m.ravel() for m in np.meshgrid(*result.grid, indexing="ij")]

@@ -4,11 +4,13 @@ Source: the PLUMED manual, https://www.plumed.org/doc (action OPES_METAD); Inver
 10.1021/acs.jpclett.0c00497.
 """
 
+import contextlib
 import os
 import shutil
 import string
 import subprocess
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from polyvae.files import replacing
 from polyvae.io.reading import read
 from polyvae.io.tables import read_colvar
 
-PLACES = ("plumed", "folder", "start", "seed", "steps", "every")
+PLACES = ("plumed", "folder", "start", "seed", "steps", "stride")
 _BOLTZMANN = 0.00831446261815324  # kJ/mol/K
 _TOLD = 300  # letters of what a command said that failed
 
@@ -42,7 +44,7 @@ def command_engine(
 
     Args:
         command: with the places {plumed}, the input for PLUMED; {start}, a structure to start from; {seed};
-            {steps}; {every}, steps between frames; {folder}. Each path is absolute. Such as
+            {steps}; {stride}, steps between frames; {folder}. Each path is absolute. Such as
             `sh run.sh {plumed} {start} {seed} {steps}`.
         frames: pattern of the trajectory that it writes into its folder, such as "traj.xtc".
         topology: of all atoms, for `frames`; also the first start.
@@ -76,16 +78,16 @@ def command_engine(
         bias: Bias | None,
         start: Snapshots | None,
         steps: int,
-        every: int,
+        stride: int,
         seed: int,
         folder: str | os.PathLike,
     ) -> Run:
         place = Path(folder).absolute()
         place.mkdir(parents=True, exist_ok=True)
-        _write_input(place, cv, bias, temperature, every, atoms, dialect)
+        _write_input(place, cv, bias, temperature, stride, atoms, dialect)
         begin = first if start is None else _structure(place / "start.pdb", topology, start)
         places = {"plumed": place / "plumed.dat", "folder": place, "start": begin, "seed": seed}
-        line = command.format(**places, steps=steps, every=every)
+        line = command.format(**places, steps=steps, stride=stride)
         with (place / "command.log").open("w") as log:
             log.write(f"$ {line}\n")
             log.flush()
@@ -105,7 +107,7 @@ def _kT(cv: LatentCV, temperature: float) -> float:
 
 
 def _write_input(
-    place: Path, cv: LatentCV, bias: Bias | None, temperature: float, every: int, atoms, dialect
+    place: Path, cv: LatentCV, bias: Bias | None, temperature: float, stride: int, atoms, dialect
 ) -> None:
     """plumed.dat and what it includes, with absolute paths, since engines run where they like."""
     for name in ("COLVAR", "KERNELS"):
@@ -129,7 +131,13 @@ def _write_input(
             f"PACE={bias.pace} FILE={{{place / 'KERNELS'}}}\n"
         )
         printed += ",opes.bias"
-    lines += f"PRINT ARG={printed} STRIDE={every} FILE={{{place / 'COLVAR'}}} FMT=%.9g\n"
+        if bias.walls is not None:
+            kappa = ",".join(f"{0.5 * k * _kT(cv, temperature):.10g}" for k in bias.stiffness())
+            for kind, at in zip(("LOWER", "UPPER"), bias.walls, strict=True):
+                at = ",".join(f"{value:.10g}" for value in at)
+                lines += f"{kind.lower()}: {kind}_WALLS ARG={latents} AT={at} KAPPA={kappa}\n"
+            printed += ",lower.bias,upper.bias"
+    lines += f"PRINT ARG={printed} STRIDE={stride} FILE={{{place / 'COLVAR'}}} FMT=%.9g\n"
     with replacing(place / "plumed.dat") as temporary:
         temporary.write_text(f"{plumed.UNITS[cv.length_unit]}\n{lines}")
 
@@ -138,12 +146,21 @@ def _structure(path: Path, topology: Path, start: Snapshots) -> Path:
     """All atoms of a snapshot as a PDB."""
     import MDAnalysis
 
-    universe = MDAnalysis.Universe(os.fspath(topology))
-    universe.atoms.positions = start.positions[0]
-    if start.box is not None:
-        universe.dimensions = MDAnalysis.lib.mdamath.triclinic_box(*start.box[0])
-    universe.atoms.write(os.fspath(path))
+    with _quiet():
+        universe = MDAnalysis.Universe(os.fspath(topology))
+        universe.atoms.positions = start.positions[0]
+        if start.box is not None:
+            universe.dimensions = MDAnalysis.lib.mdamath.triclinic_box(*start.box[0])
+        universe.atoms.write(os.fspath(path))
     return path
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what MDAnalysis says of elements and boxes that a structure does not hold."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def _read(place: Path, cv: LatentCV, frames: str, options: dict, bias, temperature: float, topology: Path) -> Run:
@@ -157,8 +174,10 @@ def _read(place: Path, cv: LatentCV, frames: str, options: dict, bias, temperatu
     energies = np.zeros(len(traj))
     rows = table.rows_at(traj.time, traj.segments)
     if bias is not None:
-        energies = table["opes.bias"][rows] / _kT(cv, temperature)
-    universe = MDAnalysis.Universe(os.fspath(topology), [os.fspath(path) for path in found])
+        names = [name for name in ("opes.bias", "lower.bias", "upper.bias") if name in table]
+        energies = np.sum([table[name][rows] for name in names], axis=0) / _kT(cv, temperature)
+    with _quiet():
+        universe = MDAnalysis.Universe(os.fspath(topology), [os.fspath(path) for path in found])
     kept = kept_frames(len(traj), len(universe.atoms))
     positions, boxes = [], []
     for frame in kept:

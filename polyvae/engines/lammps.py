@@ -54,7 +54,7 @@ def lammps_engine(
         bias: Bias | None,
         start: Snapshots | None,
         steps: int,
-        every: int,
+        stride: int,
         seed: int,
         folder: str | os.PathLike | None = None,
     ) -> Run:
@@ -74,34 +74,47 @@ def lammps_engine(
                     bias_factor=max(2.0, bias.barrier),
                     stride=bias.pace,
                 )
-            latent = attach(lmp, cv, hills or _nothing(cv), atoms=atoms, sigma=sigma)
+            latent = attach(lmp, cv, _with_walls(hills, bias, kT, cv), atoms=atoms, sigma=sigma)
             if start is not None:
                 _place(lmp, start)
             _command(lmp, f"velocity all create {temperature} {seed} dist gaussian", script)
             _command(lmp, "reset_timestep 0", script)
             _command(lmp, "run 0 post no", script)
-            n, n_atoms = max(1, steps // every), lmp.get_natoms()
+            n, n_atoms = max(1, steps // stride), lmp.get_natoms()
             kept = set(kept_frames(n, n_atoms).tolist())
             frames, z, snapshots, boxes = [], [], [], []
             for frame in range(n):
-                _command(lmp, f"run {every} pre no post no", script)
-                check_finite(latent.positions, frame, every)
+                _command(lmp, f"run {stride} pre no post no", script)
+                check_finite(latent.positions, frame, stride)
                 frames.append(latent.positions - latent.positions.mean(axis=0))
                 z.append(latent.z)
                 if frame in kept:
                     snapshots.append(np.array(lmp.gather_atoms("x", 1, 3), np.float64).reshape(-1, 3))
                     boxes.append(_box(lmp))
-            energy = np.zeros(n) if hills is None else hills.energy(np.array(z)) / kT
+            energy = np.zeros(n)
+            if hills is not None and bias is not None:
+                energy = hills.energy(np.array(z)) / kT + bias.of_walls(np.array(z))[0]
             style = lmp.extract_global("units")
-            time = every * lmp.extract_global("dt") * _PICOSECONDS.get(style, 1.0) * np.arange(1, n + 1)
+            time = stride * lmp.extract_global("dt") * _PICOSECONDS.get(style, 1.0) * np.arange(1, n + 1)
         traj = bead_trajectory(frames, time, cv.template, cv.length_unit)
         return Run(traj, energy, Snapshots(np.array(snapshots), np.array(sorted(kept)), np.array(boxes)))
 
     return run
 
 
-def _nothing(cv: LatentCV):
-    return lambda z, step: (0.0, np.zeros(cv.latent_dim))
+def _with_walls(hills: Metadynamics | None, bias: Bias | None, kT: float, cv: LatentCV):
+    """The function of latents and step that LAMMPS calls."""
+    if hills is None or bias is None:
+        return lambda z, step: (0.0, np.zeros(cv.latent_dim))
+    if bias.walls is None:
+        return hills
+
+    def both(z: np.ndarray, step: int) -> tuple[float, np.ndarray]:
+        energy, slope = hills(z, step)
+        wall, push = bias.of_walls(z)
+        return energy + kT * float(wall), slope + kT * push
+
+    return both
 
 
 def _command(lmp, text: str, script: Path) -> None:

@@ -15,7 +15,7 @@ from polyvae.arguments import function, real_number
 from polyvae.cv.latent import LatentCV
 from polyvae.engines.runs import Bias, Engine, Run, Snapshots, bead_trajectory, check_finite, kept_frames
 from polyvae.errors import InputError
-from polyvae.export.openmm import bias_variables
+from polyvae.export.openmm import bias_variables, latent_forces
 from polyvae.export.particles import in_engine, length_factor, particle_numbers, too_long, wholeness
 
 
@@ -55,7 +55,7 @@ def openmm_engine(
         bias: Bias | None,
         start: Snapshots | None,
         steps: int,
-        every: int,
+        stride: int,
         seed: int,
         folder: str | os.PathLike | None = None,
     ) -> Run:
@@ -74,32 +74,37 @@ def openmm_engine(
                 sigma=sigma,
             )
             opes = OPES(system, variables, temperature, bias.barrier * kT, bias.pace, None)
+            if bias.walls is not None:
+                system.addForce(_walls(bias, latent_forces(cv, numbers, system=system, sigma=sigma), kT))
         if hasattr(integrator, "setRandomNumberSeed"):
             integrator.setRandomNumberSeed(seed)
-        simulation.context.reinitialize(preserveState=True)  # with the bias and the seed
-        if start is not None:
-            if start.box is not None:
-                simulation.context.setPeriodicBoxVectors(*start.box[0])
-            simulation.context.setPositions(start.positions[0])
-            simulation.context.applyConstraints(1e-6)
+        context = simulation.context
+        state = context.getState(positions=True)
+        context.reinitialize()  # with the bias, and with the seed, which a state that is kept would undo
+        box = state.getPeriodicBoxVectors() if start is None or start.box is None else start.box[0]
+        context.setPeriodicBoxVectors(*box)
+        context.setPositions(state.getPositions() if start is None else start.positions[0])
+        context.applyConstraints(1e-6)
         simulation.context.setVelocitiesToTemperature(temperature, seed)
 
         periodic = system.usesPeriodicBoundaryConditions()
         factor = length_factor(cv, "nm", sigma)
         known = wholeness(cv.n_beads, cv.template.bonds) if periodic else None
         whole = in_engine(cv, factor, known)
-        n, dt = max(1, steps // every), integrator.getStepSize()._value
+        n, dt = max(1, steps // stride), integrator.getStepSize()._value
         kept = set(kept_frames(n, system.getNumParticles()).tolist())
         frames, energies, snapshots, boxes = [], np.zeros(n), [], []
         for frame in range(n):
-            if opes is None:
-                simulation.step(every)
+            if opes is None or bias is None:
+                simulation.step(stride)
             else:
-                opes.step(simulation, every)
+                opes.step(simulation, stride)
                 energies[frame] = opes.getBiasEnergy(simulation.context).value_in_unit(unit.kilojoule_per_mole)
+                z = np.array(opes.getCollectiveVariables(simulation))
+                energies[frame] += kT * bias.of_walls(z)[0]
             state = simulation.context.getState(positions=True)
             x = state.getPositions(asNumpy=True)._value
-            check_finite(x, frame, every)
+            check_finite(x, frame, stride)
             box = np.array(state.getPeriodicBoxVectors(asNumpy=True)._value)
             _, _, beads, is_whole = whole(x[numbers], box)
             if known is not None and not is_whole:
@@ -108,12 +113,27 @@ def openmm_engine(
             if frame in kept:
                 snapshots.append(x.astype(np.float32))
                 boxes.append(box)
-        traj = bead_trajectory(frames, every * dt * np.arange(1, n + 1), cv.template, cv.length_unit)
+        traj = bead_trajectory(frames, stride * dt * np.arange(1, n + 1), cv.template, cv.length_unit)
         taken = Snapshots(np.array(snapshots), np.array(sorted(kept)), np.array(boxes) if periodic else None)
         return Run(traj, energies / kT, taken)
 
     assert openmm is not None
     return run
+
+
+def _walls(bias: Bias, forces: list, kT: float):
+    import openmm
+
+    assert bias.walls is not None
+    numbers = zip(*bias.walls.tolist(), (0.5 * kT * bias.stiffness()).tolist(), strict=True)
+    terms = [
+        f"{half!r}*(max(0, z{k} - ({high!r}))^2 + min(0, z{k} - ({low!r}))^2)"
+        for k, (low, high, half) in enumerate(numbers)
+    ]
+    walls = openmm.CustomCVForce(" + ".join(terms))
+    for k, force in enumerate(forces):
+        walls.addCollectiveVariable(f"z{k}", force)
+    return walls
 
 
 def simulation_maker(

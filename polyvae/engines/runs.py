@@ -18,6 +18,7 @@ from polyvae.io.reading import read
 from polyvae.io.writing import write
 from polyvae.trajectory.record import Trajectory
 
+WALL = 10.0  # kT
 SNAPSHOTS = 100  # of a run, at most
 _HELD = 1 << 26  # bytes of them, at most
 
@@ -35,6 +36,8 @@ class Bias:
         width: (latent_dim,) standard deviation of the kernels or hills.
         barrier: in kT, the highest that the run should cross.
         pace: steps between kernels or hills.
+        walls: (2, latent_dim) least and greatest values, beyond which a harmonic wall pushes the run back: by
+            `WALL` kT a tenth of the way between them outside. None for no walls.
     """
 
     low: Float[np.ndarray, "latent"]
@@ -42,6 +45,19 @@ class Bias:
     width: Float[np.ndarray, "latent"]
     barrier: float
     pace: int
+    walls: Float[np.ndarray, "2 latent"] | None = None
+
+    def stiffness(self) -> np.ndarray:
+        """Force constants (latent_dim,) of the walls, in kT: energy k / 2 (z - wall)^2."""
+        assert self.walls is not None
+        return 2 * WALL / (0.1 * (self.walls[1] - self.walls[0])) ** 2
+
+    def of_walls(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Energy of the walls in kT and its slope at latents (..., latent_dim)."""
+        if self.walls is None:
+            return np.zeros(np.shape(z)[:-1]), np.zeros(np.shape(z))
+        out = np.maximum(z - self.walls[1], 0) + np.minimum(z - self.walls[0], 0)
+        return 0.5 * (self.stiffness() * out**2).sum(axis=-1), self.stiffness() * out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +87,7 @@ class Run:
     """Frames of one run.
 
     Args:
-        traj: the model's beads, whole molecules, `every` steps apart, without the first.
+        traj: the model's beads, whole molecules, `stride` steps apart, without the first.
         bias: (n_frames,) in kT; zeros of a free run. What takes it off again is exp(bias).
         snapshots: of all atoms.
     """
@@ -119,10 +135,10 @@ def saved_run(folder: str | os.PathLike) -> Run | None:
     return Run(traj, arrays.pop("bias"), Snapshots(**arrays))
 
 
-def check_finite(positions: np.ndarray, frame: int, every: int) -> None:
+def check_finite(positions: np.ndarray, frame: int, stride: int) -> None:
     if not np.isfinite(positions).all():
         raise InputError(
-            f"the run blew up: positions are not finite after {(frame + 1) * every} steps. Shorten the time step, "
+            f"the run blew up: positions are not finite after {(frame + 1) * stride} steps. Shorten the step, "
             f"or look at the structure that it starts from"
         )
 

