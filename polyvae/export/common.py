@@ -21,6 +21,8 @@ from polyvae.trajectory.wholeness import spanning_tree
 
 log = logging.getLogger(__name__)
 
+_FINEST = 150  # widths of hills or kernels in the range of one latent
+
 
 def atom_numbers(cv: LatentCV, atoms: str | Sequence[int] | None = None, n_atoms: int | None = None) -> list[int]:
     """The engine's serial numbers, from 1, of the model's beads, in the order of the beads.
@@ -197,10 +199,10 @@ def bias_width(stats: dict[str, np.ndarray]) -> np.ndarray:
 
     The spread inside the narrowest basin, which is what OPES asks for (Invernizzi & Parrinello,
     10.1021/acs.jpclett.0c00497), or a fifth of the standard deviation over all, whichever is smaller: where one
-    basin alone is known, kernels as wide as it never push a run out of it. Not so narrow that a grid would have
-    more than some million points.
+    basin alone is known, kernels as wide as it never push a run out of it. And no narrower than a 150th of the
+    range, since a steeper bias breaks bonds that have nothing to do with the CV.
     """
-    finest = (500, 100, 30)[min(len(stats["std"]), 3) - 1]
+    finest = (_FINEST, 100, 30)[min(len(stats["std"]), 3) - 1]
     return np.maximum(np.minimum(stats["basin"], 0.2 * stats["std"]), (stats["max"] - stats["min"]) / finest)
 
 

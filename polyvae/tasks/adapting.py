@@ -1,16 +1,16 @@
 """Rounds of bias and learning: a CV from what is known, runs with a bias on it, a better CV from what they saw.
 
-What one round does stands here as functions, `trained`, `bias_for`, `starts_from` and `judged`, for scripts that
-do some of it otherwise.
+What one round does stands here as functions, `trained`, `bias_for`, `evenly`, `from_each_basin` and `judged`, for
+scripts that do some of it otherwise.
 """
 
 import dataclasses
 import functools
 import json
 import logging
+import math
 import os
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,14 +37,13 @@ from polyvae.vae.checkpoint import digest
 
 log = logging.getLogger(__name__)
 
-MODEL, SUMMARY, SETTINGS = "model.safetensors", "round.json", "adapt.json"
+MODEL, SORTING, SUMMARY, SETTINGS = "model.safetensors", "sorting.safetensors", "round.json", "adapt.json"
 MARGIN = 0.5  # of the range that frames have, more on each side
 WALLS = 0.1  # of the range that unbiased frames have, more on each side
 SAME_CV = 0.9  # squared rank correlation of the slowest latent with that of the round before
 SAME_ENERGY = 0.5  # kT, between the free energies of two rounds
-RARE = 0.01  # of the longest run: motions that last longer are slow
+RARE = 0.01  # of all frames: motions that last longer are slow
 MOST_LATENTS = 3  # that are biased together
-PAIRED = 40  # beads whose distances tell conformations apart, at most
 LEFT_OUT = 0.1  # of each unbiased run, which starts from where a bias had driven it
 
 
@@ -54,7 +53,7 @@ class Round(Record):
 
     Args:
         number: from 1.
-        steps: with a bias and, `free_steps`, without.
+        steps: with a bias and, `free_steps`, without, before this round's biased runs.
         latents: that were biased.
         n_frames: that the CV was trained on.
         states: basins along the slowest latent, in the biased runs.
@@ -77,6 +76,11 @@ class Round(Record):
     same_cv: float | None
     same_energy: float | None
     seconds: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        for name in ("latents", "states"):  # which files hold as lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        super().__post_init__()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,10 +123,11 @@ def adapt(
 ) -> Adapted:
     """Bias, learn again, and in the end give a free energy: rounds in folders, each of which can be read.
 
-    A round trains a CV on the unbiased frames of all rounds before (`trained`), runs with a bias on it, and starts
-    unbiased runs from conformations that the biased ones saw, as unlike each other as can be: with these the next
-    CV learns what is slow between basins that no unbiased run would have reached. It ends when neither the CV nor
-    the free energy changes any more, or after `rounds`.
+    A round trains a CV on unbiased frames (`trained`) and runs with a bias on it. From where that went unbiased
+    runs start, `free_runs` evenly in time; with a CV of these as many again from each basin that they show, on
+    which the next round trains. So a CV learns what is slow between basins that no unbiased run would have
+    reached, and of each as much. It ends when neither the CV nor the free energy changes any more, or after
+    `rounds`.
 
     Killed at any point it goes on from the folder. A run that fails raises, and is repeated with another seed by
     the next call.
@@ -142,10 +147,8 @@ def adapt(
         pace: steps between kernels or hills.
         seed: of all rounds.
         training: options of `polyvae.fit`.
-        train: in place of `trained`: called with the unbiased frames, the biased runs of all rounds so far, the
-            options of training and a seed, gives a `LatentCV`.
-        choose: in place of `bias_for`: called with the CV, the unbiased frames, the biased runs, barrier and pace,
-            gives the `Bias` for all its latents.
+        train: in place of `trained`, with its arguments.
+        choose: in place of `bias_for`, with its arguments.
         progress: called with a line when something is done.
 
     Raises:
@@ -156,7 +159,10 @@ def adapt(
     steps, stride = whole_number("steps", steps, 1), whole_number("stride", stride, 1)
     rounds, walkers = whole_number("rounds", rounds, 1), whole_number("walkers", walkers, 1)
     free_runs, seed = whole_number("free_runs", free_runs, 0), seed_number(seed)
-    free_steps = if_given(whole_number, "free_steps", free_steps, 1) or LEAST_NEIGHBOURS * stride
+    free_steps = (
+        if_given(whole_number, "free_steps", free_steps, 1)
+        or math.ceil(LEAST_NEIGHBOURS / (1 - LEFT_OUT)) * stride
+    )
     barrier, pace = real_number("barrier", barrier, above=1), whole_number("pace", pace, 1)
     if training is not None and not isinstance(training, Mapping):
         raise refusal("training", "options of fit by name", training)
@@ -167,48 +173,54 @@ def adapt(
          "free_runs": free_runs, "free_steps": free_steps, "barrier": barrier, "pace": pace, "seed": seed,
          "training": {name: repr(value) for name, value in (training or {}).items()}},
     )  # fmt: skip
-    free, done = [start], []
+    known, done = [start], []
     biased: list[Run] = []
-    pieces: list[Run] = []
+    pieces: list[Run] = []  # unbiased runs, from which walkers start
     cv, before, converged = None, None, False
     for number in range(1, rounds + 1):
         place = folder / f"round_{number:02d}"
-        began = time.perf_counter()
-        seconds: dict[str, float] = {}
-        make = functools.partial(train, free, biased, dict(training or {}), _seed(seed, number, 0))
-        cv = _model(place, make)
-        seconds["training"] = time.perf_counter() - began
+        fitted = functools.partial(train, training=dict(training or {}))
+        clock = _Clock()
+        cv = _model(place / MODEL, lambda: fitted(known, biased, seed=_seed(seed, number, 0)))  # noqa: B023
+        clock.tick("training")
         latents = _active(cv)
         along = cv.keep(latents)
-        bias = choose(along, free, biased, barrier, pace)
+        bias = choose(along, known, biased, barrier, pace)
         tell(f"round {number}: {_described(cv, latents)}")
 
-        began = time.perf_counter()
-        runs = []
-        for k in range(walkers):
-            at = _start_of_walker(pieces, number, k)
-            given = {"bias": bias, "start": at, "steps": steps, "stride": stride}
-            runs.append(_run(engine, place / f"walker_{k}", along, _seed(seed, number, 1 + k), given))
-        seconds["biased"] = time.perf_counter() - began
-        began = time.perf_counter()
-        pieces = []
-        for k, at in enumerate(starts_from(along, free, runs, free_runs, seed=_seed(seed, number, 100_000))):
-            given = {"bias": None, "start": at, "steps": free_steps, "stride": stride}
-            pieces.append(_run(engine, place / f"free_{k:02d}", along, _seed(seed, number, 100_001 + k), given))
-        seconds["free"] = time.perf_counter() - began
+        def run_from(starts, name: str, length: int, bias: Bias | None, kind: int) -> list[Run]:
+            found = []
+            for k, at in enumerate(starts):
+                there, own = place / f"{name}_{k:02d}", _seed(seed, number, kind, k)  # noqa: B023
+                given = {"bias": bias, "start": at, "steps": length, "stride": stride}
+                found.append(_run(engine, there, along, own, given))  # noqa: B023
+            return found
 
-        record = judged(number, along, latents, runs, pieces, before, len(concatenate(free)), stride, seconds)
-        if (place / SUMMARY).exists():
-            record = Round.from_dict(json.loads((place / SUMMARY).read_text()))
-        else:
-            write_json(place / SUMMARY, record.to_dict())
+        runs = run_from([_start_of_walker(pieces, number, k) for k in range(walkers)], "walker", steps, bias, 1)
+        clock.tick("biased")
+        free_before = stride * sum(len(piece.traj) for piece in pieces)
+        n_frames = sum(map(len, known))
+        record = judged(number, along, latents, runs, before, n_frames, free_before, stride, clock.seconds)
+        record = _written(place / SUMMARY, record)
         done.append(record)
         tell(_line(record))
-        free += [piece.traj[int(LEFT_OUT * len(piece.traj)) :] for piece in pieces]
         biased += runs
         before = (cv, runs)
-        if converged := _converged(record):
+        if (converged := _converged(record)) or number == rounds:
             break
+
+        # Unbiased runs: from where the bias has been and, with a CV of these, as many from each basin.
+        scouts = run_from(evenly(runs, free_runs), "scout", free_steps, None, 2)
+        seen = [*(known if cv.record.settings.lag else []), *map(_relaxed, scouts)]
+        sorting = _model(place / SORTING, lambda: fitted(seen, biased, seed=_seed(seed, number, 3)))  # noqa: B023
+        if sorting.record.settings.lag:
+            starts = from_each_basin(sorting, seen, [*pieces, *scouts], free_runs)
+            pieces = run_from(starts, "free", free_steps, None, 4)
+            known = [*(known if cv.record.settings.lag else []), *map(_relaxed, pieces)]
+            tell(f"round {number}: {len(pieces)} unbiased runs from the basins that {len(scouts)} others showed")
+        else:
+            pieces, known = scouts, [*known, *map(_relaxed, scouts)]
+            tell(f"round {number}: nothing slow in {len(scouts)} unbiased runs; the search goes on")
     assert cv is not None
     last = biased[-walkers:]
     found = energy_of(cv, last)
@@ -219,25 +231,27 @@ def adapt(
     return Adapted(cv, tuple(done), weighted, found, converged)
 
 
-def trained(free: Sequence[Trajectory], biased: Sequence[Run], training: Mapping[str, Any], seed: int) -> LatentCV:
+def trained(
+    known: Sequence[Trajectory], biased: Sequence[Run], *, training: Mapping[str, Any], seed: int
+) -> LatentCV:
     """A CV of the unbiased frames: what is slow between all conformations that the rounds have found.
 
     Where nothing in them is slow, since they are of one basin, a time lag would leave those latents idle that lead
-    out of it; then the latents hold the shapes, without a lag.
+    out of it; then the latents hold the shapes, without a lag. Biased frames are not trained on: with their
+    weights few of them count, and without they are in places where the system is not.
     """
-    frames = concatenate([dataclasses.replace(piece, time=None) for piece in free])
+    frames = concatenate([dataclasses.replace(piece, time=None) for piece in known])
     cv = fit(frames, **{"seed": seed} | dict(training))
     if "lag" in training or not cv.record.settings.lag:
         return cv
-    z = cv.transform(frames)[:, :1]
-    slowest = float(timescales(z, cv.record.settings.lag, frames.segments)[0])
-    if slowest > RARE * max(frames.segments):
+    slowest = float(timescales(cv.transform(frames)[:, :1], cv.record.settings.lag, frames.segments)[0])
+    if slowest > RARE * len(frames):
         return cv
-    log.info("nothing slow is known: %.3g frames of %d in a row; no time lag", slowest, max(frames.segments))
+    log.info("nothing slow is known: %.3g of %d frames; no time lag", slowest, len(frames))
     return fit(frames, **{"seed": seed, "lag": 0} | dict(training))
 
 
-def bias_for(cv: LatentCV, free: Sequence[Trajectory], biased: Sequence[Run], barrier: float, pace: int) -> Bias:
+def bias_for(cv: LatentCV, known: Sequence[Trajectory], biased: Sequence[Run], barrier: float, pace: int) -> Bias:
     """Kernels by `export.common.bias_width` from the unbiased frames, on the range of all frames and more.
 
     A CV that knows what is slow is kept by walls to where the unbiased frames are: beyond it nothing has been
@@ -246,53 +260,43 @@ def bias_for(cv: LatentCV, free: Sequence[Trajectory], biased: Sequence[Run], ba
     """
     from polyvae.export.common import bias_width, statistics
 
-    known = statistics(cv, concatenate([dataclasses.replace(traj, time=None) for traj in free]))
-    assert known is not None
-    stride = [known["min"], known["max"]] + [cv.transform(run.traj) for run in biased]
-    low, high = np.vstack(stride).min(axis=0), np.vstack(stride).max(axis=0)
+    stats = statistics(cv, concatenate([dataclasses.replace(traj, time=None) for traj in known]))
+    assert stats is not None
+    every = [stats["min"], stats["max"]] + [cv.transform(run.traj) for run in biased]
+    low, high = np.vstack(every).min(axis=0), np.vstack(every).max(axis=0)
     walls = None
     if cv.record.settings.lag:
-        margin = WALLS * (known["max"] - known["min"])
-        walls = np.stack([known["min"] - margin, known["max"] + margin])
+        margin = WALLS * (stats["max"] - stats["min"])
+        walls = np.stack([stats["min"] - margin, stats["max"] + margin])
         low, high = walls
     margin = MARGIN * (high - low)
-    return Bias(low - margin, high + margin, bias_width(known), barrier, pace, walls)
+    return Bias(low - margin, high + margin, bias_width(stats), barrier, pace, walls)
 
 
-def starts_from(
-    cv: LatentCV, free: Sequence[Trajectory], runs: Sequence[Run], n: int, *, seed: int
-) -> list[Snapshots]:
-    """Snapshots of biased runs to start unbiased ones from.
+def evenly(runs: Sequence[Run], n: int) -> list[Snapshots]:
+    """Snapshots of runs, evenly in time, without the first tenth."""
+    snapshots = [run.snapshots[k] for run in runs for k in range(len(run.snapshots) // 10, len(run.snapshots))]
+    chosen = np.linspace(0, len(snapshots) - 1, min(n, len(snapshots))).astype(int).tolist()
+    return [snapshots[k] for k in chosen]
 
-    As many from each basin along the slowest latent, evenly in time; where the CV knows nothing slow, from each of
-    n clusters of conformations.
-    """
+
+def from_each_basin(cv: LatentCV, known: Sequence[Trajectory], runs: Sequence[Run], n: int) -> list[Snapshots]:
+    """Snapshots of unbiased runs, as many from each basin along the slowest latent, evenly in time."""
     snapshots = [run.snapshots[k] for run in runs for k in range(len(run.snapshots))]
-    if n >= len(snapshots):
-        return snapshots
-    if cv.record.settings.lag:
-        known = np.concatenate([cv.transform(traj)[:, 0] for traj in free]).astype(np.float64)
-        z = np.concatenate([cv.transform(run.traj)[run.snapshots.frames, 0] for run in runs])
-        basin = np.searchsorted([b.low for b in find_basins(known)][1:], z)
-    else:
-        positions = np.concatenate([run.traj.positions[run.snapshots.frames] for run in runs])
-        basin = _clusters(positions, n, seed)
+    along = np.concatenate([cv.transform(traj)[:, 0] for traj in known]).astype(np.float64)
+    z = np.concatenate([cv.transform(run.traj)[run.snapshots.frames, 0] for run in runs])
+    basin = np.searchsorted([found.low for found in find_basins(along)][1:], z)
     members = [np.flatnonzero(basin == b) for b in np.unique(basin)]
-    most = -(-n // len(members))
-    chosen = [rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).astype(int)] for rows in members]
-    return [snapshots[k] for k in np.unique(np.concatenate(chosen))[:n]]
+    chosen: list[int] = []
+    for k, rows in enumerate(members):
+        share = (n - len(chosen)) // (len(members) - k)
+        chosen += rows[np.linspace(0, len(rows) - 1, min(share, len(rows))).astype(int)].tolist()
+    return [snapshots[k] for k in chosen]
 
 
-def _clusters(positions: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """The number of the cluster, of n, that each conformation (n_frames, n_beads, n_dims) is of."""
-    from scipy.cluster.vq import kmeans2
-
-    few = np.unique(np.linspace(0, positions.shape[1] - 1, PAIRED).astype(int))
-    i, j = np.triu_indices(len(few), 1)
-    distances = np.linalg.norm(positions[:, few[i]] - positions[:, few[j]], axis=2).astype(np.float64)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a cluster that ends without members
-        return kmeans2(distances, n, minit="++", rng=np.random.default_rng(seed))[1]
+def _relaxed(run: Run) -> Trajectory:
+    """An unbiased run without its beginning, where it still knows of the bias that it came from."""
+    return run.traj[int(LEFT_OUT * len(run.traj)) :]
 
 
 def energy_of(cv: LatentCV, runs: Sequence[Run]) -> FreeEnergy:
@@ -307,9 +311,9 @@ def judged(
     cv: LatentCV,
     latents: Sequence[int],
     runs: Sequence[Run],
-    pieces: Sequence[Run],
     before: tuple[LatentCV, Sequence[Run]] | None,
     n_frames: int,
+    free_steps: int,
     stride: int,
     seconds: Mapping[str, float],
 ) -> Round:
@@ -332,7 +336,7 @@ def judged(
     return Round(
         number=number,
         steps=stride * sum(len(run.traj) for run in runs),
-        free_steps=stride * sum(len(piece.traj) for piece in pieces),
+        free_steps=free_steps,
         latents=tuple(latents),
         n_frames=n_frames,
         states=tuple(state.centre for state in states),
@@ -382,11 +386,30 @@ def _same_settings(folder: Path, settings: dict) -> None:
             left.unlink()
 
 
-def _model(place: Path, make: Callable[[], LatentCV]) -> LatentCV:
-    place.mkdir(exist_ok=True)
-    if not (place / MODEL).exists():
-        make().save(place / MODEL)
-    return load_cv(place / MODEL)
+def _model(path: Path, make: Callable[[], LatentCV]) -> LatentCV:
+    path.parent.mkdir(exist_ok=True)
+    if not path.exists():
+        make().save(path)
+    return load_cv(path)
+
+
+def _written(path: Path, record: Round) -> Round:
+    """The record of a round, as it was when the round was done."""
+    if not path.exists():
+        write_json(path, record.to_dict())
+    return Round.from_dict(json.loads(path.read_text()))
+
+
+class _Clock:
+    """Seconds since the last tick, by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def tick(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name], self._last = now - self._last, now
 
 
 def _active(cv: LatentCV) -> list[int]:

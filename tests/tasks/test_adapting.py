@@ -1,0 +1,246 @@
+"""Rounds of bias and learning, on a system of our own that costs nothing: a chain with a hinge of two states."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import polyvae as pv
+from polyvae.engines.runs import Bias, Run, Snapshots, kept_frames
+from polyvae.errors import InputError
+from polyvae.tasks import adapting
+
+TRAINING = {"epochs": 40, "encoder": (16,), "decoder": (32,), "featurizer": pv.Reference()}
+GIVEN = {"steps": 60_000, "stride": 20, "rounds": 3, "free_runs": 6, "seed": 1, "training": TRAINING}
+POINTS = 4001  # of the hinge
+BARRIER = 8.0  # kT between the two states of the hinge, at -1 and 1
+
+
+def conformations(hinge, rng=None):
+    """Chains of six beads (n, 6, 3) with a hinge in the middle; noisy where there is a generator."""
+    hinge = np.asarray(hinge, float)
+    x = np.zeros((len(hinge), 6, 3))
+    x[:, :3, 0] = [-2, -1, 0]
+    x[:, :3, 1] = [0.2, 0, 0]
+    turn = 0.8 + 0.9 * hinge[:, None]
+    arm = np.array([1.0, 2.0, 3.0])
+    x[:, 3:, 0], x[:, 3:, 1] = arm * np.cos(turn), arm * np.sin(turn)
+    x[:, 3:, 2] = 0.4 * arm
+    return x if rng is None else x + 0.05 * rng.normal(size=x.shape)
+
+
+def hinge_engine(cv, *, bias, start, steps, stride, seed, folder=None):
+    """Metropolis steps of the hinge in a double well, with hills on the latents."""
+    rng = np.random.default_rng(seed)
+    grid = np.linspace(-2, 2, POINTS)
+    z = cv.transform(pv.Trajectory(conformations(grid))).astype(float)
+    energy, v = BARRIER * (grid**2 - 1) ** 2, np.zeros(POINTS)
+    at = POINTS // 4 if start is None else int(np.argmin(np.abs(grid - start.positions[0, 0, 0])))
+    hinge, biases = np.zeros(steps // stride, int), np.zeros(steps // stride)
+    moves, draws = rng.integers(-120, 121, steps), np.log(rng.random(steps))
+    for step in range(steps):
+        to = at + moves[step]
+        if 0 <= to < POINTS and draws[step] < energy[at] + v[at] - energy[to] - v[to]:
+            at = to
+        if bias is not None and step % 200 == 0:
+            away = ((z - z[at]) / bias.width) ** 2
+            v += 0.5 * np.exp(-v[at] / (bias.barrier - 1)) * np.exp(-0.5 * away.sum(axis=1))
+        if step % stride == stride - 1:
+            hinge[step // stride] = at
+    if bias is not None:
+        biases = v[hinge] - v.max()
+    traj = pv.Trajectory(conformations(grid[hinge], rng), time=stride * (1.0 + np.arange(len(hinge))))
+    kept = kept_frames(len(hinge), 1)
+    return Run(traj, biases, Snapshots(np.repeat(grid[hinge[kept]][:, None, None], 3, axis=2), kept))
+
+
+def one_basin():
+    """A run that never leaves the state at -1."""
+    run = hinge_engine(flat(), bias=None, start=None, steps=60_000, stride=20, seed=5)
+    hinge = hinge_of(run.traj)
+    assert hinge.max() < 0
+    return run.traj
+
+
+class flat:
+    """In place of a CV where there is no bias."""
+
+    def transform(self, traj):
+        return np.zeros((len(traj), 1))
+
+
+def hinge_of(traj):
+    x = traj.positions
+    return (np.arctan2(x[:, 5, 1] - x[:, 2, 1], x[:, 5, 0] - x[:, 2, 0]) - 0.8) / 0.9
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory):
+    folder, said = tmp_path_factory.mktemp("adapt") / "rounds", []
+    return pv.adapt(one_basin(), hinge_engine, folder, progress=said.append, **GIVEN), folder, said
+
+
+def test_from_one_basin_it_finds_the_other_and_goes_to_and_fro(adapted):
+    found, _, said = adapted
+    first, *_, last = found.rounds
+    assert last.crossings > 10 + first.crossings
+    assert last.latents == (0,)
+    assert found.cv.record.settings.lag > 0
+    states = np.sign(hinge_of(found.biased))
+    assert 0.2 < (states > 0).mean() < 0.8
+    z = found.cv.transform(pv.Trajectory(conformations(np.linspace(-1.2, 1.2, 50))))[:, 0]
+    assert abs(np.corrcoef(z, np.tanh(3 * np.linspace(-1.2, 1.2, 50)))[0, 1]) > 0.9
+    assert any("nothing slow" in line or "from the basins" in line for line in said)
+
+
+def test_the_weights_give_the_free_energy_of_the_hinge(adapted):
+    """Both states are alike, by symmetry."""
+    found, *_ = adapted
+    hinge, weights = hinge_of(found.biased), found.biased.weights
+    difference = -np.log(weights[hinge > 0].sum() / weights[hinge < 0].sum())
+    assert abs(difference) < 1.0
+    assert len(found.free_energy.states) == 2
+    error = found.free_energy.states[1].error
+    assert found.free_energy.states[1].energy < 3 * max(error, 0.3)
+
+
+def test_each_round_is_a_folder_to_read(adapted):
+    found, folder, _ = adapted
+    for record in found.rounds:
+        place = folder / f"round_{record.number:02d}"
+        assert json.loads((place / "round.json").read_text()) == json.loads(json.dumps(record.to_dict()))
+        pv.load(place / "model.safetensors")
+        table = pv.read_colvar(place / "walker_00" / "COLVAR")
+        assert len(table["bias"]) == 3000
+        assert len(pv.read(place / "walker_00" / "frames.npz")) == 3000
+    assert len(list((folder / "round_01").glob("scout_*"))) == 6
+    whole = pv.load(folder / "model.safetensors")
+    np.testing.assert_array_equal(whole.transform(found.biased), found.cv.transform(found.biased))
+    np.testing.assert_allclose(pv.read(folder / "biased.npz").weights, found.biased.weights, rtol=1e-6)
+
+
+def test_a_call_of_finished_rounds_gives_them_again(adapted):
+    found, folder, _ = adapted
+
+    def engine(*args, **kwargs):
+        raise AssertionError("all runs are there")
+
+    again = pv.adapt(one_basin(), engine, folder, **GIVEN)
+    assert again.rounds == found.rounds
+    np.testing.assert_array_equal(again.free_energy.energy, found.free_energy.energy)
+    with pytest.raises(pv.InputError, match="holds rounds with steps 60000; this call has 50000"):
+        pv.adapt(one_basin(), engine, folder, **GIVEN | {"steps": 50_000})
+    with pytest.raises(pv.InputError, match="holds rounds with data"):
+        pv.adapt(one_basin()[:100], engine, folder, **GIVEN)
+
+
+def test_a_run_that_fails_is_told_and_repeated_with_another_seed(tmp_path):
+    seeds = []
+
+    def engine(cv, **given):
+        seeds.append(given["seed"])
+        if len(seeds) == 1:
+            raise InputError("the run blew up")
+        return hinge_engine(cv, **given)
+
+    given = GIVEN | {"rounds": 1, "steps": 4000}
+    with pytest.raises(pv.InputError, match=r"round_01/walker_00: the run blew up \(the same call repeats"):
+        pv.adapt(one_basin(), engine, tmp_path / "a", **given)
+    assert (tmp_path / "a" / "round_01" / "walker_00" / "failed_1.txt").read_text() == "the run blew up\n"
+    pv.adapt(one_basin(), engine, tmp_path / "a", **given)
+    assert len(seeds) == 2
+    assert seeds[0] != seeds[1]
+
+
+def test_steps_may_be_replaced(tmp_path):
+    """A CV of one's own, and a bias of one's own."""
+    called = []
+
+    def train(known, biased, *, training, seed):
+        called.append((len(known), len(biased), seed))
+        return adapting.trained(known, biased, training=training | {"latent_dim": 1, "lag": 0}, seed=seed)
+
+    def choose(cv, known, biased, barrier, pace):
+        z = cv.transform(known[0])
+        return Bias(z.min(axis=0) - 1, z.max(axis=0) + 1, np.full(cv.latent_dim, 0.5), barrier, pace)
+
+    found = pv.adapt(one_basin(), hinge_engine, tmp_path / "a", train=train, choose=choose,
+                     **GIVEN | {"rounds": 2, "steps": 4000, "free_steps": 400})  # fmt: skip
+    assert found.cv.latent_dim == 1
+    assert [(known, biased) for known, biased, _ in called] == [(1, 0), (6, 1), (7, 1)]
+    assert len({seed for *_, seed in called}) == 3
+
+
+KILLED = """
+import os, signal, sys
+sys.path[:0] = [{tests!r}]
+import test_adapting as t
+from polyvae.engines import runs
+from polyvae.tasks import adapting
+
+left = int(os.environ["LEFT"])
+
+def counted(function, name):
+    def call(*args, **kwargs):
+        global left
+        if name == os.environ["WHERE"]:
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+    return call
+
+class Half:
+    def __init__(self, target): self.target = target
+    def write(self, data):
+        self.target.write(data[: len(data) // 2])
+        self.target.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+adapting.fit = counted(adapting.fit, "fit")
+adapting.write_json = counted(adapting.write_json, "summary")
+runs.np.savez = counted(runs.np.savez, "save")
+runs.write_colvar = counted(runs.write_colvar, "table")
+engine = counted(t.hinge_engine, "engine")
+adapting.adapt(t.one_basin(), engine, sys.argv[1], **t.GIVEN | dict(rounds=2, steps=4000, free_steps=12000))
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("where", "left"),
+    [
+        ("fit", 1),
+        ("fit", 2),
+        ("engine", 1),
+        ("engine", 4),
+        ("save", 1),
+        ("table", 3),
+        ("summary", 1),
+        ("summary", 3),
+    ],
+)
+def test_killed_anywhere_it_goes_on_to_the_same_end(tmp_path, where, left):
+    script = tmp_path / "run.py"
+    script.write_text(KILLED.format(tests=str(Path(__file__).parent)))
+
+    def run(folder, **environment):
+        done = subprocess.run([sys.executable, script, folder], env=os.environ | environment, check=False)
+        return done.returncode
+
+    assert run(tmp_path / "whole", WHERE="nowhere", LEFT="0") == 0
+    assert run(tmp_path / "killed", WHERE=where, LEFT=str(left)) == -9
+    assert run(tmp_path / "killed", WHERE="nowhere", LEFT="0") == 0
+    whole, killed = (
+        sorted(p.relative_to(tmp_path / place) for p in (tmp_path / place).rglob("*") if p.is_file())
+        for place in ("whole", "killed")
+    )
+    assert whole == killed
+    for name in whole:
+        if name.suffix in (".safetensors", "") or name.name == "run.npz":
+            one, other = ((tmp_path / place / name).read_bytes() for place in ("whole", "killed"))
+            assert one == other, name
