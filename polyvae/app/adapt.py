@@ -11,6 +11,7 @@ from polyvae import plot
 from polyvae.app.console import print_free_energy, say
 from polyvae.app.fes import summary_of, write_energy
 from polyvae.app.options import ONE_MODEL, READING, TRAINING, for_reading, for_training, takes
+from polyvae.arguments import if_given, real_number
 from polyvae.engines.runs import Engine
 from polyvae.files import replacing
 
@@ -67,6 +68,10 @@ def adapt(
         raise typer.BadParameter("the frames to begin with are unbiased", param_hint="--weights")
     if sum(kind is not None for kind in (openmm, lammps, command)) != 1:
         raise typer.BadParameter("name one engine: --openmm, --lammps or --command", param_hint="--openmm")
+    real_number("temperature", temperature, above=0)
+    real_number("barrier", barrier, above=1)
+    real_number("timestep", timestep, above=0)
+    if_given(real_number, "sigma", sigma)
     structure = structure or reading["topology"]
     engine = _engine(openmm, lammps, command, frames, structure, temperature, sigma, timestep, platform, reading)
     traj = pv.read(files, **for_reading(reading))

@@ -1,11 +1,11 @@
 """Rounds of bias and learning: a CV from what is known, runs with a bias on it, a better CV from what they saw.
 
-What one round does stands here as functions, `trained`, `bias_for`, `evenly`, `from_each_basin` and `judged`, for
-scripts that do some of it otherwise.
+What one round does stands in `tasks.rounds`, for scripts that do some of it otherwise.
 """
 
 import dataclasses
 import functools
+import inspect
 import json
 import logging
 import math
@@ -25,62 +25,30 @@ from polyvae.engines.runs import Bias, Engine, Run, Snapshots, save_run, saved_r
 from polyvae.errors import InputError
 from polyvae.files import write_json
 from polyvae.io.writing import write
-from polyvae.measures.basins import clear_states, crossings, find_basins
-from polyvae.measures.free_energy import FreeEnergy, free_energy
-from polyvae.measures.hills import LIMIT
-from polyvae.measures.kinetics import timescales
-from polyvae.records import Record
+from polyvae.measures.free_energy import FreeEnergy
+from polyvae.tasks.rounds import (
+    LEFT_OUT,
+    Round,
+    active,
+    bias_for,
+    energy_of,
+    evenly,
+    from_each_basin,
+    has_converged,
+    judged,
+    relaxed,
+    trained,
+    weights_of,
+)
 from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory
 from polyvae.trajectory.stream import Stream, concatenate
 from polyvae.vae.checkpoint import digest
+from polyvae.vae.settings import Settings
 
 log = logging.getLogger(__name__)
 
 MODEL, SORTING, SUMMARY, SETTINGS = "model.safetensors", "sorting.safetensors", "round.json", "adapt.json"
-MARGIN = 0.5  # of the range that frames have, more on each side
-WALLS = 0.1  # of the range that unbiased frames have, more on each side
-SAME_CV = 0.9  # squared rank correlation of the slowest latent with that of the round before
-SAME_ENERGY = 0.5  # kT, between the free energies of two rounds
-RARE = 0.01  # of all frames: motions that last longer are slow
-MOST_LATENTS = 3  # that are biased together
-LEFT_OUT = 0.1  # of each unbiased run, which starts from where a bias had driven it
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Round(Record):
-    """What one round did, as `round.json` holds it.
-
-    Args:
-        number: from 1.
-        steps: with a bias and, `free_steps`, without, before this round's biased runs.
-        latents: that were biased.
-        n_frames: that the CV was trained on.
-        states: basins along the slowest latent, in the biased runs.
-        crossings: between those basins.
-        n_effective: independent frames that the biased runs are worth.
-        same_cv: squared rank correlation of the slowest latent with that of the round before.
-        same_energy: root mean square difference, in kT below 6 kT, from the free energy over this latent that the
-            round before gives; None where one of them misses a place.
-        seconds: that training and the runs took.
-    """
-
-    number: int
-    steps: int
-    free_steps: int
-    latents: tuple[int, ...]
-    n_frames: int
-    states: tuple[float, ...]
-    crossings: int
-    n_effective: float
-    same_cv: float | None
-    same_energy: float | None
-    seconds: Mapping[str, float]
-
-    def __post_init__(self) -> None:
-        for name in ("latents", "states"):  # which files hold as lists
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        super().__post_init__()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,8 +132,13 @@ def adapt(
         or math.ceil(LEAST_NEIGHBOURS / (1 - LEFT_OUT)) * stride
     )
     barrier, pace = real_number("barrier", barrier, above=1), whole_number("pace", pace, 1)
-    if training is not None and not isinstance(training, Mapping):
+    known_options = inspect.signature(fit).parameters
+    if training is not None and not (isinstance(training, Mapping) and set(training) <= set(known_options)):
         raise refusal("training", "options of fit by name", training)
+    of_settings = {field.name for field in dataclasses.fields(Settings)}
+    Settings(**{name: value for name, value in (training or {}).items() if name in of_settings})
+    for name, given in {"train": train, "choose": choose, "progress": progress}.items():
+        if_given(function, name, given)
     train, choose, tell = train or trained, choose or bias_for, progress or log.info
     _same_settings(
         folder,
@@ -183,7 +156,7 @@ def adapt(
         clock = _Clock()
         cv = _model(place / MODEL, lambda: fitted(known, biased, seed=_seed(seed, number, 0)))  # noqa: B023
         clock.tick("training")
-        latents = _active(cv)
+        latents = active(cv)
         along = cv.keep(latents)
         bias = choose(along, known, biased, barrier, pace)
         tell(f"round {number}: {_described(cv, latents)}")
@@ -206,151 +179,29 @@ def adapt(
         tell(_line(record))
         biased += runs
         before = (cv, runs)
-        if (converged := _converged(record)) or number == rounds:
+        if (converged := has_converged(record)) or number == rounds:
             break
 
         # Unbiased runs: from where the bias has been and, with a CV of these, as many from each basin.
         scouts = run_from(evenly(runs, free_runs), "scout", free_steps, None, 2)
-        seen = [*(known if cv.record.settings.lag else []), *map(_relaxed, scouts)]
+        seen = [*(known if cv.record.settings.lag else []), *map(relaxed, scouts)]
         sorting = _model(place / SORTING, lambda: fitted(seen, biased, seed=_seed(seed, number, 3)))  # noqa: B023
         if sorting.record.settings.lag:
             starts = from_each_basin(sorting, seen, [*pieces, *scouts], free_runs)
             pieces = run_from(starts, "free", free_steps, None, 4)
-            known = [*(known if cv.record.settings.lag else []), *map(_relaxed, pieces)]
+            known = [*(known if cv.record.settings.lag else []), *map(relaxed, pieces)]
             tell(f"round {number}: {len(pieces)} unbiased runs from the basins that {len(scouts)} others showed")
         else:
-            pieces, known = scouts, [*known, *map(_relaxed, scouts)]
+            pieces, known = scouts, [*known, *map(relaxed, scouts)]
             tell(f"round {number}: nothing slow in {len(scouts)} unbiased runs; the search goes on")
     assert cv is not None
     last = biased[-walkers:]
     found = energy_of(cv, last)
     weighted = concatenate([run.traj for run in last])
-    weighted = dataclasses.replace(weighted, weights=_weights(last, found.dropped))
+    weighted = dataclasses.replace(weighted, weights=weights_of(last, found.dropped))
     write(folder / "biased.npz", weighted)
     cv.save(folder / MODEL)
     return Adapted(cv, tuple(done), weighted, found, converged)
-
-
-def trained(
-    known: Sequence[Trajectory], biased: Sequence[Run], *, training: Mapping[str, Any], seed: int
-) -> LatentCV:
-    """A CV of the unbiased frames: what is slow between all conformations that the rounds have found.
-
-    Where nothing in them is slow, since they are of one basin, a time lag would leave those latents idle that lead
-    out of it; then the latents hold the shapes, without a lag. Biased frames are not trained on: with their
-    weights few of them count, and without they are in places where the system is not.
-    """
-    frames = concatenate([dataclasses.replace(piece, time=None) for piece in known])
-    cv = fit(frames, **{"seed": seed} | dict(training))
-    if "lag" in training or not cv.record.settings.lag:
-        return cv
-    slowest = float(timescales(cv.transform(frames)[:, :1], cv.record.settings.lag, frames.segments)[0])
-    if slowest > RARE * len(frames):
-        return cv
-    log.info("nothing slow is known: %.3g of %d frames; no time lag", slowest, len(frames))
-    return fit(frames, **{"seed": seed, "lag": 0} | dict(training))
-
-
-def bias_for(cv: LatentCV, known: Sequence[Trajectory], biased: Sequence[Run], barrier: float, pace: int) -> Bias:
-    """Kernels by `export.common.bias_width` from the unbiased frames, on the range of all frames and more.
-
-    A CV that knows what is slow is kept by walls to where the unbiased frames are: beyond it nothing has been
-    learnt, and a strong bias breaks what it should not. One that knows nothing slow has none, since the way out
-    of the only basin leads there.
-    """
-    from polyvae.export.common import bias_width, statistics
-
-    stats = statistics(cv, concatenate([dataclasses.replace(traj, time=None) for traj in known]))
-    assert stats is not None
-    every = [stats["min"], stats["max"]] + [cv.transform(run.traj) for run in biased]
-    low, high = np.vstack(every).min(axis=0), np.vstack(every).max(axis=0)
-    walls = None
-    if cv.record.settings.lag:
-        margin = WALLS * (stats["max"] - stats["min"])
-        walls = np.stack([stats["min"] - margin, stats["max"] + margin])
-        low, high = walls
-    margin = MARGIN * (high - low)
-    return Bias(low - margin, high + margin, bias_width(stats), barrier, pace, walls)
-
-
-def evenly(runs: Sequence[Run], n: int) -> list[Snapshots]:
-    """Snapshots of runs, evenly in time, without the first tenth."""
-    snapshots = [run.snapshots[k] for run in runs for k in range(len(run.snapshots) // 10, len(run.snapshots))]
-    chosen = np.linspace(0, len(snapshots) - 1, min(n, len(snapshots))).astype(int).tolist()
-    return [snapshots[k] for k in chosen]
-
-
-def from_each_basin(cv: LatentCV, known: Sequence[Trajectory], runs: Sequence[Run], n: int) -> list[Snapshots]:
-    """Snapshots of unbiased runs, as many from each basin along the slowest latent, evenly in time."""
-    snapshots = [run.snapshots[k] for run in runs for k in range(len(run.snapshots))]
-    along = np.concatenate([cv.transform(traj)[:, 0] for traj in known]).astype(np.float64)
-    z = np.concatenate([cv.transform(run.traj)[run.snapshots.frames, 0] for run in runs])
-    basin = np.searchsorted([found.low for found in find_basins(along)][1:], z)
-    members = [np.flatnonzero(basin == b) for b in np.unique(basin)]
-    chosen: list[int] = []
-    for k, rows in enumerate(members):
-        share = (n - len(chosen)) // (len(members) - k)
-        chosen += rows[np.linspace(0, len(rows) - 1, min(share, len(rows))).astype(int)].tolist()
-    return [snapshots[k] for k in chosen]
-
-
-def _relaxed(run: Run) -> Trajectory:
-    """An unbiased run without its beginning, where it still knows of the bias that it came from."""
-    return run.traj[int(LEFT_OUT * len(run.traj)) :]
-
-
-def energy_of(cv: LatentCV, runs: Sequence[Run]) -> FreeEnergy:
-    """The free energy over the slowest latent of a CV, from biased runs, in kT."""
-    z = np.concatenate([cv.transform(run.traj)[:, 0] for run in runs]).astype(np.float64)
-    bias = np.concatenate([run.bias for run in runs])
-    return free_energy(z, bias=bias, kT=1.0, segments=[len(run.traj) for run in runs])
-
-
-def judged(
-    number: int,
-    cv: LatentCV,
-    latents: Sequence[int],
-    runs: Sequence[Run],
-    before: tuple[LatentCV, Sequence[Run]] | None,
-    n_frames: int,
-    free_steps: int,
-    stride: int,
-    seconds: Mapping[str, float],
-) -> Round:
-    """What a round gave, beside what the one before did."""
-    from scipy.stats import spearmanr
-
-    found = energy_of(cv, runs)
-    z = np.concatenate([cv.transform(run.traj)[:, 0] for run in runs])
-    states = clear_states(find_basins(z, np.concatenate([np.exp(run.bias - run.bias.max()) for run in runs])))
-    same_cv = same_energy = None
-    if before is not None:
-        old, earlier = before
-        rank = spearmanr(z, np.concatenate([old.transform(run.traj)[:, 0] for run in runs])).statistic
-        same_cv = float(rank**2) if np.isfinite(rank) else 0.0
-        then = energy_of(cv, earlier)
-        known = found.energy < LIMIT
-        other = np.interp(found.grid[0], then.grid[0], then.energy, left=np.inf, right=np.inf)[known]
-        if np.isfinite(other).all():
-            same_energy = float(np.std(found.energy[known] - other))
-    return Round(
-        number=number,
-        steps=stride * sum(len(run.traj) for run in runs),
-        free_steps=free_steps,
-        latents=tuple(latents),
-        n_frames=n_frames,
-        states=tuple(state.centre for state in states),
-        crossings=crossings(z, states, [len(run.traj) for run in runs]),
-        n_effective=found.n_effective,
-        same_cv=same_cv,
-        same_energy=same_energy,
-        seconds=dict(seconds),
-    )
-
-
-def _converged(record: Round) -> bool:
-    same = record.same_cv is not None and record.same_cv >= SAME_CV
-    return same and record.same_energy is not None and record.same_energy <= SAME_ENERGY
 
 
 def _gathered(data) -> Trajectory:
@@ -412,11 +263,6 @@ class _Clock:
         self.seconds[name], self._last = now - self._last, now
 
 
-def _active(cv: LatentCV) -> list[int]:
-    idle = set(cv.record.collapsed or ())
-    return [k for k in range(cv.latent_dim) if k not in idle][:MOST_LATENTS] or [0]
-
-
 def _start_of_walker(pieces: Sequence[Run], number: int, k: int) -> Snapshots | None:
     """The end of an unbiased run of the round before, another one for each walker and round; None, the engine's
     own start, where there is none yet. The end of a biased run may lie far outside of the next walls."""
@@ -440,16 +286,6 @@ def _run(engine: Engine, place: Path, cv: LatentCV, seed: int, given: dict) -> R
     done = saved_run(place)  # as what is read again has fewer digits
     assert done is not None
     return done
-
-
-def _weights(runs: Sequence[Run], dropped: float) -> np.ndarray:
-    """exp(bias) of frames, 1 on average in each run; 0 in the part that is left out."""
-    found = []
-    for run in runs:
-        weights = np.exp(run.bias - run.bias.max())
-        weights[np.arange(len(weights)) / len(weights) < dropped] = 0
-        found.append(weights / weights.mean())
-    return np.concatenate(found)
 
 
 def _described(cv: LatentCV, latents: Sequence[int]) -> str:

@@ -12,7 +12,7 @@ import pytest
 import polyvae as pv
 from polyvae.engines.runs import Bias, Run, Snapshots, kept_frames
 from polyvae.errors import InputError
-from polyvae.tasks import adapting
+from polyvae.tasks import rounds
 
 TRAINING = {"epochs": 40, "encoder": (16,), "decoder": (32,), "featurizer": pv.Reference()}
 GIVEN = {"steps": 60_000, "stride": 20, "rounds": 3, "free_runs": 6, "seed": 1, "training": TRAINING}
@@ -162,7 +162,7 @@ def test_steps_may_be_replaced(tmp_path):
 
     def train(known, biased, *, training, seed):
         called.append((len(known), len(biased), seed))
-        return adapting.trained(known, biased, training=training | {"latent_dim": 1, "lag": 0}, seed=seed)
+        return rounds.trained(known, biased, training=training | {"latent_dim": 1, "lag": 0}, seed=seed)
 
     def choose(cv, known, biased, barrier, pace):
         z = cv.transform(known[0])
@@ -180,7 +180,7 @@ import os, signal, sys
 sys.path[:0] = [{tests!r}]
 import test_adapting as t
 from polyvae.engines import runs
-from polyvae.tasks import adapting
+from polyvae.tasks import adapting, rounds
 
 left = int(os.environ["LEFT"])
 
@@ -201,7 +201,7 @@ class Half:
         self.target.flush()
         os.kill(os.getpid(), signal.SIGKILL)
 
-adapting.fit = counted(adapting.fit, "fit")
+rounds.fit = counted(rounds.fit, "fit")
 adapting.write_json = counted(adapting.write_json, "summary")
 runs.np.savez = counted(runs.np.savez, "save")
 runs.write_colvar = counted(runs.write_colvar, "table")
@@ -210,37 +210,32 @@ adapting.adapt(t.one_basin(), engine, sys.argv[1], **t.GIVEN | dict(rounds=2, st
 """
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(
-    ("where", "left"),
-    [
-        ("fit", 1),
-        ("fit", 2),
-        ("engine", 1),
-        ("engine", 4),
-        ("save", 1),
-        ("table", 3),
-        ("summary", 1),
-        ("summary", 3),
-    ],
-)
-def test_killed_anywhere_it_goes_on_to_the_same_end(tmp_path, where, left):
-    script = tmp_path / "run.py"
+def in_a_process(folder, where="nowhere", left=0):
+    """Rounds in a process of their own, which kills itself at a place; its exit code."""
+    script = folder.parent / "run.py"
     script.write_text(KILLED.format(tests=str(Path(__file__).parent)))
+    environment = os.environ | {"WHERE": where, "LEFT": str(left)}
+    return subprocess.run([sys.executable, script, folder], env=environment, check=False).returncode
 
-    def run(folder, **environment):
-        done = subprocess.run([sys.executable, script, folder], env=os.environ | environment, check=False)
-        return done.returncode
 
-    assert run(tmp_path / "whole", WHERE="nowhere", LEFT="0") == 0
-    assert run(tmp_path / "killed", WHERE=where, LEFT=str(left)) == -9
-    assert run(tmp_path / "killed", WHERE="nowhere", LEFT="0") == 0
-    whole, killed = (
-        sorted(p.relative_to(tmp_path / place) for p in (tmp_path / place).rglob("*") if p.is_file())
-        for place in ("whole", "killed")
-    )
-    assert whole == killed
-    for name in whole:
-        if name.suffix in (".safetensors", "") or name.name == "run.npz":
-            one, other = ((tmp_path / place / name).read_bytes() for place in ("whole", "killed"))
-            assert one == other, name
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "rounds"
+    assert in_a_process(folder) == 0
+    return folder
+
+
+def files_of(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("where", "left"), [("fit", 2), ("engine", 4), ("save", 1), ("table", 3), ("summary", 2)])
+def test_killed_anywhere_it_goes_on_to_the_same_end(whole, tmp_path, where, left):
+    assert in_a_process(tmp_path / "rounds", where, left) == -9
+    assert in_a_process(tmp_path / "rounds") == 0
+    found, expected = files_of(tmp_path / "rounds"), files_of(whole)
+    assert sorted(found) == sorted(expected)
+    for name, there in expected.items():
+        if name.name != "round.json":  # which tells how long it took
+            assert found[name] == there, name

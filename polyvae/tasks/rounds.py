@@ -1,0 +1,203 @@
+"""The steps of a round of bias and learning, each of which a script may replace: a CV, a bias on it, the starts of
+unbiased runs, and what came of it."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from polyvae.cv.fitting import fit
+from polyvae.cv.latent import LatentCV
+from polyvae.engines.runs import Bias, Run, Snapshots
+from polyvae.measures.basins import clear_states, crossings, find_basins
+from polyvae.measures.free_energy import FreeEnergy, free_energy
+from polyvae.measures.hills import LIMIT
+from polyvae.measures.kinetics import timescales
+from polyvae.records import Record
+from polyvae.trajectory.record import Trajectory
+from polyvae.trajectory.stream import concatenate
+
+log = logging.getLogger(__name__)
+
+MARGIN = 0.5  # of the range that frames have, more on each side
+WALLS = 0.1  # of the range that unbiased frames have, more on each side
+SAME_CV = 0.9  # squared rank correlation of the slowest latent with that of the round before
+SAME_ENERGY = 0.5  # kT, between the free energies of two rounds
+RARE = 0.01  # of all frames: motions that last longer are slow
+LEFT_OUT = 0.1  # of each unbiased run, which starts from where a bias had driven it
+MOST_LATENTS = 3  # that are biased together
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Round(Record):
+    """What one round did, as `round.json` holds it.
+
+    Args:
+        number: from 1.
+        steps: with a bias and, `free_steps`, without, before this round's biased runs.
+        latents: that were biased.
+        n_frames: that the CV was trained on.
+        states: basins along the slowest latent, in the biased runs.
+        crossings: between those basins.
+        n_effective: independent frames that the biased runs are worth.
+        same_cv: squared rank correlation of the slowest latent with that of the round before.
+        same_energy: root mean square difference, in kT below 6 kT, from the free energy over this latent that the
+            round before gives; None where one of them misses a place.
+        seconds: that training and the runs took.
+    """
+
+    number: int
+    steps: int
+    free_steps: int
+    latents: tuple[int, ...]
+    n_frames: int
+    states: tuple[float, ...]
+    crossings: int
+    n_effective: float
+    same_cv: float | None
+    same_energy: float | None
+    seconds: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        for name in ("latents", "states"):  # which files hold as lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        super().__post_init__()
+
+
+def trained(
+    known: Sequence[Trajectory], biased: Sequence[Run], *, training: Mapping[str, Any], seed: int
+) -> LatentCV:
+    """A CV of the unbiased frames: what is slow between all conformations that the rounds have found.
+
+    Where nothing in them is slow, since they are of one basin, a time lag would leave those latents idle that lead
+    out of it; then the latents hold the shapes, without a lag. Biased frames are not trained on: with their
+    weights few of them count, and without they are in places where the system is not.
+    """
+    frames = concatenate([dataclasses.replace(piece, time=None) for piece in known])
+    cv = fit(frames, **{"seed": seed} | dict(training))
+    if "lag" in training or not cv.record.settings.lag:
+        return cv
+    slowest = float(timescales(cv.transform(frames)[:, :1], cv.record.settings.lag, frames.segments)[0])
+    if slowest > RARE * len(frames):
+        return cv
+    log.info("nothing slow is known: %.3g of %d frames; no time lag", slowest, len(frames))
+    return fit(frames, **{"seed": seed, "lag": 0} | dict(training))
+
+
+def bias_for(cv: LatentCV, known: Sequence[Trajectory], biased: Sequence[Run], barrier: float, pace: int) -> Bias:
+    """Kernels by `export.common.bias_width` from the unbiased frames, on the range of all frames and more.
+
+    A CV that knows what is slow is kept by walls to where the unbiased frames are: beyond it nothing has been
+    learnt, and a strong bias breaks what it should not. One that knows nothing slow has none, since the way out
+    of the only basin leads there.
+    """
+    from polyvae.export.common import bias_width, statistics
+
+    stats = statistics(cv, concatenate([dataclasses.replace(traj, time=None) for traj in known]))
+    assert stats is not None
+    every = [stats["min"], stats["max"]] + [cv.transform(run.traj) for run in biased]
+    low, high = np.vstack(every).min(axis=0), np.vstack(every).max(axis=0)
+    walls = None
+    if cv.record.settings.lag:
+        margin = WALLS * (stats["max"] - stats["min"])
+        walls = np.stack([stats["min"] - margin, stats["max"] + margin])
+        low, high = walls
+    margin = MARGIN * (high - low)
+    return Bias(low - margin, high + margin, bias_width(stats), barrier, pace, walls)
+
+
+def evenly(runs: Sequence[Run], n: int) -> list[Snapshots]:
+    """Snapshots of runs, evenly in time, without the first tenth."""
+    snapshots = [run.snapshots[k] for run in runs for k in range(len(run.snapshots) // 10, len(run.snapshots))]
+    chosen = np.linspace(0, len(snapshots) - 1, min(n, len(snapshots))).astype(int).tolist()
+    return [snapshots[k] for k in chosen]
+
+
+def from_each_basin(cv: LatentCV, known: Sequence[Trajectory], runs: Sequence[Run], n: int) -> list[Snapshots]:
+    """Snapshots of unbiased runs, as many from each basin along the slowest latent, evenly in time."""
+    snapshots = [run.snapshots[k] for run in runs for k in range(len(run.snapshots))]
+    along = np.concatenate([cv.transform(traj)[:, 0] for traj in known]).astype(np.float64)
+    z = np.concatenate([cv.transform(run.traj)[run.snapshots.frames, 0] for run in runs])
+    basin = np.searchsorted([found.low for found in find_basins(along)][1:], z)
+    members = [np.flatnonzero(basin == b) for b in np.unique(basin)]
+    chosen: list[int] = []
+    for k, rows in enumerate(members):
+        share = (n - len(chosen)) // (len(members) - k)
+        chosen += rows[np.linspace(0, len(rows) - 1, min(share, len(rows))).astype(int)].tolist()
+    return [snapshots[k] for k in chosen]
+
+
+def relaxed(run: Run) -> Trajectory:
+    """An unbiased run without its beginning, where it still knows of the bias that it came from."""
+    return run.traj[int(LEFT_OUT * len(run.traj)) :]
+
+
+def energy_of(cv: LatentCV, runs: Sequence[Run]) -> FreeEnergy:
+    """The free energy over the slowest latent of a CV, from biased runs, in kT."""
+    z = np.concatenate([cv.transform(run.traj)[:, 0] for run in runs]).astype(np.float64)
+    bias = np.concatenate([run.bias for run in runs])
+    return free_energy(z, bias=bias, kT=1.0, segments=[len(run.traj) for run in runs])
+
+
+def judged(
+    number: int,
+    cv: LatentCV,
+    latents: Sequence[int],
+    runs: Sequence[Run],
+    before: tuple[LatentCV, Sequence[Run]] | None,
+    n_frames: int,
+    free_steps: int,
+    stride: int,
+    seconds: Mapping[str, float],
+) -> Round:
+    """What a round gave, beside what the one before did."""
+    from scipy.stats import spearmanr
+
+    found = energy_of(cv, runs)
+    z = np.concatenate([cv.transform(run.traj)[:, 0] for run in runs])
+    states = clear_states(find_basins(z, np.concatenate([np.exp(run.bias - run.bias.max()) for run in runs])))
+    same_cv = same_energy = None
+    if before is not None:
+        old, earlier = before
+        rank = spearmanr(z, np.concatenate([old.transform(run.traj)[:, 0] for run in runs])).statistic
+        same_cv = float(rank**2) if np.isfinite(rank) else 0.0
+        then = energy_of(cv, earlier)
+        known = found.energy < LIMIT
+        other = np.interp(found.grid[0], then.grid[0], then.energy, left=np.inf, right=np.inf)[known]
+        if np.isfinite(other).all():
+            same_energy = float(np.std(found.energy[known] - other))
+    return Round(
+        number=number,
+        steps=stride * sum(len(run.traj) for run in runs),
+        free_steps=free_steps,
+        latents=tuple(latents),
+        n_frames=n_frames,
+        states=tuple(state.centre for state in states),
+        crossings=crossings(z, states, [len(run.traj) for run in runs]),
+        n_effective=found.n_effective,
+        same_cv=same_cv,
+        same_energy=same_energy,
+        seconds=dict(seconds),
+    )
+
+
+def has_converged(record: Round) -> bool:
+    same = record.same_cv is not None and record.same_cv >= SAME_CV
+    return same and record.same_energy is not None and record.same_energy <= SAME_ENERGY
+
+
+def active(cv: LatentCV) -> list[int]:
+    idle = set(cv.record.collapsed or ())
+    return [k for k in range(cv.latent_dim) if k not in idle][:MOST_LATENTS] or [0]
+
+
+def weights_of(runs: Sequence[Run], dropped: float) -> np.ndarray:
+    """exp(bias) of frames, 1 on average in each run; 0 in the part that is left out."""
+    found = []
+    for run in runs:
+        weights = np.exp(run.bias - run.bias.max())
+        weights[np.arange(len(weights)) / len(weights) < dropped] = 0
+        found.append(weights / weights.mean())
+    return np.concatenate(found)
