@@ -95,9 +95,9 @@ def known(traj, cv, tmp_path_factory):
 
 TRAINING = {
     "latent_dim": "count", "encoder": "counts?", "decoder": "counts", "beta": "positive", "beta_schedule": "word",
-    "free_bits": "positive", "weights": "array?", "epochs": "count?", "batch_size": "count?",
-    "learning_rate": "positive", "lr_schedule": "word", "validation": "positive?", "patience": "count?",
-    "seed": "count", "progress": "function?", "checkpoint": "path?", "resume": "flag",
+    "free_bits": "positive", "smoothness": "positive", "weights": "array?", "epochs": "count?", "batch_size":
+    "count?", "learning_rate": "positive", "lr_schedule": "word", "validation": "positive?", "patience":
+    "count?", "seed": "count", "progress": "function?", "checkpoint": "path?", "resume": "flag",
 }  # fmt: skip
 READING = {
     "topology": "path?", "select": "text?", "length_unit": "word?", "start": "count", "stop": "integer?",

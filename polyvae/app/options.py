@@ -139,6 +139,15 @@ TRAINING = {
         Annotated[float, typer.Option("--free-bits", min=0.0, help="Nats per latent that cost nothing.")],
         0.0,
     ),
+    "smoothness": (
+        Annotated[
+            float | None,
+            typer.Option(
+                "--smoothness", min=0.0, help="Of the way between frames, for a bias [default: 0; adapt: 1]."
+            ),
+        ],
+        None,
+    ),
     "lag": (
         Annotated[
             int | None,
@@ -392,7 +401,10 @@ def for_training(training: dict) -> dict:
     found = {"featurizer": featurizer, "weights": read_weights(training["weights"])}
     if training["width"] != "learned":
         (found["width"],) = numbers("width", training["width"], float, 0) or [0.0]
-    return {name: value for name, value in training.items() if name != "every"} | widths | found
+    given = {name: value for name, value in training.items() if name != "every"}
+    if given["smoothness"] is None:  # which each verb has its own default for
+        del given["smoothness"]
+    return given | widths | found
 
 
 def read_weights(path: Path | None) -> np.ndarray | None:

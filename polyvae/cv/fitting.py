@@ -48,6 +48,7 @@ def fit(
     beta: float = 1.0,
     beta_schedule: str = "constant",
     free_bits: float = 0.0,
+    smoothness: float = 0.0,
     lag: int | None = None,
     weights: np.ndarray | None = None,
     width: float | str = "learned",
@@ -78,6 +79,8 @@ def fit(
             what runs inside an MD engine at every step, the decoder never does.
         beta: weight of the KL term.
         beta_schedule, free_bits, learning_rate, lr_schedule: see `fit_vae`.
+        smoothness: see `fit_vae`; about 1 where the CV is to be biased: between two basins a latent is else a step
+            that no data lie on, and a bias on it too steep for an engine's time step.
         lag: decode the frame that many frames later, so that the latents hold what is slow; the decoder then gives
             the mean conformation at that time. By default from the run's own relaxation times
             (`choices.lag_for`), and 0 where frames are as good as independent, have no order, or have weights.
@@ -104,6 +107,7 @@ def fit(
         beta=beta,
         beta_schedule=beta_schedule,
         free_bits=free_bits,
+        smoothness=smoothness,
         lag=lag,
         epochs=epochs,
         batch_size=batch_size,

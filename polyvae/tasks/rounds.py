@@ -25,6 +25,7 @@ MARGIN = 0.5  # of the range that frames have, more on each side
 WALLS = 0.1  # of the range that unbiased frames have, more on each side
 SAME_CV = 0.9  # squared rank correlation of the slowest latent with that of the round before
 SAME_ENERGY = 0.5  # kT, between the free energies of two rounds
+SMOOTHNESS = 1.0  # of the CV, see `fit`
 RARE = 0.01  # of all frames: motions that last longer are slow
 LEFT_OUT = 0.1  # of each unbiased run, which starts from where a bias had driven it
 MOST_LATENTS = 3  # that are biased together
@@ -76,14 +77,15 @@ def trained(
     weights few of them count, and without they are in places where the system is not.
     """
     frames = concatenate([dataclasses.replace(piece, time=None) for piece in known])
-    cv = fit(frames, **{"seed": seed} | dict(training))
+    training = {"seed": seed, "smoothness": SMOOTHNESS} | dict(training)
+    cv = fit(frames, **training)
     if "lag" in training or not cv.record.settings.lag:
         return cv
     slowest = float(timescales(cv.transform(frames)[:, :1], cv.record.settings.lag, frames.segments)[0])
     if slowest > RARE * len(frames):
         return cv
     log.info("nothing slow is known: %.3g of %d frames; no time lag", slowest, len(frames))
-    return fit(frames, **{"seed": seed, "lag": 0} | dict(training))
+    return fit(frames, **training | {"lag": 0})
 
 
 def bias_for(cv: LatentCV, known: Sequence[Trajectory], biased: Sequence[Run], barrier: float, pace: int) -> Bias:

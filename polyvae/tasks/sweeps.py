@@ -26,6 +26,7 @@ SETTINGS = (
     "decoder",
     "beta_schedule",
     "free_bits",
+    "smoothness",
     "lag",
     "epochs",
     "batch_size",

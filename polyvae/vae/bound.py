@@ -30,6 +30,24 @@ def elbo_terms(
     return vae.likelihood.log_prob(target, vae.decode(mean + std * noise)), kl_to_standard_normal(mean, std)
 
 
+def unevenness(
+    vae: VAE, a: Float[Array, "features"], b: Float[Array, "features"], part: Float[Array, ""]
+) -> Float[Array, ""]:
+    """How unevenly the encoder's mean goes from one vector to another, one estimate of
+
+        int_0^1 |d mean(a + t (b - a)) / dt|^2 dt - |mean(b) - mean(a)|^2
+
+    at t = `part`, uniform between 0 and 1. It is 0 where the mean is linear on the way, whatever the distance, and
+    large where it is a step, which an MD engine's time step cannot follow.
+    """
+
+    def mean(x):
+        return vae.encode(x)[0]
+
+    _, slope = jax.jvp(mean, (a + part * (b - a),), (b - a,))
+    return jnp.sum(slope**2 - (mean(b) - mean(a)) ** 2)
+
+
 def importance_weighted_bound(
     vae: VAE, x: Float[Array, "features"], *, target: Float[Array, "features"] | None = None, k: int, key
 ) -> Float[Array, ""]:

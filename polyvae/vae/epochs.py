@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array
 
 from polyvae.errors import InputError
-from polyvae.vae.bound import elbo_terms
+from polyvae.vae.bound import elbo_terms, unevenness
 from polyvae.vae.network import VAE
 from polyvae.vae.settings import BETA_SCHEDULES, Settings
 
@@ -30,6 +30,7 @@ class Plan(NamedTuple):
     lr_schedule: str
     beta_schedule: str
     free_bits: float
+    smoothness: float
     patience: int
     lag: int
     ramp: int  # epochs until beta has its final value: only then do patience and the plateau begin to count
@@ -110,11 +111,17 @@ def one_pass(state: State, static, data: Rows, key, beta, plan: Plan):
     # Gathered and drawn once an epoch, which is much cheaper than once a step.
     batches = jax.tree.map(lambda rows: rows[order], data._replace(target=None if plan.lag == 0 else data.target))
     noise = jax.random.normal(noise_key, (*shape, latent_dim))
+    parts = jax.random.uniform(jax.random.fold_in(noise_key, 1), shape if plan.smoothness else (shape[0], 0))
 
-    def loss(weights, batch, noise, beta):
+    def loss(weights, batch, noise, parts, beta):
         batch = batch if plan.lag else batch._replace(target=batch.x)
         reconstruction, kl, paid = loss_terms(weights, static, batch, noise, plan.free_bits)
-        return reconstruction + beta * paid, jnp.stack([reconstruction, kl])
+        total = reconstruction + beta * paid
+        if plan.smoothness:  # between each frame of the batch and the one before it, in random order
+            model = eqx.combine(weights, static)
+            uneven = jax.vmap(lambda *pair: unevenness(model, *pair))(batch.x, jnp.roll(batch.x, 1, axis=0), parts)
+            total += plan.smoothness * jnp.mean(uneven)
+        return total, jnp.stack([reconstruction, kl])
 
     def step(state, inputs):
         grads, pair = jax.grad(loss, has_aux=True)(state.weights, *inputs, beta * plan.beta_factor(state.step))
@@ -124,7 +131,7 @@ def one_pass(state: State, static, data: Rows, key, beta, plan: Plan):
         weights = optax.apply_updates(state.weights, updates)
         return state._replace(weights=weights, opt_state=opt_state, step=state.step + 1), pair
 
-    state, pairs = jax.lax.scan(step, state, (batches, noise))
+    state, pairs = jax.lax.scan(step, state, (batches, noise, parts))
     return state, jnp.mean(pairs, axis=0)
 
 
@@ -210,6 +217,7 @@ def make_plan(n_rows: int, settings: Settings, *, on_disk: bool = False) -> Plan
         settings.lr_schedule,
         settings.beta_schedule,
         settings.free_bits,
+        settings.smoothness,
         # The bound on a later frame falls with the learning rate, late: all epochs are waited for.
         patience=(epochs if lag else max(1, -(-epochs // 5))) if settings.patience is None else settings.patience,
         lag=lag,

@@ -44,6 +44,7 @@ def fit_vae(
     beta: float = 1.0,
     beta_schedule: str = "constant",
     free_bits: float = 0.0,
+    smoothness: float = 0.0,
     lag: int = 0,
     weights: np.ndarray | None = None,
     segments: Sequence[int] | None = None,
@@ -76,6 +77,7 @@ def fit_vae(
         beta_schedule: "constant", "warmup" (a rise from 0 over the first tenth of the steps) or "cycle" (a
             rise over the first half).
         free_bits: nats per latent that cost nothing, against latents that die early.
+        smoothness: weight of a term that makes latents go evenly from one vector to another (`bound.unevenness`).
         lag: decode the frame `lag` frames later, so that the latents hold what lasts. No pair crosses a
             segment, and none joins training and validation frames.
         weights: (n_frames,) statistical weights, such as exp(bias / kT) of a biased run, normalised here;
@@ -116,6 +118,7 @@ def fit_vae(
         beta=beta,
         beta_schedule=beta_schedule,
         free_bits=free_bits,
+        smoothness=smoothness,
         lag=lag,
         epochs=epochs,
         batch_size=batch_size,

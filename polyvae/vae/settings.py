@@ -40,6 +40,7 @@ class Settings(Record):
     patience: int | None = None
     beta: float = 1.0
     free_bits: float = 0.0
+    smoothness: float = 0.0
     learning_rate: float = 2e-3
     validation: Left = 0.1
     encoder: Left = (64, 64)
@@ -55,7 +56,7 @@ class Settings(Record):
 
     def __post_init__(self):
         self._put(whole_number, "latent_dim", "lag", "batch_size", "seed", "epochs", "patience")
-        self._put(real_number, "beta", "free_bits", "learning_rate", "validation")
+        self._put(real_number, "beta", "free_bits", "smoothness", "learning_rate", "validation")
         self._put(_layer_widths, "encoder", "decoder")
         self._check_ranges()
         super().__post_init__()
@@ -66,7 +67,7 @@ class Settings(Record):
                 object.__setattr__(self, name, kind(name.replace("_", " "), getattr(self, name)))
 
     def _check_ranges(self) -> None:
-        for name in ("beta", "free_bits"):
+        for name in ("beta", "free_bits", "smoothness"):
             if (value := getattr(self, name)) < 0:
                 raise InputError(f"{name} must be 0 or a positive number; got {value}")
         if self.learning_rate <= 0:
