@@ -74,7 +74,8 @@ def lammps_engine(
                     bias_factor=max(2.0, bias.barrier),
                     stride=bias.pace,
                 )
-            latent = attach(lmp, cv, _with_walls(hills, bias, kT, cv), atoms=atoms, sigma=sigma)
+            interval = 1 if bias is not None else stride  # a free run is looked at when a frame is due
+            latent = attach(lmp, cv, _with_walls(hills, bias, kT, cv), atoms=atoms, sigma=sigma, interval=interval)
             if start is not None:
                 _place(lmp, start)
             _command(lmp, f"velocity all create {temperature} {seed} dist gaussian", script)

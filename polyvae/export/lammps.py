@@ -14,7 +14,7 @@ from string import Template
 
 import numpy as np
 
-from polyvae.arguments import function, if_given, real_number, text
+from polyvae.arguments import function, if_given, real_number, text, whole_number
 from polyvae.cv.latent import LatentCV, load_cv
 from polyvae.errors import InputError
 from polyvae.export import kernel
@@ -50,6 +50,7 @@ def attach(
     bonds: Sequence[tuple[int, int]] | np.ndarray | None = None,
     sigma: float | None = None,
     fix: str = "latent",
+    interval: int = 1,
 ) -> "LatentBias":
     """Bias a LAMMPS instance along the latents: adds `fix ID all external pf/callback 1 1` and stands behind it.
 
@@ -67,13 +68,14 @@ def attach(
         sigma: how long one sigma is, where either side is in reduced units and the other not: in LAMMPS' unit for
             a model in reduced units, in the model's for LAMMPS with `units lj`.
         fix: the ID.
+        interval: steps between calls, of a function that only looks on: its forces act in every step.
 
     Raises:
         InputError: several MPI processes; LAMMPS without atoms of these IDs or without `fix external`; an ID that
             is taken; units that cannot be related; a periodic box and no bonds that join all beads. What goes
             wrong later, such as a bond of half the box, ends the run, and `engine.command` raises.
     """
-    return LatentBias(engine, cv, bias, atoms, bonds, sigma, fix)
+    return LatentBias(engine, cv, bias, atoms, bonds, sigma, fix, whole_number("interval", interval, 1))
 
 
 class LatentBias:
@@ -86,7 +88,9 @@ class LatentBias:
         step: its number.
     """
 
-    def __init__(self, engine, cv: LatentCV, bias: Bias, atoms, bonds, sigma: float | None, fix: str):
+    def __init__(
+        self, engine, cv: LatentCV, bias: Bias, atoms, bonds, sigma: float | None, fix: str, interval: int
+    ):
         self._atoms = np.array(atom_numbers(cv, atoms))
         function("bias", bias)
         text("fix", fix)
@@ -99,13 +103,13 @@ class LatentBias:
         self._at = in_engine(cv, factor, self._known)
         self._factor, self._bias, self._engine, self._fix = factor, bias, engine, fix
         self._rows = np.zeros(len(self._atoms), int)
-        self._failed = ""
+        self._failed, self._interval = "", interval
         self.z, self.energy, self.step = np.full(cv.latent_dim, np.nan), 0.0, -2
         self.positions = np.full((cv.n_beads, cv.n_dims), np.nan)
         if getattr(engine, "polyvae_stopped", False):
             engine.command("timer timeout off")
             engine.polyvae_stopped = False
-        engine.command(f"fix {fix} all external pf/callback 1 1")
+        engine.command(f"fix {fix} all external pf/callback {interval} 1")
         engine.command(f"fix_modify {fix} energy yes virial yes")
         engine.set_fix_external_callback(fix, self._call, None)
         log.info(
@@ -123,7 +127,7 @@ class LatentBias:
     def _add(self, step: int, tags: np.ndarray, x: np.ndarray, forces: np.ndarray) -> None:
         if self._failed:
             raise InputError(self._failed)
-        if step != self.step + 1 and self._engine.extract_global("respa_levels"):
+        if step != self.step + self._interval and self._engine.extract_global("respa_levels"):
             raise InputError("fix external is not called by run_style respa; use run_style verlet")
         rows = self._find(tags)
         positions, box = x[rows], self._box.vectors()

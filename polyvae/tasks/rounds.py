@@ -25,6 +25,8 @@ MARGIN = 0.5  # of the range that frames have, more on each side
 WALLS = 0.1  # of the range that unbiased frames have, more on each side
 SAME_CV = 0.9  # squared rank correlation of the slowest latent with that of the round before
 SAME_ENERGY = 0.5  # kT, between the free energies of two rounds
+COVERED = 0.9  # of the points below 6 kT, for two free energies to be compared
+SEARCH = 1.5  # times the barrier, while nothing slow is known
 SMOOTHNESS = 1.0  # of the CV, see `fit`
 RARE = 0.01  # of all frames: motions that last longer are slow
 LEFT_OUT = 0.1  # of each unbiased run, which starts from where a bias had driven it
@@ -40,8 +42,9 @@ class Round(Record):
         steps: with a bias and, `free_steps`, without, before this round's biased runs.
         latents: that were biased.
         n_frames: that the CV was trained on.
-        states: basins along the slowest latent, in the biased runs.
-        crossings: between those basins.
+        slow: whether the CV knows something slow, and has a time lag; else the round was a search.
+        states: basins along the slowest latent, of the unbiased frames.
+        crossings: of the biased runs between these.
         n_effective: independent frames that the biased runs are worth.
         same_cv: squared rank correlation of the slowest latent with that of the round before.
         same_energy: root mean square difference, in kT below 6 kT, from the free energy over this latent that the
@@ -54,6 +57,7 @@ class Round(Record):
     free_steps: int
     latents: tuple[int, ...]
     n_frames: int
+    slow: bool
     states: tuple[float, ...]
     crossings: int
     n_effective: float
@@ -93,7 +97,7 @@ def bias_for(cv: LatentCV, known: Sequence[Trajectory], biased: Sequence[Run], b
 
     A CV that knows what is slow is kept by walls to where the unbiased frames are: beyond it nothing has been
     learnt, and a strong bias breaks what it should not. One that knows nothing slow has none, since the way out
-    of the only basin leads there.
+    of the only basin leads there; its barrier is `SEARCH` times as high.
     """
     from polyvae.export.common import bias_width, statistics
 
@@ -102,7 +106,9 @@ def bias_for(cv: LatentCV, known: Sequence[Trajectory], biased: Sequence[Run], b
     every = [stats["min"], stats["max"]] + [cv.transform(run.traj) for run in biased]
     low, high = np.vstack(every).min(axis=0), np.vstack(every).max(axis=0)
     walls = None
-    if cv.record.settings.lag:
+    if not cv.record.settings.lag:
+        barrier *= SEARCH
+    else:
         margin = WALLS * (stats["max"] - stats["min"])
         walls = np.stack([stats["min"] - margin, stats["max"] + margin])
         low, high = walls
@@ -149,7 +155,7 @@ def judged(
     latents: Sequence[int],
     runs: Sequence[Run],
     before: tuple[LatentCV, Sequence[Run]] | None,
-    n_frames: int,
+    known: Sequence[Trajectory],
     free_steps: int,
     stride: int,
     seconds: Mapping[str, float],
@@ -159,23 +165,26 @@ def judged(
 
     found = energy_of(cv, runs)
     z = np.concatenate([cv.transform(run.traj)[:, 0] for run in runs])
-    states = clear_states(find_basins(z, np.concatenate([np.exp(run.bias - run.bias.max()) for run in runs])))
+    along = np.concatenate([cv.transform(traj)[:, 0] for traj in known]).astype(np.float64)
+    states = clear_states(find_basins(along))
     same_cv = same_energy = None
     if before is not None:
         old, earlier = before
         rank = spearmanr(z, np.concatenate([old.transform(run.traj)[:, 0] for run in runs])).statistic
         same_cv = float(rank**2) if np.isfinite(rank) else 0.0
         then = energy_of(cv, earlier)
-        known = found.energy < LIMIT
-        other = np.interp(found.grid[0], then.grid[0], then.energy, left=np.inf, right=np.inf)[known]
-        if np.isfinite(other).all():
-            same_energy = float(np.std(found.energy[known] - other))
+        deep = found.energy < LIMIT
+        other = np.interp(found.grid[0], then.grid[0], then.energy, left=np.inf, right=np.inf)
+        both = deep & np.isfinite(other)
+        if both.sum() >= COVERED * deep.sum():
+            same_energy = float(np.std((found.energy - other)[both]))
     return Round(
         number=number,
         steps=stride * sum(len(run.traj) for run in runs),
         free_steps=free_steps,
         latents=tuple(latents),
-        n_frames=n_frames,
+        n_frames=sum(map(len, known)),
+        slow=bool(cv.record.settings.lag),
         states=tuple(state.centre for state in states),
         crossings=crossings(z, states, [len(run.traj) for run in runs]),
         n_effective=found.n_effective,
@@ -186,7 +195,7 @@ def judged(
 
 
 def has_converged(record: Round) -> bool:
-    same = record.same_cv is not None and record.same_cv >= SAME_CV
+    same = record.slow and record.same_cv is not None and record.same_cv >= SAME_CV
     return same and record.same_energy is not None and record.same_energy <= SAME_ENERGY
 
 

@@ -48,7 +48,7 @@ def hinge_engine(cv, *, bias, start, steps, stride, seed, folder=None):
             at = to
         if bias is not None and step % 200 == 0:
             away = ((z - z[at]) / bias.width) ** 2
-            v += 0.5 * np.exp(-v[at] / (bias.barrier - 1)) * np.exp(-0.5 * away.sum(axis=1))
+            v += 0.2 * np.exp(-v[at] / (bias.barrier - 1)) * np.exp(-0.5 * away.sum(axis=1))
         if step % stride == stride - 1:
             hinge[step // stride] = at
     if bias is not None:
