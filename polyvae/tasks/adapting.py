@@ -211,8 +211,8 @@ def _gathered(data) -> Trajectory:
 
 
 def _seed(seed: int, *place: int) -> int:
-    """A seed for what is done at a place of a round, the same whenever it is done again."""
-    return int(np.random.SeedSequence([seed, *place]).generate_state(1)[0] >> 1)
+    """A seed for what is done at a place of a round, the same when it is done again, of a size that LAMMPS takes."""
+    return 1 + int(np.random.SeedSequence([seed, *place]).generate_state(1)[0]) % 899_999_999
 
 
 def _same_settings(folder: Path, settings: dict) -> None:
@@ -247,7 +247,10 @@ def _written(path: Path, record: Round) -> Round:
     """The record of a round, as it was when the round was done."""
     if not path.exists():
         write_json(path, record.to_dict())
-    return Round.from_dict(json.loads(path.read_text()))
+    try:
+        return Round.from_dict(json.loads(path.read_text()))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: no round of this version of polyvae ({error}); name another folder") from None
 
 
 class _Clock:
