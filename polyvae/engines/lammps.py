@@ -18,7 +18,8 @@ from polyvae.export.colvars import load_lammps
 from polyvae.export.lammps import attach
 from polyvae.export.metadynamics import Metadynamics
 
-_HILL = 0.5  # kT, of the first hill
+_HILL = 0.5, 0.1  # least height of the first hill in kT, and most, of the barrier
+_FILLED = 0.5  # of the run, by when hills of that height are as high as the barrier everywhere
 _PICOSECONDS = {"real": 1e-3, "metal": 1.0, "nano": 1e3, "electron": 1e-3, "si": 1e12, "cgs": 1e12, "micro": 1e6}
 
 
@@ -69,7 +70,7 @@ def lammps_engine(
             if bias is not None:
                 hills = Metadynamics(
                     bias.width.tolist(),
-                    height=_HILL * kT,
+                    height=_hill(bias, steps) * kT,
                     kT=kT,
                     bias_factor=max(2.0, bias.barrier),
                     stride=bias.pace,
@@ -101,6 +102,13 @@ def lammps_engine(
         return Run(traj, energy, Snapshots(np.array(snapshots), np.array(sorted(kept)), np.array(boxes)))
 
     return run
+
+
+def _hill(bias: Bias, steps: int) -> float:
+    """Height of the first hill in kT: so that the known range is filled to the barrier in half of the run."""
+    cells = np.prod(0.5 * (bias.high - bias.low) / (np.sqrt(2 * np.pi) * bias.width))  # without its margins
+    height = bias.barrier * float(cells) / max(1.0, _FILLED * steps / bias.pace)
+    return float(np.clip(height, _HILL[0], max(_HILL[0], _HILL[1] * bias.barrier)))
 
 
 def _with_walls(hills: Metadynamics | None, bias: Bias | None, kT: float, cv: LatentCV):

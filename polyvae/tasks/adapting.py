@@ -211,7 +211,7 @@ def _gathered(data) -> Trajectory:
 
 
 def _seed(seed: int, *place: int) -> int:
-    """A seed for what is done at a place of a round, the same when it is done again, of a size that LAMMPS takes."""
+    """A seed for what is done at a place of a round, the same when it is done again; LAMMPS takes none larger."""
     return 1 + int(np.random.SeedSequence([seed, *place]).generate_state(1)[0]) % 899_999_999
 
 

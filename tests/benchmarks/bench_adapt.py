@@ -141,7 +141,7 @@ def alanine(systems_folder: Path, out: Path, seeds: int, two: bool) -> None:
         engine = openmm_engine(lambda start=start: simulation(start), temperature=300, particles=heavy)
         began = time.perf_counter()
         found = pv.adapt(data, watched(engine, look), out / f"{'two' if two else 'one'}_{seed}", steps=1_000_000,
-                         stride=STRIDE, rounds=5, seed=seed, progress=lambda line: print("  " + line,
+                         stride=STRIDE, rounds=4, seed=seed, progress=lambda line: print("  " + line,
                          flush=True))  # fmt: skip
         print(f"  {time.perf_counter() - began:.0f} s in all; converged: {found.converged}", flush=True)
 
