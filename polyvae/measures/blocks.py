@@ -52,7 +52,7 @@ def error_of_ratio(
     off = sums - ratio * weights.reshape(-1, *[1] * (sums.ndim - 1))
     if n < _LEAST:
         return np.full(np.shape(ratio), np.inf)
-    return np.sqrt(n / (n - 1) * (off**2).sum(axis=0)) / total * stdtrit(n - 1, 0.5 + 0.5 * 0.6827)
+    return np.asarray(np.sqrt(n / (n - 1) * (off**2).sum(axis=0)) / total * stdtrit(n - 1, 0.5 + 0.5 * 0.6827))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from polyvae.arguments import (
     flag,
@@ -110,10 +110,10 @@ class FreeEnergy:
 
 
 def free_energy(
-    s: Float[np.ndarray, "frames"] | Float[np.ndarray, "frames variables"],
+    s: np.ndarray,
     *,
-    weights: Float[np.ndarray, "frames"] | None = None,
-    bias: Float[np.ndarray, "frames"] | None = None,
+    weights: np.ndarray | None = None,
+    bias: np.ndarray | None = None,
     kT: float | None = None,
     segments: Sequence[int] | None = None,
     walkers: bool = False,

@@ -31,9 +31,9 @@ class Hills:
         ended: hills end at 3.5 widths, as PLUMED's do, and "stretched" so that they are continuous there.
     """
 
-    centres: Float[np.ndarray, "hills variables"]
-    widths: Float[np.ndarray, "hills variables"]
-    heights: Float[np.ndarray, "hills"]
+    centres: np.ndarray
+    widths: np.ndarray
+    heights: np.ndarray
     bias_factor: float = 1.0
     periods: Sequence[tuple[float, float] | None] | None = None
     ended: str | None = None

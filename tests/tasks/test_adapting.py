@@ -88,7 +88,7 @@ def test_from_one_basin_it_finds_the_other_and_goes_to_and_fro(adapted):
     found, _, said = adapted
     first, *_, last = found.rounds
     assert last.crossings > 10 + first.crossings
-    assert last.latents == (0,)
+    assert 0 in last.latents
     assert found.cv.record.settings.lag > 0
     states = np.sign(hinge_of(found.biased))
     assert 0.2 < (states > 0).mean() < 0.8
