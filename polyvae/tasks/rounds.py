@@ -26,6 +26,7 @@ WALLS = 0.1  # of the range that unbiased frames have, more on each side
 SAME_CV = 0.9  # squared rank correlation of the slowest latent with that of the round before
 SAME_ENERGY = 0.5  # kT, between the free energies of two rounds
 COVERED = 0.9  # of the points below 6 kT, for two free energies to be compared
+ENOUGH = 20.0  # independent frames that a free energy must be worth
 SEARCH = 1.5  # times the barrier, while nothing slow is known
 SMOOTHNESS = 1.0  # of the CV, see `fit`
 RARE = 0.01  # of all frames: motions that last longer are slow
@@ -195,7 +196,8 @@ def judged(
 
 
 def has_converged(record: Round) -> bool:
-    same = record.slow and record.same_cv is not None and record.same_cv >= SAME_CV
+    known = record.slow and record.n_effective >= ENOUGH
+    same = known and record.same_cv is not None and record.same_cv >= SAME_CV
     return same and record.same_energy is not None and record.same_energy <= SAME_ENERGY
 
 

@@ -1,6 +1,6 @@
 """What a latent CV of alanine dipeptide gains when it is biased: crossings a nanosecond, against phi and psi.
 
-    python tests/benchmarks/bench_opes.py SYSTEMS [seeds] [nanoseconds] [runs]
+    python tests/benchmarks/bench_opes.py SYSTEMS [seeds] [nanoseconds] [runs] [smoothness] [femtoseconds]
 
 SYSTEMS is the folder that `systems.py` wrote. For each seed `polyvae.fit` with no option trains on 6 ns in each
 of two basins; then OPES (openmm-opes, barrier 40 kJ/mol, a kernel every 500 steps of 2 fs) runs from phi = -80
@@ -31,28 +31,27 @@ from polyvae.export.openmm import bias_grid, bias_variables
 BARRIER, STRIDE, LOOK = 40.0, 500, 100  # kJ/mol; steps between kernels, and between two looks at phi
 
 
-def crossings(variables_of, seed: int, nanoseconds: float) -> tuple[int, float]:
-    """Crossings of a biased run, and microseconds a step."""
+def crossings(variables_of, seed: int, nanoseconds: float, femtoseconds: float) -> tuple[int, float]:
+    """Crossings of a biased run, with kernels and looks as far apart in time at every step; microseconds a step."""
     _, system, _, heavy, torsions = systems.dipeptide()
     start = systems.prepared(5, 0)[0].context.getState(positions=True).getPositions()
-    bias = OPES(system, variables_of(system, heavy, torsions), 300 * unit.kelvin, BARRIER, STRIDE, None)
-    integrator = openmm.LangevinMiddleIntegrator(
-        300 * unit.kelvin, 1 / unit.picosecond, systems.STEP * unit.picoseconds
-    )
+    finer, step = round(2 / femtoseconds), 1e-3 * femtoseconds
+    bias = OPES(system, variables_of(system, heavy, torsions), 300 * unit.kelvin, BARRIER, STRIDE * finer, None)
+    integrator = openmm.LangevinMiddleIntegrator(300 * unit.kelvin, 1 / unit.picosecond, step * unit.picoseconds)
     integrator.setRandomNumberSeed(7 + seed)
     platform = openmm.Platform.getPlatformByName("Reference")
     simulation = app.Simulation(systems.dipeptide()[0], system, integrator, platform)
     simulation.context.setPositions(start)
     simulation.context.setVelocitiesToTemperature(300, 11 + seed)
-    looks = int(nanoseconds * 1000 / systems.STEP / LOOK)
+    looks = int(nanoseconds * 1000 / systems.STEP / LOOK)  # whatever the step
     phi, began = np.empty(looks), time.perf_counter()
     for k in range(looks):
-        bias.step(simulation, LOOK)
+        bias.step(simulation, LOOK * finer)
         x = simulation.context.getState(positions=True).getPositions(asNumpy=True)._value
         phi[k] = np.degrees(systems.torsion(x[torsions[0]]))
     states = np.select([(phi > 30) & (phi < 110), (phi > -165) & (phi < -35)], [1, -1])
     states = states[states != 0]
-    return int((np.diff(states) != 0).sum()), 1e6 * (time.perf_counter() - began) / (looks * LOOK)
+    return int((np.diff(states) != 0).sum()), 1e6 * (time.perf_counter() - began) / (looks * LOOK * finer)
 
 
 def torsions_of(system, heavy, torsions) -> list:
@@ -64,22 +63,24 @@ def torsions_of(system, heavy, torsions) -> list:
     return found
 
 
-def several(variables_of, first: int, runs: int, ns: float) -> str:
+def several(variables_of, first: int, runs: int, ns: float, fs: float) -> str:
     """Crossings a nanosecond of each run, and what a step costs."""
-    found = [crossings(variables_of, first + 100 * k, ns) for k in range(runs)]
+    found = [crossings(variables_of, first + 100 * k, ns, fs) for k in range(runs)]
     rates, cost = " ".join(f"{n / ns:4.0f}" for n, _ in found), np.median([cost for _, cost in found])
     return f"{rates} a ns   {cost:4.1f} us a step"
 
 
-def main(folder: str, seeds: str = "5", nanoseconds: str = "1", runs: str = "3") -> None:
+def main(
+    folder: str, seeds: str = "5", nanoseconds: str = "1", runs: str = "3", smoothness: str = "0", fs: str = "2"
+) -> None:
     ns, train, heldout = (
         float(nanoseconds),
         *(pv.read(Path(folder) / name) for name in ("alanine.npz", "alanine_heldout.npz")),
     )
-    print(f"phi, psi          {several(torsions_of, 0, int(runs), ns)}", flush=True)
+    print(f"phi, psi          {several(torsions_of, 0, int(runs), ns, float(fs))}", flush=True)
     right = np.repeat([False, True], len(heldout) // 2)  # each basin is a half of the run, which it never leaves
     for seed in range(int(seeds)):
-        cv = pv.fit(train, seed=seed)
+        cv = pv.fit(train, seed=seed, smoothness=float(smoothness))
         z, new = cv.transform(train)[:, 0], cv.transform(heldout)[:, 0]
         one, two = np.split(z, 2)
         told = (new > (one.mean() + two.mean()) / 2) == (two.mean() > one.mean())
@@ -89,8 +90,9 @@ def main(folder: str, seeds: str = "5", nanoseconds: str = "1", runs: str = "3")
         def latents(system, heavy, torsions, biased=biased, low=low, high=high, width=width):
             return bias_variables(biased, heavy, minimum=low, maximum=high, width=width, system=system)
 
+        rates = several(latents, seed, int(runs), ns, float(fs))
         print(
-            f"latents, seed {seed}   {several(latents, seed, int(runs), ns)}   width {np.round(width, 4)}, "
+            f"latents, seed {seed}   {rates}   width {np.round(width, 4)}, "
             f"basins told apart in {np.mean(told == right):.3%}, {cv.record.choices['lag']}",
             flush=True,
         )
