@@ -32,7 +32,7 @@ BARRIER, STRIDE, LOOK = 40.0, 500, 100  # kJ/mol; steps between kernels, and bet
 
 
 def crossings(variables_of, seed: int, nanoseconds: float, femtoseconds: float) -> tuple[int, float]:
-    """Crossings of a biased run, with kernels and looks as far apart in time at every step; microseconds a step."""
+    """Crossings of a biased run, kernels and looks as far apart in time at every step; microseconds a step."""
     _, system, _, heavy, torsions = systems.dipeptide()
     start = systems.prepared(5, 0)[0].context.getState(positions=True).getPositions()
     finer, step = round(2 / femtoseconds), 1e-3 * femtoseconds
