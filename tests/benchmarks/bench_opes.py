@@ -13,6 +13,18 @@ One run of it, 1 ns a figure: phi, psi 10 2 12 crossings; the latents of five se
 278 180 132, 176 72 190, 159 241 126, with widths of 0.011 to 0.013 and 100.000 % told apart in each. One CV's runs
 differ by as much as CVs do. Where CVs differ is on the way over, of which no frame was trained on: with phi turned
 by hand z0 goes smoothly from one basin to the other, but at phi = 0 it spreads by 0.3 to 0.4 with all else.
+
+How many of these crossings are the integrator's? Two runs of seed 0, 1 ns each, by smoothness and time step:
+
+| smoothness | 2 fs | 0.5 fs | width |
+|---|---|---|---|
+| phi, psi | 10 2 | 6 10 | 0.35 |
+| 0 | 330 298 | 126 77 | 0.013 |
+| 1 | 44 72 | 34 31 | 0.055 |
+
+Without the term a latent is a step between the basins, and the bias on it too stiff for 2 fs: most crossings are
+then no dynamics, and the difference of the basins came out up to 1.3 kT wrong in runs of 2 ns (2.24 for 3.54).
+With it, and with phi and psi, the time step changes little.
 """
 
 import sys
