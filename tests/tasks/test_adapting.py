@@ -1,5 +1,6 @@
 """Rounds of bias and learning, on a system of our own that costs nothing: a chain with a hinge of two states."""
 
+import errno
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import polyvae as pv
+from polyvae.engines import runs
 from polyvae.engines.runs import Bias, Run, Snapshots, kept_frames
 from polyvae.errors import InputError
 from polyvae.tasks import rounds
@@ -154,6 +156,26 @@ def test_a_run_that_fails_is_told_and_repeated_with_another_seed(tmp_path):
     pv.adapt(one_basin(), engine, tmp_path / "a", **given)
     assert len(seeds) == 2
     assert seeds[0] != seeds[1]
+
+
+def test_a_full_disk_is_told_and_loses_nothing(tmp_path, monkeypatch):
+    given = GIVEN | {"rounds": 1, "steps": 4000, "training": TRAINING | {"epochs": 2}}
+    folder = tmp_path / "rounds"
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runs.np, "savez", full)
+        with pytest.raises(OSError, match="No space left"):
+            pv.adapt(one_basin(), hinge_engine, folder, **given)
+    model = (folder / "round_01" / "model.safetensors").read_bytes()
+    assert not [path for path in folder.rglob(".*") if path.is_file()]
+    found = pv.adapt(one_basin(), hinge_engine, folder, **given)
+    assert (folder / "round_01" / "model.safetensors").read_bytes() == model
+    whole = pv.adapt(one_basin(), hinge_engine, tmp_path / "whole", **given)
+    np.testing.assert_array_equal(found.biased.positions, whole.biased.positions)
+    np.testing.assert_array_equal(found.free_energy.energy, whole.free_energy.energy)
 
 
 def test_steps_may_be_replaced(tmp_path):
