@@ -19,7 +19,7 @@ from polyvae.files import replacing
 @takes(model=ONE_MODEL, training=TRAINING, reading=READING)
 def adapt(
     files: Annotated[
-        list[Path], typer.Argument(metavar="TRAJ...", help="Unbiased frames to begin with, EVERY steps apart.")
+        list[Path], typer.Argument(metavar="TRAJ...", help="Unbiased frames to begin with, STRIDE steps apart.")
     ],
     model: dict,
     training: dict,
@@ -43,7 +43,7 @@ def adapt(
     ] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="At most.")] = 8,
     walkers: Annotated[int, typer.Option("--walkers", min=1, help="Biased runs of a round.")] = 1,
-    free_runs: Annotated[int, typer.Option("--free-runs", min=0, help="Unbiased runs of a round.")] = 16,
+    free_runs: Annotated[int, typer.Option("--free-runs", min=1, help="Unbiased runs of a round.")] = 16,
     free_steps: Annotated[
         int | None, typer.Option("--free-steps", min=1, help="Of each unbiased run [default: 500 frames].")
     ] = None,

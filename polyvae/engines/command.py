@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import scipy.constants
 
 from polyvae.arguments import real_number, text
 from polyvae.cv.latent import LatentCV
@@ -25,7 +26,7 @@ from polyvae.io.reading import read
 from polyvae.io.tables import read_colvar
 
 PLACES = ("plumed", "folder", "start", "seed", "steps", "stride")
-_BOLTZMANN = 0.00831446261815324  # kJ/mol/K
+_BOLTZMANN = scipy.constants.R / 1000  # kJ/mol/K
 _TOLD = 300  # letters of what a command said that failed
 
 
@@ -80,7 +81,7 @@ def command_engine(
         steps: int,
         stride: int,
         seed: int,
-        folder: str | os.PathLike,
+        folder: Path,
     ) -> Run:
         place = Path(folder).absolute()
         place.mkdir(parents=True, exist_ok=True)

@@ -57,7 +57,7 @@ def lammps_engine(
         steps: int,
         stride: int,
         seed: int,
-        folder: str | os.PathLike | None = None,
+        folder: Path | None = None,
     ) -> Run:
         variables = ["-var", "seed", str(seed), "-var", "temperature", str(temperature)]
         quiet = ["-log", "none", "-screen", "none"]

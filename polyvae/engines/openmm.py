@@ -42,7 +42,6 @@ def openmm_engine(
     function("make", make)
     temperature = real_number("temperature", temperature, above=0)
     try:
-        import openmm
         from openmm import unit
         from openmm_opes import OPES
     except ImportError as error:
@@ -57,7 +56,7 @@ def openmm_engine(
         steps: int,
         stride: int,
         seed: int,
-        folder: str | os.PathLike | None = None,
+        folder: Path | None = None,
     ) -> Run:
         simulation = make()
         system, integrator = simulation.system, simulation.integrator
@@ -117,7 +116,6 @@ def openmm_engine(
         taken = Snapshots(np.array(snapshots), np.array(sorted(kept)), np.array(boxes) if periodic else None)
         return Run(traj, energies / kT, taken)
 
-    assert openmm is not None
     return run
 
 

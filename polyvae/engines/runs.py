@@ -2,9 +2,9 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -24,7 +24,34 @@ _HELD = 1 << 26  # bytes of them, at most
 
 FRAMES, REST, TABLE = "frames.npz", "run.npz", "COLVAR"
 
-Engine = Callable[..., "Run"]
+
+class Engine(Protocol):
+    """What starts a run and gives it back, with a bias on the latents or without one."""
+
+    def __call__(
+        self,
+        cv: LatentCV,
+        *,
+        bias: "Bias | None",
+        start: "Snapshots | None",
+        steps: int,
+        stride: int,
+        seed: int,
+        folder: Path,
+    ) -> "Run":
+        """Run an engine.
+
+        Args:
+            cv: whose latents are biased, all of them, and whose beads are the frames.
+            bias: None for an unbiased run.
+            start: one snapshot of a run before, velocities to be drawn; None for the engine's own start.
+            steps: of the run; stride: steps between frames.
+            seed: of velocities and thermostat; one seed gives one run.
+            folder: for files of the engine's own; it is there.
+
+        Raises:
+            InputError: a run that failed, and may be tried again with another seed.
+        """
 
 
 @dataclasses.dataclass(frozen=True)

@@ -198,7 +198,7 @@ def _pieces(path: Path) -> tuple[list[dict[str, np.ndarray]], dict[str, str]]:
     if suffix == ".npz":
         return [_npz(path)], {}
     names: list[str] = ["time"] if suffix == ".xvg" else []
-    blocks: list[tuple[list[str], list[str], int]] = []
+    blocks: list[tuple[list[str], list[str], int]] = []  # names, rows, the line above them
     settings: dict[str, str] = {}
     comments: list[str] = []
     with path.open(encoding="utf-8", errors="replace") as file:
@@ -219,12 +219,12 @@ def _pieces(path: Path) -> tuple[list[dict[str, np.ndarray]], dict[str, str]]:
                 comments.append(line.lstrip("#").strip())
             else:
                 if not blocks:
-                    blocks.append((names or comments, [], number - 1))  # which comment names them shows in the row
+                    blocks.append((names, [], number - 1))
                 blocks[-1][1].append(line)
     blocks = [block for block in blocks if block[1]]
     if not blocks:
         raise InputError(f"{path}: a COLVAR must hold rows of numbers under `#! FIELDS time z0 ...`; got no row")
-    return [_parsed(path, *block, last=block is blocks[-1]) for block in blocks], settings
+    return [_parsed(path, *block, comments, last=block is blocks[-1]) for block in blocks], settings
 
 
 def _cells(row: str, comma: bool) -> list[str]:
@@ -234,19 +234,16 @@ def _cells(row: str, comma: bool) -> list[str]:
     return re.findall(r"\([^)]*\)|\S+", row) if "(" in row else row.split()
 
 
-def _named(names: list[str], row: str, comma: bool, path: Path) -> list[str]:
-    """A name for each number of a row: of the lines above it the first that has as many, and of a vector one for
-    each component."""
+def _named(names: list[str], comments: list[str], row: str, comma: bool, path: Path) -> list[str]:
+    """A name for each number of a row, and of a vector one for each component: the names that were stated, else
+    the
+    first comment of as many words."""
     cells = _cells(row, comma)
-    if len(names) != len(cells) or " " in "".join(names):
-        lines = [_cells(line, comma) for line in names]
-        fitting = [line for line in lines if len(line) == len(cells)]
-        if path.suffix.lower() == ".xvg":
-            names = names[:1] + [f"y{k}" for k in range(len(cells) - 1)] if len(names) == 1 else names
-        elif fitting:
-            names = fitting[0]
-        else:
-            names = lines[-1] if lines and " " in "".join(names) else names
+    if path.suffix.lower() == ".xvg" and len(names) == 1:  # no legends
+        names = names + [f"y{k}" for k in range(len(cells) - 1)]
+    elif not names:
+        lines = [_cells(line, comma) for line in comments]
+        names = next((line for line in lines if len(line) == len(cells)), lines[-1] if lines else [])
     if len(names) != len(cells):
         raise InputError(
             f"{path}: the columns must have as many names as numbers, {len(cells)}; got {len(names)}: "
@@ -259,9 +256,11 @@ def _named(names: list[str], row: str, comma: bool, path: Path) -> list[str]:
     return found
 
 
-def _parsed(path: Path, names: list[str], rows: list[str], number: int, last: bool) -> dict[str, np.ndarray]:
+def _parsed(
+    path: Path, names: list[str], rows: list[str], number: int, comments: list[str], last: bool
+) -> dict[str, np.ndarray]:
     comma = "," in rows[0] and "(" not in rows[0]
-    names = _named(names, rows[0], comma, path)
+    names = _named(names, comments, rows[0], comma, path)
     if "(" in rows[0]:
         rows = [row.translate(str.maketrans("(),", "   ")) for row in rows]
 

@@ -13,7 +13,6 @@ _FEWEST = 5  # frames of a basin on a grid
 _WINDOWS = 400  # at which the density is estimated
 _SMOOTHING = 0.01, 0.25  # least and largest share of the frames in a window
 _IN_WINDOW = 50  # frames, of equal weight, without which noise looks like a barrier of 1 kT
-
 _CLEAR = 3.0  # spreads between the centres of basins that are states apart
 
 

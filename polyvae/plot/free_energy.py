@@ -53,13 +53,11 @@ def free_energy(
         from matplotlib.ticker import MaxNLocator
 
         levels = MaxNLocator(16).tick_values(0, top)
-        bins = isinstance(result, FreeEnergy) and result.bandwidth is None
-        draw = {"cmap": "viridis", "rasterized": True}
-        if bins:
-            shown = ax.pcolormesh(*result.grid, np.where(known, result.energy, np.nan).T, vmax=top, **draw)
+        if isinstance(result, FreeEnergy) and result.bandwidth is None:  # bins, and nothing between them
+            energy = np.where(known, result.energy, np.nan).T
+            shown = ax.pcolormesh(*result.grid, energy, vmax=top, cmap="viridis", rasterized=True)
         else:
-            draw.pop("rasterized")
-            shown = ax.contourf(*result.grid, result.energy.T, levels=levels, extend="max", **draw)
+            shown = ax.contourf(*result.grid, result.energy.T, levels=levels, extend="max", cmap="viridis")
             shown.set_rasterized(True)
             lines = ax.contour(*result.grid, result.energy.T, levels=levels[::2], colors="white", linewidths=0.4)
             lines.set_alpha(0.7)

@@ -126,7 +126,7 @@ def adapt(
     function("engine", engine)
     steps, stride = whole_number("steps", steps, 1), whole_number("stride", stride, 1)
     rounds, walkers = whole_number("rounds", rounds, 1), whole_number("walkers", walkers, 1)
-    free_runs, seed = whole_number("free_runs", free_runs, 0), seed_number(seed)
+    free_runs, seed = whole_number("free_runs", free_runs, 1), seed_number(seed)
     free_steps = (
         if_given(whole_number, "free_steps", free_steps, 1)
         or math.ceil(LEAST_NEIGHBOURS / (1 - LEFT_OUT)) * stride
@@ -197,7 +197,7 @@ def adapt(
     last = biased[-walkers:]
     found = energy_of(cv, last)
     weighted = concatenate([run.traj for run in last])
-    weighted = dataclasses.replace(weighted, weights=weights_of(last, found.dropped))
+    weighted = dataclasses.replace(weighted, weights=weights_of(last, found))
     write(folder / "biased.npz", weighted)
     cv.save(folder / MODEL)
     return Adapted(cv, tuple(done), weighted, found, converged)

@@ -206,11 +206,9 @@ def active(cv: LatentCV) -> list[int]:
     return [k for k in range(cv.latent_dim) if k not in idle][:MOST_LATENTS] or [0]
 
 
-def weights_of(runs: Sequence[Run], dropped: float) -> np.ndarray:
-    """exp(bias) of frames, 1 on average in each run; 0 in the part that is left out."""
-    found = []
-    for run in runs:
-        weights = np.exp(run.bias - run.bias.max())
-        weights[np.arange(len(weights)) / len(weights) < dropped] = 0
-        found.append(weights / weights.mean())
-    return np.concatenate(found)
+def weights_of(runs: Sequence[Run], found: FreeEnergy) -> np.ndarray:
+    """Weights (n_frames,) of all frames of the runs, as their free energy has them; 0 where that left them out."""
+    kept = np.concatenate([np.arange(len(run.traj)) >= int(found.dropped * len(run.traj)) for run in runs])
+    weights = np.zeros(len(kept))
+    weights[kept] = found.weights
+    return weights

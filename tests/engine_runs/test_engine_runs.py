@@ -146,6 +146,10 @@ def test_a_run_is_what_the_model_and_the_bias_say(cv, tmp_path, name):
     # Walls alone where the run is far outside: 10 kT a tenth of the way beyond.
     inside = bias.of_walls(cv.transform(biased.traj))[0]
     assert (biased.bias >= inside - 8.0 - 1e-6).all()
+    if name == "command":  # PLUMED's own
+        table = pv.read_colvar(tmp_path / "a" / "COLVAR")
+        walls = (table["lower.bias"] + table["upper.bias"])[table.rows_at(biased.traj.time, (20,))]
+        np.testing.assert_allclose(walls / (0.00831446261815324 * 300), inside, rtol=1e-3, atol=1e-4)
     again = engine(cv, bias=bias, folder=tmp_path / "b", **given)
     np.testing.assert_array_equal(biased.traj.positions, again.traj.positions)
     np.testing.assert_array_equal(biased.bias, again.bias)
@@ -192,6 +196,31 @@ def test_walls_have_the_slope_of_their_energy():
         slope = [(bias.of_walls(z + step)[0] - bias.of_walls(z - step)[0]) / 2e-6 for step in 1e-6 * np.eye(2)]
         np.testing.assert_allclose(bias.of_walls(z)[1], slope, rtol=1e-5, atol=1e-5)
     assert not Bias(np.zeros(2), np.ones(2), np.ones(2), 5.0, 10).of_walls(np.ones((3, 2)))[0].any()
+
+
+def test_openmm_has_the_walls_energy(cv):
+    require("openmm_opes")
+    import openmm
+
+    from polyvae.engines.openmm import _walls
+    from polyvae.export.openmm import latent_forces
+
+    z = cv.transform(START[None])[0]
+    bias = Bias(z - 3, z + 3, np.ones(2), 5.0, 10, np.stack([np.subtract(z, [0.1, 1.0]), np.add(z, [0.1, 0.05])]))
+    system = openmm.System()
+    for _ in range(N):
+        system.addParticle(1.0)
+    system.addForce(_walls(bias, latent_forces(cv, range(N), system=system), 2.5))
+    platform = openmm.Platform.getPlatformByName("Reference")
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
+    frames = START + 0.1 * np.random.default_rng(1).normal(size=(20, N, 3))
+    found = []
+    for frame in frames:
+        context.setPositions(frame)
+        found.append(context.getState(energy=True).getPotentialEnergy()._value)
+    expected = 2.5 * bias.of_walls(cv.transform(pv.Trajectory(frames, length_unit="nm")).astype(float))[0]
+    assert (expected > 0.1).sum() > 3
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_a_run_is_written_whole_or_not_at_all(cv, tmp_path):
