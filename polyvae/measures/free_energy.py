@@ -76,8 +76,8 @@ class FreeEnergy:
         bandwidth: standard deviation of the kernel along each variable; None of a histogram.
         times: (n_times,) shares of the run, and
         course: (n_times, n_states) energies of the basins from that share of the run,
-        apart: (n_times,) root mean square difference from `energy` where that is below 6 kT; infinite where a
-            point had not been visited.
+        apart: (n_times,) root mean square difference from `energy` where that is `known`; infinite where a point
+            had not been visited.
         halves: the same between the first and the second half of the run.
         weights: (n_frames,) of the frames that were used, 1 on average.
     """
@@ -99,6 +99,14 @@ class FreeEnergy:
     halves: float
     weights: np.ndarray = dataclasses.field(repr=False)
     _sums: np.ndarray = dataclasses.field(repr=False)  # weight in each block of each state, and of all
+
+    @property
+    def known(self) -> np.ndarray:
+        """Where two free energies are compared: below 6 kT, with an error of at most twice the median there.
+
+        Where a handful of frames lie, half of the run may have none, and the logarithm of that says nothing.
+        """
+        return _known(self.energy, self.error, self.kT)
 
     def difference(self, one: int, other: int) -> tuple[float, float]:
         """Energy of state `other` above that of state `one`, and its error (68 %)."""
@@ -207,11 +215,13 @@ def free_energy(
     )
     slow = float(blocks.errors[np.searchsorted(blocks.sizes, blocks.size).clip(max=len(blocks.errors) - 1)])
     kish = float(share.sum() ** 2 / (share**2).sum())
-    times, course, apart, halves = _course(sums, of_states, energy, lowest, segment, kT)
+    error = error_with(blocks)
+    known = _known(energy - lowest, error, kT)
+    times, course, apart, halves = _course(sums, of_states, energy, known, segment, kT)
     result = FreeEnergy(
         grid=tuple(a.points for a in axes),
         energy=energy - lowest,
-        error=error_with(blocks),
+        error=error,
         states=(),
         kT=kT,
         dropped=cut,
@@ -319,6 +329,11 @@ def _labels(states, energy, axes, s, within, kT, noise) -> tuple[Int[np.ndarray,
     return labels, cells
 
 
+def _known(energy: np.ndarray, error: np.ndarray, kT: float) -> np.ndarray:
+    deep = energy < LIMIT * kT
+    return deep & (error <= 2 * np.median(error[deep]))
+
+
 def _shown(pairs) -> str:
     return ", ".join("all" if pair is None else f"{pair[0]:g} to {pair[1]:g}" for pair in pairs)
 
@@ -347,10 +362,9 @@ def _states(result: FreeEnergy, cells: np.ndarray, order: np.ndarray) -> tuple[S
     return tuple(found)
 
 
-def _course(sums, of_states, energy, lowest: float, segment, kT: float):
+def _course(sums, of_states, energy, compared, segment, kT: float):
     """What the first shares of every run give, in time, and how far the halves of the runs are apart."""
     place = np.concatenate([(np.arange(n) + 1) / n for n in np.unique(segment, return_counts=True)[1]])
-    compared = energy - lowest < LIMIT * kT
     times = np.linspace(1 / _TIMES, 1, _TIMES)
     course, apart = [], []
 

@@ -13,7 +13,6 @@ from polyvae.cv.latent import LatentCV
 from polyvae.engines.runs import Bias, Run, Snapshots
 from polyvae.measures.basins import clear_states, crossings, find_basins
 from polyvae.measures.free_energy import FreeEnergy, free_energy
-from polyvae.measures.hills import LIMIT
 from polyvae.measures.kinetics import timescales
 from polyvae.records import Record
 from polyvae.trajectory.record import Trajectory
@@ -48,8 +47,8 @@ class Round(Record):
         crossings: of the biased runs between these.
         n_effective: independent frames that the biased runs are worth.
         same_cv: squared rank correlation of the slowest latent with that of the round before.
-        same_energy: root mean square difference, in kT below 6 kT, from the free energy over this latent that the
-            round before gives; None where one of them misses a place.
+        same_energy: root mean square difference, in kT, from the free energy over this latent that the round
+            before gives, where this one is known; None where the other misses a place.
         seconds: that training and the runs took.
     """
 
@@ -174,7 +173,7 @@ def judged(
         rank = spearmanr(z, np.concatenate([old.transform(run.traj)[:, 0] for run in runs])).statistic
         same_cv = float(rank**2) if np.isfinite(rank) else 0.0
         then = energy_of(cv, earlier)
-        deep = found.energy < LIMIT
+        deep = found.known
         other = np.interp(found.grid[0], then.grid[0], then.energy, left=np.inf, right=np.inf)
         both = deep & np.isfinite(other)
         if both.sum() >= COVERED * deep.sum():

@@ -43,6 +43,9 @@ def test_gaussian_in_closed_form():
     assert len(found.states) == 1
     assert found.states[0].weight == 1
     assert found.kish == len(s)
+    assert 0 < found.halves < 0.1 * 2.5
+    few = pv.free_energy(s[:3000])
+    assert few.halves < 1.0  # for all that hardly a frame lies at the ends
 
 
 @pytest.mark.parametrize("dims", [1, 2])
