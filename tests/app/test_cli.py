@@ -231,10 +231,10 @@ def test_run_force_replaces_its_own_files_and_keeps_others(folder, tmp_path, cap
     out.mkdir()
     (out / "notes.txt").write_text("mine")
     (out / "COLVAR").write_text("old")
-    call("run", folder / "run.xtc", "--out", out, "--epochs", 2, "--quick", "--force")
+    call("run", folder / "run.xtc", "--out", out, "--epochs", 2, "--quick", "--no-generator", "--force")
     assert (out / "notes.txt").read_text() == "mine"
     assert (out / "COLVAR").read_text().startswith("#! FIELDS")
-    assert pv.load(out / "model.safetensors").generator is not None
+    pv.load(out / "model.safetensors")
     (out / "report.html").unlink()
     call("report", out)
     assert (out / "report.html").exists()

@@ -45,6 +45,7 @@ def test_98_frames_of_12000_beads_are_trained_on_in_two_and_a_half_gib(many, tmp
     assert peak("fit", many, "--epochs", 2, "--out", tmp_path / "model.safetensors") < 2.5
 
 
+@pytest.mark.slow
 def test_and_all_the_rest_of_a_run_too(many, tmp_path):
     out = tmp_path / "out"
     assert peak("run", many, "--quick", "--epochs", 2, "--no-generator", "--out", out) < 2.5

@@ -1,259 +1,342 @@
-"""What rounds of bias and learning gain: `polyvae adapt` from one basin, against metadynamics on the textbook CV.
+"""What rounds of bias and learning gain: `polyvae adapt`, against metadynamics on the textbook CV.
 
-    python tests/benchmarks/bench_adapt.py alanine SYSTEMS OUT [--seeds 3] [--two]
-    python tests/benchmarks/bench_adapt.py sticky OUT [--seeds 3] [--depth 20]
+    python tests/benchmarks/bench_adapt.py SYSTEM OUT [--seeds 3]
 
-`alanine`: alanine dipeptide in vacuum at 300 K in OpenMM (2 fs), from 3 ns of an unbiased run that stays at phi
-< 0 (`systems.py` makes it; with --two 6 ns in each basin). Biased runs of 2 ns, defaults else. Against OPES on
-phi and psi (width 0.35, 40 kJ/mol), of which two runs of 8 ns are the reference; OUT/reference.npz keeps it. A
-crossing goes from phi in -165..-35 degrees to 30..110 or back; the difference is that of the free energies of 0
-< phi < 130 and the rest, the rms that of F(phi) below 6 kT in 60 bins.
+SYSTEM is one of
 
-One run of it, three seeds, from one basin (phi, psi: 57 and 43 crossings per 10^6 steps, difference 3.44 and
-3.70 kT):
+- `alanine`, `alanine_two`: alanine dipeptide in vacuum at 300 K in OpenMM (2 fs), from 3 ns of an unbiased run
+  that stays at phi < 0, or from 3 ns in each basin; textbook: OPES on phi and psi (width 0.35, 40 kJ/mol).
+- `valine`: the same with valine, on which nothing was tuned, from one basin.
+- `ring`: six beads with the angles and torsions of a chair (OpenMM, 300 K, 4 fs), which flips once in 10^9 steps;
+  textbook: OPES on the mean of sin(torsion) with signs that alternate, the reference made symmetric, as it is.
+- `globule`: twelve beads in two dimensions at a depth of 3 kT, in LAMMPS; reference: data/globule_rg.csv.
 
-| seed | round | steps so far | crossings per 10^6 | difference | rms below 6 kT | cis |
-|---|---|---|---|---|---|---|
-| 0 | 2 | 6.4e6 | 22 | 3.55 | 0.43 | 0 |
-| 0 | 3 | 11.9e6 | 26 | 3.25 | 0.31 | 0 |
-| 1 | 2 | 6.4e6 | 7 | 3.77 | 0.22 | 0 |
-| 1 | 3 | 11.9e6 | 23 | 6.08 | 1.07 | 0 |
-| 2 | 2 | 6.4e6 | 9 | 3.36 | 0.46 | 0 |
-| 2 | 3 | 11.9e6 | 41 | 2.78 | 0.52 | 0 |
-
-All found the second basin in the first round. Biased steps cost 30 us, 18 on phi and psi; all in all 380 to 620 s.
-
-`sticky`: ten beads in LAMMPS whose ends attract each other by DEPTH kT, from a bound run of 10^6 steps. A crossing
-goes from ends nearer than 1.4 to farther than 3. Reference, exact: the distribution of the end-to-end distance
-of the chain without attraction, times exp(-U(r)/kT). Unbiased runs of 3x10^7 steps
-cross 46, 10.5, 1.9 and 0.47 times in 10^6 steps at 8, 10, 12 and 14 kT, which goes on to once in 2x10^8 at 20.
-There four rounds of seed 0 crossed 0, 2, 0 and 2 times in 10^6 steps, and learnt nothing slow: the open chain
-closes again within 10^5 steps, so that hardly an unbiased run shows it.
+Biased runs of 10^6 steps, defaults else. A crossing goes from the core of one state to that of the other; the
+rms is that of the free energy over the textbook variable below 6 kT (globule: 9). OUT keeps rounds and references.
 """
 
 import argparse
+import dataclasses
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import systems
 
 import polyvae as pv
+from polyvae.engines.lammps import lammps_engine
+from polyvae.engines.openmm import openmm_engine
+from polyvae.engines.runs import Engine
 
-STRIDE = 250
-EDGES = np.linspace(-180, 180, 61)
-STICKY_STRIDE = 500
+KT = 8.31446e-3 * 300  # kJ/mol
+STEPS = 1_000_000
 
 
-def core_crossings(x, one, other) -> int:
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What `adapt` is given, and what it is held against.
+
+    Args:
+        data: unbiased frames to begin with, of a seed.
+        engine: of a seed.
+        variable: the textbook variable (n_frames,) of frames.
+        cores: its ranges in the two states.
+        edges: bins of its free energy.
+        reference: that free energy; called once, and kept.
+        stride: steps between frames.
+        limit: in kT, up to where free energies are compared.
+    """
+
+    data: Callable[[int], pv.Trajectory]
+    engine: Callable[[int], Engine]
+    variable: Callable[[np.ndarray], np.ndarray]
+    cores: tuple[tuple[float, float], tuple[float, float]]
+    edges: np.ndarray
+    reference: Callable[[], np.ndarray]
+    stride: int
+    limit: float = 6.0
+
+    def told(self, s: np.ndarray, weights: np.ndarray, reference: np.ndarray | None) -> str:
+        """Crossings, the states' difference and how far the free energy is off, in words."""
+        one, other = self.cores
+        rate = core_crossings(s, one, other) / (len(s) * self.stride / 1e6)
+        n = len(s) // 10  # while the bias grows
+        s, weights = s[n:], weights[n:]
+        shares = [weights[(s > low) & (s < high)].sum() for low, high in self.cores]
+        with np.errstate(divide="ignore"):
+            text = f"{rate:.1f} crossings per 10^6 steps, difference {-np.log(shares[1] / shares[0]):.2f} kT"
+        if reference is None:
+            return text
+        return f"{text}, rms {off(s, weights, self.edges, reference, self.limit):.2f} kT"
+
+
+def core_crossings(s, one, other) -> int:
     """From the range `one` to the range `other` or back."""
-    state = np.select([(x > one[0]) & (x < one[1]), (x > other[0]) & (x < other[1])], [1, -1])
+    state = np.select([(s > one[0]) & (s < one[1]), (s > other[0]) & (s < other[1])], [1, -1])
     return int((np.diff(state[state != 0]) != 0).sum())
 
 
-def off(x, weights, edges, reference, limit=6.0) -> float:
-    """Root mean square difference in kT from a reference, where that is low; infinite with a bin empty."""
+def energy_of(s, edges, weights=None) -> np.ndarray:
     with np.errstate(divide="ignore"):
-        energy = -np.log(np.histogram(x, edges, weights=weights)[0])
+        energy = -np.log(np.histogram(s, edges, weights=weights)[0])
+    return energy - energy.min()
+
+
+def off(s, weights, edges, reference, limit) -> float:
+    """Root mean square difference in kT from a reference, where that is low; infinite with a bin empty."""
     deep = reference - reference.min() < limit
-    return float(np.std((energy - reference)[deep])) if np.isfinite(energy[deep]).all() else np.inf
+    energy = energy_of(s, edges, weights)[deep]
+    return float(np.std(energy - reference[deep])) if np.isfinite(energy).all() else np.inf
 
 
 def watched(engine, look):
-    """The engine, which also tells what `look` finds in each biased run, and counts steps and seconds."""
-    seen = {"steps": 0, "seconds": 0.0}
+    """The engine, which also tells what `look` finds in each biased run, and counts steps."""
+    seen = {"steps": 0}
 
     def run(cv, **given):
         began = time.perf_counter()
         found = engine(cv, **given)
         seen["steps"] += given["steps"]
-        seen["seconds"] += time.perf_counter() - began
         if given["bias"] is not None:
             micro = 1e6 * (time.perf_counter() - began) / given["steps"]
-            print(
-                f"    {look(found)}; {micro:.0f} us a step; {seen['steps'] / 1e6:.1f}e6 steps so far", flush=True
-            )
+            so_far = f"{seen['steps'] / 1e6:.1f}e6 steps so far"
+            print(f"    {look(found)}; {micro:.0f} us a step; {so_far}", flush=True)
         return found
 
     return run
 
 
-def alanine(systems_folder: Path, out: Path, seeds: int, two: bool) -> None:
+# ------------------------------------------------------------------------------------------------- in OpenMM
+
+
+def simulation_of(topology, system, start, step: float):
+    """On one core, at 300 K; `step` in ps."""
     import openmm
-    import systems
-    from openmm import app, unit
+    from openmm import app
+
+    integrator = openmm.LangevinMiddleIntegrator(300, 1.0, step)
+    made = app.Simulation(topology, system, integrator, openmm.Platform.getPlatformByName("Reference"))
+    made.context.setPositions(start)
+    return made
+
+
+def textbook(make, variables, barrier: float, steps: int, stride: int, seed: int):
+    """Positions (n_frames, n_atoms, 3) and weights (n_frames,) of OPES on variables, and microseconds a step."""
     from openmm_opes import OPES
 
-    from polyvae.engines.openmm import openmm_engine
+    made = make()
+    start = made.context.getState(positions=True).getPositions()
+    bias = OPES(made.system, variables, 300, barrier, 500, None)
+    made.integrator.setRandomNumberSeed(1 + seed)
+    made.context.reinitialize()
+    made.context.setPositions(start)
+    made.context.setVelocitiesToTemperature(300, 1 + seed)
+    frames, energy, began = [], [], time.perf_counter()
+    for _ in range(steps // stride):
+        bias.step(made, stride)
+        frames.append(made.context.getState(positions=True).getPositions(asNumpy=True)._value)
+        energy.append(bias.getBiasEnergy(made.context)._value)
+    energy = np.array(energy)
+    return np.array(frames), np.exp((energy - energy.max()) / KT), 1e6 * (time.perf_counter() - began) / steps
 
-    topology, _, _, heavy, torsions = systems.dipeptide()
-    kT = 8.31446e-3 * 300
-    places = [[heavy.index(atom) for atom in atoms] for atoms in torsions]
 
-    def simulation(start):
-        system = systems.dipeptide()[1]
-        integrator = openmm.LangevinMiddleIntegrator(
-            300 * unit.kelvin, 1 / unit.picosecond, systems.STEP * unit.picoseconds
+def dipeptide(residue: str, two: bool) -> Case:
+    import openmm
+    from openmm import app
+
+    topology, _, _, heavy, torsions = systems.dipeptide(residue)
+    at = [heavy.index(atom) for atom in torsions[0]]
+    stride, cores, edges = systems.EVERY, ((-165, -35), (30, 110)), np.linspace(-180, 180, 61)
+
+    def made(seed: int):
+        start = systems.prepared(seed, 0, residue)[0].context.getState(positions=True).getPositions()
+        return lambda: simulation_of(topology, systems.dipeptide(residue)[1], start, systems.STEP)
+
+    def data(seed: int) -> pv.Trajectory:
+        pieces = [systems.alanine_piece(1, basin, 6000, residue) for basin in range(1 + two)]
+        return systems.joined(pieces)
+
+    def engine(seed: int) -> Engine:
+        return openmm_engine(made(100 + seed), temperature=300, particles=heavy)
+
+    def phi(x: np.ndarray) -> np.ndarray:
+        return np.degrees(systems.torsion(x[:, at]))
+
+    def reference() -> np.ndarray:
+        counts = 0
+        for seed in (900, 901):
+            variables = []
+            for atoms in torsions[:2]:
+                force = openmm.CustomTorsionForce("theta")
+                force.addTorsion(*atoms)
+                variables.append(app.BiasVariable(force, -np.pi, np.pi, 0.35, True))
+            x, weights, micro = textbook(made(seed), variables, 40.0, 4 * STEPS, stride, seed)
+            s = phi(x[:, heavy])
+            print(f"phi, psi: {case.told(s, weights, None)}, {micro:.0f} us a step", flush=True)
+            n = len(s) // 10
+            counts = counts + np.histogram(s[n:], edges, weights=weights[n:] / weights[n:].mean())[0]
+        with np.errstate(divide="ignore"):
+            return -np.log(counts)
+
+    case = Case(data, engine, phi, cores, edges, reference, stride)
+    return case
+
+
+SIX = np.arange(6)
+SIGNS = (-1.0) ** SIX
+
+
+def pucker(x: np.ndarray) -> np.ndarray:
+    """Mean of the sines of the torsions of (n_frames, 6, 3), with signs that alternate: +-0.8 in the chairs."""
+    four = np.stack([x[:, (SIX + k) % 6] for k in range(4)], axis=2)
+    return (np.sin(systems.torsion(four)) * SIGNS).mean(axis=1)
+
+
+def chair(torsion: float = 7.0) -> Case:
+    """Beads of 14 u, bonds of 0.153 nm, angles of 111 degrees, and torsions (1 + cos 3 phi) times some kJ/mol."""
+    import openmm
+    from openmm import app
+
+    topology = app.Topology()
+    residue = topology.addResidue("RNG", topology.addChain())
+    for k in range(6):
+        topology.addAtom(f"B{k}", None, residue)
+
+    def system():
+        made = openmm.System()
+        bonds, angles, torsions = (
+            openmm.HarmonicBondForce(),
+            openmm.HarmonicAngleForce(),
+            openmm.PeriodicTorsionForce(),
         )
-        platform = openmm.Platform.getPlatformByName("Reference")
-        made = app.Simulation(topology, system, integrator, platform)
-        made.context.setPositions(start)
+        for k in range(6):
+            a, b, c, d = ((k + j) % 6 for j in range(4))
+            made.addParticle(14.0)
+            bonds.addBond(a, b, 0.153, 5e4)
+            angles.addAngle(a, b, c, np.radians(111.0), 600.0)
+            torsions.addTorsion(a, b, c, d, 3, 0.0, torsion)
+        for force in (bonds, angles, torsions):
+            made.addForce(force)
         return made
 
-    def on_torsions(seed: int, ns: float):
-        """phi and weights of OPES on phi and psi, and microseconds a step."""
-        start = systems.prepared(seed, 0)[0].context.getState(positions=True).getPositions()
-        made, variables = simulation(start), []
-        for atoms in torsions[:2]:
-            force = openmm.CustomTorsionForce("theta")
-            force.addTorsion(*atoms)
-            variables.append(app.BiasVariable(force, -np.pi, np.pi, 0.35, True))
-        bias = OPES(made.system, variables, 300 * unit.kelvin, 40.0, 500, None)
+    angle = np.pi / 3 * SIX
+    start = np.c_[0.145 * np.cos(angle), 0.145 * np.sin(angle), 0.025 * SIGNS]
+
+    def make():
+        made = simulation_of(topology, system(), start, 0.004)
+        made.minimizeEnergy()
+        return made
+
+    def data(seed: int) -> pv.Trajectory:
+        made = make()
         made.integrator.setRandomNumberSeed(1 + seed)
-        made.context.reinitialize()
-        made.context.setPositions(start)
+        made.context.reinitialize(preserveState=True)
         made.context.setVelocitiesToTemperature(300, 1 + seed)
-        n, began = int(ns * 1000 / systems.STEP / STRIDE), time.perf_counter()
-        phi, energy = np.empty(n), np.empty(n)
-        for k in range(n):
-            bias.step(made, STRIDE)
-            x = made.context.getState(positions=True).getPositions(asNumpy=True)._value
-            phi[k] = np.degrees(systems.torsion(x[torsions[0]]))
-            energy[k] = bias.getBiasEnergy(made.context)._value
-        return phi, np.exp((energy - energy.max()) / kT), 1e6 * (time.perf_counter() - began) / (n * STRIDE)
+        frames = []
+        for _ in range(6000):
+            made.step(100)
+            frames.append(made.context.getState(positions=True).getPositions(asNumpy=True)._value)
+        x = np.array(frames)
+        bonds = np.stack([SIX, (SIX + 1) % 6], axis=1)
+        return pv.Trajectory(x - x.mean(axis=1, keepdims=True), length_unit="nm", bonds=bonds)
 
-    def difference(phi, weights) -> float:
-        right = (phi > 0) & (phi < 130)
-        return float(-np.log(weights[right].sum() / weights[~right].sum()))
-
-    out.mkdir(parents=True, exist_ok=True)
-    if not (out / "reference.npz").exists():
-        runs = [on_torsions(900 + k, 8.0) for k in range(2)]
-        halves = []
-        for phi, weights, micro in runs:
-            n = len(phi) // 10
-            rate = core_crossings(phi, (30, 110), (-165, -35)) / (len(phi) * STRIDE / 1e6)
-            print(f"phi, psi: {rate:.1f} crossings per 10^6 steps, {micro:.0f} us a step, "
-                  f"difference {difference(phi[n:], weights[n:]):.2f} kT", flush=True)  # fmt: skip
-            halves.append(np.histogram(phi[n:], EDGES, weights=weights[n:] / weights[n:].mean())[0])
+    def reference() -> np.ndarray:
+        sines = "+".join(
+            f"{SIGNS[k]}*sin(dihedral({','.join(f'p{(k + j) % 6 + 1}' for j in range(4))}))" for k in range(6)
+        )
+        counts = 0
+        for seed in (900, 901):
+            force = openmm.CustomCompoundBondForce(6, f"({sines})/6")
+            force.addBond(list(range(6)), [])
+            variable = app.BiasVariable(force, -1.2, 1.2, 0.05, False)
+            x, weights, micro = textbook(make, [variable], 60.0, 4 * STEPS, 100, seed)
+            print(f"pucker: {case.told(pucker(x), weights, None)}, {micro:.0f} us a step", flush=True)
+            counts = counts + np.histogram(pucker(x), case.edges, weights=weights / weights.mean())[0]
         with np.errstate(divide="ignore"):
-            np.savez(out / "reference.npz", energy=-np.log(sum(halves)), each=-np.log(np.array(halves)))
-    with np.load(out / "reference.npz") as file:
-        reference = file["energy"]
+            return -np.log(counts + counts[::-1])
 
-    data = pv.read(systems_folder / "alanine.npz")
-    data = data if two else data[:6000]
-
-    def look(run) -> str:
-        phi = np.degrees(systems.torsion(run.traj.positions[:, places[0]]))
-        cis = np.mean([np.cos(systems.torsion(run.traj.positions[:, place])) > 0 for place in places[2:]])
-        n, weights = len(phi) // 10, np.exp(run.bias - run.bias.max())
-        rate = core_crossings(phi, (30, 110), (-165, -35)) / (len(phi) * STRIDE / 1e6)
-        text = f"{rate:.1f} crossings per 10^6 steps, difference {difference(phi[n:], weights[n:]):.2f} kT"
-        return f"{text}, rms {off(phi[n:], weights[n:], EDGES, reference):.2f} kT, cis {cis:.0%}"
-
-    for seed in range(seeds):
-        print(f"seed {seed}", flush=True)
-        start = systems.prepared(100 + seed, 0)[0].context.getState(positions=True).getPositions()
-        engine = openmm_engine(lambda start=start: simulation(start), temperature=300, particles=heavy)
-        began = time.perf_counter()
-        found = pv.adapt(data, watched(engine, look), out / f"{'two' if two else 'one'}_{seed}", steps=1_000_000,
-                         stride=STRIDE, rounds=4, seed=seed, progress=lambda line: print("  " + line,
-                         flush=True))  # fmt: skip
-        print(f"  {time.perf_counter() - began:.0f} s in all; converged: {found.converged}", flush=True)
+    case = Case(
+        data, lambda seed: openmm_engine(make, temperature=300), pucker, ((-1, -0.6), (0.6, 1)),
+        np.linspace(-1, 1, 41), reference, 100,
+    )  # fmt: skip
+    return case
 
 
-def sticky_script(depth: float, n: int = 10) -> str:
-    """A closed chain of beads with ends that attract each other, ready to run."""
-    angle = 2 * np.pi * np.arange(n) / n
-    ring = 0.515 / np.sin(np.pi / n) * np.c_[np.cos(angle), np.sin(angle)]
-    pair = f"{depth} 1.0 2.5" if depth else "0.0 1.0 1.122462"
-    return "\n".join(
-        [
-            "units lj", "atom_style bond", "atom_modify sort 0 0", "region box block -30 30 -30 30 -30 30",
-            "create_box 2 box bond/types 1 extra/bond/per/atom 2 extra/special/per/atom 6", "mass * 1.0",
-            "special_bonds lj 0 1 1", "pair_style lj/cut 2.5", "pair_modify shift yes",
-            "pair_coeff * * 1.0 1.0 1.122462", f"pair_coeff 2 2 {pair}", "bond_style harmonic",
-            "bond_coeff 1 100 1.0", "neighbor 1.0 nsq", "neigh_modify every 1 delay 0 check yes",
-            "comm_modify cutoff 8.0",
-            *(f"create_atoms {2 if k in (0, n - 1) else 1} single {x} {y} 0.0" for k, (x, y) in enumerate(ring)),
-            *(f"create_bonds single/bond 1 {k} {k + 1}" for k in range(1, n)),
-            "minimize 1e-6 1e-6 200 2000", "reset_timestep 0", "timestep 0.005", "fix move all nve",
-            "fix bath all langevin ${temperature} ${temperature} 1.0 ${seed}", "",
-        ]
+# ------------------------------------------------------------------------------------------------- in LAMMPS
+
+
+def globule(folder: Path) -> Case:
+    sys.path.append(str(systems.ROOT / "data"))
+    import simulate
+
+    chain = dataclasses.replace(simulate.FLAT, epsilon=3.0, equilibration=100_000)
+    folder.mkdir(parents=True, exist_ok=True)
+    script = folder / "in.lammps"
+    lines = [line for line in simulate.setup_commands(chain, 1) if not line.startswith("run ")]
+    lines = [line.replace("langevin 1.0 1.0 1.0 2", "langevin 1.0 1.0 1.0 ${seed}") for line in lines]
+    script.write_text("\n".join(lines) + "\n")
+    table = np.loadtxt(systems.ROOT / "data" / "globule_rg.csv", delimiter=",", skiprows=1)
+
+    def data(seed: int) -> pv.Trajectory:
+        x = simulate.simulate(simulate.DataSet(chain, 100 + seed, 2000, 500, ()), "unbiased")[..., :2]
+        bonds = np.stack([np.arange(11), np.arange(1, 12)], axis=1)
+        return pv.Trajectory(x, length_unit="sigma", bonds=bonds)
+
+    def reference() -> np.ndarray:
+        with np.errstate(divide="ignore"):
+            return -np.log(table[:, 2:].sum(axis=1))
+
+    return Case(
+        data, lambda seed: lammps_engine(script, temperature=1.0),
+        lambda x: np.sqrt((x**2).sum(axis=2).mean(axis=1)), ((1.3, 1.5), (2.0, 3.5)),
+        np.r_[table[:, 0], table[-1, 1]], reference, 500, limit=9.0,
     )  # fmt: skip
 
 
-def attraction(r: np.ndarray, depth: float) -> np.ndarray:
-    """Lennard-Jones, cut and shifted at 2.5."""
-    return np.where(r < 2.5, 4 * depth * ((r**-12 - r**-6) - (2.5**-12 - 2.5**-6)), 0.0)
-
-
-def sticky(out: Path, seeds: int, depth: float) -> None:
-    from polyvae.engines.lammps import lammps_engine
-    from polyvae.export.colvars import load_lammps
-
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "in.lammps").write_text(sticky_script(depth))
-    (out / "in.free").write_text(sticky_script(0))
-    edges = np.arange(0.9, 7.6, 0.1)
-
-    def unbiased(script: Path, steps: int, seed: int) -> np.ndarray:
-        """Beads (n_frames, 10, 3) of a run without a bias."""
-        words = ["-log", "none", "-screen", "none", "-var", "seed", str(seed), "-var", "temperature", "1.0"]
-        lmp = load_lammps()(cmdargs=words)
-        lmp.commands_list([f"include {script}", f"velocity all create 1.0 {seed} dist gaussian", "run 0 post no"])
-        frames = []
-        for _ in range(steps // STICKY_STRIDE):
-            lmp.command(f"run {STICKY_STRIDE} pre no post no")
-            steps_of = np.diff(np.array(lmp.gather_atoms("x", 1, 3)).reshape(-1, 3), axis=0, prepend=0)
-            steps_of[1:] -= 60 * np.round(steps_of[1:] / 60)  # whole again
-            frames.append(np.cumsum(steps_of, axis=0))
-        lmp.close()
-        x = np.array(frames)
-        return x - x.mean(axis=1, keepdims=True)
-
-    if not (out / "reference.npz").exists():
-        x = unbiased(out / "in.free", 60_000_000, 3)
-        r = np.linalg.norm(x[:, -1] - x[:, 0], axis=1)
-        counts = np.histogram(r, edges, weights=np.exp(-attraction(r, depth)))[0]
-        with np.errstate(divide="ignore"):
-            np.savez(out / "reference.npz", energy=-np.log(counts), n=np.histogram(r, edges)[0])
-    with np.load(out / "reference.npz") as file:
-        reference = file["energy"]
-    bonds = np.stack([np.arange(9), np.arange(1, 10)], axis=1)
-
-    def look(run) -> str:
-        r = np.linalg.norm(run.traj.positions[:, -1] - run.traj.positions[:, 0], axis=1)
-        n, weights = len(r) // 5, np.exp(run.bias - run.bias.max())
-        rate = core_crossings(r, (0, 1.4), (3, 99)) / (len(r) * STICKY_STRIDE / 1e6)
-        text = f"{rate:.1f} crossings per 10^6 steps, bound {np.mean(r < 1.4):.0%}"
-        return f"{text}, rms below 6 kT {off(r[n:], weights[n:], edges, reference):.2f} kT"
-
-    for seed in range(seeds):
-        print(f"seed {seed}", flush=True)
-        x = unbiased(out / "in.lammps", 1_000_000, 50 + seed)
-        data = pv.Trajectory(x, length_unit="sigma", bonds=bonds)
-        engine = lammps_engine(out / "in.lammps", temperature=1.0)
-        began = time.perf_counter()
-        found = pv.adapt(data, watched(engine, look), out / f"seed_{seed}", steps=1_000_000, stride=STICKY_STRIDE,
-                         rounds=5, barrier=depth + 4, seed=seed, progress=lambda line: print("  " + line,
-                         flush=True))  # fmt: skip
-        print(f"  {time.perf_counter() - began:.0f} s in all; converged: {found.converged}", flush=True)
+CASES = {
+    "alanine": lambda out: dipeptide("ALA", False),
+    "alanine_two": lambda out: dipeptide("ALA", True),
+    "valine": lambda out: dipeptide("VAL", False),
+    "ring": lambda out: chair(),
+    "globule": globule,
+}
 
 
 def main(argv=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("system", choices=("alanine", "sticky"))
-    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("system", choices=CASES)
+    parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--two", action="store_true")
-    parser.add_argument("--depth", type=float, default=20.0)
+    parser.add_argument("--first", type=int, default=0, help="seed")
+    parser.add_argument("--rounds", type=int, default=4)
     args = parser.parse_args(argv)
-    if args.system == "alanine":
-        alanine(args.folders[0], args.folders[1], args.seeds, args.two)
-    else:
-        sticky(args.folders[0], args.seeds, args.depth)
+    out = args.out / args.system
+    out.mkdir(parents=True, exist_ok=True)
+    case = CASES[args.system](out)
+    kept = args.out / f"{args.system.removesuffix('_two')}_reference.npy"
+    if not kept.exists():
+        np.save(kept, case.reference())
+    reference = np.load(kept)
+
+    def look(run) -> str:
+        return case.told(case.variable(run.traj.positions), np.exp(run.bias - run.bias.max()), reference)
+
+    for seed in range(args.first, args.first + args.seeds):
+        print(f"{args.system}, seed {seed}", flush=True)
+        began = time.perf_counter()
+        found = pv.adapt(
+            case.data(seed),
+            watched(case.engine(seed), look),
+            out / f"seed_{seed}",
+            steps=STEPS,
+            stride=case.stride,
+            rounds=args.rounds,
+            seed=seed,
+            progress=lambda line: print("  " + line, flush=True),
+        )
+        print(f"  {time.perf_counter() - began:.0f} s in all; converged: {found.converged}", flush=True)
 
 
 if __name__ == "__main__":

@@ -28,29 +28,33 @@ from polyvae.vae.settings import ModelRecord
 RESIDUES = {
     "ACE": "HH31 CH3 HH32 HH33 C O",
     "ALA": "N H CA HA CB HB1 HB2 HB3 C O",
+    "VAL": "N H CA HA CB HB CG1 HG11 HG12 HG13 CG2 HG21 HG22 HG23 C O",
     "NME": "N H C H1 H2 H3",
 }
 BONDS = {
     "ACE": "HH31-CH3 HH32-CH3 HH33-CH3 CH3-C C-O",
     "ALA": "N-H N-CA CA-HA CA-CB CB-HB1 CB-HB2 CB-HB3 CA-C C-O",
+    "VAL": "N-H N-CA CA-HA CA-CB CB-HB CB-CG1 CG1-HG11 CG1-HG12 CG1-HG13 CB-CG2 CG2-HG21 CG2-HG22 CG2-HG23 "
+    "CA-C C-O",
     "NME": "N-H N-C C-H1 C-H2 C-H3",
 }
 
 
-def dipeptide() -> tuple[app.Topology, np.ndarray]:
-    """Topology and positions (22, 3) in nm, minimised from a stretched start."""
+def dipeptide(middle: str = "ALA") -> tuple[app.Topology, np.ndarray]:
+    """Topology and positions (n_atoms, 3) in nm, minimised from a stretched start."""
     topology, atoms = app.Topology(), {}
     chain = topology.addChain()
-    for name, words in RESIDUES.items():
+    for name in ("ACE", middle, "NME"):
         residue = topology.addResidue(name, chain)
-        for atom in words.split():
+        for atom in RESIDUES[name].split():
             atoms[name, atom] = topology.addAtom(atom, app.Element.getBySymbol(atom[0]), residue)
         for pair in BONDS[name].split():
             topology.addBond(*(atoms[name, atom] for atom in pair.split("-")))
-    topology.addBond(atoms["ACE", "C"], atoms["ALA", "N"])
-    topology.addBond(atoms["ALA", "C"], atoms["NME", "N"])
+    topology.addBond(atoms["ACE", "C"], atoms[middle, "N"])
+    topology.addBond(atoms[middle, "C"], atoms["NME", "N"])
     rng = np.random.default_rng(0)
-    start = np.arange(22)[:, None] * [0.05, 0.0, 0.0] + rng.normal(scale=0.05, size=(22, 3))
+    n = len(atoms)
+    start = np.arange(n)[:, None] * [0.05, 0.0, 0.0] + rng.normal(scale=0.05, size=(n, 3))
     simulation = app.Simulation(topology, system_of(topology), openmm.VerletIntegrator(0.0005), reference())
     simulation.context.setPositions(start)
     simulation.minimizeEnergy()

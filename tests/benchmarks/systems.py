@@ -166,14 +166,14 @@ def _centred(positions: np.ndarray) -> np.ndarray:
     return positions - positions.mean(axis=1, keepdims=True)
 
 
-def dipeptide():
+def dipeptide(residue: str = "ALA"):
     """Topology, a system with rigid bonds to hydrogen, positions of the L form (22, 3) in nm, heavy atoms, and
     the atoms of phi, psi and the two omega."""
     import bench_openmm
     import openmm
     from openmm import app
 
-    topology, positions = bench_openmm.dipeptide()
+    topology, positions = bench_openmm.dipeptide(residue)
     names = {(atom.residue.name, atom.name): atom.index for atom in topology.atoms()}
     system = app.ForceField("amber14/protein.ff14SB.xml").createSystem(
         topology, nonbondedMethod=app.NoCutoff, constraints=app.HBonds
@@ -181,27 +181,27 @@ def dipeptide():
     for k in reversed(range(system.getNumForces())):
         if isinstance(system.getForce(k), openmm.CMMotionRemover):
             system.removeForce(k)
-    ala = {name: positions[names["ALA", name]] for name in ("N", "C", "CA", "CB")}
+    ala = {name: positions[names[residue, name]] for name in ("N", "C", "CA", "CB")}
     turn = np.dot(np.cross(ala["N"] - ala["CA"], ala["C"] - ala["CA"]), ala["CB"] - ala["CA"])
     if turn < 0:  # the D form
         positions = positions * [1, 1, -1]
     heavy = [atom.index for atom in topology.atoms() if atom.name[0] != "H"]
-    phi = [names["ACE", "C"], names["ALA", "N"], names["ALA", "CA"], names["ALA", "C"]]
-    psi = [names["ALA", "N"], names["ALA", "CA"], names["ALA", "C"], names["NME", "N"]]
+    phi = [names["ACE", "C"], names[residue, "N"], names[residue, "CA"], names[residue, "C"]]
+    psi = [names[residue, "N"], names[residue, "CA"], names[residue, "C"], names["NME", "N"]]
     omegas = [
-        [names["ACE", "CH3"], names["ACE", "C"], names["ALA", "N"], names["ALA", "CA"]],
-        [names["ALA", "CA"], names["ALA", "C"], names["NME", "N"], names["NME", "C"]],
+        [names["ACE", "CH3"], names["ACE", "C"], names[residue, "N"], names[residue, "CA"]],
+        [names[residue, "CA"], names[residue, "C"], names["NME", "N"], names["NME", "C"]],
     ]
     return topology, system, positions, heavy, [phi, psi, *omegas]
 
 
-def prepared(seed: int, basin: int):
+def prepared(seed: int, basin: int, residue: str = "ALA"):
     """A simulation at 300 K in one basin of phi (0: -80 degrees, 1: +60), both peptide bonds trans; the heavy
     atoms, and the atoms of the torsions."""
     import openmm
     from openmm import app, unit
 
-    topology, system, positions, heavy, torsions = dipeptide()
+    topology, system, positions, heavy, torsions = dipeptide(residue)
     pull = openmm.CustomTorsionForce("pull*(1-cos(theta-at))")
     pull.addGlobalParameter("pull", 300.0)
     pull.addPerTorsionParameter("at")
@@ -236,17 +236,17 @@ def torsion(x: np.ndarray) -> np.ndarray:
 
 def alanine(seed: int, frames: int = 12_000) -> pv.Trajectory:
     """Alanine dipeptide's ten heavy atoms: 6 ns that begin at phi = -80 degrees, and 6 ns at +60."""
-    return _joined([alanine_piece(seed, k, frames) for k in range(2)])
+    return joined([alanine_piece(seed, k, frames) for k in range(2)])
 
 
-def _joined(pieces: list[pv.Trajectory]) -> pv.Trajectory:
+def joined(pieces: list[pv.Trajectory]) -> pv.Trajectory:
     from polyvae.trajectory.stream import concatenate
 
     return concatenate(pieces)
 
 
-def alanine_piece(seed: int, basin: int, frames: int) -> pv.Trajectory:
-    simulation, heavy, _ = prepared(seed, basin)
+def alanine_piece(seed: int, basin: int, frames: int, residue: str = "ALA") -> pv.Trajectory:
+    simulation, heavy, _ = prepared(seed, basin, residue)
     topology = simulation.topology
     kept = np.empty((frames, len(heavy), 3))
     for frame in range(frames):

@@ -93,16 +93,21 @@ def test_every_size_of_network(encoder):
     assert max(relative_errors(cv, positions, pv.compile(cv)(positions, gradients=True))) < 1e-12
 
 
+EACH = [(*case, k) for case in CASES for k in range(len(SIZES))]
+
+
 @pytest.mark.long
-@pytest.mark.parametrize(("name", "n_dims"), CASES)
-def test_a_thousand_frames_at_every_size(name, n_dims):
-    positions = frames(1000, n_dims)
-    for encoder, latent_dim in zip(SIZES, (2, 1, 4, 2, 3), strict=True):
-        cv = model(name, n_dims, encoder, latent_dim)
-        found = pv.compile(cv)(positions, gradients=True)
-        value, gradient = relative_errors(cv, positions, found)
-        print(f"\n{name:24s} {n_dims}-D {encoder!s:14s} value {value:.1e} gradient {gradient:.1e}", end="")
-        assert max(value, gradient) < 1e-12
+@pytest.mark.parametrize(  # each size some times; all of them for each are slow, by what JAX takes to compile
+    ("name", "n_dims", "k"),
+    [pytest.param(*each, marks=[pytest.mark.slow] if at % 6 else []) for at, each in enumerate(EACH)],
+)
+def test_a_thousand_frames_at_every_size(name, n_dims, k):
+    positions, encoder = frames(1000, n_dims), SIZES[k]
+    cv = model(name, n_dims, encoder, latent_dim=(2, 1, 4, 2, 3)[k])
+    found = pv.compile(cv)(positions, gradients=True)
+    value, gradient = relative_errors(cv, positions, found)
+    print(f"\n{name:24s} {n_dims}-D {encoder!s:14s} value {value:.1e} gradient {gradient:.1e}", end="")
+    assert max(value, gradient) < 1e-12
 
 
 @pytest.mark.parametrize(("name", "n_dims"), MARKED)
