@@ -144,13 +144,13 @@ def run(
         found, z = optimum.summary(), cv.transform(traj)
         said = verdict(cv, scores, traj, z)
         about = about_run(files, traj, cv) | {"command": command_line()}
-        write_json(folder / "scores.json", scores.to_dict() | {"verdict": said, "optimized": found} | about)
+        write_json(folder / "scores.json", scores.to_dict() | {"verdict": said.to_dict(), "optimized": found} | about)
         (folder / "figures").mkdir()
         plot.save_figures(folder / "figures", cv, traj, z, generated, optimum)
         write_report(folder)
     print_scores(scores)
     print_optimum(found, "rg", traj.length_unit)
-    print("", *said, "", f"results in {out}; open {out / 'report.html'}", sep="\n")
+    print("", *said.lines(), "", f"results in {out}; open {out / 'report.html'}", sep="\n")
 
 
 @app.command()
