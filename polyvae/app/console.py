@@ -91,8 +91,9 @@ def command_line() -> str:
 def about_run(files: list, traj, cv) -> dict:
     """What scores.json says of the data and of the model, so that the run can be told from others and repeated."""
     data = {name: getattr(traj, name) for name in ("n_frames", "n_beads", "n_dims", "length_unit")}
-    data |= {"n_segments": len(traj.segments), "selection": getattr(cv.template, "selection", None)}
-    data |= {name: cv.record.data.get(name) for name in ("sha256", "weights_sha256", "n_train", "n_validation")}
+    data |= {"n_segments": len(traj.segments)} | {k: v for k, v in cv.record["data"].items() if "sha256" in k}
+    if traj.selection is not None:
+        data["selection"] = str(traj.selection)
     if traj.weights is not None:
         data["n_effective"] = effective_size(traj.positions, traj.weights)
     model = {name: cv.record[name] for name in ("settings", "best_epoch", "stopped")}

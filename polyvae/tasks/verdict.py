@@ -93,6 +93,9 @@ def verdict(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray) -> Ve
     elif n_active < cv.latent_dim:
         text = f"{n_active} of {cv.latent_dim} latents vary, and z0 is the slowest"
         found.append(Answer("shape", "good", text))
+    elif cv.record.settings.lag:  # else the variance explained tells more
+        text = "its latent varies" if n_active == 1 else f"all {n_active} latents vary"
+        found.append(Answer("shape", "good", text))
     more = "more frames" if len(traj) >= FEW_FRAMES else ""  # else it is asked for below
     held = scores.frames.validation or scores.frames.all
     if cv.record.settings.lag == 0 and held.fve is not None:
@@ -103,7 +106,8 @@ def verdict(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray) -> Ve
             text = f"generated {' and '.join(off)} lie beyond {FLOORS:g} noise floors"
             found.append(Answer("ensemble", "fair", text, more))
         else:
-            found.append(Answer("ensemble", "good", f"what is generated lies within {FLOORS:g} noise floors"))
+            text = f"generated bonds, sizes and distances lie within {FLOORS:g} noise floors"
+            found.append(Answer("ensemble", "good", text))
     found += _amount(traj)
     answers = [_joined(key, same) for key in QUESTIONS if (same := [a for a in found if a.question == key])]
     advice = dict.fromkeys(answer.help for answer in found if answer.help)
@@ -147,9 +151,10 @@ def _slowness(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray) -> 
         return [*found, Answer("slow", "fair", "it was trained on shapes, not on what is slow", help_)]
     if slowest is None or relaxes is None:
         return [*found, Answer("slow", "fair", "the run is too short to tell how slow it is", "a longer run")]
-    n = len(traj) * (scores.kinetics.time_step or 1.0) / slowest
-    if n < VISITS:
-        found.append(Answer("data", "fair", f"the run is only {n:.0f} times as long as z0 relaxes", "a longer run"))
+    relaxations = len(traj) * (scores.kinetics.time_step or 1.0) / slowest
+    if relaxations < VISITS:
+        text = f"the run is only {relaxations:.0f} times as long as z0 relaxes"
+        found.append(Answer("data", "fair", text, "a longer run"))
     return [*found, relaxes]
 
 

@@ -58,7 +58,7 @@ def judged(traj, z) -> list[str]:
 
 
 def test_every_question_is_answered_once_and_the_worst_decides():
-    """Faults of one question stand together, what is right beside them goes; what is wrong comes first, worst first."""
+    """Faults of one question stand together, without what is right beside them; the worst stand first."""
     traj = pv.read(DATA / "chain2d_dense.npz")[:300]
     cv = pv.fit(traj, **TINY, lag=0, seed=1)
     scores = pv.score(cv, traj, generated=traj, alternatives=False)
