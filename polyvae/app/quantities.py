@@ -74,12 +74,10 @@ def of_frames(scores: dict) -> list[Quantity]:
     lag, k = number(get(scores, "kinetics", "lag")), number(get(scores, "frames", "all", "iw_k"))
     draws = f"k\u00a0=\u00a0{k}" if k else ""
     shape = ("alignment", "lag", "validation")
-    lagged = (finite(get(scores, "model", "settings", "lag")) or 0) > 0
     frames = "frame" if lag == "1" else "frames"
     most = f"near {1 + n}: nothing is forgotten over the lag; 1: all is" if n else "large"
-    explained = "what lasts over the lag; the rest is noise to it" if lagged else "near 1"
     return [
-        Quantity("fve", "variance explained", "", f"{explained}; held out as in training", 1, shape),
+        Quantity("fve", "variance explained", "", "near 1, less with a time lag", 1, shape),
         Quantity("rmsd", "RMSD per bead, decoded", unit, "well below a bond length", -1, shape),
         Quantity("elbo", "ELBO", "nats a frame", "held out as in training; much lower is over-fitting", 1, shape),
         Quantity(
