@@ -56,7 +56,7 @@ from polyvae.app.options import (
     takes,
     with_weights,
 )
-from polyvae.app.report import write_report
+from polyvae.app.report import report, write_report
 from polyvae.cv.generator import MAX_BEADS
 from polyvae.cv.latent import load_cv
 from polyvae.errors import InputError
@@ -144,13 +144,15 @@ def run(
         found, z = optimum.summary(), cv.transform(traj)
         said = verdict(cv, scores, traj, z)
         about = about_run(files, traj, cv) | {"command": command_line()}
-        write_json(folder / "scores.json", scores.to_dict() | {"verdict": said, "optimized": found} | about)
+        write_json(
+            folder / "scores.json", scores.to_dict() | {"verdict": said.to_dict(), "optimized": found} | about
+        )
         (folder / "figures").mkdir()
         plot.save_figures(folder / "figures", cv, traj, z, generated, optimum)
         write_report(folder)
     print_scores(scores)
     print_optimum(found, "rg", traj.length_unit)
-    print("", *said, "", f"results in {out}; open {out / 'report.html'}", sep="\n")
+    print("", *said.lines(), "", f"results in {out}; open {out / 'report.html'}", sep="\n")
 
 
 @app.command()
@@ -383,15 +385,7 @@ def export(
 
 app.command()(fes)
 app.command()(adapt)
-
-
-@app.command()
-def report(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that `polyvae run` wrote.")]):
-    """Write report.html of a results folder again, from the scores and figures in it.
-
-    Example: polyvae report out
-    """
-    print(write_report(folder))
+app.command()(report)
 
 
 @app.command()

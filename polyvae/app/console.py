@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import platform
 import shlex
 import sys
 from collections.abc import Iterator
@@ -88,12 +89,18 @@ def command_line() -> str:
 
 
 def about_run(files: list, traj, cv) -> dict:
-    """What scores.json says of the data and of the model."""
+    """What scores.json says of the data and of the model, so that the run can be told from others and repeated."""
     data = {name: getattr(traj, name) for name in ("n_frames", "n_beads", "n_dims", "length_unit")}
+    data |= {"n_segments": len(traj.segments)} | {k: v for k, v in cv.record["data"].items() if "sha256" in k}
+    if traj.selection is not None:
+        data["selection"] = str(traj.selection)
     if traj.weights is not None:
         data["n_effective"] = effective_size(traj.positions, traj.weights)
-    model = {name: cv.record[name] for name in ("settings", "versions", "best_epoch", "stopped")}
+    model = {name: cv.record[name] for name in ("settings", "best_epoch", "stopped")}
     model |= {"choices": cv.record.choices or {}, "collapsed": cv.record.collapsed or []}
+    if cv.record.generator is not None:
+        model["generator"] = cv.record.generator.settings.to_dict()
+    model["versions"] = cv.record["versions"] | {"python": platform.python_version()}
     return {"data": {"files": [str(file) for file in files], **data}, "model": model}
 
 

@@ -1,5 +1,6 @@
-"""Three lines on a latent CV for a person: is it good, why, and what would help."""
+"""What a person asks of a latent CV, answered: is it good, why, and what would help."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -7,16 +8,67 @@ import numpy as np
 from polyvae.cv.latent import LatentCV
 from polyvae.measures.basins import clear_states, crossings, find_basins, spreads_apart
 from polyvae.measures.weights import effective_size
+from polyvae.records import Record
 from polyvae.tasks.scorecard import Generated, Scores
 from polyvae.trajectory.record import Trajectory
 
 FEW_FRAMES = 500  # as good as independent or not, that a CV can hardly be judged on
 VISITS = 10  # relaxations of the slowest motion that a run should hold
 FLOORS = 2.0  # noise floors within which a generated ensemble is that of the data
+MARKS = ("open", "good", "fair", "poor")  # "open" is what cannot be told; the last is the worst
+QUESTIONS = {
+    "slow": "Is it slow?",
+    "smooth": "Is it smooth?",
+    "states": "Does it tell states apart?",
+    "shape": "Does it hold the shape?",
+    "ensemble": "Do generated chains match?",
+    "data": "Are the data enough?",
+}
 
 
-def verdict(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray) -> list[str]:
-    """Is the CV good, why, and what would help, a line each.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Answer(Record):
+    """One answer on a CV.
+
+    Args:
+        question: one of `QUESTIONS`.
+        mark: one of `MARKS`.
+        text: what was found; help: what would make it better, or nothing.
+    """
+
+    question: str
+    mark: str
+    text: str
+    help: str = ""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Verdict(Record):
+    """Is the CV good, why, and what would help.
+
+    Args:
+        mark: "good", "fair" or "poor": the worst of the answers.
+        answers: one a question that could be put, in the order of `QUESTIONS`.
+        advice: what would help.
+    """
+
+    mark: str
+    answers: list[Answer]
+    advice: str
+
+    def lines(self) -> list[str]:
+        """The verdict for a terminal: what is wrong, what is right, what to do."""
+        wrong = [answer.text for mark in ("poor", "fair") for answer in self.answers if answer.mark == mark]
+        right = [answer.text for answer in self.answers if answer.mark == "good"]
+        return [
+            f"verdict: {self.mark}: {'; '.join(wrong) or 'nothing speaks against it'}",
+            f"because: {'; '.join(right) or 'see above'}",
+            f"to do: {self.advice}",
+        ]
+
+
+def verdict(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray) -> Verdict:
+    """Answer every question that can be put to a CV.
 
     "Good" is a slow latent that does not jump and holds up on enough frames; "fair" what falls short of one of
     these; "poor" what should not be biased.
@@ -25,74 +77,95 @@ def verdict(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray) -> li
         scores: of `score`, of these frames.
         z: (n_frames, latent_dim), the latents of the trajectory.
     """
-    faults: list[tuple[str, str]] = []  # what is wrong, and what would help
-    why: list[str] = []
-    poor = False
-    everything, held = scores.frames.all, scores.frames.validation or scores.frames.all
-    lag = cv.record.settings.lag
+    found: list[Answer] = []
     n_active = cv.latent_dim - len(cv.record.collapsed or [])
-    if n_active == 0:
-        poor = True
-        faults.append(("no latent carries anything", "a lower beta, or --lag 0"))
-    elif n_active < cv.latent_dim:
-        why.append(f"{n_active} of {cv.latent_dim} latents vary, and z0 is the slowest")
-    if len(traj) < FEW_FRAMES:
-        poor = True
-        faults.append((f"{len(traj)} frames are too few to judge by", f"{FEW_FRAMES} frames or more"))
-    if scores.alignment is not None and scores.alignment.n_jumps:
-        poor = poor or scores.alignment.jump_fraction > 0.01
-        share = f"{scores.alignment.n_jumps} of {scores.alignment.n_steps}"
-        faults.append((f"the CV jumps at {share} steps", "--align distances, which do not"))
-    elif scores.alignment is not None:
-        why.append("it does not jump on this run")
     if n_active:
-        _slowness(cv, scores, traj, z[:, 0], why, faults)
-    cure = "more frames" if len(traj) >= FEW_FRAMES else ""  # where this has not been said
-    if lag == 0 and held.fve is not None:
-        told = f"it explains {held.fve:.0%} of the variance of the coordinates held out"
-        if held.fve > 0:
-            why.append(told)
+        found += _slowness(cv, scores, traj, z[:, 0])
+    if scores.alignment is not None:
+        if n_jumps := scores.alignment.n_jumps:
+            text = f"the CV jumps at {n_jumps} of {scores.alignment.n_steps} steps"
+            mark = "poor" if scores.alignment.jump_fraction > 0.01 else "fair"
+            found.append(Answer("smooth", mark, text, "--align distances, which do not"))
         else:
-            poor = True
-            faults.append((told, cure))
-    if scores.generated is not None and (off := far_off(scores.generated)):
-        faults.append((f"generated {' and '.join(off)} lie beyond {FLOORS:g} noise floors", cure))
-    if everything.n_frames and traj.weights is not None:
-        n = effective_size(traj.positions, traj.weights)
-        if n < FEW_FRAMES:
-            faults.append((f"the weights leave {n:.0f} frames' worth", "a longer biased run"))
-    word = "poor" if poor else "fair" if faults else "good"
-    told = "; ".join([wrong for wrong, _ in faults] or ["nothing speaks against it"])
-    help_ = (
-        "; ".join(dict.fromkeys(cure for _, cure in faults if cure)) or "nothing more; bias it (polyvae export)"
+            found.append(Answer("smooth", "good", "it does not jump on this run"))
+    if n_active == 0:
+        found.append(Answer("shape", "poor", "no latent carries anything", "a lower beta, or --lag 0"))
+    elif n_active < cv.latent_dim:
+        text = f"{n_active} of {cv.latent_dim} latents vary, and z0 is the slowest"
+        found.append(Answer("shape", "good", text))
+    elif cv.record.settings.lag:  # else the variance explained tells more
+        text = "its latent varies" if n_active == 1 else f"all {n_active} latents vary"
+        found.append(Answer("shape", "good", text))
+    more = "more frames" if len(traj) >= FEW_FRAMES else ""  # else it is asked for below
+    held = scores.frames.validation or scores.frames.all
+    if cv.record.settings.lag == 0 and held.fve is not None:
+        text = f"it explains {held.fve:.0%} of the variance of the coordinates held out"
+        found.append(Answer("shape", *(("good", text) if held.fve > 0 else ("poor", text, more))))
+    if scores.generated is not None:
+        if off := far_off(scores.generated):
+            text = f"generated {' and '.join(off)} lie beyond {FLOORS:g} noise floors"
+            found.append(Answer("ensemble", "fair", text, more))
+        else:
+            text = f"generated bonds, sizes and distances lie within {FLOORS:g} noise floors"
+            found.append(Answer("ensemble", "good", text))
+    found += _amount(traj)
+    answers = [_joined(key, same) for key in QUESTIONS if (same := [a for a in found if a.question == key])]
+    advice = dict.fromkeys(answer.help for answer in found if answer.help)
+    return Verdict(
+        mark=max((a.mark for a in answers if a.mark != "open"), key=MARKS.index, default="good"),
+        answers=answers,
+        advice="; ".join(advice) or "nothing more; bias it (polyvae export)",
     )
-    return [f"verdict: {word}: {told}", f"because: {'; '.join(why) or 'see above'}", f"to do: {help_}"]
 
 
-def _slowness(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray, why: list, faults: list) -> None:
+def _joined(question: str, answers: list[Answer]) -> Answer:
+    """One answer of several to a question: all that is wrong, or else all that is right."""
+    mark = max((answer.mark for answer in answers), key=MARKS.index)
+    told = [answer for answer in answers if answer.mark == mark or (answer.mark == "fair" and mark == "poor")]
+    help_ = "; ".join(dict.fromkeys(answer.help for answer in told if answer.help))
+    return Answer(question, mark, "; ".join(answer.text for answer in told), help_)
+
+
+def _slowness(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray) -> list[Answer]:
     """What the slowest latent tells: its states, how often the run goes between them, its time."""
+    slowest, unit = scores.frames.all.autocorrelation_time[0], scores.kinetics.time_unit
+    relaxes = None if slowest is None else Answer("slow", "good", f"z0 relaxes within {slowest:.3g} {unit}")
     states = clear_states(find_basins(z, traj.weights))
     if len(states) > 1:
         gap = min(spreads_apart(one, two) for one, two in itertools.pairwise(states))
-        why.append(f"z0 tells {len(states)} states apart, {gap:.0f} spreads or more from each other")
-        if (n := crossings(z, states, traj.segments)) < VISITS:  # fewer say little of how often it does
+        text = f"z0 tells {len(states)} states apart, {gap:.0f} spreads or more from each other"
+        found = [Answer("states", "good", text)]
+        n = crossings(z, states, traj.segments)
+        if n < VISITS:  # fewer say little of how often it does
             times = "never goes" if n == 0 else f"goes only {n} time{'s' * (n > 1)}"
-            between = f"between the {len(states)} states that z0 tells apart"
-            faults.append((f"the run {times} {between}", "a run biased on z0, and to learn from that again"))
-        return
-    slowest = scores.frames.all.autocorrelation_time[0]
+            text = f"the run {times} between the {len(states)} states that z0 tells apart"
+            found.append(Answer("data", "fair", text, "a run biased on z0, and to learn from that again"))
+        else:
+            found.append(Answer("data", "good", f"the run goes {n} times between them"))
+        return [*found, relaxes or Answer("slow", "open", "the run is too short to tell")]
+    found = [Answer("states", "open", "the run shows one state along z0")]
     if cv.record.settings.lag == 0:
-        cure = "frames closer in time, so that a time lag can be chosen"
+        help_ = "frames closer in time, so that a time lag can be chosen"
         if traj.weights is not None:
-            cure = "an unbiased run from what the biased one found, for a time lag"
-        faults.append(("it was trained on shapes, not on what is slow", cure))
-    elif slowest is None:
-        faults.append(("the run is too short to tell how slow it is", "a longer run"))
-    else:
-        length = len(traj) * (scores.kinetics.time_step or 1.0)
-        why.append(f"z0 relaxes within {slowest:.3g} {scores.kinetics.time_unit}")
-        if length / slowest < VISITS:
-            faults.append((f"the run is only {length / slowest:.0f} times that long", "a longer run"))
+            help_ = "an unbiased run from what the biased one found, for a time lag"
+        return [*found, Answer("slow", "fair", "it was trained on shapes, not on what is slow", help_)]
+    if slowest is None or relaxes is None:
+        return [*found, Answer("slow", "fair", "the run is too short to tell how slow it is", "a longer run")]
+    relaxations = len(traj) * (scores.kinetics.time_step or 1.0) / slowest
+    if relaxations < VISITS:
+        text = f"the run is only {relaxations:.0f} times as long as z0 relaxes"
+        found.append(Answer("data", "fair", text, "a longer run"))
+    return [*found, relaxes]
+
+
+def _amount(traj: Trajectory) -> list[Answer]:
+    """Whether the frames are enough to judge by."""
+    if len(traj) < FEW_FRAMES:
+        text = f"{len(traj)} frames are too few to judge by"
+        return [Answer("data", "poor", text, f"{FEW_FRAMES} frames or more")]
+    if traj.weights is not None and (n := effective_size(traj.positions, traj.weights)) < FEW_FRAMES:
+        return [Answer("data", "fair", f"the weights leave {n:.0f} frames' worth", "a longer biased run")]
+    return [Answer("data", "good", f"{len(traj)} frames to judge by")]
 
 
 def far_off(generated: Generated) -> list[str]:

@@ -234,7 +234,11 @@ def test_run_force_replaces_its_own_files_and_keeps_others(folder, tmp_path, cap
     call("run", folder / "run.xtc", "--out", out, "--epochs", 2, "--quick", "--no-generator", "--force")
     assert (out / "notes.txt").read_text() == "mine"
     assert (out / "COLVAR").read_text().startswith("#! FIELDS")
-    pv.load(out / "model.safetensors")
+    model, scores = pv.load(out / "model.safetensors"), json.loads((out / "scores.json").read_text())
+    assert scores["data"]["sha256"] == model.record.data.sha256
+    assert scores["data"]["n_segments"] == 1
+    assert scores["verdict"]["mark"] in ("good", "fair", "poor")
+    assert scores["verdict"]["advice"] in capfd.readouterr().out
     (out / "report.html").unlink()
     call("report", out)
     assert (out / "report.html").exists()

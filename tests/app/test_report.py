@@ -1,4 +1,4 @@
-"""The report: the numbers of scores.json, in one file that stands alone; nothing invented."""
+"""The report, of one model or several side by side: what scores.json holds, in one file that stands alone."""
 
 import base64
 import json
@@ -7,8 +7,12 @@ from html.parser import HTMLParser
 
 import pytest
 
-from polyvae.app.report import _number, write_report
+from polyvae.app.cli import main
+from polyvae.app.comparing import names_of, sections_of
+from polyvae.app.markup import number, sentence
+from polyvae.app.report import write_comparison, write_report
 from polyvae.errors import InputError
+from polyvae.tasks.verdict import MARKS, QUESTIONS
 
 # The smallest PNG: one pixel.
 PNG = base64.b64decode(
@@ -86,16 +90,53 @@ def scores() -> dict:
             "n_beads": 24,
             "n_dims": 3,
             "length_unit": "nm",
-            "unit_note": "XTC holds nm.",
+            "n_segments": 3,
+            "sha256": "0123456789abcdef" * 4,
         },
         "model": {
             "settings": {"latent_dim": 2, "encoder": [64, 48], "beta": 1.0},
             "versions": {"polyvae": "0.1.0", "jax": "0.9.9"},
             "best_epoch": 125,
             "stopped": "no better validation objective in 40 epochs",
+            "choices": {"lag": "a time lag of 5 frames"},
+            "generator": {"steps": 4000},
+        },
+        "verdict": {
+            "mark": "fair",
+            "advice": "a longer run",
+            "answers": [
+                {"question": "slow", "mark": "good", "text": "z0 relaxes within 34 ps", "help": ""},
+                {"question": "smooth", "mark": "poor", "text": "the CV jumps at 29 of 4316 steps", "help": ""},
+                {"question": "states", "mark": "open", "text": "the run shows one state along z0", "help": ""},
+                {"question": "data", "mark": "fair", "text": "the run is short", "help": "a longer run"},
+            ],
         },
         "command": "polyvae run some/where/run.xtc --seed 7",
     }
+
+
+TAGS = {
+    *("html", "head", "meta", "title", "style", "script", "body", "main", "header", "section", "h1", "h2", "h3"),
+    *(
+        "p",
+        "pre",
+        "code",
+        "div",
+        "b",
+        "small",
+        "span",
+        "dl",
+        "dt",
+        "dd",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+    ),
+    *("figure", "button", "img", "figcaption", "dialog", "form", "svg", "path", "circle", "rect"),
+}
 
 
 class Page(HTMLParser):
@@ -121,7 +162,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.words.append(data)
 
 
@@ -138,57 +179,92 @@ def report(tmp_path):
 
 def test_the_numbers_of_the_scores_are_there(scores, report):
     text = report(scores).text
-    for number in (
-        "4,321 frames of 24 beads in 3-D → 2 latent coordinates",
-        "48.2 %",  # FVE of the validation frames
-        "0.605 nm",
-        "−18.7 nats",
-        "1 of 2",
-        "−0.73",
-        "correlation of z0 with Rg",
-        "1.01, 0.988 standard deviations",
-        "0.0842 nm",
-        "0.0358 nm",
-        "16.5×",
-        "0.230",
-        "0.456",
-        "0.0334 to 1.97",
-        "at least 0.0758",
-        "64 × 48",
+    for words in (
+        "4,321 frames of 24 beads in 3\u2011D → 2 latent coordinates",
+        "training n = 4,321 held out n = 4,321",
+        "variance explained 0.491 0.482 near 1, less with a time lag",
+        "RMSD per bead, decoded (nm) 0.605 0.605 well below a bond length",
+        "ELBO (nats a frame) −17.9 −18.7 held out as in training",
+        "importance-weighted bound, k = 64 (nats a frame) −16.4 −17.7 high",
+        "VAMP-2, lag 5 frames 1.84 1.84 near 3",
+        "slowest implied timescale (ps) 71.5 71.5 long",
+        "jumps of the alignment 29 of 4,316 29 of 4,316 0",
+        "z0 z1 idle good",
+        "KL: what it carries (nats) 1.37 0.00120 above 0",
+        "spread 1.01 0.988 0.8 to 1.2",
+        "correlation with Rg −0.732 any",
+        "autocorrelation time (ps) 33.9 long",
+        "slope, mean and steepest (1/nm) 2.42, 9.55 0.00612, 0.0871 near each other",
+        "covariance with z0 −0.0731 0",
+        "bead distances (nm, mean over pairs) 0.0842 0.0358 2.35× a ratio below 2",
+        "bond lengths (nm) 0.119 0.00722 16.5× a ratio below 2",
+        "radius of gyration (nm) 0.230 0.456 beyond the data's",
+        "shortest bond (nm) 0.332 0.332 0.0334 to 1.97",
+        "good The objective is smaller than in every frame of the data.",
+        "From run.xtc",
+        "data some/where/run.xtc",
+        "length unit nanometres",
+        "pieces continuous in time 3",
+        "frames, SHA-256 0123456789abcdef lag chosen",
+        "A time lag of 5 frames.",
+        "No better validation objective in 40 epochs.",
         "125 (counted from 0)",
-        "0.9.9",
-        "run.xtc",
-        "XTC holds nm.",
-        "Lengths in nanometres",
+        "polyvae 0.1.0, jax 0.9.9",
         "polyvae run some/where/run.xtc --seed 7",
-        "no better validation objective in 40 epochs",
-        "z1 (idle) train",
-        "importance-weighted bound, k = 64 (nats) −16.4 −17.7 −16.4",  # train, validation, all
-        "VAMP-2 at a lag of 5 frames 1.84",
-        "slowest implied timescale (ps) 71.5",
-        "jumps of the alignment 29 29 29",
-        "autocorrelation time (ps) 33.9 33.9",
-        "gradient, mean (1/nm) 2.42 2.42 0.00612",
-        "gradient, largest (1/nm) 9.55 7.21 0.0871 0.0522",  # z0 in train and validation, z1
-        "covariance with z0 −0.0731",
+        "encoder 64 × 48",
+        "generator steps 4000",
     ):
-        assert number in text, number
-    assert "The objective is smaller than in every frame of the data." in text
+        assert words in text.replace("\u00a0", " "), words
     assert "None" not in text
 
 
-def test_without_validation_the_cards_tell_of_all_frames(scores, report):
-    del scores["frames"]["validation"], scores["frames"]["train"]
+def test_the_verdict_is_first_with_a_mark_and_its_word_for_each_question(scores, report, tmp_path):
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "01_frames.png").write_bytes(PNG)
     text = report(scores).text
-    assert "49.1 %" in text
-    assert "on all frames" in text
-    assert "validation frames" not in text
+    assert "From run.xtc Is this collective variable good? fair Is it slow? good z0 relaxes within 34 ps." in text
+    assert "Is it smooth? poor The CV jumps at 29 of 4316 steps." in text
+    assert "Does it tell states apart? not seen The run shows one state along z0." in text
+    assert QUESTIONS["ensemble"] not in text  # which was not asked
+    assert "What to do A longer run. How well" in text
+    order = [
+        "What to do",
+        "variance explained",
+        "Latent coordinates",
+        "Figures",
+        "Where this comes from",
+        "Files in",
+    ]
+    assert [text.index(words) for words in order] == sorted(text.index(words) for words in order)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    shapes = {name: re.search(rf'class="mark {name}">(<svg.*?</svg>)', html)[1] for name in MARKS}
+    assert len(set(shapes.values())) == len(MARKS)  # not by colour alone
+
+
+def test_no_number_is_told_twice(scores, report):
+    """But for those that two columns share."""
+    values = [scores["frames"]["validation"][key] for key in ("fve", "elbo", "iw_bound")]
+    values += [scores["generated"]["pairs"], scores["frames"]["all"]["gradient_max"][0]]
+    text = report(scores).text
+    assert [text.count(number(value)) for value in values] == [1] * len(values)
+
+
+def test_the_fingerprint_of_the_model_is_that_of_its_file(scores, report, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"abc")
+    assert "model, SHA-256 ba7816bf8f01cfea lag" in report(scores).text  # of FIPS 180-2
+
+
+def test_without_validation_there_is_one_column(scores, report):
+    del scores["frames"]["validation"], scores["frames"]["train"]
+    text = report(scores).text.replace("\u00a0", " ")
+    assert "all frames n = 4,321 good variance explained 0.491 near 1" in text
+    assert "n = 4,321 held out" not in text
 
 
 def test_a_weighted_run_says_what_its_frames_are_worth(scores, report):
     assert "worth" not in report(scores).text
     scores["data"]["n_effective"] = 412.34
-    assert "the frames are worth 412 of equal weight" in report(scores).text
+    assert "frames of equal weight that these are worth 412 500 or more" in report(scores).text
 
 
 def test_the_page_stands_alone(scores, report, tmp_path):
@@ -197,11 +273,13 @@ def test_the_page_stands_alone(scores, report, tmp_path):
     (tmp_path / "figures" / "99_of_my_own.png").write_bytes(PNG)
     page = report(scores)
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert re.findall(r"https?:|url\(|@import|<script|<link", html) == []
-    assert len(page.links) == page.tags.count("img") == 2
+    assert re.findall(r"https?:|url\(|@import|<script .*src|<link|fetch\(|XMLHttpRequest", html) == []
+    assert len(page.links) == 2
+    assert page.tags.count("img") == 3  # and the one of the dialog, without a source
+    assert page.tags.count("dialog") == 1
     assert all(base64.b64decode(link.removeprefix("data:image/png;base64,")) == PNG for link in page.links)
     assert 'width="1" height="1"' in html
-    assert "The data. Frames of the data" in page.text.replace(" .", ".")
+    assert "The data Frames of the data" in page.text
     assert "99 of my own" in page.text
     for needed in ("prefers-color-scheme: dark", "@media print", 'name="viewport"', 'lang="en"', "charset"):
         assert needed in html
@@ -209,33 +287,36 @@ def test_the_page_stands_alone(scores, report, tmp_path):
 
 def test_text_is_escaped(scores, report, tmp_path):
     evil = "<script>alert('x')</script>&amp;\""
-    scores["command"] = scores["optimized"]["message"] = scores["data"]["unit_note"] = evil
+    scores["command"] = scores["optimized"]["message"] = scores["data"]["selection"] = evil
+    scores["verdict"]["advice"] = scores["verdict"]["answers"][0]["text"] = scores["data"]["sha256"] = evil
+    scores["kinetics"]["time_unit"] = evil
     scores["data"]["files"] = [evil.replace("/", "")]
     scores["length_unit"] = evil
     scores["model"] = {"settings": {evil: evil}, "versions": {evil: [evil]}, "stopped": evil, "best_epoch": evil}
+    scores["model"] |= {"choices": {evil: evil}, "generator": {evil: evil}}
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "a&b<i>.png").write_bytes(PNG)
     (tmp_path / "<b>mine").write_text("")
     page = report(scores)
-    assert set(page.tags) <= {
-        *("html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "p", "pre", "code", "div", "b"),
-        *("small", "span", "ul", "li", "table", "tr", "th", "td", "figure", "img", "figcaption"),
-    }
+    assert set(page.tags) <= TAGS
+    assert page.tags.count("script") == 1
     assert page.text.count(evil) >= 6
     assert "<b>mine" in page.text
 
 
 @pytest.mark.parametrize(
-    "missing", ["length_unit", "frames", "kinetics", "generated", "optimized", "data", "model", "command"]
+    "missing",
+    ["length_unit", "frames", "kinetics", "generated", "optimized", "data", "model", "command", "verdict"],
 )
 def test_a_missing_part_is_left_out(scores, report, missing):
     del scores[missing]
     text = report(scores).text
     assert "None" not in text
-    assert ("Generated ensemble" in text) is (missing != "generated")
+    assert ("noise floor" in text) is (missing != "generated")
     assert ("Optimised conformation" in text) is (missing != "optimized")
-    assert ("Scores by frames" in text) is (missing != "frames")
-    assert ("Settings and versions" in text) is (missing != "model")
+    assert ("How well it describes the run" in text) is (missing != "frames")
+    assert ("Settings" in text) is (missing != "model")
+    assert ("What to do" in text) is (missing != "verdict")
     assert "Figures" not in text
 
 
@@ -249,20 +330,24 @@ def keys(tree, path=()):
 def test_any_value_may_be_of_another_kind(scores, report):
     blank = json.dumps(scores)
     for path in keys(scores):
-        for other in (None, "a", True, float("nan"), [None, "b"]):
+        for other in (None, "a", float("nan"), [None, "b"]):
             changed = json.loads(blank)
             at = changed
             for key in path[:-1]:
                 at = at[key]
             at[path[-1]] = other
             text = report(changed).text
-            if path[:2] not in (("model", "settings"), ("model", "versions")):  # shown as they are
+            if path[:2] not in (
+                ("model", "settings"),
+                ("model", "versions"),
+                ("model", "generator"),
+            ):  # shown as they are
                 assert "nan" not in text.replace("nanometres", ""), path
 
 
 def test_nothing_but_a_title_and_the_files_of_an_empty_object(report):
     page = report({})
-    assert page.text.startswith("polyvae report polyvae report Files in this folder")
+    assert re.match(r"polyvae: \S+ polyvae report Files in this folder", page.text)
     assert "figure" not in page.tags
     assert not re.search(r"FVE|RMSD|ELBO", page.text)
 
@@ -290,6 +375,11 @@ def test_no_scores(tmp_path):
     with pytest.raises(InputError, match=r"scores\.json.*not exist.*`polyvae run`"):
         write_report(tmp_path)
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InputError, match=r"a folder that `polyvae run` wrote; .*nowhere does not exist"):
+        write_report(tmp_path / "nowhere")
+    (tmp_path / "model.safetensors").write_text("")
+    with pytest.raises(InputError, match=r"a folder that `polyvae run` wrote; .*model.safetensors is a file"):
+        write_report(tmp_path / "model.safetensors")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"\xff\xfe\x00", b'"text"'])
@@ -319,4 +409,140 @@ def test_broken_scores_leave_the_old_report(tmp_path, content):
     ],
 )
 def test_number(value, text):
-    assert _number(value) == text
+    assert number(value) == text
+
+
+def test_a_sentence_leaves_names_as_they_are():
+    assert sentence("z0 <tells>") == "z0 &lt;tells&gt;."
+    assert sentence("it moves.") == "It moves."
+    assert sentence(" ") == ""
+
+
+@pytest.fixture
+def compare(tmp_path):
+    """A page of several models, from their scores by name; each has a figure of its own, and one that all have."""
+
+    def make(**models) -> Page:
+        folders = [tmp_path / name for name in models]
+        for folder, content in zip(folders, models.values(), strict=True):
+            (folder / "figures").mkdir(parents=True, exist_ok=True)
+            (folder / "figures" / "01_frames.png").write_bytes(PNG)
+            (folder / "figures" / "10_latent_rg.png").write_bytes(PNG + folder.name.encode())
+            (folder / "scores.json").write_text(json.dumps(content))
+        out = tmp_path / "compare.html"
+        assert write_comparison(folders, out) == out
+        return Page(out.read_text(encoding="utf-8"))
+
+    return make
+
+
+def copied(scores, *path, value) -> dict:
+    """A copy of the scores with one value changed."""
+    changed = json.loads(json.dumps(scores))
+    at = changed
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = value
+    return changed
+
+
+def test_models_of_the_same_data_stand_side_by_side_with_the_better_marked(scores, compare):
+    other = copied(scores, "frames", "validation", value=part(elbo=-15.2, fve=0.4824, rmsd=0.7))
+    other["model"]["settings"]["beta"] = 0.5
+    other["verdict"]["mark"] = "good"
+    page = compare(first=scores, second=other)
+    text = page.text.replace("\u00a0", " ")
+    assert "2 models side by side Of the same data: run.xtc Verdicts first" in text
+    assert "Is it good? fair good Is it slow? good z0 relaxes within 34 ps. good z0" in text
+    assert "Settings that differ first second beta 1.0 0.5 The other 3 settings are the same." in text
+    assert "variance explained 0.482 0.482 near 1" in text  # alike as far as is shown
+    assert "RMSD per bead, decoded (nm) 0.605 better 0.700 well" in text
+    assert "ELBO (nats a frame) −18.7 −15.2 better held out" in text
+    assert text.count("better") == 3  # and the bound of more than one draw
+    assert "slower" not in text
+    assert page.tags.count("figure") == 3
+    assert "The data Frames of the data" in text
+    assert "all models What the latents mean" in text
+    assert len(page.links) == 3
+    assert set(page.tags) <= TAGS
+
+
+def test_what_depends_on_another_setting_is_not_compared(scores, compare):
+    other = copied(scores, "frames", "validation", value=part(elbo=-15.2, vamp2=1.9, timescale=90.0))
+    other["model"]["settings"]["lag"] = 5
+    scores["model"]["settings"]["lag"] = 0
+    text = compare(first=scores, second=other).text
+    assert "ELBO (nats a frame) −18.7 −15.2 not to be compared: another lag" in text
+    assert "1.84 1.90 better near 3" in text
+    assert "71.5 90.0 better" in text
+    other["kinetics"]["lag"] = 50
+    text = compare(first=scores, second=other).text
+    assert "VAMP-2 1.84 (lag 5 frames) 1.90 (lag 50 frames) not to be compared: another lag of the scores" in text
+
+
+def test_an_ensemble_within_its_own_noise_is_no_better_for_being_nearer(scores, compare):
+    floor = scores["generated"]["noise_floor"]
+    near, nearer = (
+        {"bond": by * floor["bond"], "rg": 3 * by * floor["rg"], "noise_floor": floor} for by in (0.9, 0.5)
+    )
+    text = compare(first=scores | {"generated": near}, second=scores | {"generated": nearer}).text
+    assert "generated bond lengths (noise floors) 0.900 0.500 below 2" in text
+    assert "generated radii of gyration (noise floors) 2.70 1.50 better below 2" in text
+
+
+@pytest.mark.parametrize("other", ["f" * 64, None])
+def test_models_of_other_data_are_not_called_better(scores, compare, other):
+    second = copied(scores, "frames", "validation", value=part(elbo=-15.2))
+    second = copied(second, "data", "sha256", value=other)
+    text = compare(first=scores, second=second).text
+    assert "take care These models are of " + ("different data" if other else "data that they do not name") in text
+    assert "−18.7 −15.2 held out" in text
+    assert text.count("better") == 1  # "none is marked as better"
+
+
+def test_lengths_in_other_units_bear_them(scores, compare):
+    text = compare(first=scores, second=copied(scores, "length_unit", value="angstrom")).text
+    assert "RMSD per bead, decoded 0.605 (nm) 0.605 (Å) well below" in text
+
+
+def test_side_by_side_any_value_may_be_of_another_kind(scores, tmp_path):
+    for path in keys(scores):
+        changed = [copied(scores, *path, value=other) for other in (None, "a", True, float("nan"), [None, "b"])]
+        models = {f"m{k}": one for k, one in enumerate([*changed, {}])}
+        html = "".join(sections_of(models, dict.fromkeys(models, tmp_path)))
+        if path[:2] not in (("model", "settings"), ("model", "generator")):
+            assert "nan" not in html, path
+
+
+def test_names_are_as_long_as_it_takes(tmp_path):
+    assert names_of([tmp_path / "x" / "a", tmp_path / "b"]) == ["a", "b"]
+    assert names_of([tmp_path / "x" / "out", tmp_path / "y" / "out"]) == ["x/out", "y/out"]
+
+
+def test_a_folder_is_named_once(scores, compare, tmp_path):
+    compare(first=scores)
+    with pytest.raises(InputError, match="the same folder as .*; name each model once"):
+        write_comparison([tmp_path / "first", tmp_path / "first" / ".." / "first"], tmp_path / "again.html")
+    assert not (tmp_path / "again.html").exists()
+
+
+def test_the_verb_writes_one_page_or_several_models_side_by_side(scores, compare, tmp_path, monkeypatch, capsys):
+    def call(*words, code=0):
+        with pytest.raises(SystemExit) as exit_:
+            main(["report", *map(str, words)])
+        assert exit_.value.code == code
+        return capsys.readouterr()
+
+    compare(first=scores, second=scores)
+    (tmp_path / "compare.html").unlink()
+    monkeypatch.chdir(tmp_path)
+    assert call("first").out == "first/report.html\n"
+    call("first")  # its own page is written again
+    assert call("first", "second").out == "compare.html\n"
+    before = (tmp_path / "compare.html").read_bytes()
+    assert "compare.html exists already" in call("first", "second", code=1).err
+    assert call("first", "second", "--force").out == "compare.html\n"
+    assert (tmp_path / "compare.html").read_bytes() == before
+    assert "must end in .html" in call("first", "second", "--out", "c.txt", code=1).err
+    assert "second/none does not exist" in call("first", "second/none", "--out", "c.html", code=1).err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["compare.html", "first", "second"]

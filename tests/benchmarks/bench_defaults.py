@@ -93,7 +93,8 @@ def row(folder: Path, traj: pv.Trajectory, reading: dict, heldout: Path | str | 
     apart, floor = ensemble_distances(generated, traj), noise_floor(traj)
     floors = " ".join(f"{apart[key] / floor[key]:5.1f}" for key in ("bond", "angle", "rg", "end_to_end", "pairs"))
     chosen = f"{settings['featurizer']:14s} {settings['lag']:4d} {n_jumps:6d} {vamp:7.3f} {seconds:4.0f}"
-    return f"{chosen} {floors}  {(scores.get('verdict') or ['-'])[0]}"
+    said = scores.get("verdict")  # of an older checkout lines, or nothing
+    return f"{chosen} {floors}  {said['mark'] if isinstance(said, dict) else (said or ['-'])[0]}"
 
 
 if __name__ == "__main__":
