@@ -1,5 +1,7 @@
 """polyvae: collective variables from finished MD runs."""
 
+import importlib
+
 from polyvae.cv.fitting import fit
 from polyvae.cv.generator import fit_generator
 from polyvae.cv.latent import LatentCV, load
@@ -75,6 +77,7 @@ __all__ = [
     "interpolate",
     "latent_grid",
     "load",
+    "movie",
     "optimize",
     "project",
     "radius_of_gyration",
@@ -90,3 +93,12 @@ __all__ = [
     "write",
     "write_colvar",
 ]
+
+
+def __getattr__(name: str):
+    """`polyvae.plot` and what draws are loaded where they are used."""
+    if name == "plot":
+        return importlib.import_module("polyvae.plot")
+    if name == "movie":
+        return importlib.import_module("polyvae.plot.movie").movie
+    raise AttributeError(f"module 'polyvae' has no attribute {name!r}")

@@ -29,6 +29,7 @@ from polyvae.app.console import (
     training_bar,
 )
 from polyvae.app.fes import fes
+from polyvae.app.movie import movie
 from polyvae.app.options import (
     EXPORTING,
     FEATURIZERS,
@@ -383,6 +384,7 @@ def export(
 
 app.command()(fes)
 app.command()(adapt)
+app.command()(movie)
 
 
 @app.command()

@@ -17,7 +17,7 @@ from polyvae.plot.chains import optimum_structures, overlay, side_by_side, struc
 from polyvae.plot.choosing import sweep
 from polyvae.plot.curves import marginals, optimization, training
 from polyvae.plot.free_energy import free_energy, free_energy_checks
-from polyvae.plot.latent import latent_trajectory, latent_values
+from polyvae.plot.latent import latent_trajectory, latent_values, mean_kl
 from polyvae.plot.style import label_length, styled
 from polyvae.tasks.optimization import Optimum
 from polyvae.trajectory.record import Trajectory
@@ -120,9 +120,7 @@ def save_figures(
     data = cv.align(traj)
     kl = None
     if cv.latent_dim > 2:
-        mean, std = cv.transform_posterior(traj)
-        kl = 0.5 * (mean**2 + std**2 - 1) - np.log(std)
-        kl = np.average(kl, axis=0, weights=weights)
+        kl = mean_kl(cv, traj, weights)
     rg = np.sqrt(((data - data.mean(axis=1, keepdims=True)) ** 2).sum(axis=2).mean(axis=1))
     rg_label = label_length("radius of gyration Rg", cv.length_unit)
 
