@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import polyvae as pv
-from polyvae.app.console import frame_bar, say
+from polyvae.app.console import frame_bar
 from polyvae.app.options import (
     READING,
     Files,
@@ -14,7 +14,7 @@ from polyvae.app.options import (
     Model,
     Weights,
     as_the_model,
-    for_reading,
+    read_files,
     read_weights,
     takes,
     with_weights,
@@ -40,9 +40,7 @@ def movie(
     """
     check_movie_output(out, fps=fps, force=force, inputs=[model, *files, reading["topology"], weights])
     cv = load_cv(model)
-    traj = pv.read(files, **for_reading(as_the_model(reading, cv)))
-    say(f"read {traj}")
-    traj = with_weights(traj, read_weights(weights))
+    traj = with_weights(read_files(files, as_the_model(reading, cv)), read_weights(weights))
     with frame_bar("drawing", min(frames, len(traj))) as count:
         n = pv.movie(cv, traj, out, frames=frames, fps=fps, progress=count)
     print(f"{n} frames, {n / fps:.3g} seconds, in {out}")

@@ -80,6 +80,7 @@ class FreeEnergy:
             had not been visited.
         halves: the same between the first and the second half of the run.
         weights: (n_frames,) of the frames that were used, 1 on average.
+        periods: of each variable, whose grid then goes around it once, or None.
     """
 
     grid: tuple[np.ndarray, ...]
@@ -98,6 +99,7 @@ class FreeEnergy:
     apart: np.ndarray
     halves: float
     weights: np.ndarray = dataclasses.field(repr=False)
+    periods: tuple[float | None, ...]
     _sums: np.ndarray = dataclasses.field(repr=False)  # weight in each block of each state, and of all
 
     @property
@@ -235,6 +237,7 @@ def free_energy(
         apart=apart,
         halves=halves,
         weights=share * len(share) / share.sum(),
+        periods=tuple(a.period if a.around else None for a in axes),
         _sums=by_blocks,
     )
     return dataclasses.replace(result, states=_states(result, cells, order))

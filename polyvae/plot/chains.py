@@ -5,7 +5,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from polyvae import geometry
-from polyvae.plot.style import ALONG, UNIT_SYMBOLS, canvas, digits, evenly, label_length, limits_of, styled
+from polyvae.plot.style import (
+    ALONG,
+    UNIT_SYMBOLS,
+    canvas,
+    color_key,
+    digits,
+    evenly,
+    label_length,
+    limits_of,
+    styled,
+)
 from polyvae.tasks.optimization import Optimum
 from polyvae.trajectory.record import chain_bonds
 
@@ -54,10 +64,10 @@ def overlay(
     alpha = alpha or _line_alpha(sticks * _points_per_length(ax), width)
     colors = _chain_map()(np.linspace(0, 1, n_beads))[:, :3]
     lines = LineCollection(sticks, colors=np.tile(colors[bonds].mean(axis=1), (len(chosen), 1)))
-    lines.set(linewidth=width, alpha=alpha, capstyle="round")
+    lines.set(linewidth=width, alpha=alpha, capstyle="round", rasterized=True)
     ax.add_collection(lines)
     if colorbar:
-        _bead_key(ax, ax, n_beads)
+        _bead_key(ax, n_beads)
     ax.set(xlabel=label_length("x in the aligned frame", length_unit), ylabel=label_length("y", length_unit))
     shown = f"{n_frames:,} frames" if len(chosen) == n_frames else f"{len(chosen):,} of {n_frames:,} frames"
     shown += "" if weights is None else " by weight"
@@ -90,7 +100,7 @@ def side_by_side(
         alpha = ax.collections[0].get_alpha()  # one opacity, so that one grey is one density
         ax.set_title(ax.get_title(loc="left").split(", first")[0])
     axes[1].set_ylabel("")
-    _bead_key(axes[0], list(axes), data.shape[1])
+    _bead_key(list(axes), data.shape[1])
     return axes
 
 
@@ -107,13 +117,12 @@ def _chain_map():
     return ListedColormap(matplotlib.colormaps[ALONG](np.linspace(0, 0.92, 256)))
 
 
-def _bead_key(ax, axes, n_beads: int) -> None:
+def _bead_key(axes, n_beads: int) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    key = ScalarMappable(Normalize(0, max(n_beads - 1, 1)), _chain_map())
-    bar = ax.figure.colorbar(key, ax=axes, label="bead", shrink=0.8, aspect=18, pad=0.02)
-    bar.set_ticks([0, max(n_beads - 1, 1)])
+    beads = ScalarMappable(Normalize(0, max(n_beads - 1, 1)), _chain_map())
+    color_key(beads, axes, "bead").set_ticks([0, max(n_beads - 1, 1)])
 
 
 def _points_per_length(ax) -> float:
@@ -242,7 +251,7 @@ def structures(
     n_beads = positions[0].shape[0]
     bonds = bonds_or_chain(bonds, n_beads)
     radius = ball_radius(np.stack(positions), bonds)
-    limits = limits_of(*[p[:, :2] + s * 1.5 * radius for p in positions for s in (-1, 1)])
+    limits = limits_of(*[p[:, :2] + s * 2.5 * radius for p in positions for s in (-1, 1)])
     ratio = (limits[1][1] - limits[1][0]) / (limits[0][1] - limits[0][0])
     width = 9.0 / len(positions)
     axes = canvas(

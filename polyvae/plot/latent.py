@@ -6,7 +6,18 @@ import numpy as np
 
 from polyvae.cv.latent import LatentCV
 from polyvae.measures.weights import effective_size
-from polyvae.plot.style import ALONG, DATA, NEUTRAL, TIME_SYMBOLS, VALUE, canvas, evenly, limits_of, styled
+from polyvae.plot.style import (
+    ALONG,
+    DATA,
+    NEUTRAL,
+    TIME_SYMBOLS,
+    VALUE,
+    canvas,
+    color_key,
+    evenly,
+    limits_of,
+    styled,
+)
 from polyvae.trajectory.record import Trajectory
 
 
@@ -73,7 +84,7 @@ def latent_trajectory(
         lines.set_clim(clocks[0], clocks[-1])
     part = f"{n_frames:,} frames" if last - first == n_frames else f"frames {first:,}–{last - 1:,} of {n_frames:,}"
     latent_plane(ax, z, shown, f"Latent trajectory, {part}{note}")
-    ax.figure.colorbar(dots, ax=ax, label=clock, shrink=0.85)
+    color_key(dots, ax, clock)
     return ax
 
 
@@ -105,13 +116,13 @@ def latent_values(
     size = float(np.clip(14_000 / len(chosen), 2.5, 16))
     part = f"{len(z):,} frames" if len(chosen) == len(z) else f"{len(chosen):,} of {len(z):,} frames"
     if len(shown) == 1:
-        ax.scatter(z[chosen, 0], values[chosen], s=size, color=DATA, alpha=0.6, linewidths=0)
+        ax.scatter(z[chosen, 0], values[chosen], s=size, color=DATA, alpha=0.6, linewidths=0, rasterized=True)
         ax.set(xlabel="z0", ylabel=label, title=f"Latent coordinate, {part}")
         return ax
     x, y = z[chosen][:, shown].T
-    dots = ax.scatter(x, y, c=values[chosen], cmap=VALUE, s=size, linewidths=0)
+    dots = ax.scatter(x, y, c=values[chosen], cmap=VALUE, s=size, linewidths=0, rasterized=True)
     latent_plane(ax, z, shown, f"Latent plane, {part}{note}")
-    ax.figure.colorbar(dots, ax=ax, label=label, shrink=0.85)
+    color_key(dots, ax, label)
     return ax
 
 
