@@ -11,7 +11,6 @@ from polyvae import plot
 from polyvae.app.console import command_line, frame_bar, print_sweep
 from polyvae.app.options import READING, TRAINING, Figures, Files, Force, for_training, numbers, read_files, takes
 from polyvae.files import replacing, replacing_folder, write_json
-from polyvae.tasks.sweeps import MEASURES
 
 _RESULTS = ("models.csv", "summary.json", "sweep.*", "best.safetensors")
 
@@ -53,5 +52,5 @@ def sweep(
         )
         plot.save(plot.sweep(result), folder / f"sweep.{figures}")
         result.best().save(folder / "best.safetensors")
-    print_sweep(result.summary(), MEASURES)
+    print_sweep(result)
     print(f"\nresults in {out}; {result.best()} has the best bound, {out / 'best.safetensors'}")
