@@ -22,6 +22,7 @@ from polyvae.io.tables import Colvar, read_colvar
 from polyvae.io.writing import write
 from polyvae.measures.free_energy import FreeEnergy, free_energy
 from polyvae.measures.limits import Check, Limits, check_conformations
+from polyvae.progress import progress_bar
 from polyvae.tasks.adapting import Adapted, adapt
 from polyvae.tasks.compiling import compile
 from polyvae.tasks.optimization import Optimum, optimize
@@ -79,6 +80,7 @@ __all__ = [
     "load",
     "movie",
     "optimize",
+    "progress_bar",
     "project",
     "radius_of_gyration",
     "read",

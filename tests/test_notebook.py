@@ -1,6 +1,8 @@
 """What a notebook shows of data, models and results: well-formed, escaped, and the numbers that they hold."""
 
 import dataclasses
+import io
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
@@ -118,3 +120,28 @@ def test_what_others_wrote_is_escaped(cv):
     assert html.count("&lt;script&gt;") == 2
     assert "<b" not in html_of("t", [["", "<b>"], ["<i>", '"']], "<b>").replace("<b>t</b>", "")
     assert len(html_of("t", [["a"], ["x" * 10_000]])) < 1000
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_bar_takes_what_every_function_tells(monkeypatch):
+    """Frames since the last call; steps done and in all; the terms of the loss beside them."""
+    calls = {"frames": [(3,), (4,)], "models": [(1, 7), (7, 7)], "epochs": [(7, 7, {"kl": 1.5, "loss": 2.0})]}
+    for what, told in calls.items():
+        monkeypatch.setattr("sys.stderr", shown := Terminal())
+        with pv.progress_bar(what, total=7 if what == "frames" else None, unit=what) as bar:
+            for one in told:
+                bar(*one)
+            bar(0) if what == "frames" else bar(*told[-1])
+        assert f"{what}: " in shown.getvalue()
+    monkeypatch.setattr("sys.stderr", pipe := io.StringIO())
+    with pv.progress_bar("training") as bar:
+        bar(1, 2, {"kl": 1.0})
+    assert pipe.getvalue() == ""
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)  # a notebook, whose stderr is no terminal
+    with pv.progress_bar("training") as bar:
+        bar(1, 2, {"kl": 1.0})
+    assert "training" in pipe.getvalue()

@@ -176,6 +176,9 @@ CALLS = {
         {"cv": "cv", "data": "data", "path": "path", "frames": "count", "fps": "positive",
          "progress": "function?"},
     ),
+    "progress_bar": Call(
+        pv.progress_bar, lambda k: {"what": "training"}, {"what": "text", "total": "count?", "unit": "text"}
+    ),
     "relax": Call(
         pv.relax,
         lambda k: {"traj": k.traj[:2], "data": k.traj},

@@ -17,7 +17,6 @@ from polyvae.app.console import (
     about_run,
     command_line,
     fail,
-    frame_bar,
     notes,
     one_line,
     print_model,
@@ -25,7 +24,6 @@ from polyvae.app.console import (
     print_scores,
     print_trajectory,
     say,
-    training_bar,
 )
 from polyvae.app.fes import fes
 from polyvae.app.movie import movie
@@ -114,7 +112,7 @@ def run(
         traj = with_weights(traj, training.pop("weights"))  # for all that follows, and not for training alone
         if quick and training["epochs"] is None:
             training["epochs"] = _quick_epochs(traj, training, _QUICK["steps"])
-        with training_bar("training") as progress:
+        with pv.progress_bar("training", unit="epoch") as progress:
             cv = pv.fit(traj, **model, **training, progress=progress)
         if generator and traj.n_beads > MAX_BEADS:
             say(f"the decoder draws the conformations, roughly: a generator of over {MAX_BEADS} beads takes hours")
@@ -187,7 +185,7 @@ def fit(
     stream = with_weights(pv.stream(files, **for_reading(reading)), training.pop("weights"))
     say(f"training on {len(stream)} frames")
     try:
-        with training_bar("training") as progress:
+        with pv.progress_bar("training", unit="epoch") as progress:
             own: dict[str, Any] = {"checkpoint": unfinished, "resume": resume, "cache": out.parent}
             cv = pv.fit(stream, **model, **training, progress=progress, **own)
         if generator:
@@ -210,7 +208,7 @@ def _quick_epochs(traj: pv.Trajectory, training: dict, steps: int) -> int:
 
 
 def _with_generator(cv: pv.LatentCV, data, seed: int, **options) -> pv.LatentCV:
-    with training_bar("training the generator", "step") as progress:
+    with pv.progress_bar("training the generator") as progress:
         return pv.fit_generator(cv, data, seed=seed, progress=progress, **options)
 
 
@@ -236,7 +234,7 @@ def project(
     check_output(out, force=force, inputs=[model, *files, reading["topology"]])
     cv = load_cv(model)
     stream = pv.stream(files, **for_reading(as_the_model(reading, cv)))
-    with frame_bar("projecting", len(stream)) as count:
+    with pv.progress_bar("projecting", total=len(stream), unit="frame") as count:
         n = pv.project(cv, stream, out, columns={name: OBJECTIVES[name] for name in add or ()}, progress=count)
     print(f"{cv.latent_dim} latents of {n} frames in {out}")
 

@@ -55,32 +55,6 @@ def say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-@contextlib.contextmanager
-def training_bar(what: str, unit: str = "epoch") -> Iterator:
-    """A callback for `pv.fit` that draws a bar with the loss terms on a terminal, and nothing in a pipe."""
-    from tqdm import tqdm
-
-    names = {"reconstruction": "-log p", "kl": "KL", "loss": "loss", "val_loss": "held out"}
-    with tqdm(desc=what, unit=unit, disable=None, file=sys.stderr, leave=False) as bar:
-
-        def update(done: int, total: int, terms: dict[str, float]) -> None:
-            bar.total = total
-            shown = ", ".join(f"{name} {terms[key]:.2f}" for key, name in names.items() if key in terms)
-            bar.set_postfix_str(shown, refresh=False)
-            bar.update(done - bar.n)
-
-        yield update
-
-
-@contextlib.contextmanager
-def frame_bar(what: str, total: int, unit: str = "frame") -> Iterator:
-    """A callback that takes a number of frames done, for a bar on a terminal and nothing in a pipe."""
-    from tqdm import tqdm
-
-    with tqdm(desc=what, unit=unit, total=total, disable=None, file=sys.stderr, leave=False) as bar:
-        yield bar.update
-
-
 def command_line() -> str:
     """The command that is being run, as one would type it."""
     return shlex.join(["polyvae", *sys.argv[1:]])

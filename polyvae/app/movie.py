@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 import polyvae as pv
-from polyvae.app.console import frame_bar
 from polyvae.app.options import (
     READING,
     Files,
@@ -41,6 +40,6 @@ def movie(
     check_movie_output(out, fps=fps, force=force, inputs=[model, *files, reading["topology"], weights])
     cv = load_cv(model)
     traj = with_weights(read_files(files, as_the_model(reading, cv)), read_weights(weights))
-    with frame_bar("drawing", min(frames, len(traj))) as count:
+    with pv.progress_bar("drawing", total=min(frames, len(traj)), unit="frame") as count:
         n = pv.movie(cv, traj, out, frames=frames, fps=fps, progress=count)
     print(f"{n} frames, {n / fps:.3g} seconds, in {out}")

@@ -8,7 +8,7 @@ import typer
 
 import polyvae as pv
 from polyvae import plot
-from polyvae.app.console import command_line, frame_bar, print_sweep
+from polyvae.app.console import command_line, print_sweep
 from polyvae.app.options import READING, TRAINING, Figures, Files, Force, for_training, numbers, read_files, takes
 from polyvae.files import replacing, replacing_folder, write_json
 
@@ -38,10 +38,8 @@ def sweep(
     sizes, betas = numbers("latent-dim", latent_dim, int, 1), numbers("beta", beta, float, 0)
     with replacing_folder(out, force=force, results=_RESULTS, inputs=inputs) as folder:
         traj = read_files(files, reading)
-        with frame_bar("training", len(sizes) * len(betas) * seeds, unit="model") as count:
-            result = pv.sweep(
-                traj, latent_dim=sizes, beta=betas, seeds=seeds, progress=lambda *_: count(1), **training
-            )
+        with pv.progress_bar("training", unit="model") as progress:
+            result = pv.sweep(traj, latent_dim=sizes, beta=betas, seeds=seeds, progress=progress, **training)
         with replacing(folder / "models.csv") as temporary, temporary.open("w", newline="") as file:
             table = csv.DictWriter(file, result.rows[0])
             table.writeheader()
