@@ -1,5 +1,7 @@
 """polyvae: collective variables from finished MD runs."""
 
+import importlib
+
 from polyvae.cv.fitting import fit
 from polyvae.cv.generator import fit_generator
 from polyvae.cv.latent import LatentCV, load
@@ -20,6 +22,7 @@ from polyvae.io.tables import Colvar, read_colvar
 from polyvae.io.writing import write
 from polyvae.measures.free_energy import FreeEnergy, free_energy
 from polyvae.measures.limits import Check, Limits, check_conformations
+from polyvae.progress import progress_bar
 from polyvae.tasks.adapting import Adapted, adapt
 from polyvae.tasks.compiling import compile
 from polyvae.tasks.optimization import Optimum, optimize
@@ -75,7 +78,9 @@ __all__ = [
     "interpolate",
     "latent_grid",
     "load",
+    "movie",
     "optimize",
+    "progress_bar",
     "project",
     "radius_of_gyration",
     "read",
@@ -90,3 +95,12 @@ __all__ = [
     "write",
     "write_colvar",
 ]
+
+
+def __getattr__(name: str):
+    """`polyvae.plot` and what draws are loaded where they are used."""
+    if name == "plot":
+        return importlib.import_module("polyvae.plot")
+    if name == "movie":
+        return importlib.import_module("polyvae.plot.movie").movie
+    raise AttributeError(f"module 'polyvae' has no attribute {name!r}")

@@ -3,7 +3,8 @@
 import dataclasses
 import json
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any, ClassVar, Self
 
 
@@ -38,6 +39,13 @@ class Record(dict):
             }
         )
 
+    def table(self) -> list[list[str]]:
+        """Rows of words for people, the first the head; here a field each."""
+        return [[""], *([name.replace("_", " "), in_words(value)] for name, value in self.to_dict().items())]
+
+    def _repr_html_(self) -> str:
+        return html_of(type(self).__name__, self.table())
+
     def __hash__(self) -> int:  # type: ignore[override]  # a dict has none
         return hash(json.dumps(self.to_dict(), sort_keys=True))
 
@@ -52,3 +60,44 @@ def _plain(value):
     if isinstance(value, Record):
         return value.to_dict()
     return list(value) if isinstance(value, tuple) else value
+
+
+def in_words(value: Any) -> str:
+    """A number, or several, as tables show them: three decimals, of large ones four digits."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {in_words(one)}" for name, one in value.items())
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(in_words, value))
+    if value is None:
+        return "-"
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.3f}" if abs(value) < 1000 else f"{value:.4g}"
+
+
+_LONGEST = 120  # characters of a cell in a notebook
+
+
+def html_of(title: str, table: Sequence[Sequence[object]], note: str = "") -> str:
+    """What a notebook shows of a record: a title, rows of words, the first of which is the head, and a line below.
+
+    The names of rows stand to the left, the columns under a head, of numbers, to the right.
+    """
+    head, *body = table
+    side = "right" if len(head) > 1 else "left"
+    first = 'style="text-align:left;padding:1px 14px 1px 0;font-weight:normal;opacity:0.75"'
+    other = f'style="text-align:{side};padding:1px 0 1px 14px;font-variant-numeric:tabular-nums"'
+
+    def row(cells: Sequence[object], kind: str) -> str:
+        words = [text if len(text) <= _LONGEST else text[:_LONGEST] + " …" for text in map(str, cells)]
+        return "".join(
+            f"<{kind if k else 'th'} {other if k else first}>{escape(word)}</{kind if k else 'th'}>"
+            for k, word in enumerate(words)
+        )
+
+    lines = [f"<tr>{row(head, 'th')}</tr>"] * (len(head) > 1) + [f"<tr>{row(cells, 'td')}</tr>" for cells in body]
+    below = f'<div style="opacity:0.75">{escape(note)}</div>' if note else ""
+    return (
+        f'<div style="font-size:90%"><b>{escape(title)}</b>'
+        f'<table style="border-collapse:collapse;margin:4px 0">{"".join(lines)}</table>{below}</div>'
+    )

@@ -16,7 +16,7 @@ PACKAGE = Path(polyvae.__file__).parent
 FLOORS = [
     ["errors"],
     ["arguments"],
-    ["batches", "files", "records"],
+    ["batches", "files", "progress", "records"],
     ["geometry", "trajectory"],
     ["features", "measures", "io"],
     ["vae"],

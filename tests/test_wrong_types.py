@@ -170,6 +170,15 @@ CALLS = {
         lambda k: {"cv": k.cv, "data": k.traj, "path": k.out.with_name("COLVAR")},
         {"cv": "cv", "data": "data", "path": "path", "columns": "functions?", "progress": "function?"},
     ),
+    "movie": Call(
+        pv.movie,
+        lambda k: {"cv": k.cv, "data": k.traj[:2], "path": k.out.with_name("m.gif")},
+        {"cv": "cv", "data": "data", "path": "path", "frames": "count", "fps": "positive",
+         "progress": "function?"},
+    ),
+    "progress_bar": Call(
+        pv.progress_bar, lambda k: {"what": "training"}, {"what": "text", "total": "count?", "unit": "text"}
+    ),
     "relax": Call(
         pv.relax,
         lambda k: {"traj": k.traj[:2], "data": k.traj},
@@ -531,6 +540,7 @@ def words(known):
         "score": [model, run, "--out", str(known.model.with_name("scores.json"))],
         "export": [model, "--to", "plumed", *out],
         "info": [run],
+        "movie": [model, run, "--out", str(known.model.with_name("m.gif"))],
         "fes": [str(known.table), "--cv", "z0", *out],
         "adapt": [run, *engine, "--steps", "9", "--stride", "1", "--top", pdb, *out],
     }

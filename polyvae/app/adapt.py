@@ -10,7 +10,7 @@ import polyvae as pv
 from polyvae import plot
 from polyvae.app.console import print_free_energy, say
 from polyvae.app.fes import summary_of, write_energy
-from polyvae.app.options import ONE_MODEL, READING, TRAINING, for_reading, for_training, takes
+from polyvae.app.options import ONE_MODEL, READING, TRAINING, Figures, for_reading, for_training, read_files, takes
 from polyvae.arguments import if_given, real_number
 from polyvae.engines.runs import Engine
 from polyvae.files import replacing
@@ -55,6 +55,7 @@ def adapt(
     out: Annotated[Path, typer.Option("--out", help="Folder for the rounds; one that is there goes on.")] = Path(
         "polyvae-adapt"
     ),
+    figures: Figures = "png",
 ):
     """Bias, learn a better CV from what the runs found, and again; in the end a free energy with its error.
 
@@ -74,8 +75,7 @@ def adapt(
     if_given(real_number, "sigma", sigma)
     structure = structure or reading["topology"]
     engine = _engine(openmm, lammps, command, frames, structure, temperature, sigma, timestep, platform, reading)
-    traj = pv.read(files, **for_reading(reading))
-    say(f"read {traj}")
+    traj = read_files(files, reading)
     seed = model.pop("seed")
     found = pv.adapt(
         traj,
@@ -93,7 +93,7 @@ def adapt(
         training=_told(model | options),
         progress=say,
     )
-    _results(out, found)
+    _results(out, found, figures)
 
 
 def _told(options: dict[str, Any]) -> dict[str, Any]:
@@ -130,17 +130,17 @@ def _engine(openmm, lammps, command, frames, structure, temperature, sigma, time
     )
 
 
-def _results(out: Path, found: pv.Adapted) -> None:
+def _results(out: Path, found: pv.Adapted, figures: str) -> None:
     with replacing(out / "rounds.csv") as temporary, temporary.open("w", newline="") as file:
         rows = [record.to_dict() for record in found.rounds]
         table = csv.DictWriter(file, rows[0])
         table.writeheader()
         table.writerows(rows)
     about = {"converged": found.converged, "rounds": len(found.rounds)} | summary_of(found.free_energy, ["z0"])
-    write_energy(out, ["z0"], "kT", found.free_energy, about)
+    write_energy(out, ["z0"], "kT", found.free_energy, about, figures=figures)
     z = found.cv.transform(found.biased)[:, 0]
     axes = plot.free_energy_checks(found.free_energy, z, segments=found.biased.segments, names=["z0"], unit="kT")
-    axes[0].figure.savefig(out / "checks.png", facecolor="white", metadata={"Software": None})
+    plot.save(axes, out / f"checks.{figures}")
     print_free_energy(found.free_energy, ["z0"], "kT")
     end = (
         "CV and free energy have stopped to change"

@@ -1,6 +1,6 @@
 """The command line: one verb a step, and `run` for all of them."""
 
-import csv
+import math
 import re
 import signal
 import sys
@@ -17,18 +17,16 @@ from polyvae.app.console import (
     about_run,
     command_line,
     fail,
-    frame_bar,
     notes,
     one_line,
     print_model,
     print_optimum,
     print_scores,
-    print_sweep,
     print_trajectory,
     say,
-    training_bar,
 )
 from polyvae.app.fes import fes
+from polyvae.app.movie import movie
 from polyvae.app.options import (
     EXPORTING,
     FEATURIZERS,
@@ -37,6 +35,7 @@ from polyvae.app.options import (
     ONE_MODEL,
     READING,
     TRAINING,
+    Figures,
     Files,
     Force,
     Generator,
@@ -49,23 +48,23 @@ from polyvae.app.options import (
     for_reading,
     for_training,
     known,
-    numbers,
-    quick_epochs,
+    read_files,
     read_weights,
     spread,
     takes,
     with_weights,
 )
 from polyvae.app.report import report, write_report
+from polyvae.app.sweep import sweep
 from polyvae.cv.generator import MAX_BEADS
 from polyvae.cv.latent import load_cv
 from polyvae.errors import InputError
 from polyvae.export import TARGETS, export_files
-from polyvae.files import check_output, refuse_inputs, replacing, replacing_folder, write_json
+from polyvae.files import check_output, refuse_inputs, replacing_folder, write_json
 from polyvae.io.colvar import check_table_name
 from polyvae.io.writing import WRITERS
-from polyvae.tasks.sweeps import MEASURES
 from polyvae.tasks.verdict import verdict
+from polyvae.vae.settings import Settings, sized
 
 app = typer.Typer(
     help="Collective variables from finished MD runs: train a VAE on a trajectory, project, generate, optimise.",
@@ -77,7 +76,6 @@ app = typer.Typer(
 _HELD_FRAMES = 200_000
 _RUN_RESULTS = ("model.safetensors", "COLVAR", "latent.npz", "generated.*", "optimized.pdb", "scores.json",
                 "report.html", "figures/*")  # fmt: skip
-_SWEEP_RESULTS = ("models.csv", "summary.json", "sweep.png", "best.safetensors")
 _QUICK = {"steps": 1000, "n_starts": 8, "refine_steps": 700}
 
 
@@ -100,6 +98,7 @@ def run(
     out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("polyvae-out"),
     quick: Annotated[bool, typer.Option("--quick", help="Short training and search, to try things out.")] = False,
     generator: Generator = True,
+    figures: Figures = "png",
     force: Force = False,
 ):
     """The whole job: train, project, generate, optimise Rg, score, draw and report.
@@ -109,11 +108,11 @@ def run(
     inputs = [*files, reading["topology"], training["weights"]]
     training, seed = for_training(training), model["seed"]
     with replacing_folder(out, force=force, results=_RUN_RESULTS, inputs=inputs) as folder:
-        traj = _read(files, reading)
+        traj = read_files(files, reading)
         traj = with_weights(traj, training.pop("weights"))  # for all that follows, and not for training alone
         if quick and training["epochs"] is None:
-            training["epochs"] = quick_epochs(traj, training, _QUICK["steps"])
-        with training_bar("training") as progress:
+            training["epochs"] = _quick_epochs(traj, training, _QUICK["steps"])
+        with pv.progress_bar("training", unit="epoch") as progress:
             cv = pv.fit(traj, **model, **training, progress=progress)
         if generator and traj.n_beads > MAX_BEADS:
             say(f"the decoder draws the conformations, roughly: a generator of over {MAX_BEADS} beads takes hours")
@@ -148,7 +147,8 @@ def run(
             folder / "scores.json", scores.to_dict() | {"verdict": said.to_dict(), "optimized": found} | about
         )
         (folder / "figures").mkdir()
-        plot.save_figures(folder / "figures", cv, traj, z, generated, optimum)
+        formats = ["png", figures]  # the report shows the first
+        plot.save_figures(folder / "figures", cv, traj, z, generated, optimum, formats=formats)
         write_report(folder)
     print_scores(scores)
     print_optimum(found, "rg", traj.length_unit)
@@ -187,7 +187,7 @@ def fit(
     stream = with_weights(pv.stream(files, **for_reading(reading)), training.pop("weights"))
     say(f"training on {len(stream)} frames")
     try:
-        with training_bar("training") as progress:
+        with pv.progress_bar("training", unit="epoch") as progress:
             own: dict[str, Any] = {"checkpoint": unfinished, "resume": resume, "cache": out.parent}
             cv = pv.fit(stream, **model, **training, progress=progress, **own)
         if generator:
@@ -202,50 +202,16 @@ def fit(
     print(f"{cv} in {out}; {cv.record.stopped}, best epoch {cv.record.best_epoch}")
 
 
+def _quick_epochs(traj: pv.Trajectory, training: dict, steps: int) -> int:
+    """Epochs that make about so many steps."""
+    told = Settings(batch_size=training["batch_size"], validation=training["validation"])
+    chosen = sized(told, traj.n_frames, traj.n_beads * traj.n_dims)
+    return math.ceil(steps / max(1, int(traj.n_frames * (1 - chosen.validation)) // chosen.batch_size))
+
+
 def _with_generator(cv: pv.LatentCV, data, seed: int, **options) -> pv.LatentCV:
-    with training_bar("training the generator", "step") as progress:
+    with pv.progress_bar("training the generator") as progress:
         return pv.fit_generator(cv, data, seed=seed, progress=progress, **options)
-
-
-@app.command()
-@takes(training=TRAINING, reading=READING)
-def sweep(
-    files: Files,
-    training: dict,
-    reading: dict,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("polyvae-sweep"),
-    latent_dim: Annotated[str, typer.Option("--latent-dim", help="Numbers of latents to try.")] = "1,2,4",
-    beta: Annotated[str, typer.Option("--beta", help="Weights of the KL term to try.")] = "0.1,1,4",
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Models of each setting.")] = 3,
-    force: Force = False,
-):
-    """Train a grid of models and measure each on held-out frames: how many latents, which beta?
-
-    Writes a table of all models, their summary, a picture, and the model with the best bound.
-
-    Example: polyvae sweep run.xtc --top chain.pdb --latent-dim 1,2,4 --beta 0.1,1,4 --out sweep
-    """
-    inputs = [*files, reading["topology"], training["weights"]]
-    training = for_training(training)
-    sizes, betas = numbers("latent-dim", latent_dim, int, 1), numbers("beta", beta, float, 0)
-    with replacing_folder(out, force=force, results=_SWEEP_RESULTS, inputs=inputs) as folder:
-        traj = _read(files, reading)
-        with frame_bar("training", len(sizes) * len(betas) * seeds, unit="model") as count:
-            result = pv.sweep(
-                traj, latent_dim=sizes, beta=betas, seeds=seeds, progress=lambda *_: count(1), **training
-            )
-        with replacing(folder / "models.csv") as temporary, temporary.open("w", newline="") as file:
-            table = csv.DictWriter(file, result.rows[0])
-            table.writeheader()
-            table.writerows(result.rows)
-        write_json(
-            folder / "summary.json",
-            {"command": command_line(), "settings": result.summary()},
-        )
-        plot.sweep(result)[0].figure.savefig(folder / "sweep.png", facecolor="white", metadata={"Software": None})
-        result.best().save(folder / "best.safetensors")
-    print_sweep(result.summary(), MEASURES)
-    print(f"\nresults in {out}; {result.best()} has the best bound, {out / 'best.safetensors'}")
 
 
 @app.command()
@@ -270,7 +236,7 @@ def project(
     check_output(out, force=force, inputs=[model, *files, reading["topology"]])
     cv = load_cv(model)
     stream = pv.stream(files, **for_reading(as_the_model(reading, cv)))
-    with frame_bar("projecting", len(stream)) as count:
+    with pv.progress_bar("projecting", total=len(stream), unit="frame") as count:
         n = pv.project(cv, stream, out, columns={name: OBJECTIVES[name] for name in add or ()}, progress=count)
     print(f"{cv.latent_dim} latents of {n} frames in {out}")
 
@@ -297,7 +263,7 @@ def generate(
     making = conformations.checked(making, n)
     conformations.check_outputs([out], force=force, inputs=[model, *(making["data"] or ()), reading["topology"]])
     cv = load_cv(model)
-    data = cv.as_trajectory(_read(making["data"], as_the_model(reading, cv))) if making["data"] else None
+    data = cv.as_trajectory(read_files(making["data"], as_the_model(reading, cv))) if making["data"] else None
     made = conformations.made(cv, making, n, data=data, seed=seed)
     conformations.write_generated(out, cv, *made, data, force=force)
 
@@ -329,7 +295,7 @@ def optimize(
     inputs = [model, *files, reading["topology"]]
     conformations.check_outputs([*conformations.optimum_files(out), out], force=force, inputs=inputs)
     cv = load_cv(model)
-    traj = with_weights(_read(files, as_the_model(reading, cv)), read_weights(weights))
+    traj = with_weights(read_files(files, as_the_model(reading, cv)), read_weights(weights))
     options: dict[str, Any] = {"minimize": not maximize, "target": target, "n_starts": n_starts, "seed": seed}
     optimum = pv.optimize(cv, objective, start=traj, **options)
     print_optimum(optimum.summary(), objective, cv.length_unit, target)
@@ -357,7 +323,7 @@ def score(
     reading = as_the_model(reading, cv)
     stream = pv.stream(files, **for_reading(reading))
     # A run that fits in memory is held there, for what needs neighbouring frames.
-    data = stream if len(stream) > _HELD_FRAMES else _read(files, reading)
+    data = stream if len(stream) > _HELD_FRAMES else read_files(files, reading)
     data = with_weights(data, read_weights(weights))
     generated = pv.sample(cv, min(len(stream), 10_000), seed=seed)
     scores = pv.score(cv, data, generated=generated, lag=lag, seed=seed)
@@ -383,8 +349,10 @@ def export(
     print(export_files(cv, out, reading=for_reading(as_the_model(reading, cv)), force=force, **exporting))
 
 
+app.command()(sweep)
 app.command()(fes)
 app.command()(adapt)
+app.command()(movie)
 app.command()(report)
 
 
@@ -401,13 +369,7 @@ def info(
     if file.suffix == ".safetensors":
         print_model(pv.load(file))
     else:
-        print_trajectory(_read([file], reading))
-
-
-def _read(files, reading: dict) -> pv.Trajectory:
-    traj = pv.read(files, **for_reading(reading))
-    say(f"read {traj}")
-    return traj
+        print_trajectory(read_files([file], reading))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -12,7 +12,6 @@ import numpy as np
 
 from polyvae.batches import map_frames
 from polyvae.geometry.shape import radius_of_gyration
-from polyvae.measures.free_energy import state_name
 from polyvae.measures.weights import counting, effective_size
 from polyvae.tasks.scorecard import Scores
 
@@ -57,32 +56,6 @@ def say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-@contextlib.contextmanager
-def training_bar(what: str, unit: str = "epoch") -> Iterator:
-    """A callback for `pv.fit` that draws a bar with the loss terms on a terminal, and nothing in a pipe."""
-    from tqdm import tqdm
-
-    names = {"reconstruction": "-log p", "kl": "KL", "loss": "loss", "val_loss": "held out"}
-    with tqdm(desc=what, unit=unit, disable=None, file=sys.stderr, leave=False) as bar:
-
-        def update(done: int, total: int, terms: dict[str, float]) -> None:
-            bar.total = total
-            shown = ", ".join(f"{name} {terms[key]:.2f}" for key, name in names.items() if key in terms)
-            bar.set_postfix_str(shown, refresh=False)
-            bar.update(done - bar.n)
-
-        yield update
-
-
-@contextlib.contextmanager
-def frame_bar(what: str, total: int, unit: str = "frame") -> Iterator:
-    """A callback that takes a number of frames done, for a bar on a terminal and nothing in a pipe."""
-    from tqdm import tqdm
-
-    with tqdm(desc=what, unit=unit, total=total, disable=None, file=sys.stderr, leave=False) as bar:
-        yield bar.update
-
-
 def command_line() -> str:
     """The command that is being run, as one would type it."""
     return shlex.join(["polyvae", *sys.argv[1:]])
@@ -108,15 +81,8 @@ def print_model(cv) -> None:
     print(cv)
     if (selection := getattr(getattr(cv, "template", None), "selection", None)) is not None:
         print(f"  {'atoms':14s} {selection}")
-    for name, value in cv.record["settings"].items():
-        print(f"  {name:14s} {value}")
-    for value in (cv.record.choices or {}).values():
-        print(f"  {'chosen':14s} {value}")
-    if cv.record.collapsed:
-        print(f"  {'collapsed':14s} {', '.join(f'z{k}' for k in cv.record.collapsed)}")
-    print(f"  trained on     {cv.record.data.n_train} frames (sha256 {cv.record.data.sha256[:16]})")
-    print(f"  best epoch     {cv.record.best_epoch} ({cv.record.stopped})")
-    print("  made with      " + ", ".join(f"{k} {v}" for k, v in cv.record.versions.items()))
+    for name, text in cv.record.rows():
+        print(f"  {name:14s} {text}")
 
 
 def print_trajectory(traj) -> None:
@@ -130,35 +96,9 @@ def print_trajectory(traj) -> None:
 
 
 def print_scores(scores: Scores) -> None:
-    unit, time_unit, parts = scores.length_unit, scores.kinetics.time_unit, scores.frames.parts()
-    rows = [["", *parts]]
-    for label, key in (
-        ("frames", "n_frames"),
-        ("variance explained", "fve"),
-        (f"RMSD ({unit})", "rmsd"),
-        ("ELBO (nats a frame)", "elbo"),
-        (f"importance-weighted bound, k = {scores.frames.all.iw_k}", "iw_bound"),
-        ("KL per latent (nats)", "kl_per_latent"),
-        ("active latents", "active_units"),
-        ("aggregated mean", "latent_mean"),
-        ("aggregated std", "aggregated_std"),
-        (f"VAMP-2 at lag {scores.kinetics.lag}", "vamp2"),
-        (f"slowest timescale ({time_unit})", "timescale"),
-        (f"autocorrelation time ({time_unit})", "autocorrelation_time"),
-        ("correlation with Rg", "correlation_rg"),
-        ("correlation with end-to-end", "correlation_end_to_end"),
-        (f"mean gradient (1/{unit})", "gradient_mean"),
-        (f"largest gradient (1/{unit})", "gradient_max"),
-    ):
-        rows.append([label, *(_number(getattr(part, key)) for part in parts.values())])
-    if scores.alignment is not None:
-        rows.append(["alignment jumps", *(f"{part.n_jumps} of {part.n_steps}" for part in parts.values())])
-    _table(rows)
-    if (apart := scores.generated) is not None:
-        print(f"generated against data, Wasserstein-1 in {unit}, angles in radians (two halves of the data):")
-        names = ("bond", "angle", "rg", "end_to_end", "pairs")
-        pairs = ((name, getattr(apart, name), getattr(apart.noise_floor, name)) for name in names)
-        print("  " + ", ".join(f"{name} {value:.3f} ({floor:.3f})" for name, value, floor in pairs))
+    _table(scores.table())
+    if scores.generated is not None:
+        print(scores.about_generated().replace(": ", ":\n  ", 1))
 
 
 def _table(rows: list[list[str]]) -> None:
@@ -166,16 +106,6 @@ def _table(rows: list[list[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for first, *others in rows:
         print("   ".join([first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(others, widths[1:], strict=True))]))
-
-
-def _number(value) -> str:
-    if isinstance(value, list):
-        return " ".join(_number(v) for v in value)
-    if value is None:
-        return "-"
-    if isinstance(value, int):
-        return str(value)
-    return f"{value:.3f}" if abs(value) < 1000 else f"{value:.4g}"
 
 
 def print_check(check, unit: str) -> None:
@@ -217,15 +147,9 @@ def print_optimum(summary: dict, objective: str, unit: str, target: float | None
     print(summary["message"])
 
 
-def print_sweep(summary: list[dict], measures) -> None:
+def print_sweep(result) -> None:
     """One line a setting: mean over the seeds, and their standard deviation in brackets."""
-    rows = [["latents", "beta", *measures]]
-    for entry in summary:
-        cells = [_number(entry[name]) for name in measures]
-        spread = [entry[f"{name}_std"] for name in measures]
-        cells = [c if s is None else f"{c} ({s:.3f})" for c, s in zip(cells, spread, strict=True)]
-        rows.append([str(entry["latent_dim"]), f"{entry['beta']:g}", *cells])
-    _table(rows)
+    _table(result.table())
 
 
 def print_free_energy(result, names: list[str], unit: str) -> None:
@@ -233,12 +157,8 @@ def print_free_energy(result, names: list[str], unit: str) -> None:
     left_out = f", the first {result.dropped:.0%} of each run left out" if result.dropped else ""
     print(f"free energy over {' and '.join(names)} in {unit}, of {result.n_frames} frames{left_out}")
     print(f"  worth {result.n_effective:.0f} independent frames ({result.kish:.0f} by the weights alone)")
-    rows = [["  basin", *names, "share", "energy"]]
-    for k, state in enumerate(result.states):
-        energy = "0" if k == 0 else f"{state.energy:.2f} ± {state.error:.2f}"
-        label = "  " + state_name(k)
-        rows.append([label, *(f"{c:.3g}" for c in state.centre), f"{state.weight:.1%}", energy])
-    _table(rows)
+    head, *states = result.table(names)
+    _table([["  " + first, *cells] for first, *cells in [head, *states]])
     apart = f"{result.halves:.2f} apart (rms below 6 kT)" if np.isfinite(result.halves) else "one misses a place"
     print(f"  first and second half of the run: {apart}")
     if result.bandwidth is not None:

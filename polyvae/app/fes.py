@@ -13,7 +13,7 @@ import typer
 import polyvae as pv
 from polyvae import plot
 from polyvae.app.console import command_line, print_free_energy, say
-from polyvae.app.options import READING, Force, for_reading, known, numbers, read_weights, takes
+from polyvae.app.options import READING, Figures, Force, for_reading, known, numbers, read_weights, takes
 from polyvae.batches import map_frames
 from polyvae.errors import InputError
 from polyvae.files import replacing, replacing_folder, write_json
@@ -29,7 +29,7 @@ _BOLTZMANN = {
     "eV": scipy.constants.k / scipy.constants.e,
     "Ha": scipy.constants.k / scipy.constants.value("Hartree energy"),
 }
-_RESULTS = ("fes.csv", "fes.npz", "fes.png", "checks.png", "summary.json")
+_RESULTS = ("fes.*", "checks.*", "summary.json")
 
 
 @takes(reading=READING)
@@ -78,6 +78,7 @@ def fes(
         typer.Option("--state", metavar="LOW:HIGH", help="A basin, repeatable [default: found]."),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("polyvae-fes"),
+    figures: Figures = "png",
     force: Force = False,
 ):
     """The free energy over columns of COLVAR files, or over an observable of the frames, with its error.
@@ -117,9 +118,8 @@ def fes(
                 raise typer.BadParameter(text, param_hint="COLVAR...")
             of_run, names = hills_of(table, names)
             found = of_run.free_energy(kT, range=chosen["range"], bins=chosen["bins"])
-            write_energy(
-                folder, names, unit, found, {"from": "the sum of the hills", "n_hills": len(of_run.heights)}
-            )
+            about = {"from": "the sum of the hills", "n_hills": len(of_run.heights)}
+            write_energy(folder, names, unit, found, about, figures=figures)
             print(f"free energy over {' and '.join(names)} in {unit}, the sum of {len(of_run.heights)} hills")
         else:
             run = _read(table, cv or [], over or [], traj or [], reading, bias, weights)
@@ -139,11 +139,11 @@ def fes(
                 points = np.stack(np.meshgrid(*result.grid, indexing="ij"), axis=-1).reshape(-1, len(names))
                 sum_of = -of_run.total(points).reshape(result.energy.shape)
                 others["hills"] = sum_of - sum_of.min()
-            write_energy(folder, names, unit, result, summary_of(result, names), others)
+            write_energy(folder, names, unit, result, summary_of(result, names), others, figures=figures)
             axes = plot.free_energy_checks(
                 result, run.s[:, 0], time=run.time, segments=run.segments, names=names, unit=unit
             )
-            axes[0].figure.savefig(folder / "checks.png", facecolor="white", metadata={"Software": None})
+            plot.save(axes, folder / f"checks.{figures}")
             print_free_energy(result, names, unit)
     print(f"results in {out}: fes.csv, fes.npz, summary.json and pictures")
 
@@ -273,9 +273,16 @@ def summary_of(result: FreeEnergy, names: list[str]) -> dict:
 
 
 def write_energy(
-    folder: Path, names: list[str], unit: str, result, about: dict, others: dict | None = None
+    folder: Path,
+    names: list[str],
+    unit: str,
+    result,
+    about: dict,
+    others: dict | None = None,
+    figures: str = "png",
 ) -> None:
-    """fes.csv (the first variable, energy, error, then the second variable), fes.npz, summary.json and fes.png."""
+    """fes.csv (the first variable, energy, error, then the second variable), fes.npz, summary.json and the picture
+    fes."""
     others = others or {}
     mesh = [m.ravel() for m in np.meshgrid(*result.grid, indexing="ij")]
     columns = {names[0]: mesh[0], "free_energy": result.energy.ravel(), "error": result.error.ravel()}
@@ -288,5 +295,8 @@ def write_energy(
     np.savez(folder / "fes.npz", free_energy=result.energy, error=result.error, **arrays)
     said = {"command": command_line(), "unit": unit, "kT": result.kT, "variables": names}
     write_json(folder / "summary.json", said | about)
-    picture = plot.free_energy(result, names=names, unit=unit, others=others or None)
-    picture.figure.savefig(folder / "fes.png", facecolor="white", metadata={"Software": None})
+    if len(names) == 1:
+        picture = plot.free_energy(result, names=names, unit=unit, others=others or None)
+    else:
+        picture = plot.free_energy_with_error(result, names=names, unit=unit)
+    plot.save(picture, folder / f"fes.{figures}")

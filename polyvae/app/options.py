@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,11 +16,12 @@ from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.export import TARGETS
 from polyvae.io.topology import read_topology
+from polyvae.plot.style import FORMATS
 from polyvae.tasks.optimization import OBJECTIVES
 from polyvae.tasks.paths import WAYS
 from polyvae.tasks.sampling import PRIORS
 from polyvae.trajectory.stream import weighted
-from polyvae.vae.settings import BETA_SCHEDULES, LR_SCHEDULES, Settings, sized
+from polyvae.vae.settings import BETA_SCHEDULES, LR_SCHEDULES
 
 FEATURIZERS = {
     "auto": None,
@@ -48,6 +48,23 @@ Generator = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Objective = Annotated[str, typer.Option("--objective", help=f"One of {', '.join(OBJECTIVES)}.")]
+
+
+def known(option: str, name: str, table) -> str:
+    """A name of the table; another is refused as bad use."""
+    if name not in table:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(table)}", param_hint=f"--{option}")
+    return name
+
+
+Figures = Annotated[
+    str,
+    typer.Option(
+        "--figures",
+        callback=lambda name: known("figures", name, FORMATS),
+        help=f"Format of the pictures: {', '.join(FORMATS)}.",
+    ),
+]
 
 # By the name in `pv.read`: type and default.
 READING = {
@@ -346,12 +363,6 @@ def spread(words: list[str]) -> list[str]:
     return found
 
 
-def known(option: str, name: str, table) -> None:
-    """Refuse, as bad use, a name that is not in the table."""
-    if name not in table:
-        raise typer.BadParameter(f"{name!r} is not one of {', '.join(table)}", param_hint=f"--{option}")
-
-
 def numbers(option: str, text: str, kind: type, least: float) -> list:
     """Numbers of one kind, none below `least`, from text such as "1,2,4"; none from an empty text."""
     try:
@@ -382,6 +393,13 @@ def as_the_model(reading: dict, cv: LatentCV) -> dict:
 def for_reading(reading: dict) -> dict:
     """The options of `pv.read` from those of the command line."""
     return reading | {"unwrap": "auto" if reading["unwrap"] is None else reading["unwrap"]}
+
+
+def read_files(files, reading: dict) -> pv.Trajectory:
+    """The trajectory in some files, which is said."""
+    traj = pv.read(files, **for_reading(reading))
+    say(f"read {traj}")
+    return traj
 
 
 def for_training(training: dict) -> dict:
@@ -424,10 +442,3 @@ def read_weights(path: Path | None) -> np.ndarray | None:
 def with_weights(data, weights: np.ndarray | None):
     """A trajectory or a stream with the weights, where they are given."""
     return data if weights is None else weighted(data, weights)
-
-
-def quick_epochs(traj: pv.Trajectory, training: dict, steps: int) -> int:
-    """Epochs that make about so many steps."""
-    told = Settings(batch_size=training["batch_size"], validation=training["validation"])
-    chosen = sized(told, traj.n_frames, traj.n_beads * traj.n_dims)
-    return math.ceil(steps / max(1, int(traj.n_frames * (1 - chosen.validation)) // chosen.batch_size))

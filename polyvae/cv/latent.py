@@ -19,6 +19,7 @@ from polyvae.batches import map_frames
 from polyvae.cv.diffusion import Generator
 from polyvae.errors import InputError
 from polyvae.features.featurizers import FEATURIZERS, PairDistances, PrincipalAxes, Reference
+from polyvae.records import html_of
 from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Selection, Trajectory
 from polyvae.trajectory.stream import Stream
@@ -95,6 +96,9 @@ class LatentCV:
             f"-> {type(self.featurizer).__name__} -> {self.latent_dim} latents"
             f"{'' if self.generator is None else ', with a generator'}>"
         )
+
+    def _repr_html_(self) -> str:
+        return html_of(repr(self)[1:-1], self.record.table())
 
     def __call__(self, positions: ArrayLike) -> Float[Array, "latent"]:
         """Latent coordinates of one frame (n_beads, n_dims); another shape is refused."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from polyvae import arguments
 from polyvae.errors import InputError
+from polyvae.records import html_of
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,13 @@ class Colvar(Mapping):
 
     def __contains__(self, name) -> bool:
         return name in self.columns
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [name, *(f"{number(values):.4g}" for number in (np.min, np.mean, np.max))]
+            for name, values in self.items()
+        ]
+        return html_of("Colvar", [["column", "lowest", "mean", "highest"], *rows], f"{sum(self.segments)} rows")
 
     def __repr__(self) -> str:
         return f"Colvar({', '.join(self.columns)}; {' + '.join(map(str, self.segments))} rows)"

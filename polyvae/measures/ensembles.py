@@ -1,6 +1,7 @@
 """Distances between ensembles of conformations."""
 
 import functools
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -41,9 +42,8 @@ def noise_floor(traj: Trajectory, *, n_splits: int = 8, seed: int = 0) -> dict[s
     measured, weights = _measures(traj, bonds_of(traj), even_pairs(traj.n_beads, 250)), frame_weights(traj)
     if len(traj) < 2:
         return dict.fromkeys(measured, 0.0)
-    rng, found = np.random.default_rng(seed), []
-    for _ in range(n_splits):
-        halves = [np.sort(half) for half in np.array_split(rng.permutation(len(traj)), 2)]
+    found = []
+    for halves in random_halves(len(traj), n_splits, seed):
         found.append(
             _apart(*(({name: v[half] for name, v in measured.items()}, weights[half]) for half in halves))
         )
@@ -53,6 +53,14 @@ def noise_floor(traj: Trajectory, *, n_splits: int = 8, seed: int = 0) -> dict[s
         if values.size and values.std(axis=0, dtype=np.float64).max() < 5e-3 * mean:
             floor[name] = max(floor[name], 1e-3 * mean)
     return floor
+
+
+def random_halves(n: int, n_splits: int = 8, seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Numbers of the frames in either half, in order, of several ways to halve n frames."""
+    rng = np.random.default_rng(seed)
+    for _ in range(n_splits):
+        one, other = np.array_split(rng.permutation(n), 2)
+        yield np.sort(one), np.sort(other)
 
 
 def _measures(traj: Trajectory, bonds: np.ndarray, pairs: np.ndarray) -> dict[str, np.ndarray]:

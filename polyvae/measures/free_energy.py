@@ -24,6 +24,7 @@ from polyvae.measures.blocks import Blocking, block_size, error_of_ratio, finest
 from polyvae.measures.grids import axes_of, kernel_density, pairs_of, unrolled
 from polyvae.measures.hills import LIMIT
 from polyvae.measures.kinetics import autocorrelation_time
+from polyvae.records import html_of
 
 _CUTS = np.arange(0, 0.51, 0.05)  # shares of each run that may be a transient
 _LEAST_CUT = 0.1  # of a biased run, whose bias grows from nothing
@@ -80,6 +81,7 @@ class FreeEnergy:
             had not been visited.
         halves: the same between the first and the second half of the run.
         weights: (n_frames,) of the frames that were used, 1 on average.
+        periods: of each variable, whose grid then goes around it once, or None.
     """
 
     grid: tuple[np.ndarray, ...]
@@ -98,6 +100,7 @@ class FreeEnergy:
     apart: np.ndarray
     halves: float
     weights: np.ndarray = dataclasses.field(repr=False)
+    periods: tuple[float | None, ...]
     _sums: np.ndarray = dataclasses.field(repr=False)  # weight in each block of each state, and of all
 
     @property
@@ -107,6 +110,18 @@ class FreeEnergy:
         Where a handful of frames lie, half of the run may have none, and the logarithm of that says nothing.
         """
         return _known(self.energy, self.error, self.kT)
+
+    def table(self, names: Sequence[str] | None = None) -> list[list[str]]:
+        """A row for each basin: where it is, its share of the weight, its energy above the first."""
+        rows = [["basin", *(names or [f"s{k}" for k in range(len(self.grid))]), "share", "energy"]]
+        for k, state in enumerate(self.states):
+            energy = "0" if k == 0 else f"{state.energy:.2f} ± {state.error:.2f}"
+            rows.append([state_name(k), *(f"{c:.3g}" for c in state.centre), f"{state.weight:.1%}", energy])
+        return rows
+
+    def _repr_html_(self) -> str:
+        worth = f"{self.n_frames} frames, worth {self.n_effective:.0f} independent ones; kT = {self.kT:.4g}"
+        return html_of("Free energy", self.table(), f"{worth}; errors (68 %) from {self.blocks.n_blocks} blocks")
 
     def difference(self, one: int, other: int) -> tuple[float, float]:
         """Energy of state `other` above that of state `one`, and its error (68 %)."""
@@ -235,6 +250,7 @@ def free_energy(
         apart=apart,
         halves=halves,
         weights=share * len(share) / share.sum(),
+        periods=tuple(a.period if a.around else None for a in axes),
         _sums=by_blocks,
     )
     return dataclasses.replace(result, states=_states(result, cells, order))

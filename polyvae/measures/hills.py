@@ -107,12 +107,13 @@ class Hills:
         if n > 2:
             raise InputError(f"a free energy is drawn over one or two variables; these hills are along {n}")
         assert self.periods is not None
-        ranges, grid = pairs_of("range", range, n), []
+        ranges, grid, periods = pairs_of("range", range, n), [], []
         points_of = one_or_each("bins", (201, 101)[n - 1] if bins is None else bins, n)
         for k, pair in enumerate(ranges):
             ends, margin = self.periods[k], 3 * self.widths[:, k].max()
             low, high = pair or ends or (self.centres[:, k].min() - margin, self.centres[:, k].max() + margin)
             around = ends is not None and bool(np.isclose(high - low, ends[1] - ends[0]))
+            periods.append(float(high - low) if around else None)
             grid.append(np.linspace(low, high, whole_number("bins", points_of[k], 2), endpoint=not around))
         points = np.stack(np.meshgrid(*grid, indexing="ij"), axis=-1).reshape(-1, n)
         last = len(self.heights)
@@ -124,7 +125,8 @@ class Hills:
         off -= off[:, deep].mean(axis=1, keepdims=True)  # known up to a constant each
         error = np.sqrt((off**2).mean(axis=0))
         shape = tuple(len(axis) for axis in grid)
-        return HillsEnergy(tuple(grid), (energy - energy.min()).reshape(shape), error.reshape(shape), kT)
+        lifted = (energy - energy.min()).reshape(shape)
+        return HillsEnergy(tuple(grid), lifted, error.reshape(shape), kT, tuple(periods))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,12 +139,14 @@ class HillsEnergy:
         error: of the same shape, root mean square change over the last half of the hills: how far the run is from
             its end, and no interval.
         kT: thermal energy.
+        periods: of each variable, whose grid then goes around it once, or None.
     """
 
     grid: tuple[np.ndarray, ...]
     energy: np.ndarray
     error: np.ndarray
     kT: float
+    periods: tuple[float | None, ...]
 
 
 def hills_of(table, names: Sequence[str] | None = None) -> tuple[Hills, list[str]]:

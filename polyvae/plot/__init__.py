@@ -5,20 +5,24 @@ found as `ax.figure`, that pyplot knows nothing of; with `ax` (or `axes`) it dra
 caller's style alone. matplotlib is imported inside the functions, and its settings are left as they were.
 """
 
+import contextlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from polyvae.arguments import one_of
 from polyvae.cv.latent import LatentCV
-from polyvae.files import replacing
+from polyvae.errors import InputError
+from polyvae.measures.free_energy import free_energy as measured
 from polyvae.measures.weights import counting
 from polyvae.plot.chains import optimum_structures, overlay, side_by_side, structure, structures
 from polyvae.plot.choosing import sweep
-from polyvae.plot.curves import marginals, optimization, training
-from polyvae.plot.free_energy import free_energy, free_energy_checks
-from polyvae.plot.latent import latent_trajectory, latent_values
-from polyvae.plot.style import label_length, styled
+from polyvae.plot.curves import latent_marginals, marginals, optimization, training
+from polyvae.plot.free_energy import free_energy, free_energy_checks, free_energy_with_error
+from polyvae.plot.latent import latent_trajectory, latent_values, mean_kl, to_show
+from polyvae.plot.style import FORMATS, label_length, save, styled
 from polyvae.tasks.optimization import Optimum
 from polyvae.trajectory.record import Trajectory
 
@@ -26,12 +30,15 @@ __all__ = [
     "CAPTIONS",
     "free_energy",
     "free_energy_checks",
+    "free_energy_with_error",
+    "latent_marginals",
     "latent_trajectory",
     "latent_values",
     "marginals",
     "optimization",
     "optimum_structures",
     "overlay",
+    "save",
     "save_figures",
     "side_by_side",
     "structure",
@@ -65,7 +72,7 @@ CAPTIONS = {
         "The way through the latent space",
         "Latent coordinates in the order of time: frames close in time should lie close together, and a long "
         "straight stroke is a jump, of the conformation or of its alignment; the grey contours hold 25 to 95 % "
-        "of all frames.",
+        "of all frames, the dotted circles are one and two standard deviations of the prior.",
     ),
     "06_generated": (
         "Data beside generated",
@@ -74,7 +81,8 @@ CAPTIONS = {
     ),
     "07_generated_distances": (
         "Distances, data and generated",
-        "The curves should coincide; W₁, the Wasserstein-1 distance, is how far they are apart on average.",
+        "The curves should coincide, within the band of the random halves of the data; W₁, the Wasserstein-1 "
+        "distance, is how far they are apart on average, in brackets that between the halves.",
     ),
     "08_optimization": (
         "The search for a compact conformation",
@@ -90,6 +98,16 @@ CAPTIONS = {
         "Each dot is a frame with its radius of gyration: where that changes smoothly, the latents order "
         "the frames by size.",
     ),
+    "11_free_energy": (
+        "Free energy over the latents",
+        "In kT, of all frames by their weights: basins are states, and what lies between them is as high as the "
+        "frames there are rare. Beside it, or as a band, the error that 68 of 100 such runs would keep within.",
+    ),
+    "12_latent_marginals": (
+        "Distributions of the latents",
+        "How the latents of the data fill the prior, and how those of generated conformations fill the data: a "
+        "curve outside the band, which random halves of the data keep, has too many or too few of them there.",
+    ),
 }
 
 
@@ -101,8 +119,10 @@ def save_figures(
     z: np.ndarray,
     generated: Trajectory | None = None,
     optimum: Optimum | None = None,
+    *,
+    formats: Sequence[str] = ("png",),
 ) -> list[Path]:
-    """Write the pictures of one run as PNG files; returns their paths, in order.
+    """Write the pictures of one run; returns their paths, in order.
 
     Args:
         folder: made where it is not there.
@@ -110,7 +130,9 @@ def save_figures(
         z: `cv.transform(traj)`.
         generated: `sample(cv, ...)`, and
         optimum: `optimize(cv, start=traj)` with the radius of gyration; without them their pictures are left out.
+        formats: some of "png", "pdf" and "svg"; each picture is written in all of them.
     """
+    formats = tuple(dict.fromkeys(one_of("formats", name, tuple(FORMATS)) for name in formats))
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     unit = {"length_unit": cv.length_unit}
@@ -120,14 +142,13 @@ def save_figures(
     data = cv.align(traj)
     kl = None
     if cv.latent_dim > 2:
-        mean, std = cv.transform_posterior(traj)
-        kl = 0.5 * (mean**2 + std**2 - 1) - np.log(std)
-        kl = np.average(kl, axis=0, weights=weights)
+        kl = mean_kl(cv, traj, weights)
     rg = np.sqrt(((data - data.mean(axis=1, keepdims=True)) ** 2).sum(axis=2).mean(axis=1))
     rg_label = label_length("radius of gyration Rg", cv.length_unit)
 
     pictures = {"01_frames": lambda: overlay(data, **unit, **bonds, **weighted)}
-    pictures["02_distances"] = lambda: marginals({"data": data}, weights={"data": weights}, **unit)
+    if generated is None:  # the picture of both has them else
+        pictures["02_distances"] = lambda: marginals({"data": data}, weights={"data": weights}, **unit)
     pictures["03_training"] = lambda: training(cv.record.history, best_epoch=cv.record.best_epoch)
     if generated is not None:
         new = generated.to_unit(cv.length_unit).positions
@@ -147,10 +168,17 @@ def save_figures(
         pictures["09_optimized"] = lambda: optimum_structures(optimum)
     pictures["10_latent_rg"] = lambda: latent_values(z, rg, label=rg_label, kl=kl, **weighted)
 
+    shown, _ = to_show(z, kl, weights)
+    axis_names = [f"z{k}" for k in shown]
+    with contextlib.suppress(InputError):  # too few frames, or latents that do not vary
+        energy = measured(z[:, shown], weights=weights, segments=traj.segments, transient=0.0)
+        draw_energy = free_energy if len(shown) == 1 else free_energy_with_error
+        pictures["11_free_energy"] = lambda: draw_energy(energy, names=axis_names)
+    z_new = None if generated is None else cv.transform(generated)
+    pictures["12_latent_marginals"] = lambda: latent_marginals(z, generated=z_new, **weighted)
+
     paths = []
     for name, draw in pictures.items():
-        figure = np.ravel(draw())[0].figure
-        paths.append(folder / f"{name}.png")
-        with replacing(paths[-1]) as temporary:
-            figure.savefig(temporary, dpi=150, facecolor="white", metadata={"Software": None})
+        axes = draw()
+        paths += [save(axes, folder / f"{name}.{kind}") for kind in formats]
     return paths

@@ -5,7 +5,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from polyvae import geometry
-from polyvae.plot.style import ALONG, UNIT_SYMBOLS, canvas, digits, evenly, label_length, limits_of, styled
+from polyvae.plot.style import (
+    ALONG,
+    UNIT_SYMBOLS,
+    canvas,
+    color_key,
+    digits,
+    evenly,
+    label_length,
+    limits_of,
+    styled,
+)
 from polyvae.tasks.optimization import Optimum
 from polyvae.trajectory.record import chain_bonds
 
@@ -45,7 +55,7 @@ def overlay(
     (x0, x1), (y0, y1) = limits or limits_of(positions)
     (ax,) = canvas(ax, 1, 1, (7.2, 6.2 * (y1 - y0) / (x1 - x0) + 0.8))
     n_frames, n_beads, n_dims = positions.shape
-    bonds = chain_bonds(n_beads) if bonds is None or not len(bonds) else np.asarray(bonds)
+    bonds = bonds_or_chain(bonds, n_beads)
     chosen = evenly(n_frames, min(max_frames, max(1, _STICKS // len(bonds))), weights)
     sticks = positions[chosen][:, bonds, :2].reshape(-1, 2, 2)
 
@@ -54,10 +64,10 @@ def overlay(
     alpha = alpha or _line_alpha(sticks * _points_per_length(ax), width)
     colors = _chain_map()(np.linspace(0, 1, n_beads))[:, :3]
     lines = LineCollection(sticks, colors=np.tile(colors[bonds].mean(axis=1), (len(chosen), 1)))
-    lines.set(linewidth=width, alpha=alpha, capstyle="round")
+    lines.set(linewidth=width, alpha=alpha, capstyle="round", rasterized=True)
     ax.add_collection(lines)
     if colorbar:
-        _bead_key(ax, ax, n_beads)
+        _bead_key(ax, n_beads)
     ax.set(xlabel=label_length("x in the aligned frame", length_unit), ylabel=label_length("y", length_unit))
     shown = f"{n_frames:,} frames" if len(chosen) == n_frames else f"{len(chosen):,} of {n_frames:,} frames"
     shown += "" if weights is None else " by weight"
@@ -90,8 +100,13 @@ def side_by_side(
         alpha = ax.collections[0].get_alpha()  # one opacity, so that one grey is one density
         ax.set_title(ax.get_title(loc="left").split(", first")[0])
     axes[1].set_ylabel("")
-    _bead_key(axes[0], list(axes), data.shape[1])
+    _bead_key(list(axes), data.shape[1])
     return axes
+
+
+def bonds_or_chain(bonds: np.ndarray | None, n_beads: int) -> np.ndarray:
+    """Bonds (n_bonds, 2); those of a chain where none are known."""
+    return chain_bonds(n_beads) if bonds is None or not len(bonds) else np.asarray(bonds)
 
 
 def _chain_map():
@@ -102,13 +117,12 @@ def _chain_map():
     return ListedColormap(matplotlib.colormaps[ALONG](np.linspace(0, 0.92, 256)))
 
 
-def _bead_key(ax, axes, n_beads: int) -> None:
+def _bead_key(axes, n_beads: int) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    key = ScalarMappable(Normalize(0, max(n_beads - 1, 1)), _chain_map())
-    bar = ax.figure.colorbar(key, ax=axes, label="bead", shrink=0.8, aspect=18, pad=0.02)
-    bar.set_ticks([0, max(n_beads - 1, 1)])
+    beads = ScalarMappable(Normalize(0, max(n_beads - 1, 1)), _chain_map())
+    color_key(beads, axes, "bead").set_ticks([0, max(n_beads - 1, 1)])
 
 
 def _points_per_length(ax) -> float:
@@ -153,25 +167,54 @@ def structure(
         The axes, with one `PatchCollection` of balls and half bonds in the order of their depth, or one
         `LineCollection` of bonds.
     """
+    (ax,) = canvas(ax, 1, 1, (5.0, 4.2))
+    positions = np.asarray(positions, float)
+    n_beads = len(positions)
+    bonds = bonds_or_chain(bonds, n_beads)
+    if radius is None:
+        radius = ball_radius(positions, bonds)
+    flat = positions[:, :2]
+    ax.add_collection(balls_and_sticks(positions, bonds, radius))
+    (x0, x1), (y0, y1) = limits or limits_of(np.concatenate([flat - 1.5 * radius, flat + 1.5 * radius]))
+    ax.set(xlim=(x0, x1), ylim=(y0, y1), aspect="equal")
+    ax.set(xlabel=label_length("x", length_unit), ylabel=label_length("y", length_unit))
+    _number_ends(ax, flat, radius)
+    if title:
+        ax.set_title(title)
+    return ax
+
+
+def _number_ends(ax, flat: np.ndarray, radius: float) -> None:
     from matplotlib import patheffects
+
+    n_beads = len(flat)
+    points = _points_per_length(ax) * radius
+    for end, inner in {0: 1, n_beads - 1: n_beads - 2}.items():
+        away = flat[end] - flat[inner] if n_beads > 1 else np.zeros(2)
+        away = away / (np.linalg.norm(away) or 1.0) * (0 if points > 7 else points + 6)
+        text = ax.annotate(str(end), flat[end], away, textcoords="offset points", ha="center", va="center")
+        text.set(fontsize="small", fontweight="bold")
+        text.set_path_effects([patheffects.withStroke(linewidth=2.2, foreground="white")])
+
+
+def balls_and_sticks(positions: np.ndarray, bonds: np.ndarray, radius: float):
+    """One conformation as a collection: balls and half bonds in the order of their depth, the far ones pale, or of
+    more than 1,000 beads the bonds as lines."""
     from matplotlib.collections import LineCollection, PatchCollection
     from matplotlib.patches import Circle, Patch, Polygon
 
-    (ax,) = canvas(ax, 1, 1, (5.0, 4.2))
-    positions = np.asarray(positions, float)
     n_beads, n_dims = positions.shape
-    bonds = chain_bonds(n_beads) if bonds is None or not len(bonds) else np.asarray(bonds)
-    if radius is None:
-        radius = _ball_radius(positions, bonds)
     flat, depth = positions[:, :2], positions[:, 2] if n_dims == 3 else np.zeros(n_beads)
     near = (depth - depth.min()) / (np.ptp(depth) or 1.0) if n_dims == 3 else np.ones(n_beads)
     colors = _chain_map()(np.linspace(0, 1, n_beads))[:, :3]
     colors = colors + (0.55 * (1 - near))[:, None] * (1 - colors)
 
+    if n_beads > _BALLS:
+        back = bonds[np.argsort(depth[bonds].mean(axis=1))]
+        return LineCollection(list(flat[back]), colors=colors[back].mean(axis=1), linewidths=0.9)
     # (depth, order among equals), patch, face, edge
     parts: list[tuple[tuple[float, int], Patch, np.ndarray, np.ndarray]] = []
-    few = n_beads <= _BALLS
-    for i, j in bonds if few else ():
+    for i, j in bonds:
         step = positions[j] - positions[i]
         length = float(np.linalg.norm(step))
         if length <= 1.9 * radius:
@@ -184,31 +227,14 @@ def structure(
             corners = [start[:2] + side, middle[:2] + side, middle[:2] - side, start[:2] - side]
             level = (start[2] + middle[2]) / 2 if n_dims == 3 else -1.0
             parts.append(((level, 0), Polygon(corners), 0.8 * colors[end], 0.8 * colors[end]))
-    for k in range(n_beads) if few else ():
+    for k in range(n_beads):
         parts.append(((depth[k], 2 * k), Circle(flat[k], radius), colors[k], 0.55 * colors[k] + 0.1))
         glint = Circle(flat[k] + radius * np.array([-0.3, 0.35]), 0.28 * radius)
         pale = colors[k] + 0.45 * (1 - colors[k])
         parts.append(((depth[k], 2 * k + 1), glint, pale, pale))
-    if few:
-        parts.sort(key=lambda part: part[0])
-        _, patches, faces, edges = zip(*parts, strict=True)
-        ax.add_collection(PatchCollection(patches, facecolors=faces, edgecolors=edges, linewidths=0.6))
-    else:
-        back = bonds[np.argsort(depth[bonds].mean(axis=1))]
-        ax.add_collection(LineCollection(list(flat[back]), colors=colors[back].mean(axis=1), linewidths=0.9))
-    (x0, x1), (y0, y1) = limits or limits_of(np.concatenate([flat - 1.5 * radius, flat + 1.5 * radius]))
-    ax.set(xlim=(x0, x1), ylim=(y0, y1), aspect="equal")
-    ax.set(xlabel=label_length("x", length_unit), ylabel=label_length("y", length_unit))
-    points = _points_per_length(ax) * radius
-    for end, inner in {0: 1, n_beads - 1: n_beads - 2}.items():
-        away = flat[end] - flat[inner] if n_beads > 1 else np.zeros(2)
-        away = away / (np.linalg.norm(away) or 1.0) * (0 if points > 7 else points + 6)
-        text = ax.annotate(str(end), flat[end], away, textcoords="offset points", ha="center", va="center")
-        text.set(fontsize="small", fontweight="bold")
-        text.set_path_effects([patheffects.withStroke(linewidth=2.2, foreground="white")])
-    if title:
-        ax.set_title(title)
-    return ax
+    parts.sort(key=lambda part: part[0])
+    _, patches, faces, edges = zip(*parts, strict=True)
+    return PatchCollection(patches, facecolors=faces, edgecolors=edges, linewidths=0.6)
 
 
 @styled
@@ -223,9 +249,9 @@ def structures(
     """Conformations (n_beads, n_dims) beside each other, ball and stick, on one scale; one axes for each."""
     positions = [np.asarray(p, float) for p in positions]
     n_beads = positions[0].shape[0]
-    bonds = chain_bonds(n_beads) if bonds is None or not len(bonds) else np.asarray(bonds)
-    radius = _ball_radius(np.stack(positions), bonds)
-    limits = limits_of(*[p[:, :2] + s * 1.5 * radius for p in positions for s in (-1, 1)])
+    bonds = bonds_or_chain(bonds, n_beads)
+    radius = ball_radius(np.stack(positions), bonds)
+    limits = limits_of(*[p[:, :2] + s * 2.5 * radius for p in positions for s in (-1, 1)])
     ratio = (limits[1][1] - limits[1][0]) / (limits[0][1] - limits[0][0])
     width = 9.0 / len(positions)
     axes = canvas(
@@ -243,7 +269,7 @@ def structures(
     return axes
 
 
-def _ball_radius(positions: np.ndarray, bonds: np.ndarray) -> float:
+def ball_radius(positions: np.ndarray, bonds: np.ndarray) -> float:
     lengths = np.linalg.norm(positions[..., bonds[:, 0], :] - positions[..., bonds[:, 1], :], axis=-1)
     return float(lengths.mean() if lengths.size else 0.0) / 6 or 1.0
 

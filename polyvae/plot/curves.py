@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from polyvae.measures.ensembles import random_halves
 from polyvae.measures.weights import effective_size, quantile
 from polyvae.plot.style import DATA, MODEL, NEUTRAL, UNIT_SYMBOLS, canvas, digits, label_length, styled
 from polyvae.tasks.optimization import Optimum
@@ -21,7 +22,9 @@ def marginals(
 ):
     """Distributions of the distances from bead 0 to beads 1, 3, 5 and 7, as far as the chain has them.
 
-    With two ensembles each panel's title gives the Wasserstein-1 distance between them.
+    A band about the first ensemble holds those of its random halves: what differs by less cannot be told from it.
+    With two ensembles each panel's title gives the Wasserstein-1 distance between them and, in brackets, the mean
+    one between the halves.
 
     Args:
         ensembles: label to positions (n_frames, n_beads, n_dims); the first one is filled.
@@ -45,17 +48,14 @@ def marginals(
     for ax, j in zip(axes, partners, strict=True):
         distances = [np.linalg.norm(p[:, j] - p[:, 0], axis=1) for p in ensembles.values()]
         for k, label in enumerate(ensembles):
-            grid, density = smooth_density(distances[k], shares[k], sizes[k])
-            color = (DATA, MODEL, NEUTRAL)[k % 3]
-            if k == 0:
-                ax.fill_between(grid, density, color=color, alpha=0.25, linewidth=0)
-            ax.plot(grid, density, color=color, linewidth=1.6, label=label)
+            _one_density(ax, k, label, distances[k], shares[k], sizes[k])
         ax.ticklabel_format(axis="x", useOffset=False)  # of rigid bonds, whose lengths differ in the last digits
         ax.set(ylim=(0, None), xlabel=label_length(f"distance between beads 0 and {j}", length_unit))
         ax.set_ylabel(f"density (1/{UNIT_SYMBOLS[length_unit]})")
         if len(distances) == 2:
             apart = wasserstein_distance(*distances, *shares)
-            ax.set_title(f"0–{j}: W₁ = {digits(apart)} {UNIT_SYMBOLS[length_unit]}")
+            floor = halves_apart(distances[0], shares[0])
+            ax.set_title(f"0–{j}: W₁ = {digits(apart)} ({digits(floor)}) {UNIT_SYMBOLS[length_unit]}")
         else:
             ax.set_title(
                 f"0–{j}: mean {digits(np.average(distances[0], weights=shares[0]))} {UNIT_SYMBOLS[length_unit]}"
@@ -65,15 +65,98 @@ def marginals(
     return axes
 
 
+@styled
+def latent_marginals(
+    z: np.ndarray,
+    *,
+    weights: np.ndarray | None = None,
+    generated: np.ndarray | None = None,
+    axes=None,
+):
+    """The distribution of each latent, of the first six, beside the prior.
+
+    A band about that of the data holds those of its random halves: what differs by less cannot be told from it.
+
+    Args:
+        z: (n_frames, latent_dim); weights: (n_frames,), if any.
+        generated: (n, latent_dim), of generated conformations.
+
+    Returns:
+        Array of axes, one for each latent.
+    """
+    n = min(z.shape[1], 6)
+    columns = min(n, 3)
+    if axes is None:
+        axes = canvas(None, -(-n // columns), columns, (2.9 * columns + 0.6, 2.5 * -(-n // columns) + 0.4))
+        for extra in axes[n:]:
+            extra.remove()
+    axes = canvas(axes[:n], 1, n, (0, 0))
+    size, grid = effective_size(z, weights), np.linspace(-4, 4, 200)
+    for k, ax in enumerate(axes):
+        ax.plot(
+            grid, np.exp(-(grid**2) / 2) / np.sqrt(2 * np.pi), color=NEUTRAL, lw=1, ls=(0, (1, 2)), label="prior"
+        )
+        _one_density(ax, 0, "data", z[:, k], weights, size, lengths=False)
+        if generated is not None:
+            _one_density(ax, 1, "generated", generated[:, k], None, None, lengths=False)
+        ax.set(xlabel=f"z{k}", ylabel="density" if k % columns == 0 else "", ylim=(0, 1.3 * ax.get_ylim()[1]))
+    axes[0].legend(fontsize="small", loc="upper center", ncols=2, columnspacing=1.0, handlelength=1.4)
+    return axes
+
+
+def _one_density(ax, k: int, label: str, values, weights, size, *, lengths: bool = True) -> None:
+    """The k-th distribution of a panel; the first with the band of its halves."""
+    grid, density = smooth_density(values, weights, size, lengths=lengths)
+    color = (DATA, MODEL, NEUTRAL)[k % 3]
+    if k == 0 and len(values) > 3:
+        band = halves_band(grid, values, weights, size, lengths=lengths)
+        ax.fill_between(grid, *band, color=color, alpha=0.3, linewidth=0, label="its halves")
+    ax.plot(grid, density, color=color, linewidth=1.4, label=label)
+
+
+def halves_band(grid, values, weights=None, size=None, *, lengths: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """The lowest and the highest density at each point of a grid among the random halves of some values.
+
+    The halves are those that `noise_floor` takes.
+    """
+    found = []
+    for half in (half for halves in _halves(values, weights) for half in halves):
+        shares = None if weights is None else weights[half]
+        points, density = smooth_density(values[half], shares, size, lengths=lengths)
+        found.append(np.interp(grid, points, density, left=0, right=0))
+    return np.min(found, axis=0), np.max(found, axis=0)
+
+
+def halves_apart(values: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """Mean Wasserstein-1 distance between the random halves of some values, those that `noise_floor` takes."""
+    from scipy.stats import wasserstein_distance
+
+    halves = [
+        wasserstein_distance(values[a], values[b], *(() if weights is None else (weights[a], weights[b])))
+        for a, b in _halves(values, weights)
+    ]
+    return float(np.mean(halves)) if halves else 0.0
+
+
+def _halves(values: np.ndarray, weights: np.ndarray | None):
+    """Numbers of the values in either half; those of weight 0 are in none."""
+    rows = np.arange(len(values)) if weights is None else np.flatnonzero(weights)
+    return [(rows[a], rows[b]) for a, b in random_halves(len(rows))] if len(rows) > 1 else []
+
+
 def smooth_density(
-    values: np.ndarray, weights: np.ndarray | None = None, size: float | None = None
+    values: np.ndarray,
+    weights: np.ndarray | None = None,
+    size: float | None = None,
+    *,
+    lengths: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gaussian kernel density of lengths (n,), by weights if any, on a grid, from a fine histogram.
+    """Gaussian kernel density of values (n,), by weights if any, on a grid, from a fine histogram.
 
-    Its width goes by `size`, how many independent lengths these are worth; n where it is not given.
+    Its width goes by `size`, how many independent values these are worth; n where it is not given.
 
-    In two or three dimensions the density of a distance vanishes at 0, so it is continued there as an odd
-    function; a plain kernel would show beads that sit on each other.
+    In two or three dimensions the density of a distance vanishes at 0, so that of lengths is continued there as an
+    odd function; a plain kernel would show beads that sit on each other.
     """
     from scipy.ndimage import gaussian_filter1d
 
@@ -85,16 +168,18 @@ def smooth_density(
     middle = quantile(values, 0.75, weights) - quantile(values, 0.25, weights)
     spread = min(std, middle / 1.349) or std
     # Rigid bonds differ in their last digits only, which no histogram parts.
-    bandwidth = max(0.9 * spread * (size or len(values)) ** -0.2, 1e-4 * float(values.max())) or 1e-3
-    low, high = max(0.0, float(values.min()) - 4 * bandwidth), values.max() + 4 * bandwidth
+    bandwidth = max(0.9 * spread * (size or len(values)) ** -0.2, 1e-4 * float(np.abs(values).max())) or 1e-3
+    low, high = float(values.min()) - 4 * bandwidth, values.max() + 4 * bandwidth
+    at_zero = lengths and low <= 0
+    low = 0.0 if at_zero else low
     bins = int(np.clip(np.ceil((high - low) / bandwidth * 8), 200, 20_000))
     counts, edges = np.histogram(values, bins=bins, range=(low, high), weights=weights, density=True)
-    if low == 0:
+    if at_zero:
         counts = np.concatenate([-counts[::-1], counts])
     step = edges[1] - edges[0]
     density = gaussian_filter1d(counts, bandwidth / step, mode="constant", truncate=5)[-bins:]
     grid = (edges[1:] + edges[:-1]) / 2
-    if low == 0:
+    if at_zero:
         grid, density = np.concatenate([[0.0], grid]), np.concatenate([[0.0], density])
     return grid, density / (density.sum() * step)
 

@@ -6,9 +6,10 @@ import numpy as np
 
 from polyvae.measures.free_energy import FreeEnergy, state_name
 from polyvae.measures.hills import HillsEnergy
-from polyvae.plot.style import DATA, MODEL, NEUTRAL, canvas, evenly, styled
+from polyvae.measures.weights import quantile
+from polyvae.plot.style import DATA, MODEL, NEUTRAL, canvas, color_key, evenly, styled
 
-_DEEP = 4.0  # kT that a picture shows above the lowest energies with a finite error, at least
+_DEEP = 4.0  # kT that a picture shows at least
 _MOST = {1: 25.0, 2: 15.0}  # kT that it shows at most, over one and two variables
 _POINTS = 4000
 _NAMED = 6  # states in a picture, at most
@@ -34,38 +35,104 @@ def free_energy(
         The axes.
     """
     (ax,) = canvas(None if ax is None else [ax], 1, 1, (5.2, 3.9))
-    known = np.isfinite(result.energy)
-    top = max(_DEEP * result.kT, 1.05 * float(result.energy[known].max()))
-    top = min(_MOST[len(result.grid)] * result.kT, top)
+    known, top = np.isfinite(result.energy), _top(result)
     if len(result.grid) == 1:
-        (grid,), energy = result.grid, result.energy
-        band = [np.where(known, energy, np.nan) + side * np.where(known, result.error, 0) for side in (-1, 1)]
+        curves = {"reweighted": result.energy, **(others or {})}
+        (grid,), (energy, error, *more) = _around(result, result.energy, result.error, *(others or {}).values())
+        sure = np.isfinite(energy)
+        band = [np.where(sure, energy, np.nan) + side * np.where(sure, error, 0) for side in (-1, 1)]
         ax.fill_between(grid, *band, color=DATA, alpha=0.25, lw=0)
         ax.plot(grid, energy, color=DATA, lw=1.6, label="reweighted" if others else None)
-        for (label, curve), style in zip((others or {}).items(), ("--", ":", "-."), strict=False):
+        for label, curve, style in zip(list(curves)[1:], more, ("--", ":", "-."), strict=False):
             ax.plot(grid, curve, color=MODEL, lw=1.2, ls=style, label=label)
         if others:
             ax.legend()
         ax.set(xlabel=names[0], ylabel=f"free energy ({unit})", ylim=(-0.03 * top, top))
-        seen = grid[known & (energy < top)]
-        ax.set_xlim(*_margins(seen.min(), seen.max()))
+        seen = result.grid[0][known & (result.energy < top)]
+        ax.set_xlim(*_ends(result)[0] or _margins(seen.min(), seen.max()))
     else:
-        from matplotlib.ticker import MaxNLocator
-
-        levels = MaxNLocator(16).tick_values(0, top)
-        if isinstance(result, FreeEnergy) and result.bandwidth is None:  # bins, and nothing between them
-            energy = np.where(known, result.energy, np.nan).T
-            shown = ax.pcolormesh(*result.grid, energy, vmax=top, cmap="viridis", rasterized=True)
-        else:
-            shown = ax.contourf(*result.grid, result.energy.T, levels=levels, extend="max", cmap="viridis")
-            shown.set_rasterized(True)
-            lines = ax.contour(*result.grid, result.energy.T, levels=levels[::2], colors="white", linewidths=0.4)
-            lines.set_alpha(0.7)
-        ax.figure.colorbar(shown, ax=ax, label=f"free energy ({unit})")
+        _map(ax, result, result.energy, top, f"free energy ({unit})", "viridis", 16)
         ax.set(xlabel=names[0], ylabel=names[1])
     if isinstance(result, FreeEnergy):
         _name_states(ax, result)
     return ax
+
+
+@styled
+def free_energy_with_error(
+    result: FreeEnergy | HillsEnergy, *, names: Sequence[str], unit: str = "kT", axes=None
+) -> np.ndarray:
+    """A free energy over two variables beside its error (68 %), both as maps.
+
+    Args:
+        names: of the variables, with their units.
+        unit: of the energies.
+
+    Returns:
+        Two axes: the free energy, its error where the free energy is shown.
+    """
+    axes = canvas(axes, 1, 2, (9.6, 3.9), sharex=True, sharey=True)
+    free_energy(result, names=names, unit=unit, ax=axes[0])
+    top = _top(result)
+    error = np.where(result.energy < top, result.error, np.inf)
+    most = float(error[np.isfinite(error)].max(initial=1e-3 * result.kT))
+    _map(axes[1], result, error, min(most, 2 * result.kT), f"error ({unit})", "cividis", 10)
+    axes[1].set(xlabel=names[0])
+    return axes
+
+
+def _top(result: FreeEnergy | HillsEnergy) -> float:
+    """The highest energy that a picture shows: that of a light frame alone; beyond are tails of kernels."""
+    highest = 1.05 * float(result.energy[np.isfinite(result.energy)].max())
+    if isinstance(result, FreeEnergy) and result.bandwidth is not None:
+        steps = np.prod([points[1] - points[0] for points in result.grid])
+        whole = np.exp(-result.energy / result.kT).sum() * steps
+        light = quantile(result.weights[result.weights > 0], 0.01) / len(result.weights)
+        alone = light / np.prod(np.sqrt(2 * np.pi) * np.array(result.bandwidth))
+        highest = min(highest, -result.kT * (np.log(alone * whole) - 0.5))
+    return min(_MOST[len(result.grid)] * result.kT, max(_DEEP * result.kT, highest))
+
+
+def _map(ax, result, values: np.ndarray, top: float, label: str, colors: str, n_levels: int) -> None:
+    """Values over two variables as filled contours, or as the bins of a histogram, with a key."""
+    from matplotlib.ticker import MaxNLocator
+
+    grid, (values,) = _around(result, values)
+    if isinstance(result, FreeEnergy) and result.bandwidth is None:  # bins, and nothing between them
+        bins = np.where(values <= top, values, np.nan).T
+        shown = ax.pcolormesh(*grid, bins, vmin=0, vmax=top, cmap=colors, rasterized=True)
+    else:
+        levels = MaxNLocator(n_levels).tick_values(0, top)
+        shown = ax.contourf(*grid, values.T, levels=levels, cmap=colors)
+        shown.set_rasterized(True)
+        lines = ax.contour(*grid, values.T, levels=levels[::2], colors="white", linewidths=0.4)
+        lines.set_alpha(0.7)
+    color_key(shown, ax, label)
+    for ends, put in zip(_ends(result), (ax.set_xlim, ax.set_ylim), strict=True):
+        if ends is not None:
+            put(*ends)
+
+
+def _around(result: FreeEnergy | HillsEnergy, *fields: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The grid, and fields on it, one point longer at both ends of a variable that goes around: without a seam."""
+    grid, found = list(result.grid), list(fields)
+    for k, period in enumerate(result.periods):
+        if period is not None:
+            step = period / len(grid[k])
+            grid[k] = np.concatenate([[grid[k][0] - step], grid[k], [grid[k][-1] + step]])
+            sides = [(int(j == k),) * 2 for j in range(len(grid))]
+            found = [np.pad(field, sides, mode="wrap") for field in found]
+    return grid, found
+
+
+def _ends(result: FreeEnergy | HillsEnergy) -> list[tuple[float, float] | None]:
+    """First and last value of each variable that goes around, None of others."""
+    found: list[tuple[float, float] | None] = []
+    for points, period in zip(result.grid, result.periods, strict=True):
+        middle = isinstance(result, FreeEnergy) and result.bandwidth is None  # of the first bin
+        start = points[0] - (period or 0.0) / len(points) / 2 * middle
+        found.append(None if period is None else (float(start), float(start + period)))
+    return found
 
 
 def _margins(low: float, high: float) -> tuple[float, float]:
@@ -81,7 +148,12 @@ def _name_states(ax, result: FreeEnergy) -> None:
             at = (state.centre[0], float(np.interp(state.centre[0], result.grid[0], result.energy)))
             ax.annotate(state_name(k), at, xytext=(0, 6), textcoords="offset points", ha="center", color=NEUTRAL)
         else:
-            ax.annotate(state_name(k), state.centre, ha="center", va="center", color="white", weight="bold")
+            # Not on the edge, where half of a letter is.
+            sides = [(a + 0.03 * (b - a), b - 0.03 * (b - a)) for a, b in (ax.get_xlim(), ax.get_ylim())]
+            x, y = (
+                float(np.clip(c, *side)) for c, side in zip(state.centre, sides, strict=True)
+            )  # not on the edge
+            ax.annotate(state_name(k), (x, y), ha="center", va="center", color="white", weight="bold")
 
 
 @styled

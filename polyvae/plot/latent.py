@@ -4,8 +4,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from polyvae.cv.latent import LatentCV
 from polyvae.measures.weights import effective_size
-from polyvae.plot.style import ALONG, DATA, NEUTRAL, TIME_SYMBOLS, VALUE, canvas, evenly, limits_of, styled
+from polyvae.plot.style import (
+    ALONG,
+    DATA,
+    NEUTRAL,
+    TIME_SYMBOLS,
+    VALUE,
+    canvas,
+    color_key,
+    evenly,
+    limits_of,
+    styled,
+)
+from polyvae.trajectory.record import Trajectory
 
 
 @styled
@@ -15,7 +28,7 @@ def latent_trajectory(
     time: np.ndarray | None = None,
     segments: Sequence[int] | None = None,
     length_unit: str = "sigma",
-    kl: Sequence[float] | None = None,
+    kl: Sequence[float] | np.ndarray | None = None,
     weights: np.ndarray | None = None,
     ax=None,
 ):
@@ -38,12 +51,10 @@ def latent_trajectory(
     from matplotlib.collections import LineCollection
 
     n_frames = len(z)
-    shown, note = _pick(z, kl, weights)
+    shown, note = to_show(z, kl, weights)
     (ax,) = canvas(ax, 1, 1, (6.2, 5.0) if len(shown) == 2 else (8.4, 3.6))
-    if time is None or (np.diff(time) <= 0).any():  # several files, each with a clock of its own
-        clock, time = "frame", np.arange(n_frames)
-    else:
-        clock, time = f"time ({TIME_SYMBOLS[length_unit]})", np.asarray(time)
+    time, unit = clock_of(time, n_frames, length_unit)
+    clock = unit if unit == "frame" else f"time ({unit})"
     ends = np.cumsum([n_frames] if segments is None else segments)
     joined = ~np.isin(np.arange(1, n_frames), ends)
 
@@ -63,9 +74,7 @@ def latent_trajectory(
     first, last = _stretch(z[:, shown], ends)
     way, clocks = z[first:last][:, shown], time[first:last]
     if last - first < n_frames:
-        xs, ys, density, levels = density_levels(z[:, shown], weights)
-        shades = ("#eceef1", "#dcdfe4", "#c9cdd4", "#b4bac3")[: len(levels)]
-        ax.contourf(xs, ys, density.T, levels=[*levels, np.inf], colors=shades, zorder=0)
+        density_under(ax, z[:, shown], weights)
     steps = np.stack([way[:-1], way[1:]], axis=1)[joined[first : last - 1]]
     lines = LineCollection(list(steps), cmap=ALONG, linewidth=0.9, alpha=0.7)
     lines.set_array(((clocks[:-1] + clocks[1:]) / 2)[joined[first : last - 1]])
@@ -74,8 +83,8 @@ def latent_trajectory(
     if len(clocks) > 1:
         lines.set_clim(clocks[0], clocks[-1])
     part = f"{n_frames:,} frames" if last - first == n_frames else f"frames {first:,}–{last - 1:,} of {n_frames:,}"
-    _latent_plane(ax, z, shown, f"Latent trajectory, {part}{note}")
-    ax.figure.colorbar(dots, ax=ax, label=clock, shrink=0.85)
+    latent_plane(ax, z, shown, f"Latent trajectory, {part}{note}")
+    color_key(dots, ax, clock)
     return ax
 
 
@@ -85,7 +94,7 @@ def latent_values(
     values: np.ndarray,
     *,
     label: str,
-    kl: Sequence[float] | None = None,
+    kl: Sequence[float] | np.ndarray | None = None,
     max_points: int = 20_000,
     weights: np.ndarray | None = None,
     ax=None,
@@ -101,23 +110,45 @@ def latent_values(
     Returns:
         The axes, with one scatter.
     """
-    shown, note = _pick(z, kl, weights)
+    shown, note = to_show(z, kl, weights)
     (ax,) = canvas(ax, 1, 1, (6.2, 5.0) if len(shown) == 2 else (6.2, 4.2))
     chosen = evenly(len(z), max_points, weights if len(z) > max_points else None)
     size = float(np.clip(14_000 / len(chosen), 2.5, 16))
     part = f"{len(z):,} frames" if len(chosen) == len(z) else f"{len(chosen):,} of {len(z):,} frames"
     if len(shown) == 1:
-        ax.scatter(z[chosen, 0], values[chosen], s=size, color=DATA, alpha=0.6, linewidths=0)
+        ax.scatter(z[chosen, 0], values[chosen], s=size, color=DATA, alpha=0.6, linewidths=0, rasterized=True)
         ax.set(xlabel="z0", ylabel=label, title=f"Latent coordinate, {part}")
         return ax
     x, y = z[chosen][:, shown].T
-    dots = ax.scatter(x, y, c=values[chosen], cmap=VALUE, s=size, linewidths=0)
-    _latent_plane(ax, z, shown, f"Latent plane, {part}{note}")
-    ax.figure.colorbar(dots, ax=ax, label=label, shrink=0.85)
+    dots = ax.scatter(x, y, c=values[chosen], cmap=VALUE, s=size, linewidths=0, rasterized=True)
+    latent_plane(ax, z, shown, f"Latent plane, {part}{note}")
+    color_key(dots, ax, label)
     return ax
 
 
-def _pick(z: np.ndarray, kl: Sequence[float] | None, weights: np.ndarray | None) -> tuple[list[int], str]:
+def clock_of(time: np.ndarray | None, n_frames: int, length_unit: str) -> tuple[np.ndarray, str]:
+    """Times of frames, (n_frames,), and their unit; their numbers, and "frame", where no one clock is known."""
+    if time is None or (np.diff(time) <= 0).any():  # several files, each with a clock of its own
+        return np.arange(n_frames), "frame"
+    return np.asarray(time), TIME_SYMBOLS[length_unit]
+
+
+def mean_kl(cv: LatentCV, traj: Trajectory, weights: np.ndarray | None = None) -> np.ndarray:
+    """KL of each latent (latent_dim,) in nats, the mean over frames by their weights (n_frames,)."""
+    mean, std = cv.transform_posterior(traj)
+    return np.average(0.5 * (mean**2 + std**2 - 1) - np.log(std), axis=0, weights=weights)
+
+
+def density_under(ax, z: np.ndarray, weights: np.ndarray | None = None) -> None:
+    """Shades of grey that hold 95, 75, 50 and 25 % of all points (n_frames, 2), by their weights if any."""
+    xs, ys, density, levels = density_levels(z, weights)
+    shades = ("#eceef1", "#dcdfe4", "#c9cdd4", "#b4bac3")[: len(levels)]
+    ax.contourf(xs, ys, density.T, levels=[*levels, np.inf], colors=shades, zorder=0)
+
+
+def to_show(
+    z: np.ndarray, kl: Sequence[float] | np.ndarray | None, weights: np.ndarray | None
+) -> tuple[list[int], str]:
     """The one or two latents to show, and a note for the title where there are more."""
     n = z.shape[1]
     if n <= 2:
@@ -128,16 +159,18 @@ def _pick(z: np.ndarray, kl: Sequence[float] | None, weights: np.ndarray | None)
     return shown, f"\nz{shown[0]} and z{shown[1]}: the largest {name} of {n} latents"
 
 
-def _latent_plane(ax, z: np.ndarray, shown: list[int], title: str) -> None:
+def latent_plane(ax, z: np.ndarray, shown: list[int], title: str) -> None:
     """Labels, limits that hold every frame, and circles at one and two standard deviations of the prior."""
+    from matplotlib import patheffects
+
     angle = np.linspace(0, 2 * np.pi, 200)
-    for r, label in ((1, "prior, 1 and 2 std"), (2, None)):
-        ring = {"color": NEUTRAL, "linewidth": 0.9, "linestyle": (0, (1, 2)), "label": label}
-        ax.plot(r * np.cos(angle), r * np.sin(angle), **ring)
+    for r, label in ((1, "1 std"), (2, "prior, 2 std")):
+        ax.plot(r * np.cos(angle), r * np.sin(angle), color=NEUTRAL, linewidth=0.9, linestyle=(0, (1, 2)))
+        text = ax.text(0, -r, label, ha="center", va="center", size="small", color=NEUTRAL)
+        text.set_path_effects([patheffects.withStroke(linewidth=2.5, foreground="white")])
     (x0, x1), (y0, y1) = limits_of(z[:, shown], np.array([[-2.0, -2.0], [2.0, 2.0]]))
     ax.set(xlim=(x0, x1), ylim=(y0, y1), aspect="equal")
     ax.set(xlabel=f"z{shown[0]}", ylabel=f"z{shown[1]}", title=title)
-    ax.legend(loc="upper right", fontsize="small", frameon=True, framealpha=0.8, edgecolor="none")
 
 
 def _stretch(z: np.ndarray, ends: np.ndarray) -> tuple[int, int]:

@@ -2,9 +2,13 @@
 
 import functools
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 
+from polyvae.arguments import one_of
+from polyvae.files import replacing
 from polyvae.measures.weights import drawn_evenly
 
 UNIT_SYMBOLS = {"nm": "nm", "angstrom": "Å", "sigma": "σ"}
@@ -51,13 +55,40 @@ def canvas(axes, rows: int, columns: int, size: tuple[float, float], **options) 
     """The caller's axes as a flat array, checked for their number, or those of a new figure."""
     if axes is None:
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-        figure = Figure(figsize=size, dpi=150, layout="constrained")
+        # Of several rows, a title keeps away from the label above it.
+        figure = Figure(figsize=size, dpi=150, layout=ConstrainedLayoutEngine(h_pad=0.04 if rows == 1 else 0.07))
         return np.ravel(figure.subplots(rows, columns, squeeze=False, **options))
     axes = np.ravel(np.asarray(axes, dtype=object))
     if len(axes) < rows * columns:
         raise ValueError(f"this picture needs {rows * columns} axes; got {len(axes)}")
     return axes[: rows * columns]
+
+
+# What would tell when and by what a file was made, and two runs apart.
+FORMATS = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+
+
+def save(axes, path: str | os.PathLike) -> Path:
+    """Write the figure of some axes as PNG, PDF or SVG by the suffix, the same bytes each time."""
+    import matplotlib
+
+    figure, path = np.ravel(np.asarray(axes, dtype=object))[0].figure, Path(path)
+    kind = one_of("the format of a figure", path.suffix[1:].lower(), tuple(FORMATS))
+    dots = 150 if kind == "png" else 300  # of what a vector format holds as pixels
+    with replacing(path) as temporary, matplotlib.rc_context({"svg.hashsalt": "polyvae", "pdf.fonttype": 42}):
+        figure.savefig(temporary, dpi=dots, facecolor="white", metadata=FORMATS[kind])
+    return path
+
+
+def color_key(mappable, axes, label: str):
+    """A slim colour bar beside axes, with its label."""
+    figure = np.ravel(np.asarray(axes, dtype=object))[0].figure
+    bar = figure.colorbar(mappable, ax=axes, label=label, shrink=0.72, aspect=32, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=2.5)
+    return bar
 
 
 def label_length(name: str, length_unit: str) -> str:

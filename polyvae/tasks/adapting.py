@@ -26,6 +26,7 @@ from polyvae.errors import InputError
 from polyvae.files import write_json
 from polyvae.io.writing import write
 from polyvae.measures.free_energy import FreeEnergy
+from polyvae.records import html_of, in_words
 from polyvae.tasks.rounds import (
     LEFT_OUT,
     Round,
@@ -68,6 +69,12 @@ class Adapted:
     biased: Trajectory
     free_energy: FreeEnergy
     converged: bool
+
+    def _repr_html_(self) -> str:
+        names = ("number", "n_frames", "slow", "crossings", "n_effective", "same_cv", "same_energy")
+        rows = [[in_words(getattr(record, name)) for name in names] for record in self.rounds]
+        end = "CV and free energy have stopped to change" if self.converged else "not converged"
+        return html_of("Adapted", [[name.replace("_", " ") for name in names], *rows], end)
 
 
 def adapt(

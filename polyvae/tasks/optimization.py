@@ -20,6 +20,7 @@ from polyvae.measures.density import log_density
 from polyvae.measures.limits import QUANTILE, Limits, limits_of
 from polyvae.measures.pairs import FrameMeasures, frame_measures, mean_contact, separations
 from polyvae.measures.weights import counted, quantile
+from polyvae.records import html_of, in_words
 from polyvae.trajectory.record import Trajectory
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,13 @@ class Optimum:
     candidate_values: np.ndarray
     candidate_valid: np.ndarray
     route: Trajectory
+
+    def _repr_html_(self) -> str:
+        both, names = self.summary(), ("objective", "rg", "shortest_bond", "longest_bond", "closest_pair")
+        found = (both["optimized"], both["data_extreme"])
+        rows = [[name.replace("_", " "), *(in_words(which[name]) for which in found)] for name in names]
+        head = [f"lengths in {self.structure.length_unit}", "found", "data extreme"]
+        return html_of("Optimum", [head, *rows], self.message)
 
     def summary(self) -> dict:
         """The result as plain numbers: what was found beside the most extreme frame of the data, and the limits

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from polyvae.records import Record
+from polyvae.records import Record, html_of, in_words
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -163,3 +163,44 @@ class Scores(Record):
     generated: Generated | None = None
 
     OPTIONAL = ("alignment", "generated")
+
+    def table(self) -> list[list[str]]:
+        """The numbers of all frames, and of training and validation frames, a column each."""
+        unit, time_unit, parts = self.length_unit, self.kinetics.time_unit, self.frames.parts()
+        rows = [["", *parts]]
+        for label, key in (
+            ("frames", "n_frames"),
+            ("variance explained", "fve"),
+            (f"RMSD ({unit})", "rmsd"),
+            ("ELBO (nats a frame)", "elbo"),
+            (f"importance-weighted bound, k = {self.frames.all.iw_k}", "iw_bound"),
+            ("KL per latent (nats)", "kl_per_latent"),
+            ("active latents", "active_units"),
+            ("aggregated mean", "latent_mean"),
+            ("aggregated std", "aggregated_std"),
+            (f"VAMP-2 at lag {self.kinetics.lag}", "vamp2"),
+            (f"slowest timescale ({time_unit})", "timescale"),
+            (f"autocorrelation time ({time_unit})", "autocorrelation_time"),
+            ("correlation with Rg", "correlation_rg"),
+            ("correlation with end-to-end", "correlation_end_to_end"),
+            (f"mean gradient (1/{unit})", "gradient_mean"),
+            (f"largest gradient (1/{unit})", "gradient_max"),
+        ):
+            rows.append([label, *(in_words(getattr(part, key)) for part in parts.values())])
+        if self.alignment is not None:
+            rows.append(["alignment jumps", *(f"{part.n_jumps} of {part.n_steps}" for part in parts.values())])
+        return rows
+
+    def about_generated(self) -> str:
+        """In a line how far generated conformations are from the data; nothing where none were given."""
+        if self.generated is None:
+            return ""
+        names, floor = Distances.__annotations__, self.generated.noise_floor
+        return (
+            f"generated against data, Wasserstein-1 in {self.length_unit}, angles in radians "
+            "(two halves of the data): "
+            + ", ".join(f"{name} {self.generated[name]:.3f} ({floor[name]:.3f})" for name in names)
+        )
+
+    def _repr_html_(self) -> str:
+        return html_of("Scores", self.table(), self.about_generated())

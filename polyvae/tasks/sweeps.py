@@ -13,6 +13,7 @@ from polyvae.arguments import flag, function, if_given, one_of, whole_number
 from polyvae.cv.fitting import checked_width, fit, latent_cv, prepared_data
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
+from polyvae.records import html_of, in_words
 from polyvae.tasks.scoring import score
 from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory
@@ -71,6 +72,21 @@ class Sweep:
                 entry[f"{name}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
             found.append(entry)
         return found
+
+    def table(self) -> list[list[str]]:
+        """A row for each setting: mean over the seeds of each measure, their standard deviation in brackets."""
+        rows = [["latents", "beta", *MEASURES]]
+        for entry in self.summary():
+            spread = [entry[f"{name}_std"] for name in MEASURES]
+            cells = [in_words(entry[name]) for name in MEASURES]
+            cells = [cell if s is None else f"{cell} ({s:.3f})" for cell, s in zip(cells, spread, strict=True)]
+            rows.append([str(entry["latent_dim"]), f"{entry['beta']:g}", *cells])
+        return rows
+
+    def _repr_html_(self) -> str:
+        return html_of(
+            f"Sweep: {len(self.models)} models", self.table(), "on held-out frames; spread of seeds in brackets"
+        )
 
     def best(self, measure: str = "bound") -> LatentCV:
         """The model with the largest value of a measure."""

@@ -17,6 +17,7 @@ from polyvae.arguments import (
     whole_number,
 )
 from polyvae.errors import InputError
+from polyvae.records import html_of
 from polyvae.trajectory.precision import LARGEST, in_single_precision
 
 LENGTH_UNITS = ("nm", "angstrom", "sigma")
@@ -211,6 +212,20 @@ class Trajectory:
         if self.weights is not None:
             parts.append("weighted")
         return f"<Trajectory: {', '.join(parts)}>"
+
+    def _repr_html_(self) -> str:
+        rows = [["frames", f"{self.n_frames:,}"], ["beads", f"{self.n_beads:,}"], ["dimensions", self.n_dims]]
+        rows.append(["lengths", {"sigma": "sigma (reduced)"}.get(self.length_unit, self.length_unit)])
+        if self.time is not None:
+            unit = "tau" if self.length_unit == "sigma" else "ps"
+            rows.append(["time", f"{self.time[0]:g} to {self.time[-1]:g} {unit}"])
+        rows.append(["bonds", "not known" if self.bonds is None else f"{len(self.bonds):,}"])
+        rows.append(["segments", len(self.segments)])
+        rows.append(["weights", "none" if self.weights is None else "one a frame"])
+        rows.append(["box", "none" if self.box is None else "periodic"])
+        if self.selection is not None:
+            rows.append(["atoms", str(self.selection)])
+        return html_of("Trajectory", [[""], *rows])
 
     def to_unit(self, length_unit: str) -> "Trajectory":
         """The same trajectory with lengths in another unit."""

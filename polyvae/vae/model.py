@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from polyvae.arguments import numbers_array, seed_number, whole_number
 from polyvae.batches import map_frames
 from polyvae.errors import InputError
+from polyvae.records import html_of
 from polyvae.vae import modelfile
 from polyvae.vae.scaled import ScaledVAE
 from polyvae.vae.settings import ModelRecord
@@ -43,6 +44,9 @@ class FittedVAE:
             f"<FittedVAE: {self.n_features} features -> {self.latent_dim} latents "
             f"({type(self.vae.likelihood).__name__})>"
         )
+
+    def _repr_html_(self) -> str:
+        return html_of(repr(self)[1:-1], self.record.table())
 
     def __call__(self, x: Float[Array, "features"]) -> Float[Array, "latent"]:
         return self.posterior(x)[0]

@@ -198,6 +198,19 @@ class ModelRecord(Record):
 
     OPTIONAL = ("choices", "collapsed", "generator")
 
+    def rows(self) -> list[tuple[str, str]]:
+        """What people ask of a model first, by name."""
+        rows = [(name, str(value)) for name, value in self.settings.to_dict().items()]
+        rows += [("chosen", text) for text in (self.choices or {}).values()]
+        if self.collapsed:
+            rows.append(("collapsed", ", ".join(f"z{k}" for k in self.collapsed)))
+        rows.append(("trained on", f"{self.data.n_train} frames (sha256 {self.data.sha256[:16]})"))
+        rows.append(("best epoch", f"{self.best_epoch} ({self.stopped})"))
+        return [*rows, ("made with", ", ".join(f"{name} {version}" for name, version in self.versions.items()))]
+
+    def table(self) -> list[list[str]]:
+        return [[""], *map(list, self.rows())]
+
 
 def versions() -> dict[str, str]:
     """Versions of what decides a result."""

@@ -164,8 +164,8 @@ def test_marginals_of_short_and_long_chains(n_beads, partners):
         assert ax.get_xlabel() == f"distance between beads 0 and {j} (nm)"
         assert ax.get_ylabel() == "density (1/nm)"
         assert len(ax.lines) == 2
-        assert "W₁ = 0.00 nm" in ax.get_title(loc="left")
-    assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["data", "generated"]
+        assert "W₁ = 0.00 (" in ax.get_title(loc="left")
+    assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["its halves", "data", "generated"]
 
 
 def test_smooth_density_is_the_known_one():
@@ -405,7 +405,7 @@ def test_save_figures(tmp_path, traj, optimum):
     cv = untrained(traj, 2, HISTORY)
     z = np.random.default_rng(0).normal(size=(600, 2))
     paths = plot.save_figures(tmp_path / "figures", cv, traj, z, traj[:50], optimum)
-    assert [path.stem for path in paths] == sorted(plot.CAPTIONS)
+    assert [path.stem for path in paths] == sorted(set(plot.CAPTIONS) - {"02_distances"})
     assert sorted((tmp_path / "figures").iterdir()) == paths
     for path in paths:
         content = path.read_bytes()
@@ -419,14 +419,14 @@ def test_save_figures_of_small_chains_in_another_unit_without_validation(tmp_pat
     cv = untrained(traj, latent_dim, {key: HISTORY[key] for key in ("reconstruction", "kl")})
     z = np.random.default_rng(0).normal(size=(80, latent_dim))
     paths = plot.save_figures(tmp_path, cv, traj.to_unit("angstrom"), z, traj[:2])
-    assert [p.name[:2] for p in paths] == ["01", "02", "03", "04", "05", "06", "07", "10"]
+    assert [p.name[:2] for p in paths] == ["01", "03", "04", "05", "06", "07", "10", "11", "12"]
 
 
 def test_save_figures_gives_the_same_bytes_twice(tmp_path, traj):
     cv, z = untrained(traj, 1, HISTORY), np.zeros((600, 1))
     first, second = (plot.save_figures(tmp_path / name, cv, traj, z) for name in "ab")
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
-    assert [p.name[:2] for p in first] == ["01", "02", "03", "05", "10"]
+    assert [p.name[:2] for p in first] == ["01", "02", "03", "05", "10", "12"]
 
 
 @pytest.mark.parametrize(
@@ -479,5 +479,90 @@ def test_the_pictures_of_a_weighted_run_are_those_of_its_frames_that_count(traj,
         for name, (run, points) in runs.items()
     }
     assert found["all"] == found["few"]
-    for name in ("01_frames.png", "02_distances.png", "06_generated.png", "10_latent_rg.png"):
+    for name in (
+        "01_frames.png",
+        "11_free_energy.png",
+        "12_latent_marginals.png",
+        "06_generated.png",
+        "10_latent_rg.png",
+    ):
         assert found["all"][name] != found["plain"][name], name
+
+
+def test_figures_in_every_format_and_the_same_bytes_twice(tmp_path):
+    starts = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}
+    for kind, start in starts.items():
+        axes = [plot.latent_values(np.zeros((3, 2)), np.ones(3), label="a (nm)") for _ in "ab"]
+        paths = [plot.save(ax, tmp_path / f"{k}.{kind}") for k, ax in enumerate(axes)]
+        first, second = (path.read_bytes() for path in paths)
+        assert first.startswith(start)
+        assert first == second
+    with pytest.raises(pv.InputError, match="the format of a figure"):
+        plot.save(axes, tmp_path / "a.jpg")
+
+
+def two_basins(n: int, dims: int) -> np.ndarray:
+    """Angles in degrees about 170 and -60, the first basin across the end of the period."""
+    rng = np.random.default_rng(0)
+    return (np.where(rng.random((n, 1)) < 0.5, 170, -60) + 15 * rng.normal(size=(n, dims)) + 180) % 360 - 180
+
+
+@pytest.mark.parametrize("method", ["kde", "histogram"])
+def test_a_periodic_free_energy_has_no_seam(method):
+    period = (-180.0, 180.0)
+    result = pv.free_energy(two_basins(2000, 1), periods=period, method=method)
+    ax = plot.free_energy(result, names=["phi (deg)"])
+    drawn(ax)
+    assert ax.get_xlim() == period
+    x, y = ax.lines[0].get_data()
+    assert x.min() <= -180
+    assert x.max() >= 180  # the curve goes on over both edges
+    assert np.interp(-180, x, y) == pytest.approx(np.interp(180, x, y))
+    both = pv.free_energy(two_basins(2000, 2), periods=[period] * 2, method=method)
+    energy, error, *_ = plot.free_energy_with_error(both, names=["phi (deg)", "psi (deg)"], unit="kT")
+    figure = drawn(energy)
+    for ax in (energy, error):
+        assert (ax.get_xlim(), ax.get_ylim()) == (period, period)
+        assert ax.get_xlabel() == "phi (deg)"
+    assert energy.get_ylabel() == "psi (deg)"
+    assert [ax.get_ylabel() for ax in figure.axes[2:]] == ["free energy (kT)", "error (kT)"]
+
+
+def test_a_free_energy_is_not_shown_where_kernels_alone_are():
+    z = np.random.default_rng(0).normal(size=(2000, 1))
+    result = pv.free_energy(z)
+    top = plot.free_energy(result, names=["z0"]).get_ylim()[1]
+    at_frames = np.interp(z[:, 0], *result.grid, result.energy)
+    assert at_frames.max() < top < at_frames.max() + 1 < result.energy.max()
+
+
+def test_marginals_of_latents_count_frames_by_weight_and_keep_their_halves_in_the_band():
+    rng = np.random.default_rng(0)
+    z, weights = rng.normal(size=(400, 2)), rng.integers(0, 3, 400).astype(float)
+    generated = rng.normal(size=(300, 2)) + 1
+    twice = z[np.repeat(np.arange(400), weights.astype(int))]
+    by_weight = plot.latent_marginals(z, weights=weights, generated=generated)
+    drawn(by_weight)
+    for one, other in zip(by_weight, plot.latent_marginals(twice), strict=True):
+        at, density = one.lines[1].get_data()
+        np.testing.assert_allclose(density, np.interp(at, *other.lines[1].get_data()), atol=1e-3)
+    for k, ax in enumerate(by_weight):
+        assert ax.get_xlabel() == f"z{k}"
+        x, y = ax.lines[2].get_data()
+        assert np.trapezoid(x * y, x) == pytest.approx(generated[:, k].mean(), abs=0.01)
+        (band,) = ax.collections
+        points = band.get_paths()[0].vertices
+        at, density = ax.lines[1].get_data()
+        top = [points[np.abs(points[:, 0] - x) < 1e-9, 1] for x in at[::20]]
+        inside = [t.min() - 1e-9 <= d <= t.max() + 1e-9 for t, d in zip(top, density[::20], strict=True)]
+        assert np.mean(inside) > 0.9  # the whole lies between halves of it
+
+
+def test_the_floor_in_brackets_is_that_of_the_scores(traj):
+    """The halves are those that `measures.noise_floor` takes."""
+    from polyvae.measures import noise_floor
+    from polyvae.plot.curves import halves_apart
+
+    bonds = np.linalg.norm(np.diff(traj.positions[:, :2], axis=1), axis=2)[:, 0]
+    two = dataclasses.replace(traj, positions=traj.positions[:, :2], masses=None, names=None, bonds=None)
+    assert halves_apart(bonds) == pytest.approx(noise_floor(two)["bond"], rel=1e-4)

@@ -1,0 +1,54 @@
+"""The verb `sweep`: a grid of models, and a picture of what each is worth."""
+
+import csv
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import polyvae as pv
+from polyvae import plot
+from polyvae.app.console import command_line, print_sweep
+from polyvae.app.options import READING, TRAINING, Figures, Files, Force, for_training, numbers, read_files, takes
+from polyvae.files import replacing, replacing_folder, write_json
+
+_RESULTS = ("models.csv", "summary.json", "sweep.*", "best.safetensors")
+
+
+@takes(training=TRAINING, reading=READING)
+def sweep(
+    files: Files,
+    training: dict,
+    reading: dict,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("polyvae-sweep"),
+    latent_dim: Annotated[str, typer.Option("--latent-dim", help="Numbers of latents to try.")] = "1,2,4",
+    beta: Annotated[str, typer.Option("--beta", help="Weights of the KL term to try.")] = "0.1,1,4",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Models of each setting.")] = 3,
+    figures: Figures = "png",
+    force: Force = False,
+):
+    """Train a grid of models and measure each on held-out frames: how many latents, which beta?
+
+    Writes a table of all models, their summary, a picture, and the model with the best bound.
+
+    Example: polyvae sweep run.xtc --top chain.pdb --latent-dim 1,2,4 --beta 0.1,1,4 --out sweep
+    """
+    inputs = [*files, reading["topology"], training["weights"]]
+    training = for_training(training)
+    sizes, betas = numbers("latent-dim", latent_dim, int, 1), numbers("beta", beta, float, 0)
+    with replacing_folder(out, force=force, results=_RESULTS, inputs=inputs) as folder:
+        traj = read_files(files, reading)
+        with pv.progress_bar("training", unit="model") as progress:
+            result = pv.sweep(traj, latent_dim=sizes, beta=betas, seeds=seeds, progress=progress, **training)
+        with replacing(folder / "models.csv") as temporary, temporary.open("w", newline="") as file:
+            table = csv.DictWriter(file, result.rows[0])
+            table.writeheader()
+            table.writerows(result.rows)
+        write_json(
+            folder / "summary.json",
+            {"command": command_line(), "settings": result.summary()},
+        )
+        plot.save(plot.sweep(result), folder / f"sweep.{figures}")
+        result.best().save(folder / "best.safetensors")
+    print_sweep(result)
+    print(f"\nresults in {out}; {result.best()} has the best bound, {out / 'best.safetensors'}")

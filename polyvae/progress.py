@@ -1,0 +1,45 @@
+"""A bar for what takes long."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+
+from polyvae.arguments import if_given, text, whole_number
+
+_NAMES = {"reconstruction": "-log p", "kl": "KL", "loss": "loss", "val_loss": "held out"}
+
+
+def progress_bar(
+    what: str, *, total: int | None = None, unit: str = "step"
+) -> contextlib.AbstractContextManager[Callable]:
+    """A bar on a terminal and in a notebook, and nothing in a pipe: what `progress=` of `fit` and others takes.
+
+    `with progress_bar("training") as bar: cv = fit(traj, progress=bar)`. What tells steps done and in all sets the
+    length of the bar itself; loss terms stand beside it.
+
+    Args:
+        what: words before the bar.
+        total: its length, for `project` and `movie`, which tell the frames done since the last call.
+        unit: what is counted.
+    """
+    return _bar(text("what", what), if_given(whole_number, "total", total, 0), text("unit", unit))
+
+
+@contextlib.contextmanager
+def _bar(what: str, length: int | None, unit: str) -> Iterator[Callable]:
+    from tqdm.auto import tqdm  # in a notebook its own form
+
+    hidden = False if "ipykernel" in sys.modules else None  # None: where it is no terminal
+    with tqdm(desc=what, unit=unit, total=length, disable=hidden, file=sys.stderr, leave=False) as bar:
+
+        def update(done: int, total: int | None = None, terms: dict[str, float] | None = None) -> None:
+            if terms:
+                shown = ", ".join(f"{name} {terms[key]:.2f}" for key, name in _NAMES.items() if key in terms)
+                bar.set_postfix_str(shown, refresh=False)
+            if total is None:
+                bar.update(done)
+            else:
+                bar.total = total
+                bar.update(done - bar.n)
+
+        yield update
