@@ -1,8 +1,8 @@
 """The pieces of which pages are made: numbers, marks, tables and figures as HTML, and what lies in scores.json."""
 
 import base64
+import io
 import math
-import struct
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
@@ -12,6 +12,7 @@ from string import Template
 from polyvae.plot import CAPTIONS
 
 _PAGE = files("polyvae.app") / "page"
+LARGE = 60_000  # bytes of a PNG file
 # Circle, triangle and square, so that a mark is read without colour.
 _SHAPES = {
     "good": '<circle cx="8" cy="8" r="7"/><path d="m4.6 8.3 2.4 2.4 4.4-5"/>',
@@ -118,18 +119,32 @@ def caption_of(stem: str) -> tuple[str, str]:
 def figure(path: Path, name: str | None = None) -> str:
     """A picture in the page, under its own title and caption or the name of its model, that opens large."""
     title, caption = caption_of(path.stem)
-    content = path.read_bytes()
-    size = ""
-    if content[:8] == b"\x89PNG\r\n\x1a\n" and len(content) >= 24:
-        size = ' width="{}" height="{}"'.format(*struct.unpack(">II", content[16:24]))
+    kind, content, size = _picture(path)
     data = base64.b64encode(content).decode("ascii")
     alt = escape(f"{title}: {name}" if name else title)
     words = f"<b>{escape(name or title)}</b> {'' if name else escape(caption)}"
     return (
         f'<figure><button type="button" class="enlarge" title="Enlarge">'
-        f'<img src="data:image/png;base64,{data}" alt="{alt}"{size}></button>'
+        f'<img src="data:image/{kind};base64,{data}" alt="{alt}"{size}></button>'
         f"<figcaption>{words}</figcaption></figure>"
     )
+
+
+def _picture(path: Path) -> tuple[str, bytes, str]:
+    """Kind, bytes and size of a picture: large PNG files as WebP, a fifth of the bytes where many lines cross."""
+    from PIL import Image, UnidentifiedImageError
+
+    content = path.read_bytes()
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            size = f' width="{image.width}" height="{image.height}"'
+            if len(content) > LARGE:
+                smaller = io.BytesIO()
+                image.convert("RGB").save(smaller, "WEBP", quality=90, method=6)
+                return "webp", smaller.getvalue(), size
+    except (UnidentifiedImageError, OSError):  # which a browser shows as a broken one
+        size = ""
+    return "png", content, size
 
 
 def viewer() -> str:

@@ -1,12 +1,16 @@
 """The report, of one model or several side by side: what scores.json holds, in one file that stands alone."""
 
 import base64
+import io
 import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+from PIL import Image, ImageFilter
 
+from polyvae.app import markup
 from polyvae.app.cli import main
 from polyvae.app.comparing import names_of, sections_of
 from polyvae.app.markup import number, sentence
@@ -546,3 +550,20 @@ def test_the_verb_writes_one_page_or_several_models_side_by_side(scores, compare
     assert "must end in .html" in call("first", "second", "--out", "c.txt", code=1).err
     assert "second/none does not exist" in call("first", "second/none", "--out", "c.html", code=1).err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["compare.html", "first", "second"]
+
+
+def test_large_pictures_take_a_fraction_of_their_bytes_and_look_the_same(tmp_path):
+    rng = np.random.default_rng(0)
+    lines = np.full((300, 400, 3), 255, np.uint8)
+    lines[rng.integers(0, 300, 3000), rng.integers(0, 400, 3000)] = rng.integers(0, 255, (3000, 3))
+    blurred = Image.fromarray(lines).filter(ImageFilter.GaussianBlur(2))
+    blurred.save(tmp_path / "01_frames.png")
+    size = (tmp_path / "01_frames.png").stat().st_size
+    assert size > markup.LARGE
+    html = markup.figure(tmp_path / "01_frames.png")
+    assert 'width="400" height="300"' in html
+    data = re.search(r"data:image/webp;base64,([^\"]+)", html).group(1)
+    assert len(data) < size / 3
+    shown = Image.open(io.BytesIO(base64.b64decode(data)))
+    apart = np.asarray(shown, float) - np.asarray(blurred, float)
+    assert np.sqrt((apart**2).mean()) < 4
