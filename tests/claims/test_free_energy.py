@@ -4,7 +4,7 @@ The chain of `data/` at a Lennard-Jones depth of 3 kT, whose globule an unbiased
 three seeds, the figure and the ratio of steps: `pytest -n 0 -s -m slow tests/claims/test_free_energy.py`.
 """
 
-import free_energy
+import bench_free_energy as free_energy
 import numpy as np
 import pytest
 from engines import require

@@ -1,7 +1,7 @@
 """The free energy over Rg of a chain in its globule, from metadynamics on a latent CV inside LAMMPS.
 
-python examples/free_energy.py [--quick] [--seeds 3] [--lag 20] [--steps 2000000] [--out FOLDER]
-python examples/free_energy.py --reference          # the long unbiased runs once more, an hour on one core
+    python tests/benchmarks/bench_free_energy.py [--quick] [--seeds 3] [--lag 20] [--steps 2000000] [--out FOLDER]
+    python tests/benchmarks/bench_free_energy.py --reference  # the long unbiased runs once more: an hour, one core
 
 At a Lennard-Jones depth of 3 kT the 12-bead chain of data/ stays in its globule. For each seed a CV is trained
 on a short unbiased run, exported to Colvars with the metadynamics block that the export proposes, and biased in
@@ -27,7 +27,7 @@ import polyvae as pv
 from polyvae.export import colvars
 from polyvae.plot.style import DATA, MODEL, NEUTRAL, STYLE
 
-FOLDER = Path(__file__).resolve().parent.parent / "data"
+FOLDER = Path(__file__).resolve().parents[2] / "data"
 sys.path.append(str(FOLDER))
 import simulate  # noqa: E402
 
