@@ -16,7 +16,6 @@ copyright = author
 version = release = importlib.metadata.version("polyvae")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns: list[str] = []
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
 
@@ -28,10 +27,10 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
-autodoc_mock_imports: list[str] = []
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 add_module_names = False
+smartquotes = False
 toc_object_entries_show_parents = "hide"
 
 html_theme = "furo"
@@ -42,19 +41,46 @@ html_copy_source = False
 html_show_sphinx = False
 
 
-def _fenced(app, what, name, obj, options, lines):
-    """Code between fences, as Markdown has it, in the words of reStructuredText."""
-    found, inside = [], False
+SECTION = re.compile(r"(Args|Attributes|Returns|Raises|Example):$")
+
+
+def _as_rst(app, what, name, obj, options, lines):
+    """Docstrings are plain text with Markdown's backticks, fences and tables; Sphinx wants reStructuredText."""
+    found, inside, text, before = [], False, True, ""
     for line in lines:
+        text = text and not SECTION.match(line)
         if fence := re.match(r"\s*```(\w*)$", line):
             inside = not inside
             found += ["", f".. code-block:: {fence[1] or 'text'}", ""] if inside else [""]
+        elif inside:
+            found.append("   " + line)
+        elif line.startswith("|"):
+            found += _row(line, first=not before.startswith("|"))
         else:
-            found.append("   " + line if inside else line)
+            if text and line.startswith("    ") and not before:  # a formula
+                found += ["::", ""]
+            formula = text and line.startswith("    ")
+            found.append(line if formula else _escaped(line))
+        before = line.strip()
     lines[:] = found
+
+
+def _escaped(line: str) -> str:
+    """The line with what Sphinx would take for a reference made plain, but for code."""
+    parts = line.split("`")
+    parts[::2] = [re.sub(r"\||(?<=\w)_(?!\w)", lambda match: "\\" + match[0], part) for part in parts[::2]]
+    return "`".join(parts)
+
+
+def _row(line: str, first: bool) -> list[str]:
+    cells = [cell.strip() for cell in line.strip("| ").split("|")]
+    if set("".join(cells)) <= set("-: "):
+        return []
+    head = ["", ".. list-table::", "   :header-rows: 1", ""] if first else []
+    return head + [f"   {'*' if k == 0 else ' '} - {cell}" for k, cell in enumerate(cells)]
 
 
 def setup(app):
     app.connect("source-read", lambda app, name, source: source.__setitem__(0, filled_in(source[0])))
-    app.connect("autodoc-process-docstring", _fenced, priority=100)
+    app.connect("autodoc-process-docstring", _as_rst, priority=100)
     return {"parallel_read_safe": True}

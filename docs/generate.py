@@ -21,7 +21,7 @@ def verbs() -> str:
         shell = f"```sh\n{' '.join(example.split())}\n```"
         arguments = [p for p in verb.params if p.param_type_name == "argument"]
         options = [p for p in verb.params if p.param_type_name == "option"]
-        rows = ["| | |", "|---|---|"]
+        rows = ["| option | what it says |", "|---|---|"]
         rows += [f"| `{p.metavar}` | {_cell(p.help)} |" for p in arguments]
         rows += [f"| {_names(p)} | {_cell(p.help)}{_default(p)} |" for p in options]
         parts.append("\n\n".join([f"## polyvae {name}", what.strip(), shell, "\n".join(rows)]))
