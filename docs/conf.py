@@ -1,8 +1,8 @@
 """Settings of the site: `sphinx-build -W docs OUT`."""
 
+import importlib.metadata
 import re
 import sys
-import importlib.metadata
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))

@@ -26,9 +26,11 @@ def free_energy(
     """A free energy: over one variable as a curve with the band of its error (68 %), over two as a map.
 
     Args:
+        result: of `polyvae.free_energy`.
         names: of the variables, with their units.
         unit: of the energies.
         others: further curves on the same grid by their label, such as that of the hills.
+        ax: matplotlib axes to draw into; by default those of a new figure.
 
     Returns:
         The axes.
@@ -99,9 +101,13 @@ def free_energy_checks(
     error by the length of blocks, which ends level where blocks are long enough.
 
     Args:
+        result: of `polyvae.free_energy`.
         s: (n_frames,) the first variable of all frames, those of the transient too.
         time: (n_frames,) their times.
         segments: frames of each run.
+        names: of the variables, with their units.
+        unit: of the energies.
+        axes: three of them; by default those of a new figure.
 
     Returns:
         Array of three axes.
