@@ -1,9 +1,12 @@
 """What the tests of README and documentation share: blocks of code, and short forms of what takes long."""
 
+import contextlib
 import functools
 import re
 
+import jax
 import matplotlib.figure
+import pytest
 
 import polyvae as pv
 
@@ -27,12 +30,20 @@ def blocks(text: str, language: str) -> list[tuple[str, str]]:
     return [(needs, code) for needs, kind, code in BLOCK.findall(text) if kind == language]
 
 
-def make_quick(monkeypatch) -> None:
-    """Few frames, small networks, coarse pictures: to see that code runs, and nothing else."""
+@contextlib.contextmanager
+def in_short():
+    """Few frames, small networks, coarse pictures, programs not optimised: to see that code runs, no more."""
 
-    def quick(function, settings):
+    def short(function, settings):
         return functools.wraps(function)(lambda *args, **given: function(*args, **settings | given))
 
-    for name, settings in _QUICK.items():
-        monkeypatch.setattr(pv, name, quick(getattr(pv, name), settings))
-    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", quick(matplotlib.figure.Figure.savefig, {"dpi": 30}))
+    before = jax.config.values["jax_disable_most_optimizations"]
+    with pytest.MonkeyPatch.context() as patch:
+        for name, settings in _QUICK.items():
+            patch.setattr(pv, name, short(getattr(pv, name), settings))
+        patch.setattr(matplotlib.figure.Figure, "savefig", short(matplotlib.figure.Figure.savefig, {"dpi": 30}))
+        jax.config.update("jax_disable_most_optimizations", True)
+        try:
+            yield
+        finally:
+            jax.config.update("jax_disable_most_optimizations", before)

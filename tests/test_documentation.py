@@ -15,7 +15,7 @@ import tomllib
 import pytest
 from conftest import DATA, ROOT
 from engines import require
-from pages import blocks, make_quick
+from pages import blocks, in_short
 from typer.main import get_command
 
 import polyvae as pv
@@ -52,13 +52,13 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore::UserWarning:MDAnalysis.*")
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page.read_text(), "python")], ids=named)
-def test_the_code_of_a_page_runs(page, folder, monkeypatch):
-    make_quick(monkeypatch)
+def test_the_code_of_a_page_runs(page, folder):
     namespace = {"__name__": "__main__"}
-    for needs, text in blocks(page.read_text(), "python"):
-        if needs:
-            require(needs)
-        exec(compile(text, str(page), "exec"), namespace)
+    with in_short():
+        for needs, text in blocks(page.read_text(), "python"):
+            if needs:
+                require(needs)
+            exec(compile(text, str(page), "exec"), namespace)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=named)
@@ -83,7 +83,7 @@ def test_the_commands_of_the_tutorial_run(folder, capsys):
         if words[0] == "run":
             (folder / "out").mkdir()
             words = ["fit", *words[1:-1], "out/model.safetensors"]
-        with pytest.raises(SystemExit) as ended:
+        with in_short(), pytest.raises(SystemExit) as ended:
             cli.main([*words, *(SHORT if words[0] == "fit" else [])])
         assert ended.value.code == 0, capsys.readouterr().err
         done.append(words[0])

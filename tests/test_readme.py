@@ -5,7 +5,7 @@ import re
 
 import pytest
 from conftest import DATA, ROOT
-from pages import blocks, make_quick
+from pages import blocks, in_short
 
 README = (ROOT / "README.md").read_text() if (ROOT / "README.md").exists() else ""
 
@@ -22,11 +22,11 @@ def test_ci_runs_exactly_the_readmes_test_command():
 @pytest.mark.long
 def test_the_api_example_runs(tmp_path, monkeypatch):
     ((_, code),) = blocks(README, "python")
-    make_quick(monkeypatch)
     code = code.replace('"data/', f'"{DATA}/')
     assert 10 <= len([line for line in ast.unparse(ast.parse(code)).splitlines() if line]) <= 15
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "README.md", "exec"), {})
+    with in_short():
+        exec(compile(code, "README.md", "exec"), {})
     made = {path.name for path in tmp_path.iterdir()}
     assert made == {"COLVAR", "generated.xtc", "generated.pdb", "model.safetensors"}
 
