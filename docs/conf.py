@@ -16,7 +16,7 @@ copyright = author
 version = release = importlib.metadata.version("polyvae")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-myst_enable_extensions = ["dollarmath", "deflist"]
+myst_enable_extensions = ["deflist"]  # formulas are plain text: the site loads nothing from elsewhere
 myst_heading_anchors = 3
 
 # A word in single backticks is code, in docstrings as in Markdown.
