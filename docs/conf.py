@@ -31,6 +31,7 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 add_module_names = False
 smartquotes = False
+highlight_language = "none"
 toc_object_entries_show_parents = "hide"
 
 html_theme = "furo"
