@@ -65,6 +65,7 @@ class LatentAnalysis(AnalysisBase):
 
     @classmethod
     def get_supported_backends(cls):
+        """Names of the backends that `run` takes."""
         return ("serial", "multiprocessing", "dask")
 
     def __init__(self, atomgroup, cv: LatentCV, *, length_unit: str = "angstrom", unwrap="auto", **kwargs):

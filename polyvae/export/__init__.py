@@ -52,6 +52,9 @@ def write(
     """Export to an engine by its name in `TARGETS`, and return the CV that was: that of the chosen latents.
 
     Args:
+        cv: the collective variable, as `fit` and `load` give it.
+        to: name of the engine, such as "plumed".
+        folder: where to write; made if need be.
         atoms: the engine's atoms, from 1, that are the model's beads, as numbers or as text such as "1-12,20"; by
             default those of the training data in their file.
         n_atoms: how many atoms there are, where that is known.
@@ -59,6 +62,7 @@ def write(
         latents: numbers, from 0, of the latents to export; by default all that have not collapsed
             (`record.collapsed`), since a bias on one that carries nothing drives nothing.
         options: what one exporter takes and others do not; those that are None are left out.
+        force: write into a folder that holds files.
 
     Raises:
         InputError: a name or an option that is not known; what the exporter refuses.
@@ -102,7 +106,11 @@ def compare(
     """Evaluate what was exported in its engine and compare with the model in float64.
 
     Args:
+        cv: the collective variable, as `fit` and `load` give it.
+        to: name of the engine.
+        folder: what `write` wrote.
         frames: (n_frames, n_beads, n_dims) in the model's unit; of many, 50 spread evenly are taken.
+        atoms: as for `write`.
 
     Returns:
         The number of frames, and the largest differences of a latent and of an entry of its gradient.

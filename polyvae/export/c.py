@@ -89,6 +89,7 @@ def export(
     Every featurizer with every option works, in float64.
 
     Args:
+        cv: the collective variable, as `fit` and `load` give it.
         folder: where to write; made if need be.
         atoms: see `common.atom_numbers`; `LATENT_CV_ATOMS` in the code.
         data: a trajectory, whose statistics the README then holds.

@@ -53,6 +53,7 @@ def export(
     units a layer are sensible.
 
     Args:
+        cv: the collective variable, as `fit` and `load` give it.
         folder: where to write; made if need be.
         atoms: see `common.atom_numbers`.
         data: see `common.statistics`; widths and bounds, and the metadynamics block.

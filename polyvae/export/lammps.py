@@ -59,6 +59,7 @@ def attach(
     x and y count. LAMMPS calls the bias in every step of `run` and `minimize` with `run_style verlet`.
 
     Args:
+        cv: the collective variable, as `fit` and `load` give it.
         engine: a `lammps.lammps` of one process, with its atoms.
         bias: called with the latents (latent_dim,) and the step, returns the energy, in LAMMPS' unit, and its
             gradient by the latents (latent_dim,). Such as `polyvae.export.metadynamics.Metadynamics`.
@@ -82,6 +83,9 @@ class LatentBias:
     """A bias on latents inside a LAMMPS instance, as `attach` makes it, and what it saw last.
 
     Args:
+        engine, cv, bias, atoms, bonds, sigma, fix, interval: as for `attach`.
+
+    Attributes:
         z: (latent_dim,) latents of the last step.
         positions: (n_beads, n_dims) then, made whole, in the model's unit.
         energy: of the bias then, in LAMMPS' unit.
@@ -273,6 +277,7 @@ def export(
     The script runs as it is, on a bead-spring chain like the model's, until the user's system takes its place.
 
     Args:
+        cv: the collective variable, as `fit` and `load` give it.
         folder: where to write; made if need be.
         atoms: see `common.atom_numbers`; atom IDs in LAMMPS.
         data: see `common.statistics`; width of the hills, else that for a standard normal.

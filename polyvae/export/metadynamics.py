@@ -60,7 +60,7 @@ class Metadynamics:
         return self._heights[: self.n_hills]
 
     def __call__(self, z: np.ndarray, step: int) -> tuple[float, np.ndarray]:
-        """Bias and its gradient (latent_dim,) at latents (latent_dim,) by the hills of the steps before.
+        """Bias and its gradient (latent_dim,) at latents z (latent_dim,) by the hills of the steps before.
 
         Where a hill is due it is added then, once in a step however often that is seen, and none at the step
         that is seen first.
@@ -74,7 +74,13 @@ class Metadynamics:
         return energy, slope
 
     def add(self, step: int, centre: np.ndarray, height: float) -> None:
-        """Add a hill, as that of an earlier run to go on from."""
+        """Add a hill, as that of an earlier run to go on from.
+
+        Args:
+            step: when it was put there.
+            centre: (latent_dim,).
+            height: in the engine's unit of energy.
+        """
         n = self.n_hills
         if n == len(self._steps):
             for name in ("_steps", "_centres", "_heights"):
@@ -84,7 +90,11 @@ class Metadynamics:
         self.n_hills = n + 1
 
     def energy(self, z: np.ndarray) -> np.ndarray:
-        """Bias (n,) of all hills at latents (n, latent_dim)."""
+        """Bias (n,) of all hills at latents (n, latent_dim).
+
+        Args:
+            z: (n, latent_dim).
+        """
         total = np.zeros(len(z))
         for centre, height in zip(self.centres, self.heights, strict=True):
             total += height * np.exp(-0.5 * (((z - centre) / self.sigma) ** 2).sum(axis=1))

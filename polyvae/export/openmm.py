@@ -65,6 +65,7 @@ def latent_forces(
     `XmlSerializer` does with the system; what is written holds a pickle, to be loaded with polyvae installed.
 
     Args:
+        cv: the collective variable, as `fit` and `load` give it.
         particles: (n_beads,) numbers from 0, in the order of the model's beads. Of a 2-D model z is ignored.
         system: the `openmm.System`, with its forces, to check the numbers against and to see whether it is
             periodic.
@@ -127,6 +128,7 @@ def bias_variables(
     """One `app.BiasVariable` for each latent coordinate, for `app.Metadynamics`, which takes up to three.
 
     Args:
+        cv: the collective variable, as `fit` and `load` give it.
         data: what `cv.transform` takes; range and hill width come from it where they are not given, see
             `bias_grid`.
         minimum, maximum, width: range of the grid and standard deviation of the hills, a number each or one
@@ -324,6 +326,7 @@ def export(
     The script runs as it is, on a bead-spring chain like the model's, until the user's system takes its place.
 
     Args:
+        cv: the collective variable, as `fit` and `load` give it.
         atoms: particle numbers from 0, one for each bead; by default those of the training data in their file.
         data: what `cv.transform` takes, for range and width of the bias; without it those of a standard normal.
         sigma: nm per sigma of a model in reduced units. By default the script says 1.0, where it can be changed.

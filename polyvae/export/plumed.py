@@ -64,6 +64,7 @@ def export(
     are done by actions on numbers in 17 digits, and WHOLEMOLECULES makes the molecule whole first.
 
     Args:
+        cv: the collective variable, as `fit` and `load` give it.
         folder: where to write; made if need be.
         atoms: see `common.atom_numbers`.
         data: see `common.statistics`; widths and bounds of the METAD and OPES_METAD lines.

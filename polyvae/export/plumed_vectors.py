@@ -25,10 +25,12 @@ class Script(list):
     """Lines of PLUMED input; labels of what is not for the user begin with "vae_"."""
 
     def put(self, label: str, action: str) -> str:
+        """Add a line, an `action` under a `label`, and give the label."""
         self.append(f"vae_{label}: {action}")
         return f"vae_{label}"
 
     def constant(self, label: str, values) -> str:
+        """A vector or matrix of `values` in full precision."""
         values = np.asarray(values, np.float64)
         shape = f" NROWS={values.shape[0]} NCOLS={values.shape[1]}" if values.ndim == 2 else ""
         return self.put(label, f"CONSTANT{shape} NOLOG VALUES={','.join(digits(values))}")
@@ -39,16 +41,20 @@ class Script(list):
         return self.put(label, f"CUSTOM ARG={','.join(arguments)} VAR={names} FUNC={function} PERIODIC=NO")
 
     def sum(self, label: str, vector: str) -> str:
+        """The sum of the entries of a `vector`."""
         return self.put(label, f"SUM ARG={vector} PERIODIC=NO")
 
     def dot(self, label: str, vector: str, coefficients) -> str:
+        """The sum of a `vector` times `coefficients`."""
         products = self.custom(f"{label}_p", [vector, self.constant(f"{label}_c", coefficients)], "a*b")
         return self.sum(label, products)
 
     def product(self, label: str, matrix: str, vector: str) -> str:
+        """A `matrix` times a `vector`."""
         return self.put(label, f"MATRIX_VECTOR_PRODUCT ARG={matrix},{vector}")
 
     def element(self, label: str, vector: str, k: int) -> str:
+        """Entry `k` of a `vector`, from 0."""
         return self.sum(label, self.put(f"{label}_s", f"SELECT_COMPONENTS ARG={vector} COMPONENTS={k + 1}"))
 
     def sign(self, label: str, scalar: str) -> str:

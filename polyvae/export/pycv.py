@@ -61,6 +61,7 @@ def export(
     The engine's Python needs polyvae. Every featurizer with every option works, in float64.
 
     Args:
+        cv: the collective variable, as `fit` and `load` give it.
         folder: where to write; made if need be.
         atoms: see `common.atom_numbers`.
         data: see `common.statistics`; widths and bounds of the METAD and OPES_METAD lines.

@@ -41,6 +41,7 @@ def latent_cvs(
     run was started from wrapped ones.
 
     Args:
+        cv: the collective variable, as `fit` and `load` give it.
         particles: (n_beads,) numbers from 0, in the order of the model's beads. Of a 2-D model z is ignored.
         length_unit: of the engine that PySAGES drives: "nm" (OpenMM), "angstrom" (ASE, LAMMPS in real or metal
             units), or "sigma" (HOOMD-blue and LAMMPS in reduced units).
@@ -87,6 +88,7 @@ def export(
     The script runs as it is, on a bead-spring chain in ASE, until the user's simulation takes its place.
 
     Args:
+        cv: the collective variable, as `fit` and `load` give it.
         folder: where to write; made if need be.
         atoms: particle numbers from 0, one for each bead; by default those of the training data in their file.
         data: see `common.statistics`; widths and bounds, else those of a standard normal.

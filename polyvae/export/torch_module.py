@@ -13,6 +13,7 @@ from polyvae.features.featurizers import PairDistances, PrincipalAxes, Reference
 
 
 def require_torch() -> None:
+    """Raise `InputError` where PyTorch is not installed."""
     if util.find_spec("torch") is None:
         raise InputError(
             "TorchScript needs PyTorch, which is not installed: pip install 'polyvae[torch]', or, small and "

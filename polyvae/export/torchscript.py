@@ -79,6 +79,7 @@ def export(
     """Write `latent_cv.pt`, `plumed.dat` with PYTORCH_MODEL, and a README.
 
     Args:
+        cv: the collective variable, as `fit` and `load` give it.
         folder: where to write; made if need be.
         atoms: see `common.atom_numbers`.
         data: see `common.statistics`; widths and bounds of the METAD and OPES_METAD lines.

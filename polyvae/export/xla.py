@@ -28,6 +28,9 @@ def latent_function(cv: LatentCV) -> Callable:
     derivative, by the compiled kernel: several times faster than `cv` itself for a frame at a time.
 
     On a CPU and in float64; on other devices, in float32 and without a C++ compiler it is the CV in JAX.
+
+    Args:
+        cv: the collective variable, as `fit` and `load` give it.
     """
     function = latent_cv(cv).function()
 

@@ -58,6 +58,7 @@ class PrincipalAxes(eqx.Module):
             eigensolver, as many scripts do, so that frames flip.
         mirror: give mirror images the same features, the chain moment signing the last axis too.
         reversal: give a chain and its reverse the same features.
+        masses: set by `fit`.
     """
 
     sign: str = _option("sign", "chain", one_of, known=("chain", "none"))
@@ -73,19 +74,33 @@ class PrincipalAxes(eqx.Module):
             raise InputError('mirror=True needs sign="chain"')
 
     def fit(self, traj: Trajectory) -> "PrincipalAxes":
-        """The featurizer with what it takes from the data: the masses, where they differ."""
+        """The featurizer with what it takes from the data: the masses, where they differ.
+
+        Args:
+            traj: the training data.
+        """
         return dataclasses.replace(self, masses=_masses(as_trajectory(traj), self.reversal))
 
     def __call__(self, positions: Float[Array, "beads dims"]) -> Float[Array, "features"]:
+        """Features (n_beads n_dims,) of one frame, `positions` (n_beads, n_dims)."""
         positions = _ordered(self, positions)
         return geometry.in_principal_frame(positions, self.masses, self.sign, self.mirror).ravel()
 
     def inverse(self, features: Float[Array, "features"], n_dims: int) -> Float[Array, "beads dims"]:
-        """Positions in the principal frame, centre of mass at the origin."""
+        """Positions in the principal frame, centre of mass at the origin.
+
+        Args:
+            features: (n_features,) of one frame, unscaled.
+            n_dims: 2 or 3.
+        """
         return features.reshape(-1, n_dims)
 
     def margins(self, positions: Float[Array, "beads dims"]) -> dict[str, Float[Array, ""]]:
-        """How far this frame is from one where the features jump; see `geometry.frame_margins`."""
+        """How far this frame is from one where the features jump; see `geometry.frame_margins`.
+
+        Args:
+            positions: (n_beads, n_dims) of one frame.
+        """
         gap, moment = geometry.frame_margins(_ordered(self, positions), self.masses, self.mirror)
         found = {"eigenvalue_gap": gap} | ({"chain_moment": moment} if self.sign == "chain" else {})
         return found | _reversal_margin(self, positions)
@@ -110,6 +125,7 @@ class Reference(eqx.Module):
             unequal masses it is the plain centroid, which the features do not depend on.
         mirror: give mirror images the same features: reflections are allowed in the superposition.
         reversal: give a chain and its reverse the same features.
+        step: set by `fit`, of `pdb_grid`: the grid that the reference is on.
 
     Raises:
         InputError: from `fit`, for a structure that does not match the data.
@@ -131,7 +147,11 @@ class Reference(eqx.Module):
         _check_masses(self.masses)
 
     def fit(self, traj: Trajectory) -> "Reference":
-        """The featurizer with what it takes from the data: reference, masses where they differ, grid."""
+        """The featurizer with what it takes from the data: reference, masses where they differ, grid.
+
+        Args:
+            traj: the training data.
+        """
         traj = as_trajectory(traj)
         masses = _masses(traj, self.reversal)
         given: Array | np.ndarray | Trajectory | None = self.structure
@@ -176,15 +196,25 @@ class Reference(eqx.Module):
         return self.structure if self.step is None else jnp.round(self.structure / self.step)
 
     def __call__(self, positions: Float[Array, "beads dims"]) -> Float[Array, "features"]:
+        """Features (n_beads n_dims,) of one frame, `positions` (n_beads, n_dims)."""
         mirror = self._mirrored(positions.shape[1])
         return superposition.superpose(_ordered(self, positions), self.template(), self.masses, mirror).ravel()
 
     def inverse(self, features: Float[Array, "features"], n_dims: int) -> Float[Array, "beads dims"]:
-        """Positions in the reference's frame, centre of mass at the origin."""
+        """Positions in the reference's frame, centre of mass at the origin.
+
+        Args:
+            features: (n_features,) of one frame, unscaled.
+            n_dims: 2 or 3.
+        """
         return features.reshape(-1, n_dims)
 
     def margins(self, positions: Float[Array, "beads dims"]) -> dict[str, Float[Array, ""]]:
-        """How far this frame is from one where the features jump; see `superposition_margin`."""
+        """How far this frame is from one where the features jump; see `superposition_margin`.
+
+        Args:
+            positions: (n_beads, n_dims) of one frame.
+        """
         mirror = self._mirrored(positions.shape[1])
         margin = superposition.superposition_margin(
             _ordered(self, positions), self.template(), self.masses, mirror
@@ -228,7 +258,11 @@ class PairDistances(eqx.Module):
             check_shape("pairs", self.pairs, ("n_pairs", 2), whole=True)
 
     def fit(self, traj: Trajectory) -> "PairDistances":
-        """The featurizer with its list of pairs."""
+        """The featurizer with its list of pairs.
+
+        Args:
+            traj: the training data.
+        """
         n, every = as_trajectory(traj).n_beads, self.every
         if self.pairs is None:
             if every is None and self.max_pairs is None and n > ALL_BEADS:
@@ -254,6 +288,7 @@ class PairDistances(eqx.Module):
         return dataclasses.replace(self, pairs=jnp.asarray(pairs, jnp.int32), every=every, n_beads=n)
 
     def __call__(self, positions: Float[Array, "beads dims"]) -> Float[Array, "features"]:
+        """Distances (n_pairs,) in one frame, `positions` (n_beads, n_dims), of what `fit` gave."""
         if self.pairs is None:
             raise InputError("this PairDistances has no pairs yet; use the featurizer that .fit(traj) returns")
         return geometry.distances(_ordered(self, positions), self.pairs)
@@ -263,6 +298,10 @@ class PairDistances(eqx.Module):
 
         Multidimensional scaling and refinement (`distance_geometry.coordinates_from_distances`). With `every`
         that holds for every k-th bead, and those between lie on straight lines, of which no distance tells.
+
+        Args:
+            features: (n_features,) of one frame, unscaled.
+            n_dims: 2 or 3.
 
         Raises:
             InputError: the pairs leave out beads, or fall into parts with no distance between them.
@@ -287,7 +326,11 @@ class PairDistances(eqx.Module):
         return 100 * self.n_joined**2
 
     def margins(self, positions: Float[Array, "beads dims"]) -> dict[str, Float[Array, ""]]:
-        """Nothing but the margin of `reversal`: there is no frame that could be undefined."""
+        """Nothing but the margin of `reversal`: there is no frame that could be undefined.
+
+        Args:
+            positions: (n_beads, n_dims) of one frame.
+        """
         return _reversal_margin(self, positions)
 
     def check_joined(self) -> None:

@@ -24,9 +24,9 @@ def bead_weights(
     """Masses as fractions of their sum, in the precision of the positions; equal where none are given."""
     n = positions.shape[0]
     if masses is None:
-        return jnp.full(n, 1 / n, positions.dtype)
+        return jnp.full(n, 1 / n, jnp.result_type(positions))
     check_shape("masses", masses, (n,))
-    masses = jnp.asarray(masses, positions.dtype)  # before the division: the fractions must add up to 1
+    masses = jnp.asarray(masses, jnp.result_type(positions))  # before the division: the fractions must add up to 1
     return masses / jnp.sum(masses)
 
 
@@ -223,7 +223,7 @@ def _second_moments(r, masses):
 def _bead_order(positions):
     """Bead numbers counted from the middle of the chain."""
     n = positions.shape[0]
-    return jnp.asarray(np.arange(n) - (n - 1) / 2, positions.dtype)
+    return jnp.asarray(np.arange(n) - (n - 1) / 2, jnp.result_type(positions))
 
 
 def radius_of_gyration(
@@ -232,6 +232,14 @@ def radius_of_gyration(
     """Radius of gyration, sqrt(sum_i m_i |r_i - r_com|^2 / sum_i m_i), in the unit of the positions.
 
     The gradient where all beads coincide is 0.
+
+    Args:
+        positions: (n_beads, n_dims) of one frame.
+        masses: (n_beads,); all alike where not given.
+
+    Example:
+        >>> float(pv.radius_of_gyration(np.array([[0.0, 0.0], [2.0, 0.0]])))
+        1.0
     """
     positions = one_frame(positions)
     squared = jnp.sum(center(positions, masses) ** 2, axis=1)
@@ -242,6 +250,9 @@ def end_to_end(positions: Float[Array, "beads dims"]) -> Float[Array, ""]:
     """Distance |r_N - r_1| between the first and the last bead, in the unit of the positions.
 
     The gradient at 0 is 0.
+
+    Args:
+        positions: (n_beads, n_dims) of one frame.
     """
     positions = one_frame(positions)
     return safe_sqrt(jnp.sum((positions[-1] - positions[0]) ** 2))
@@ -255,6 +266,10 @@ def asphericity(
     b = l_1 - (l_2 + l_3) / 2 in 3-D and l_1 - l_2 in 2-D, with l the eigenvalues of the gyration tensor,
     largest first; 0 for a sphere, Rg^2 for a rod. Source: Theodorou & Suter, 10.1021/ma00148a028. Where
     the two largest moments are equal the derivative is that of one of them, chosen by the eigensolver.
+
+    Args:
+        positions: (n_beads, n_dims) of one frame.
+        masses: (n_beads,); all alike where not given.
     """
     moments, _ = eigh_descending(gyration_tensor(one_frame(positions), masses))
     return moments[0] - jnp.mean(moments[1:])
@@ -267,6 +282,10 @@ def acylindricity(
 
     In 3-D alone (`InputError` in 2-D). 0 for a chain whose mass is spread evenly about its long axis.
     Source: Theodorou & Suter, 10.1021/ma00148a028. Where l_2 = l_3 the derivative is one of two.
+
+    Args:
+        positions: (n_beads, n_dims) of one frame.
+        masses: (n_beads,); all alike where not given.
     """
     positions = one_frame(positions)
     if positions.shape[1] != 3:
@@ -283,6 +302,10 @@ def shape_anisotropy(
     kappa^2 = (d tr(S^2) / tr(S)^2 - 1) / (d - 1) with the gyration tensor S in d dimensions: in 3-D
     1 - 3 (l_1 l_2 + l_2 l_3 + l_3 l_1) / (l_1 + l_2 + l_3)^2. Source: Theodorou & Suter,
     10.1021/ma00148a028. Smooth wherever the beads do not all coincide; there it is 0 with gradient 0.
+
+    Args:
+        positions: (n_beads, n_dims) of one frame.
+        masses: (n_beads,); all alike where not given.
     """
     r = center(one_frame(positions), masses)
     # The ratio has no scale; taken out as a constant, none of its powers can overflow or vanish.
@@ -329,6 +352,7 @@ def contacts(positions: Float[Array, "beads dims"], cutoff: float, separation: i
     removable singularity at x = 1 is divided out; smooth everywhere, also at coincident beads.
 
     Args:
+        positions: (n_beads, n_dims) of one frame.
         cutoff: r_0, in the unit of the positions.
         separation: only pairs with |i - j| of at least this count; bonded neighbours would always touch.
     """

@@ -23,7 +23,7 @@ _PDB_LIMIT = 999_999  # what "%8.3f" holds on the negative side, in thousandths
 
 def _center_and_correlation(positions, reference, masses):
     """Centred positions r, and H = sum_i m_i ref_i r_i^T / sum_i m_i."""
-    reference = center(reference.astype(positions.dtype), masses)
+    reference = center(reference.astype(jnp.result_type(positions)), masses)
     coefficients = reference * bead_weights(positions, masses)[:, None]
     return center_with_sums(positions, masses, coefficients.T)
 
@@ -78,6 +78,11 @@ def rmsd(
 
     sqrt(sum_i m_i |R (r_i - r_com) - (ref_i - ref_com)|^2 / sum_i m_i), R a proper rotation. The
     gradient at 0 is 0.
+
+    Args:
+        positions: (n_beads, n_dims) of one frame.
+        masses: (n_beads,); all alike where not given.
+        reference: (n_beads, n_dims) in the same unit.
     """
     positions, reference = one_frame(positions), one_frame(reference, "reference")
     check_shape("reference", reference, jnp.shape(positions))

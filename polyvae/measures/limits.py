@@ -67,7 +67,7 @@ class Limits:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def pairs(self, n_beads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """All pairs of beads (n_pairs, 2), which of them are bonds, and the least and largest distance of each."""
+        """All pairs (n_pairs, 2) of `n_beads` beads, which are bonds, and the range of each distance."""
         pairs, apart = separations(n_beads, self.bonds)
         is_bond = apart == 1
         low = np.array([0.0, *self.least_apart()])[apart]
@@ -80,11 +80,19 @@ class Limits:
 
     def broken(self, positions: np.ndarray) -> dict[str, np.ndarray]:
         """For conformations (n_frames, n_beads, n_dims) which limits each of them breaks, (n_frames,) for each
-        of "bond", "mean bond", "pair", "bend" and "contacts"."""
+        of "bond", "mean bond", "pair", "bend" and "contacts".
+
+        Args:
+            positions: in the unit of the limits.
+        """
         return _broken(self, frame_measures(positions, self.bonds))
 
     def accept(self, positions: np.ndarray) -> np.ndarray:
-        """Which conformations (n_frames, n_beads, n_dims) keep within the limits, (n_frames,)."""
+        """Which conformations (n_frames, n_beads, n_dims) keep within the limits, (n_frames,).
+
+        Args:
+            positions: in the unit of the limits.
+        """
         return ~np.any(list(self.broken(positions).values()), axis=0)
 
 

@@ -125,6 +125,7 @@ def save_figures(
     """Write the pictures of one run; returns their paths, in order.
 
     Args:
+        cv: the collective variable, as `fit` and `load` give it.
         folder: made where it is not there.
         traj: its frames count by their weights, if it has any, those of weight 0 not at all.
         z: `cv.transform(traj)`.

@@ -46,6 +46,10 @@ def overlay(
         weights: (n_frames,); a frame is then drawn as often as its weight says.
         alpha: opacity of the lines, by default from how densely they lie.
         colorbar: with a key to the colours.
+        bonds: (n_bonds, 2) bead numbers; by default neighbours along the chain.
+        length_unit: of the lengths: "nm", "angstrom" or "sigma".
+        title: of the axes.
+        ax: matplotlib axes to draw into; by default those of a new figure.
 
     Returns:
         The axes, with one `LineCollection`.
@@ -87,7 +91,17 @@ def side_by_side(
     axes=None,
 ):
     """Overlays of the data, by weights (n_frames,) if any, and of generated conformations, both aligned, with the
-    same limits; two axes."""
+    same limits; two axes.
+
+    Args:
+        data: (n_frames, n_beads, n_dims).
+        generated: the same.
+        bonds: (n_bonds, 2) bead numbers; by default neighbours along the chain.
+        length_unit: of the lengths: "nm", "angstrom" or "sigma".
+        max_frames: more frames than this are thinned evenly.
+        weights: (n_frames,) of the data, if any.
+        axes: two of them; by default those of a new figure.
+    """
     limits = limits_of(data, generated)
     ratio = (limits[1][1] - limits[1][0]) / (limits[0][1] - limits[0][0])
     axes = canvas(axes, 1, 2, (9.2, 4.1 * ratio + 0.8), sharex=True, sharey=True)
@@ -162,6 +176,11 @@ def structure(
     Args:
         positions: (n_beads, n_dims).
         radius: of the balls, in the length unit; by default a sixth of the mean bond.
+        bonds: (n_bonds, 2) bead numbers; by default neighbours along the chain.
+        length_unit: of the lengths: "nm", "angstrom" or "sigma".
+        title: of the axes.
+        limits: ((x0, x1), (y0, y1)) of the axes.
+        ax: matplotlib axes to draw into; by default those of a new figure.
 
     Returns:
         The axes, with one `PatchCollection` of balls and half bonds in the order of their depth, or one
@@ -246,7 +265,15 @@ def structures(
     length_unit: str = "sigma",
     axes=None,
 ):
-    """Conformations (n_beads, n_dims) beside each other, ball and stick, on one scale; one axes for each."""
+    """Conformations (n_beads, n_dims) beside each other, ball and stick, on one scale; one axes for each.
+
+    Args:
+        positions: conformations, (n_beads, n_dims) each.
+        titles: one for each.
+        bonds: (n_bonds, 2) bead numbers; by default neighbours along the chain.
+        length_unit: of the lengths: "nm", "angstrom" or "sigma".
+        axes: one for each; by default those of a new figure.
+    """
     positions = [np.asarray(p, float) for p in positions]
     n_beads = positions[0].shape[0]
     bonds = bonds_or_chain(bonds, n_beads)
@@ -279,6 +306,10 @@ def optimum_structures(optimum: Optimum, *, axes=None):
     """The optimised conformation beside the data's most extreme frame, both in their principal frame; two axes.
 
     The titles give the radius of gyration, the shortest bond and the closest pair of each.
+
+    Args:
+        optimum: of `polyvae.optimize`.
+        axes: two of them; by default those of a new figure.
     """
     import jax
 

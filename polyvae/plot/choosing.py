@@ -20,6 +20,10 @@ def sweep(result: Sweep, *, axes=None):
     Against beta, or against latent_dim where there is one beta only. Dots are models, lines the means over
     their seeds.
 
+    Args:
+        result: of `polyvae.sweep`.
+        axes: four of them; by default those of a new figure.
+
     Returns:
         Array of four axes.
     """

@@ -29,6 +29,8 @@ def marginals(
     Args:
         ensembles: label to positions (n_frames, n_beads, n_dims); the first one is filled.
         weights: label to weights (n_frames,) of ensembles that have any.
+        length_unit: of the lengths: "nm", "angstrom" or "sigma".
+        axes: one for each distance; by default those of a new figure.
 
     Returns:
         Array of axes, one for each distance.
@@ -193,6 +195,7 @@ def training(history: Mapping[str, Sequence[float]], *, best_epoch: int | None =
     Args:
         history: "reconstruction" and "kl", and "val_" of both if any; nats per frame (`cv.record.history`).
         best_epoch: the epoch whose weights were kept.
+        axes: two of them; by default those of a new figure.
 
     Returns:
         Two axes: reconstruction, KL.
@@ -233,7 +236,9 @@ def optimization(optimum: Optimum, *, label: str = "objective", ax=None):
     """The objective of the decoded conformation while z moves, for all starts; the data's extreme; the result.
 
     Args:
+        optimum: of `polyvae.optimize`.
         label: of the objective, with its unit.
+        ax: matplotlib axes to draw into; by default those of a new figure.
 
     Returns:
         The axes.

@@ -27,9 +27,11 @@ def free_energy(
     """A free energy: over one variable as a curve with the band of its error (68 %), over two as a map.
 
     Args:
+        result: of `polyvae.free_energy`.
         names: of the variables, with their units.
         unit: of the energies.
         others: further curves on the same grid by their label, such as that of the hills.
+        ax: matplotlib axes to draw into; by default those of a new figure.
 
     Returns:
         The axes.
@@ -65,8 +67,10 @@ def free_energy_with_error(
     """A free energy over two variables beside its error (68 %), both as maps.
 
     Args:
+        result: of `polyvae.free_energy` over two variables.
         names: of the variables, with their units.
         unit: of the energies.
+        axes: two, to draw into.
 
     Returns:
         Two axes: the free energy, its error where the free energy is shown.
@@ -171,9 +175,13 @@ def free_energy_checks(
     error by the length of blocks, which ends level where blocks are long enough.
 
     Args:
+        result: of `polyvae.free_energy`.
         s: (n_frames,) the first variable of all frames, those of the transient too.
         time: (n_frames,) their times.
         segments: frames of each run.
+        names: of the variables, with their units.
+        unit: of the energies.
+        axes: three of them; by default those of a new figure.
 
     Returns:
         Array of three axes.

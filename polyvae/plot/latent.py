@@ -44,6 +44,8 @@ def latent_trajectory(
         segments: lengths of the continuous pieces; no line joins two of them.
         kl: (latent_dim,) KL of each latent.
         weights: (n_frames,), of the density; the way goes through all frames alike.
+        length_unit: of the data, which the unit of time goes with: "nm", "angstrom" or "sigma".
+        ax: matplotlib axes to draw into; by default those of a new figure.
 
     Returns:
         The axes; the way is a `LineCollection`.
@@ -106,6 +108,9 @@ def latent_values(
         values: (n_frames,), for example radii of gyration.
         label: of the values, with their unit.
         max_points: more frames than this are thinned evenly, by weights (n_frames,) if any, and the title says so.
+        weights: (n_frames,) of the frames, if any.
+        kl: (latent_dim,) KL of each latent, which of more than two are shown.
+        ax: matplotlib axes to draw into; by default those of a new figure.
 
     Returns:
         The axes, with one scatter.

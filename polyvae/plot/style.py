@@ -71,7 +71,7 @@ FORMATS = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Da
 
 
 def save(axes, path: str | os.PathLike) -> Path:
-    """Write the figure of some axes as PNG, PDF or SVG by the suffix, the same bytes each time."""
+    """Write the figure of some axes as PNG, PDF or SVG by the suffix of `path`, the same bytes each time."""
     import matplotlib
 
     figure, path = np.ravel(np.asarray(axes, dtype=object))[0].figure, Path(path)

@@ -16,6 +16,9 @@ def compile(cv: LatentCV) -> Callable:
     through a simulation. Many frames without gradients are faster with `LatentCV.transform`, which computes them
     together, in float32.
 
+    Args:
+        cv: the collective variable, as `fit` and `load` give it.
+
     Returns:
         A function from positions (n_frames, n_beads, n_dims), in the model's unit, or a trajectory, to latents
         (n_frames, latent_dim); with `gradients=True` also their gradients (n_frames, latent_dim, n_beads, n_dims).

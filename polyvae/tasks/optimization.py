@@ -151,6 +151,7 @@ def optimize(
     as they are: their pairs would take hours.
 
     Args:
+        cv: the collective variable, as `fit` and `load` give it.
         objective: pure JAX function of one frame (n_beads, n_dims), in the model's unit, or one of "rg",
             "end_to_end", "asphericity", "shape_anisotropy".
         start: the trajectory whose latents bound the search and whose bonds and pairs set the limits.
@@ -160,6 +161,9 @@ def optimize(
             frames. By default 64; of more than 64 beads fewer, as their pairs grow, but 8.
         prior_weight: of the penalties that keep z and the conformation where the model knows them.
         bond_weight: of those on bonds and pairs.
+        steps: of the search in z.
+        refine_steps: of the refinement of coordinates.
+        seed: of the random starts.
 
     Raises:
         InputError: data that do not fit the model; an objective that gives no single number, or none that is

@@ -42,9 +42,12 @@ def interpolate(
     their bonds; encoding one gives nearly its z back, which tells how well the model knows that point.
 
     Args:
+        cv: the collective variable, as `fit` and `load` give it.
         a, b: latent points (latent_dim,), or frames (n_beads, n_dims), or trajectories of one frame.
         along: "straight", or "data": where the data's z are dense, by `dense_path`.
         data: the trajectory whose z that is.
+        n: points, both ends among them.
+        seed: of what is random in the search for a dense path.
 
     Raises:
         InputError: ends of another shape, fewer than 2 points, `along="data"` without data.
@@ -67,6 +70,11 @@ def latent_grid(cv: LatentCV, n: int, *, data: Trajectory | np.ndarray | None = 
 
     It spans the 1 % and 99 % quantiles of the data's z, or without data -2 to 2, which is two standard
     deviations of the prior.
+
+    Args:
+        cv: the collective variable, as `fit` and `load` give it.
+        n: points along each latent.
+        data: the trajectory whose range of z the grid spans.
     """
     n = whole_number("n", n, 2)
     if n ** latent_cv(cv).latent_dim > _LARGEST_GRID:

@@ -28,10 +28,12 @@ def project(
     "molecule" tells which, and frames come in order of time, with all molecules of one frame together.
 
     Args:
+        cv: the collective variable, as `fit` and `load` give it.
         data: a `Stream`, or what `as_trajectory` takes.
         columns: further numbers of each frame by name: functions of the positions (n_beads, n_dims) of one
             frame, in the model's unit, such as {"rg": polyvae.radius_of_gyration}.
         progress: called with the number of frames done since the last call.
+        path: file to write; `.csv` and `.npz` by suffix, else a COLVAR.
 
     Returns:
         The number of frames written.

@@ -40,8 +40,9 @@ class Relaxed:
 def chain_energy(data) -> Callable:
     """A potential of bonds and excluded volume, in kT, whose parameters are those of the data.
 
-    U = 1/(2 var b) [ sum over bonds (b - <b>)^2 + sum over other pairs max(0, d - r)^2
-                      + sum over k = 2, 3 of n_k max(0, m_k - mean r_k)^2 ]
+        U = 1/(2 var b) [ sum over bonds (b - <b>)^2 + sum over other pairs max(0, d - r)^2
+                          + sum over k = 2, 3 of n_k max(0, m_k - mean r_k)^2 ]
+
     d is the closest approach in the data of pairs two, three, or four and more bonds apart. The last term
     keeps a frame from having all its bends at their sharpest: mean r_k is over its n_k pairs k bonds apart,
     m_k the data's 0.1 % quantile of that mean.

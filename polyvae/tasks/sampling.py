@@ -31,6 +31,7 @@ def sample(
     bonds and contacts included; else from the decoder with its Gaussian noise, a poor sample of the ensemble.
 
     Args:
+        cv: the collective variable, as `fit` and `load` give it.
         at: draw at this z, (latent_dim,), or at n of them, (n, latent_dim). Re-encoded, the conformations give
             it back with some spread.
         prior: where else z comes from: "data", the density of the z of the training frames, or "normal", N(0, I).
@@ -39,6 +40,8 @@ def sample(
         noise: with False the decoder's mean is taken in place of a draw from p(x|z). It looks smoother,
             but is no sample of the ensemble: what the latents do not hold is averaged away, and bonds
             come out too short.
+        n: how many.
+        seed: of the draws.
 
     Returns:
         A `Trajectory` in the featurizer's frame and the model's unit, without times. Frames are

@@ -49,6 +49,7 @@ def score(
     ensembles. Its frames are never in memory together; the latents are.
 
     Args:
+        cv: the collective variable, as `fit` and `load` give it.
         data: a `Trajectory`, what `as_trajectory` takes, or a `Stream` of any length.
         generated: conformations to compare with the data, in the model's unit.
         lag: in frames, of the kinetic numbers; by default the one that the model was trained with, else 1.

@@ -228,7 +228,11 @@ class Trajectory:
         return html_of("Trajectory", [[""], *rows])
 
     def to_unit(self, length_unit: str) -> "Trajectory":
-        """The same trajectory with lengths in another unit."""
+        """The same trajectory with lengths in another unit.
+
+        Args:
+            length_unit: "nm", "angstrom" or "sigma"; reduced and real units cannot be turned into each other.
+        """
         factor = unit_factor(self.length_unit, length_unit)
         if factor == 1.0:
             return self

@@ -17,6 +17,11 @@ class Stream:
     Iterating starts at the first frame, every time. `len(stream)` is the number of frames. A chunk whose
     `continues` is not 0 goes on where the chunk before it ended: what joins neighbouring frames in time
     (lagged pairs, counts of jumps) may join the two.
+
+    Args:
+        chunks: called without arguments, gives an iterator of the chunks from the first on.
+        n_frames: how many frames they hold together.
+        about: what the repr says of where they come from.
     """
 
     def __init__(self, chunks: Callable[[], Iterator[Trajectory]], n_frames: int, about: str = ""):

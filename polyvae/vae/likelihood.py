@@ -56,15 +56,15 @@ class Gaussian(eqx.Module):
         )
 
     def mean(self, out: Float[Array, "features"]) -> Float[Array, "features"]:
-        """The decoder's output itself."""
+        """The decoder's output `out` itself."""
         return out
 
     def sample(self, key, out: Float[Array, "features"]) -> Float[Array, "features"]:
-        """One draw from p(x | out)."""
+        """One draw from p(x | out), by the random `key`."""
         return out + self.width * jax.random.normal(key, out.shape, out.dtype)
 
     def check(self, x: np.ndarray) -> None:
-        """All finite numbers will do."""
+        """All finite x, (n_frames, n_features), will do."""
 
 
 class Categorical(eqx.Module):
@@ -88,11 +88,11 @@ class Categorical(eqx.Module):
         return jnp.sum(self._blocks(x) * jax.nn.log_softmax(self._blocks(out), axis=1))
 
     def mean(self, out: Float[Array, "features"]) -> Float[Array, "features"]:
-        """Probabilities of the states."""
+        """Probabilities of the states, of the logits `out`."""
         return jax.nn.softmax(self._blocks(out), axis=1).ravel()
 
     def sample(self, key, out: Float[Array, "features"]) -> Float[Array, "features"]:
-        """One draw of each variable, one-hot."""
+        """One draw of each variable, one-hot, of the logits `out` by the random `key`."""
         blocks = self._blocks(out)
         return jax.nn.one_hot(jax.random.categorical(key, blocks), blocks.shape[1], dtype=out.dtype).ravel()
 
@@ -126,11 +126,11 @@ class Bernoulli(eqx.Module):
         return jnp.sum(x * out - jax.nn.softplus(out))
 
     def mean(self, out: Float[Array, "features"]) -> Float[Array, "features"]:
-        """Probabilities of a 1."""
+        """Probabilities of a 1, of the logits `out`."""
         return jax.nn.sigmoid(out)
 
     def sample(self, key, out: Float[Array, "features"]) -> Float[Array, "features"]:
-        """One draw of each feature."""
+        """One draw of each feature, of the logits `out` by the random `key`."""
         return jax.random.bernoulli(key, jax.nn.sigmoid(out)).astype(out.dtype)
 
     def check(self, x: np.ndarray) -> None:

@@ -49,6 +49,7 @@ class FittedVAE:
         return html_of(repr(self)[1:-1], self.record.table())
 
     def __call__(self, x: Float[Array, "features"]) -> Float[Array, "latent"]:
+        """Latent coordinates (latent_dim,) of one vector x, (n_features,): the mean of the encoder."""
         return self.posterior(x)[0]
 
     def posterior(self, x: Float[Array, "features"]):
@@ -60,7 +61,11 @@ class FittedVAE:
         return self.scaled.encode(jnp.asarray(x))
 
     def transform(self, x: np.ndarray) -> np.ndarray:
-        """Latent coordinates (n_frames, latent_dim) of vectors (n_frames, n_features)."""
+        """Latent coordinates (n_frames, latent_dim) of vectors (n_frames, n_features).
+
+        Args:
+            x: vectors in the unit of the training data.
+        """
         return self.transform_posterior(x)[0]
 
     def transform_posterior(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -78,17 +83,27 @@ class FittedVAE:
         return map_frames(functools.partial(_decoded, self.scaled), z)
 
     def sample(self, n: int, *, seed: int = 0) -> np.ndarray:
-        """Draw vectors (n, n_features): z from the standard normal prior, then x from p(x|z)."""
+        """Draw vectors (n, n_features): z from the standard normal prior, then x from p(x|z).
+
+        Args:
+            n: how many.
+            seed: of the draws.
+        """
         keys = jax.random.split(jax.random.key(seed_number(seed)), whole_number("n", n, 1))
         return map_frames(functools.partial(_sampled, self.scaled), np.asarray(jax.random.key_data(keys)))
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the model as safetensors with a JSON header; the file appears whole or not at all."""
+        """Write the model as safetensors with a JSON header; the file appears whole or not at all.
+
+        Args:
+            path: file to write, replaced where it is there.
+        """
         header = modelfile.header_of(self.vae) | {"record": self.record.to_dict()}
         modelfile.write(path, modelfile.tensors_of(self.scaled), header)
 
     @classmethod
     def from_file(cls, tensors: dict, header: dict) -> "FittedVAE":
+        """The model of the `tensors` and the `header` that a model file holds; `load` reads one."""
         return cls(modelfile.scaled_of(tensors, header), ModelRecord.from_dict(header["record"]))
 
 
