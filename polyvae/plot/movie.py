@@ -48,6 +48,7 @@ def movie(
     the largest KL are shown.
 
     Args:
+        cv: the model.
         data: what `as_trajectory` takes.
         path: of the file, which appears whole or not at all; one that is there is replaced.
         frames: at most so many, evenly spread over the data, which is said.
