@@ -1,5 +1,7 @@
 """polyvae: collective variables from finished MD runs."""
 
+from typing import TYPE_CHECKING
+
 from polyvae.cv.fitting import fit
 from polyvae.cv.generator import fit_generator
 from polyvae.cv.latent import LatentCV, load
@@ -37,6 +39,9 @@ from polyvae.vae.fitting import fit_vae
 from polyvae.vae.likelihood import Bernoulli, Categorical, Gaussian
 from polyvae.vae.model import FittedVAE
 
+if TYPE_CHECKING:
+    from polyvae.app.explorer import explore
+
 __all__ = [
     "Adapted",
     "Bernoulli",
@@ -68,6 +73,7 @@ __all__ = [
     "compile",
     "contacts",
     "end_to_end",
+    "explore",
     "fit",
     "fit_generator",
     "fit_vae",
@@ -90,3 +96,12 @@ __all__ = [
     "write",
     "write_colvar",
 ]
+
+
+def __getattr__(name: str):
+    # A page needs plots and a command line beneath it, which nobody waits for who only reads a trajectory.
+    if name == "explore":
+        from polyvae.app.explorer import explore
+
+        return explore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -28,7 +28,9 @@ from polyvae.app.console import (
     say,
     training_bar,
 )
+from polyvae.app.explorer import FILE, save_explorer
 from polyvae.app.fes import fes
+from polyvae.app.observables import Observable, observable_files, observables_of
 from polyvae.app.options import (
     EXPORTING,
     FEATURIZERS,
@@ -76,7 +78,7 @@ app = typer.Typer(
 
 _HELD_FRAMES = 200_000
 _RUN_RESULTS = ("model.safetensors", "COLVAR", "latent.npz", "generated.*", "optimized.pdb", "scores.json",
-                "report.html", "figures/*")  # fmt: skip
+                FILE, "report.html", "figures/*")  # fmt: skip
 _SWEEP_RESULTS = ("models.csv", "summary.json", "sweep.png", "best.safetensors")
 _QUICK = {"steps": 1000, "n_starts": 8, "refine_steps": 700}
 
@@ -100,17 +102,19 @@ def run(
     out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("polyvae-out"),
     quick: Annotated[bool, typer.Option("--quick", help="Short training and search, to try things out.")] = False,
     generator: Generator = True,
+    observable: Observable = None,
     force: Force = False,
 ):
     """The whole job: train, project, generate, optimise Rg, score, draw and report.
 
     Example: polyvae run run.xtc --top chain.pdb --unit sigma --out out
     """
-    inputs = [*files, reading["topology"], training["weights"]]
+    inputs = [*files, reading["topology"], training["weights"], *observable_files(observable)]
     training, seed = for_training(training), model["seed"]
     with replacing_folder(out, force=force, results=_RUN_RESULTS, inputs=inputs) as folder:
         traj = _read(files, reading)
         traj = with_weights(traj, training.pop("weights"))  # for all that follows, and not for training alone
+        observables = observables_of(observable, traj)
         if quick and training["epochs"] is None:
             training["epochs"] = quick_epochs(traj, training, _QUICK["steps"])
         with training_bar("training") as progress:
@@ -147,6 +151,7 @@ def run(
         write_json(folder / "scores.json", scores.to_dict() | {"verdict": said, "optimized": found} | about)
         (folder / "figures").mkdir()
         plot.save_figures(folder / "figures", cv, traj, z, generated, optimum)
+        save_explorer(folder / FILE, cv, traj, observables)
         write_report(folder)
     print_scores(scores)
     print_optimum(found, "rg", traj.length_unit)

@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from polyvae.app.explorer import explorer_section
 from polyvae.errors import InputError
 from polyvae.files import replacing
 from polyvae.plot import CAPTIONS
@@ -27,6 +28,8 @@ _PURPOSES = {
     "latent.npz": "the same latent coordinates as a NumPy array",
     "latent.csv": "the same latent coordinates as a table",
     "optimized.pdb": "the optimised conformation",
+    "explorer.json": "what the explorer on this page shows",
+    "generated": "conformations drawn from the model, in the format of the input",
     "scores.json": "every number on this page and more, in full precision",
     "figures": "the pictures on this page, as PNG files",
 }
@@ -35,8 +38,7 @@ _PURPOSES = {
 def write_report(folder: str | os.PathLike) -> Path:
     """Write `report.html` from the scores.json and figures/*.png that lie in a folder; returns its path.
 
-    The page stands alone: pictures and style are inside, nothing is fetched, no script runs. What is
-    missing from scores.json or from figures/ is left out.
+    The page stands alone, and nothing is fetched. What is missing from the folder is left out.
 
     Raises:
         InputError: there is no scores.json in the folder, or it does not hold a JSON object.
@@ -45,6 +47,7 @@ def write_report(folder: str | os.PathLike) -> Path:
     scores = _read_scores(folder / "scores.json")
     sections = [
         _headline(scores),
+        explorer_section(folder),
         _ensembles(scores),
         _optimum(scores),
         _figures(sorted((folder / "figures").glob("*.png"))),
@@ -55,8 +58,7 @@ def write_report(folder: str | os.PathLike) -> Path:
     ]
     template, style = (_PAGE.joinpath(name).read_text(encoding="utf-8") for name in ("report.html", "report.css"))
     html = Template(template).substitute(style=style, sections="\n".join(filter(None, sections)))
-    path = folder / "report.html"
-    with replacing(path) as temporary:
+    with replacing(path := folder / "report.html") as temporary:
         temporary.write_text(html, encoding="utf-8")
     return path
 
@@ -442,9 +444,7 @@ def _files(folder: Path) -> str:
     order = [name for name in _PURPOSES if name in present] + sorted(set(present) - set(_PURPOSES))
     rows = []
     for name in order:
-        purpose = _PURPOSES.get(name, "")
-        if name.startswith("generated."):
-            purpose = "conformations drawn from the model, in the format of the input"
+        purpose = _PURPOSES.get("generated" if name.startswith("generated.") else name, "")
         shown = f"{name}/" if present[name].is_dir() else name
         rows.append((f"<code>{escape(shown)}</code>", escape(purpose) or "–"))
     return _section("Files in this folder", _table((), rows, css="words"))
