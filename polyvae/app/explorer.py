@@ -42,6 +42,11 @@ _FORMAT = 1
 _PAGE = files("polyvae.app") / "page" / "explorer"
 _SCRIPTS = ("numbers.js", "decode.js", "measures.js", "colours.js", "density.js", "save.js", "plane.js",
             "chain.js", "brushes.js", "explorer.js")  # fmt: skip
+_SIZES = {
+    "Rg": jax.jit(jax.vmap(geometry.radius_of_gyration)),
+    "end-to-end": jax.jit(jax.vmap(geometry.end_to_end)),
+}
+_in_one_frame = jax.jit(jax.vmap(lambda x: geometry.in_principal_frame(x, mirror=True)))
 
 
 class Explorer:
@@ -177,22 +182,18 @@ def _observables(traj: Trajectory, given: Mapping[str, Any] | None) -> dict[str,
     if not isinstance(given, (Mapping, type(None))):
         raise refusal("observables", "a dictionary, name to one number a frame", given)
     unit = UNIT_SYMBOLS[traj.length_unit]
-    own = {"Rg": geometry.radius_of_gyration, "end-to-end": geometry.end_to_end}
-    found = {
-        name: (unit, np.asarray(map_frames(jax.jit(jax.vmap(measure)), traj.positions)))
-        for name, measure in own.items()
-    }
+    found = {name: (unit, np.asarray(map_frames(measure, traj.positions))) for name, measure in _SIZES.items()}
     if traj.time is None or (np.diff(traj.time) <= 0).any():  # several files, each with a clock of its own
         found["frame"] = "", np.arange(len(traj), dtype=float)
     else:
         found["time"] = TIME_SYMBOLS[traj.length_unit], np.asarray(traj.time)
     for name, column in (given or {}).items():
         if name in found:
-            raise InputError(f"observable {name!r} is there already; give yours another name")
-        column = numbers_array(f"observable {name!r}", column, "one number a frame", np.float64)
+            raise InputError(f"observables[{name!r}] is there already; give yours another name")
+        column = numbers_array(f"observables[{name!r}]", column, "one number a frame", np.float64)
         if column.shape != (len(traj),):
             raise InputError(
-                f"observable {name!r} must have one number a frame, {len(traj)} in all; got shape {column.shape}"
+                f"observables[{name!r}] must have one number a frame, {len(traj)} in all; got shape {column.shape}"
             )
         found[str(name)] = "", column
     return found
@@ -265,10 +266,7 @@ def _carried(cv: LatentCV, traj: Trajectory, rows: np.ndarray, room: int) -> dic
     """Coordinates of evenly spaced frames, as many as there is room for, in the frame that the decoder's have."""
     of_points = evenly(len(rows), max(1, room // -(-8 * cv.n_beads * cv.n_dims // 3)))
     frames = traj.positions[rows[of_points]]
-    if cv.featurizer.coordinates:
-        x = cv.turn(frames)
-    else:  # which of two mirror images a conformation is, distances do not tell
-        x = map_frames(jax.jit(jax.vmap(lambda x: geometry.in_principal_frame(x, mirror=True))), frames)
-    x = x - x.mean(axis=1, keepdims=True) if not cv.featurizer.coordinates else x
+    # Of two mirror images, which distances do not tell apart, the one that the decoder gives.
+    x = cv.turn(frames) if cv.featurizer.coordinates else map_frames(_in_one_frame, frames)
     step = float(np.abs(x).max()) / _STEPS or 1.0
     return {"points": _packed(of_points, "<u4"), "step": step, "x": _packed(np.rint(x / step), "<i2")}

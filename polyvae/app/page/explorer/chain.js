@@ -112,8 +112,9 @@ class Chain {
     const parts = [];
     for (let i = 0; i < n; i++) parts.push([places[3 * i + 2] + (flat ? 1 : 1e-6), i, -1]);
     for (let k = 0; k < bonds.length; k += 2) {
-      const depth = (places[3 * bonds[k] + 2] + places[3 * bonds[k + 1] + 2]) / 2;
-      parts.push([depth, bonds[k], bonds[k + 1], broken && broken.bonds.has(k / 2)]);
+      const [one, other] = [places[3 * bonds[k] + 2], places[3 * bonds[k + 1] + 2]], bad = broken && broken.bonds.has(k / 2);
+      // A bond too short would hide beneath its own beads.
+      parts.push([bad ? Math.max(one, other) + (flat ? 2 : 2e-6) : (one + other) / 2, bonds[k], bonds[k + 1], bad]);
     }
     parts.sort((one, other) => one[0] - other[0]);
     context.lineCap = "butt";
@@ -130,8 +131,8 @@ class Chain {
       const fogged = flat ? 0 : 0.6 * clamp(0.72 - near, 0, 1);
       const colour = bad ? theme.bad : mixed(theme.shades[shade((i + j) / 2)], theme.paper, 0.25);
       context.strokeStyle = css(mixed(colour, theme.paper, fogged));
-      context.lineWidth = (bad ? 0.85 : 0.62) * radius * (flat ? 1 : 0.8 + 0.4 * near);
-      context.setLineDash(bad ? [3, 2.5] : []);
+      context.lineWidth = (bad ? 0.42 : 0.62) * radius * (flat ? 1 : 0.8 + 0.4 * near);
+      context.setLineDash(bad ? [0.5 * radius, 0.25 * radius] : []);
       context.beginPath();
       context.moveTo(places[3 * i], places[3 * i + 1]);
       context.lineTo(places[3 * j], places[3 * j + 1]);

@@ -30,7 +30,7 @@ function ticks(low, high, wanted) {
   const rough = (high - low) / wanted, power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].find((k) => k * power >= rough) * power;
   const found = [];
-  for (let k = Math.ceil(low / step); k * step <= high; k++) found.push(k * step);
+  for (let k = Math.ceil(low / step); k * step <= high; k++) found.push(k * step + 0); // no minus zero
   return found;
 }
 
@@ -83,13 +83,15 @@ class Plane {
 
   /** Take two columns as axes: where each frame lies, and what is beneath. */
   setAxes(x, y) {
-    Object.assign(this, { x, y, grid: null, image: null });
+    Object.assign(this, { x, y, box: null });
   }
 
+  /** Places of all frames, once for each size and pair of axes. */
   layout() {
     const { width, height } = this.layers;
+    if (this.box && this.box.of === `${width} ${height}`) return;
     const left = 46, bottom = 38, right = 10, top = 10;
-    this.box = { left, top, width: width - left - right, height: height - top - bottom };
+    this.box = { left, top, width: width - left - right, height: height - top - bottom, of: `${width} ${height}` };
     const pad = ([low, high]) => [low - 0.1 * (high - low), high + 0.1 * (high - low)];
     let [x, y] = [this.x, this.y].map((column) =>
       column.latent === null ? extent(column.values) : pad(extent(column.values)));
@@ -98,12 +100,10 @@ class Plane {
       const widened = ([low, high], size) => [(low + high - per * size) / 2, (low + high + per * size) / 2];
       [x, y] = [widened(x, this.box.width), widened(y, this.box.height)];
     }
-    const before = this.bounds && this.grid ? this.bounds.flat().join() : "";
     this.bounds = [x, y];
-    if (before !== this.bounds.flat().join()) this.grid = null;
     this.px = Float32Array.from(this.x.values, (value) => this.toPixel(value, this.y.values[0])[0]);
     this.py = Float32Array.from(this.y.values, (value) => this.toPixel(this.x.values[0], value)[1]);
-    this.image = null;
+    this.grid = this.image = null;
   }
 
   toPixel(x, y) {
@@ -225,13 +225,13 @@ class Plane {
     context.font = `12px ${theme.font}`;
     context.textAlign = "center";
     context.textBaseline = "top";
-    for (const value of ticks(...xs, width / 80)) {
+    for (const value of ticks(...xs, clamp(width / 60, 3, 9))) {
       const [px] = this.toPixel(value, ys[0]);
       context.fillText(shown(value), px, top + height + 6);
     }
     context.textAlign = "right";
     context.textBaseline = "middle";
-    for (const value of ticks(...ys, height / 60)) {
+    for (const value of ticks(...ys, clamp(height / 50, 3, 9))) {
       const [, py] = this.toPixel(xs[0], value);
       if (py > top + 16) context.fillText(shown(value), left - 7, py);
     }
