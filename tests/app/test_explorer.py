@@ -210,7 +210,7 @@ def emulate(browser, width=1280, **features):
 
 
 def errors(browser) -> list:
-    return [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+    return [entry for entry in browser.get_log("browser") if entry["source"] != "rendering"]  # advice on speed
 
 
 def until(condition, what: str):
@@ -316,7 +316,7 @@ def test_every_control_does_what_it_says(browser, tmp_path):
     plane = part("plane")
     until(lambda: ask("e.plane.box && e.plane.box.width"), "the plane")
     actions().move_to_element_with_offset(plane, 40, -60).perform()
-    z, place = now(), ask("e.plane.pixelOf(e.state.z, null)")
+    z, place = now(), ask("e.plane.pixelOf(e.state)")
     assert np.hypot(*(np.array(place) - [plane.size["width"] / 2 + 40, plane.size["height"] / 2 - 60])) < 2
     np.testing.assert_allclose(
         ask("Array.from(e.now().decoded)"), cv.decode(z[None].astype("f4")).ravel(), atol=1e-5
@@ -337,7 +337,7 @@ def test_every_control_does_what_it_says(browser, tmp_path):
     actions().move_by_offset(50, 50).perform()
     np.testing.assert_array_equal(now(), z)
     plane.send_keys(Keys.ARROW_RIGHT)
-    assert ask("e.plane.pixelOf(e.state.z, null)[0]") > ask(f"e.plane.pixelOf({z.tolist()}, null)[0]") + 5
+    assert ask("e.plane.pixelOf(e.state)[0]") > ask(f"e.plane.pixelOf({{z: {z.tolist()}}})[0]") + 5
     until(lambda: part("said").get_attribute("textContent").startswith("z0 "), "what a screen reader says")
     plane.send_keys(Keys.ENTER)
     actions().move_by_offset(-20, -80).perform()
@@ -364,7 +364,7 @@ def test_every_control_does_what_it_says(browser, tmp_path):
     control("save-path").click()
     (tmp_path / "path.pdb").write_text(saved("path.pdb"))
     models = pv.read(tmp_path / "path.pdb")
-    ends = np.array(ask("[e.state.path[0], e.state.path.at(-1)].map((z) => Array.from(z))"))
+    ends = np.array(ask("[e.state.path[0], e.state.path.at(-1)].map(({ z }) => Array.from(z))"))
     assert len(models) == 50
     np.testing.assert_allclose(models.positions[[0, -1]], cv.decode(ends.astype("f4")), atol=1e-4)
     control("slider").send_keys(Keys.HOME)
@@ -431,6 +431,8 @@ def test_every_control_does_what_it_says(browser, tmp_path):
     assert Select(control("y")).first_selected_option.text == x
     Select(control("x")).select_by_visible_text("time (τ)")
     actions().move_to_element(plane).perform()
+    middle = "e.plane.pointAt(e.plane.layers.width / 2, e.plane.layers.height / 2).when"
+    assert ask("e.state.held") or ask("e.state.when") == pytest.approx(ask(middle), abs=10)
     for name in ("density", "nothing", "free energy"):
         Select(control("beneath")).select_by_visible_text(name)
         ask("0")
@@ -451,6 +453,9 @@ def test_every_control_does_what_it_says(browser, tmp_path):
 
     # Paper, the dark, less motion, a telephone.
     browser.execute_cdp_cmd("Page.printToPDF", {})
+    corner = "dispatchEvent(new Event('{}')), Array.from(e.plane.layers.live.getImageData(3, 3, 1, 1).data)"
+    assert ask(f"({corner.format('beforeprint')})") == [255] * 4  # of two canvases paper shows the upper one
+    assert ask(f"({corner.format('afterprint')})") == [0] * 4
     for width, scheme in ((1280, "dark"), (400, "dark"), (400, "light")):
         emulate(browser, width, scheme=scheme, motion="reduce")
         until(lambda width=width: ask("document.documentElement.clientWidth") == width, "the width")

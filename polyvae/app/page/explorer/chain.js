@@ -1,10 +1,10 @@
 // The chain beside the plane: beads and bonds, shaded and turned in 3-D, nearest last.
 
-const SPRITE = 64; // pixels of a drawn bead
+const FOGS = 5; // steps of fading with depth
 
 class Chain {
   constructor(stage, data, reach, sized) {
-    Object.assign(this, { data, reach, layers: layers(stage, sized), sprites: null });
+    Object.assign(this, { data, reach, layers: layers(stage, sized), sprites: [] });
     this.dims = data.n_dims;
     this.home();
   }
@@ -24,23 +24,22 @@ class Chain {
     this.turn = turned;
   }
 
-  /** A shaded bead in each shade of the ramp, drawn once and copied then. */
-  paint(theme) {
-    const { shades, dark } = theme;
-    this.sprites = shades.map((colour) => {
-      const canvas = Object.assign(document.createElement("canvas"), { width: SPRITE, height: SPRITE });
-      const context = canvas.getContext("2d"), half = SPRITE / 2;
-      const shade = context.createRadialGradient(0.36 * SPRITE, 0.32 * SPRITE, 1, half, half, half);
-      shade.addColorStop(0, css(mixed(colour, [255, 255, 255], 0.62)));
-      shade.addColorStop(0.45, css(colour));
-      shade.addColorStop(1, css(mixed(colour, [0, 0, 0], dark ? 0.42 : 0.34)));
-      context.fillStyle = shade;
-      context.beginPath();
-      context.arc(half, half, half - 1, 0, 2 * Math.PI);
-      context.fill();
-      return canvas;
-    });
-    this.painted = theme;
+  /** A shaded bead in a shade of the ramp, and so far off as a number up to `FOGS` says; drawn once, copied then. */
+  sprite(shade, fog, theme) {
+    const key = shade * (FOGS + 1) + fog;
+    if (this.sprites[key]) return this.sprites[key];
+    const size = this.data.n_beads > 60 ? 32 : 64, half = size / 2, { paper } = theme, colour = theme.shades[shade];
+    const canvas = Object.assign(document.createElement("canvas"), { width: size, height: size });
+    const context = canvas.getContext("2d"), light = context.createRadialGradient(0.36 * size, 0.32 * size, 1, half, half, half);
+    const far = (one) => css(mixed(one, paper, (0.45 * fog) / FOGS));
+    light.addColorStop(0, far(mixed(colour, [255, 255, 255], 0.62)));
+    light.addColorStop(0.45, far(colour));
+    light.addColorStop(1, far(mixed(colour, [0, 0, 0], theme.dark ? 0.42 : 0.34)));
+    context.fillStyle = light;
+    context.beginPath();
+    context.arc(half, half, half - 0.5, 0, 2 * Math.PI);
+    context.fill();
+    return (this.sprites[key] = canvas);
   }
 
   /** Pixels for a unit of length: one scale for nearly all conformations, smaller where one is too long for it. */
@@ -73,7 +72,7 @@ class Chain {
 
   /** Draw the decoded conformation with what it breaks, and a real one along; either may be null. */
   draw(decoded, broken, real, theme) {
-    if (this.painted !== theme) this.paint(theme);
+    if (this.painted !== theme) Object.assign(this, { painted: theme, sprites: [] });
     const { live: context, width, height } = this.layers;
     context.clearRect(0, 0, width, height);
     this.fit([decoded, real]);
@@ -123,9 +122,9 @@ class Chain {
       const near = flat ? 1 : clamp(depth, 0, 1);
       if (j < 0) {
         const size = radius * (flat ? 1 : 0.8 + 0.4 * near);
-        if (broken && broken.beads.has(i)) this.halo(context, places[3 * i], places[3 * i + 1], size + 3, theme);
-        context.drawImage(this.sprites[shade(i)], places[3 * i] - size, places[3 * i + 1] - size, 2 * size, 2 * size);
-        if (!flat && near < 0.72) this.fog(context, places[3 * i], places[3 * i + 1], size, 0.6 * (0.72 - near), theme);
+        if (broken && broken.beads.has(i)) this.halo(context, places[3 * i], places[3 * i + 1], size + 2, theme);
+        const fog = flat ? 0 : Math.round(FOGS * clamp((0.75 - near) / 0.75, 0, 1));
+        context.drawImage(this.sprite(shade(i), fog, theme), places[3 * i] - size, places[3 * i + 1] - size, 2 * size, 2 * size);
         continue;
       }
       const fogged = flat ? 0 : 0.6 * clamp(0.72 - near, 0, 1);
@@ -144,15 +143,9 @@ class Chain {
   halo(context, x, y, radius, theme) {
     context.strokeStyle = css(theme.bad);
     context.lineWidth = 1.75;
+    context.setLineDash([]);
     context.beginPath();
     context.arc(x, y, radius, 0, 2 * Math.PI);
     context.stroke();
-  }
-
-  fog(context, x, y, radius, share, theme) {
-    context.fillStyle = css(theme.paper, share);
-    context.beginPath();
-    context.arc(x, y, radius - 0.5, 0, 2 * Math.PI);
-    context.fill();
   }
 }

@@ -16,7 +16,8 @@ function worldOf(data) {
   }));
   const clock = measures.find(({ name }) => name === "time" || name === "frame");
   const segment = new Uint32Array(n);
-  for (const start of data.starts.slice(1)) for (let k = start; k < n; k++) segment[k]++;
+  for (const start of data.starts.slice(1)) segment[start]++;
+  for (let k = 1; k < n; k++) segment[k] += segment[k - 1];
   const spread = latents.map(({ values }) => {
     const mean = values.reduce((sum, value) => sum + value / n, 0);
     return Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2 / n, 0)) || 1;
@@ -30,7 +31,7 @@ function worldOf(data) {
     return step * reach;
   }).sort();
   return {
-    data, n, frames, latents, measures, clock, segment, carried, reach: reaches[Math.floor(0.75 * (carried.length - 1))] || 1,
+    data, n, frames, latents, measures, clock, segment, carried, reach: reaches[Math.floor(0.6 * (carried.length - 1))] || 1,
     weights: data.weights ? unpacked(data.weights, "f4") : null,
 
     /** Coordinates of a frame by its place among the points; null where the page does not carry them. */
@@ -38,6 +39,9 @@ function worldOf(data) {
       const k = placeOf.get(point);
       return k === undefined ? null : Float64Array.from(numbers.subarray(k * size, (k + 1) * size), (q) => q * step);
     },
+
+    /** The carried frame that is nearest in the order of time; they are evenly spaced. */
+    beside: (point) => carried[Math.round((point / Math.max(n - 1, 1)) * (carried.length - 1))],
 
     latentsOf: (point) => Float64Array.from(latents, ({ values }) => values[point]),
 
@@ -62,7 +66,7 @@ function startExplorer(root) {
   const see = Object.fromEntries(Array.from(root.querySelectorAll("[data-see]"), (part) => [part.dataset.see, part]));
   const still = window.matchMedia("(prefers-reduced-motion: reduce)");
   const state = {
-    z: null, frame: null, held: false, nearest: null, path: [], trail: [], beneath: "energy", selected: null,
+    z: null, when: null, frame: null, held: false, nearest: null, path: [], trail: [], beneath: "energy", selected: null,
     weights: world.weights, measure: null, shares: null, bounds: null, showDecoded: Boolean(decode), showReal: true,
     walking: "run", playing: false, drawing: false,
   };
@@ -103,10 +107,17 @@ function startExplorer(root) {
     stillDirty = liveDirty = false;
   }
 
+  /** The frame to draw along: next in time to the one that is shown, near in the plane of time, or in the latents. */
+  function nearestFrame() {
+    if (state.frame !== null) return world.beside(state.frame);
+    const timed = plane.x.latent === null || plane.y.latent === null;
+    return timed ? plane.frameAt(...plane.pixelOf(state)) : world.nearest(state.z);
+  }
+
   /** Decode the shown point, measure it, and put the numbers down. */
   function look() {
     const own = state.frame !== null && world.conformation(state.frame);
-    state.nearest = own ? state.frame : world.nearest(state.z);
+    state.nearest = own ? state.frame : nearestFrame();
     let real = own || world.conformation(state.nearest);
     const decoded = decode ? decode(state.z) : null, measured = decoded || real;
     if (decoded && data.model.pairs) real = superposed(real, decoded, dims);
@@ -114,8 +125,8 @@ function startExplorer(root) {
     const computed = { Rg: radiusOfGyration, "end-to-end": endToEnd }[state.measure.name];
     const mark = decoded && computed ? computed(decoded, dims) : state.measure.values[state.frame ?? frame];
     shownNow = {
-      decoded: state.showDecoded ? decoded : null, broken, mark, measured,
-      real: state.showReal || !decoded ? real : null,
+      decoded: decoded ? (state.showDecoded ? decoded : null) : real, broken, mark, measured,
+      real: decoded && state.showReal ? real : null,
     };
     const unit = data.unit, rows = [
       [`Rg (${unit})`, decoded && radiusOfGyration(decoded, dims), world.measures[0].values[frame]],
@@ -160,14 +171,17 @@ function startExplorer(root) {
     say(`${at}; Rg ${shown(radiusOfGyration(shownNow.measured, dims))} ${data.unit}. ${see.verdict.textContent}`);
   };
 
-  function showLatents(z) {
-    Object.assign(state, { z, frame: null, trail: [] });
+  function showPoint({ z, when }) {
+    Object.assign(state, { z, when, frame: null, trail: [] });
     draw(false);
   }
 
   function showFrame(point, trail = false) {
     const before = trail && state.trail.length && state.trail.at(-1) < point ? state.trail : [];
-    Object.assign(state, { z: world.latentsOf(point), frame: point, held: true, trail: [...before, point].slice(-TRAIL) });
+    Object.assign(state, {
+      z: world.latentsOf(point), when: world.clock.values[point], frame: point, held: true,
+      trail: [...before, point].slice(-TRAIL),
+    });
     find("slider").value = point;
     find("slider").setAttribute("aria-valuetext", `frame ${world.frames[point]}`);
     draw(false);
@@ -188,9 +202,8 @@ function startExplorer(root) {
   function addToPath(place) {
     if (pen && Math.hypot(place[0] - pen[0], place[1] - pen[1]) < 4) return;
     pen = place;
-    state.path.push(plane.latentsAt(...place));
-    Object.assign(state, { z: state.path.at(-1), frame: null, trail: [] });
-    draw(false);
+    state.path.push(plane.pointAt(...place));
+    showPoint(state.path.at(-1));
   }
 
   function endPath() {
@@ -219,22 +232,22 @@ function startExplorer(root) {
       state.path = [];
       addToPath(place);
     } else if (event.pointerType !== "mouse") {
-      showLatents(plane.latentsAt(...place));
+      showPoint(plane.pointAt(...place));
       state.held = true;
     }
   });
   see.plane.addEventListener("pointermove", (event) => {
     const place = inBox(placeIn(event, see.plane));
     if (pen) addToPath(place);
-    else if (!state.playing && (event.pointerType !== "mouse" || !state.held)) showLatents(plane.latentsAt(...place));
+    else if (!state.playing && (event.pointerType !== "mouse" || !state.held)) showPoint(plane.pointAt(...place));
   });
   see.plane.addEventListener("pointerup", (event) => {
     if (event.button) return;
     if (pen) endPath();
     else if (event.pointerType === "mouse") {
-      const place = inBox(placeIn(event, see.plane)), [px, py] = plane.pixelOf(state.z, state.frame);
+      const place = inBox(placeIn(event, see.plane)), [px, py] = plane.pixelOf(state);
       const again = state.held && Math.hypot(px - place[0], py - place[1]) < 12;
-      showLatents(plane.latentsAt(...place));
+      showPoint(plane.pointAt(...place));
       state.held = !again;
       draw(false);
     }
@@ -245,7 +258,7 @@ function startExplorer(root) {
     const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
     if (step && !event.altKey && !event.ctrlKey && !event.metaKey) {
       stop();
-      const [px, py] = plane.pixelOf(state.z, state.frame);
+      const [px, py] = plane.pixelOf(state);
       const place = inBox([px + 6 * step[0], py + 6 * step[1]]);
       if (event.shiftKey) {
         if (!pen) {
@@ -253,7 +266,7 @@ function startExplorer(root) {
           addToPath(inBox([px, py]));
         }
         addToPath(place);
-      } else showLatents(plane.latentsAt(...place));
+      } else showPoint(plane.pointAt(...place));
       state.held = true;
     } else if (event.key === "Enter") {
       state.held = !state.held;
@@ -322,13 +335,16 @@ function startExplorer(root) {
 
   /** Latent points at even distances along the path, as the plane has distances. */
   function alongPath(share) {
-    const places = state.path.map((z) => plane.pixelOf(z, state.frame)), lengths = [0];
+    const places = state.path.map((point) => plane.pixelOf(point)), lengths = [0];
     for (let k = 1; k < places.length; k++)
       lengths.push(lengths[k - 1] + Math.hypot(places[k][0] - places[k - 1][0], places[k][1] - places[k - 1][1]));
     const at = share * lengths.at(-1);
     const k = clamp(lengths.findIndex((length) => length >= at), 1, lengths.length - 1);
     const part = lengths[k] > lengths[k - 1] ? (at - lengths[k - 1]) / (lengths[k] - lengths[k - 1]) : 0;
-    return state.path[k].map((value, a) => (1 - part) * state.path[k - 1][a] + part * value);
+    const [one, other] = [state.path[k - 1], state.path[k]], mix = (a, b) => (1 - part) * a + part * b;
+    return {
+      z: other.z.map((value, a) => mix(one.z[a], value)), when: other.when === null ? null : mix(one.when, other.when),
+    };
   }
 
   function step(to, trail) {
@@ -336,7 +352,7 @@ function startExplorer(root) {
     find("slider").value = to;
     find("slider").setAttribute("aria-valuetext", `step ${to + 1} of ${PATH_STEPS}`);
     state.held = true;
-    showLatents(alongPath(to / (PATH_STEPS - 1)));
+    showPoint(alongPath(to / (PATH_STEPS - 1)));
   }
 
   function setPlaying(on) {
@@ -431,12 +447,9 @@ function startExplorer(root) {
     const columns = [...world.latents, world.clock];
     const [x, y] = ["x", "y"].map((name) => columns.find((column) => column.name === find(name).value));
     plane.setAxes(x, y);
-    endPathOnAxes();
+    state.when ??= world.clock.values[state.nearest ?? 0];
+    if (state.path.length) clearPath(); // it was drawn on other axes
     draw();
-  }
-
-  function endPathOnAxes() {
-    if (state.path.length) clearPath();
   }
 
   function clearPath() {
@@ -528,7 +541,7 @@ function startExplorer(root) {
   });
   on("save-structure", "click", () => saveConformations("structure.pdb", [conformationAt(state.z)]));
   on("save-path", "click", () => saveConformations(
-    "path.pdb", Array.from({ length: SAVED_STEPS }, (_, k) => conformationAt(alongPath(k / (SAVED_STEPS - 1))))));
+    "path.pdb", Array.from({ length: SAVED_STEPS }, (_, k) => conformationAt(alongPath(k / (SAVED_STEPS - 1)).z))));
   on("save-selection", "click", () => {
     const ranges = [histogram, course].filter(({ range }) => range).map(({ column, range }) =>
       `${column.label} from ${range[0].toPrecision(7)} to ${range[1].toPrecision(7)}`);
@@ -544,6 +557,7 @@ function startExplorer(root) {
     legend();
     stillDirty = liveDirty = true;
     drawNow();
+    if (printing) plane.flatten();
   };
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => repaint(false));
   window.addEventListener("beforeprint", () => repaint(true));
@@ -558,16 +572,17 @@ function startExplorer(root) {
   if (world.weights) notes.push("Frames count by their weights in the free energy, the density and the histogram.");
   if (decode && !data.model.pairs)
     notes.push("The decoder gives the mean of the conformations at a point; where they differ there, its bonds come out short.");
-  notes.push("Dotted circles: one and two standard deviations of the prior.");
+  if (data.latent_dim > 1) notes.push("Dotted circles: one and two standard deviations of the prior.");
   see.note.textContent = notes.join(" ");
   if (!decode) {
     root.classList.add("x-frames-only");
-    find("show-decoded").disabled = true;
-    find("show-decoded").setAttribute("aria-pressed", false);
-    root.querySelector(".x-hint").textContent = "Move over the plane to see the frame there; click to hold a point; drag with Shift to draw a path.";
+    for (const name of ["show-decoded", "show-real"]) find(name).disabled = true;
   }
+  const seen = decode ? "decode the chain" : "see the frame";
+  root.querySelector(".x-hint").textContent = window.matchMedia("(hover: none) and (pointer: coarse)").matches
+    ? `Touch the plane to ${seen} there; a path is drawn by its button and then by a drag.`
+    : `Move over the plane to ${seen} there; click to hold a point; drag with Shift to draw a path.`;
 
-  // From the frame in the middle of the run's densest place, which is at the mean of what is seen at first.
   course.setColumn(world.clock, extent(world.clock.values));
   ends(see["course-ends"], course.bounds);
   state.z = world.latentsOf(0);

@@ -116,11 +116,16 @@ class Plane {
     return [x0 + ((px - left) / width) * (x1 - x0), y1 - ((py - top) / height) * (y1 - y0)];
   }
 
-  /** Where a latent point lies; along an axis that is no latent, where the frame does. */
-  pixelOf(z, frame) {
-    const [x, y] = [this.x, this.y].map((column) =>
-      column.latent !== null ? z[column.latent] : column.values[frame ?? 0]);
+  /** Where a latent point lies; along an axis that is no latent, where `when` says. */
+  pixelOf({ z, when }) {
+    const [x, y] = [this.x, this.y].map((column) => (column.latent !== null ? z[column.latent] : when));
     return this.toPixel(x, y);
+  }
+
+  /** The point at a place: its latents and, where an axis is no latent, the value there, else null. */
+  pointAt(px, py) {
+    const [x, y] = this.toPlane(px, py);
+    return { z: this.latentsAt(px, py), when: this.x.latent === null ? x : this.y.latent === null ? y : null };
   }
 
   /**
@@ -145,10 +150,10 @@ class Plane {
     return z;
   }
 
-  /** The frame that lies nearest to a place. */
+  /** The frame, of those whose coordinates are here, that lies nearest to a place. */
   frameAt(px, py) {
     let nearest = 0, least = Infinity;
-    for (let k = 0; k < this.px.length; k++) {
+    for (const k of this.world.carried) {
       const squared = (this.px[k] - px) ** 2 + (this.py[k] - py) ** 2;
       if (squared < least) [least, nearest] = [squared, k];
     }
@@ -257,10 +262,11 @@ class Plane {
     context.clip();
     if (state.trail.length > 1) this.drawTrail(context, state.trail, theme);
     if (state.path.length > 1) {
-      this.stroke(context, state.path.map((z) => this.pixelOf(z, state.frame)), 5, css(theme.paper, 0.9));
-      this.stroke(context, state.path.map((z) => this.pixelOf(z, state.frame)), 2, css(theme.ink));
+      const way = state.path.map((point) => this.pixelOf(point));
+      this.stroke(context, way, 5, css(theme.paper, 0.9));
+      this.stroke(context, way, 2, css(theme.ink));
     }
-    const [px, py] = this.pixelOf(state.z, state.frame);
+    const [px, py] = this.pixelOf(state);
     if (state.nearest !== null) {
       const nx = this.px[state.nearest], ny = this.py[state.nearest];
       this.stroke(context, [[px, py], [nx, ny]], 1, css(theme.soft));
@@ -276,6 +282,14 @@ class Plane {
     context.stroke();
     this.ring(context, px, py, 7, theme, css(theme.ink), state.held ? theme.ink : null);
     context.restore();
+  }
+
+  /** Both layers on the upper one: of two canvases, one over the other, browsers print but one. */
+  flatten() {
+    const { live: context, still, width, height } = this.layers;
+    context.globalCompositeOperation = "destination-over";
+    context.drawImage(still.canvas, 0, 0, width, height);
+    context.globalCompositeOperation = "source-over";
   }
 
   ring(context, x, y, radius, theme, colour, fill) {
