@@ -41,7 +41,7 @@ _FORMAT = 1
 
 _PAGE = files("polyvae.app") / "page" / "explorer"
 _SCRIPTS = ("numbers.js", "decode.js", "measures.js", "colours.js", "density.js", "save.js", "plane.js",
-            "chain.js", "brushes.js", "explorer.js")  # fmt: skip
+            "chain.js", "brushes.js", "world.js", "explorer.js")  # fmt: skip
 _SIZES = {
     "Rg": jax.jit(jax.vmap(geometry.radius_of_gyration)),
     "end-to-end": jax.jit(jax.vmap(geometry.end_to_end)),
