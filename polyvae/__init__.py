@@ -1,6 +1,7 @@
 """polyvae: collective variables from finished MD runs."""
 
 import importlib
+from typing import TYPE_CHECKING
 
 from polyvae.cv.fitting import fit
 from polyvae.cv.generator import fit_generator
@@ -40,6 +41,10 @@ from polyvae.vae.fitting import fit_vae
 from polyvae.vae.likelihood import Bernoulli, Categorical, Gaussian
 from polyvae.vae.model import FittedVAE
 
+if TYPE_CHECKING:
+    from polyvae.app.explorer import explore
+    from polyvae.plot.movie import movie
+
 __all__ = [
     "Adapted",
     "Bernoulli",
@@ -71,6 +76,7 @@ __all__ = [
     "compile",
     "contacts",
     "end_to_end",
+    "explore",
     "fit",
     "fit_generator",
     "fit_vae",
@@ -98,9 +104,11 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    """`polyvae.plot` and what draws are loaded where they are used."""
+    """`polyvae.plot`, what draws and the page are loaded where they are used."""
     if name == "plot":
         return importlib.import_module("polyvae.plot")
     if name == "movie":
         return importlib.import_module("polyvae.plot.movie").movie
+    if name == "explore":
+        return importlib.import_module("polyvae.app.explorer").explore
     raise AttributeError(f"module 'polyvae' has no attribute {name!r}")

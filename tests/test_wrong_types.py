@@ -126,6 +126,9 @@ def standing_still(known):
 
 
 CALLS = {
+    "explore": Call(
+        pv.explore, one("cv", "traj"), {"cv": "cv", "traj": "data", "observables": "other?"}
+    ),
     "fit": Call(
         pv.fit,
         lambda k: {"data": k.traj, "epochs": 1},

@@ -25,8 +25,10 @@ from polyvae.app.console import (
     print_trajectory,
     say,
 )
+from polyvae.app.explorer import FILE, save_explorer
 from polyvae.app.fes import fes
 from polyvae.app.movie import movie
+from polyvae.app.observables import Observable, observable_files, observables_of
 from polyvae.app.options import (
     EXPORTING,
     FEATURIZERS,
@@ -75,7 +77,7 @@ app = typer.Typer(
 
 _HELD_FRAMES = 200_000
 _RUN_RESULTS = ("model.safetensors", "COLVAR", "latent.npz", "generated.*", "optimized.pdb", "scores.json",
-                "report.html", "figures/*")  # fmt: skip
+                FILE, "report.html", "figures/*")  # fmt: skip
 _QUICK = {"steps": 1000, "n_starts": 8, "refine_steps": 700}
 
 
@@ -99,17 +101,19 @@ def run(
     quick: Annotated[bool, typer.Option("--quick", help="Short training and search, to try things out.")] = False,
     generator: Generator = True,
     figures: Figures = "png",
+    observable: Observable = None,
     force: Force = False,
 ):
     """The whole job: train, project, generate, optimise Rg, score, draw and report.
 
     Example: polyvae run run.xtc --top chain.pdb --unit sigma --out out
     """
-    inputs = [*files, reading["topology"], training["weights"]]
+    inputs = [*files, reading["topology"], training["weights"], *observable_files(observable)]
     training, seed = for_training(training), model["seed"]
     with replacing_folder(out, force=force, results=_RUN_RESULTS, inputs=inputs) as folder:
         traj = read_files(files, reading)
         traj = with_weights(traj, training.pop("weights"))  # for all that follows, and not for training alone
+        observables = observables_of(observable, traj)
         if quick and training["epochs"] is None:
             training["epochs"] = _quick_epochs(traj, training, _QUICK["steps"])
         with pv.progress_bar("training", unit="epoch") as progress:
@@ -149,6 +153,7 @@ def run(
         (folder / "figures").mkdir()
         formats = ["png", figures]  # the report shows the first
         plot.save_figures(folder / "figures", cv, traj, z, generated, optimum, formats=formats)
+        save_explorer(folder / FILE, cv, traj, observables)
         write_report(folder)
     print_scores(scores)
     print_optimum(found, "rg", traj.length_unit)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from polyvae.app import comparing, sections
+from polyvae.app.explorer import explorer_section
 from polyvae.app.markup import page
 from polyvae.app.options import Force
 from polyvae.errors import InputError
@@ -40,10 +41,10 @@ def report(
 
 
 def write_report(folder: str | os.PathLike, out: str | os.PathLike | None = None) -> Path:
-    """Write the report of a results folder from its scores.json and figures/*.png; returns its path.
+    """Write the report of a results folder; returns its path.
 
-    The page stands alone: pictures, style and script are inside, and nothing is fetched. What is missing from
-    scores.json or from figures/ is left out.
+    It holds what scores.json, explorer.json and figures/*.png do, and stands alone: pictures, style and script are
+    inside, and nothing is fetched. What is missing is left out.
 
     Args:
         out: the file to write; by default report.html in the folder.
@@ -58,6 +59,7 @@ def write_report(folder: str | os.PathLike, out: str | os.PathLike | None = None
         [
             sections.heading(scores),
             sections.verdict_section(scores),
+            explorer_section(folder),
             *sections.numbers_sections(scores),
             sections.figures_section(folder),
             *sections.provenance_sections(scores, folder),

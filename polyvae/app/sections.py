@@ -40,6 +40,7 @@ _PURPOSES = {
     "latent.csv": "the same latent coordinates as a table",
     "optimized.pdb": "the optimised conformation",
     "scores.json": "every number on this page and more, in full precision",
+    "explorer.json": "what the explorer on this page shows: frames, latents, decoder",
     "figures": "the pictures on this page, as PNG files",
 }
 

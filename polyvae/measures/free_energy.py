@@ -112,7 +112,7 @@ class FreeEnergy:
         return _known(self.energy, self.error, self.kT)
 
     def table(self, names: Sequence[str] | None = None) -> list[list[str]]:
-        """A row for each basin: where it is, under `names` of the variables, its share of the weight, its energy."""
+        """A row for each basin: where it is, under `names` of the variables, its share and its energy."""
         rows = [["basin", *(names or [f"s{k}" for k in range(len(self.grid))]), "share", "energy"]]
         for k, state in enumerate(self.states):
             energy = "0" if k == 0 else f"{state.energy:.2f} ± {state.error:.2f}"

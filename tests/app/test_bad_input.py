@@ -313,7 +313,7 @@ def test_a_file_that_is_no_model(tmp_path, capfd):
 
 def test_bad_use_is_2(tmp_path, capfd):
     for words in (["run", "x.npz", "--latent-dim", "0"], ["run"], ["frobnicate"], ["run", "x.npz", "--bogus"],
-                  ["fit", "x.npz"],
+                  ["fit", "x.npz"], ["run", "x.npz", "--observable", "energy"],
                   ["run", "x.npz", "--seed", "-1"], ["run", "x.npz", "--align", "sideways"]):  # fmt: skip
         if words[-1] == "sideways":
             np.savez(tmp_path / "x.npz", arr=ideal_chains(300, 5, 2))

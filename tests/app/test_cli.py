@@ -231,7 +231,11 @@ def test_run_force_replaces_its_own_files_and_keeps_others(folder, tmp_path, cap
     out.mkdir()
     (out / "notes.txt").write_text("mine")
     (out / "COLVAR").write_text("old")
-    call("run", folder / "run.xtc", "--out", out, "--epochs", 2, "--quick", "--no-generator", "--force")
+    more = ("--observable", "shape_anisotropy", "--observable", f"{folder / 'energies.csv'}:E")
+    (folder / "energies.csv").write_text(
+        "E\n" + "".join(f"{k}\n" for k in range(len(pv.read(folder / "run.xtc"))))
+    )
+    call("run", folder / "run.xtc", "--out", out, "--epochs", 2, "--quick", "--no-generator", "--force", *more)
     assert (out / "notes.txt").read_text() == "mine"
     assert (out / "COLVAR").read_text().startswith("#! FIELDS")
     model, scores = pv.load(out / "model.safetensors"), json.loads((out / "scores.json").read_text())
@@ -239,9 +243,11 @@ def test_run_force_replaces_its_own_files_and_keeps_others(folder, tmp_path, cap
     assert scores["data"]["n_segments"] == 1
     assert scores["verdict"]["mark"] in ("good", "fair", "poor")
     assert scores["verdict"]["advice"] in capfd.readouterr().out
+    shown = json.loads((out / "explorer.json").read_text())
+    assert [one["name"] for one in shown["values"]][-2:] == ["shape_anisotropy", "E"]
     (out / "report.html").unlink()
     call("report", out)
-    assert (out / "report.html").exists()
+    assert 'class="explorer"' in (out / "report.html").read_text()
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     assert "epoch" not in capfd.readouterr().err  # no progress bar in a pipe
 

@@ -1,0 +1,53 @@
+"""The option `--observable`: what else than size and time the frames of an explorer are coloured by."""
+
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import numpy as np
+import typer
+
+import polyvae as pv
+from polyvae.app.options import known
+from polyvae.batches import map_frames
+from polyvae.errors import InputError
+from polyvae.tasks.optimization import OBJECTIVES
+
+Observable = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--observable",
+        metavar="NAME",
+        help=f"To colour the explorer by, repeatable: {', '.join(OBJECTIVES)}, or FILE:COLUMN, as energies.csv:E.",
+    ),
+]
+
+
+def observable_files(names: list[str] | None) -> list[Path]:
+    """The tables that are named; what is neither an observable nor a table's column is refused as bad use."""
+    found = []
+    for name in names or ():
+        file, _, column = name.rpartition(":")
+        if file and column:
+            found.append(Path(file))
+        else:
+            known("observable", name, [*OBJECTIVES, "FILE:COLUMN"])
+    return found
+
+
+def observables_of(names: list[str] | None, traj: pv.Trajectory) -> dict[str, np.ndarray]:
+    """Values (n_frames,) by name: of the frames, or a column of a table with a row for each, or at its time."""
+    found: dict[str, np.ndarray] = {}
+    for name in names or ():
+        file, _, column = name.rpartition(":")
+        if not file:
+            found[name] = np.asarray(map_frames(jax.jit(jax.vmap(OBJECTIVES[name])), traj.positions))
+            continue
+        table = pv.read_colvar(file)
+        try:
+            values = table[column]
+            rows = slice(None) if len(values) == len(traj) else table.rows_at(traj.time, traj.segments)
+        except InputError as error:
+            raise InputError(f"--observable {name}: {error}") from None
+        found[name if column in found else column] = values[rows]
+    return found
