@@ -18,7 +18,7 @@ import polyvae as pv
 
 pytestmark = pytest.mark.long
 
-FIGURES = 10
+FIGURES = 11
 CASES = {
     "chain2d": lambda: [DATA / "chain2d.npz"],
     "chain3d": lambda: [DATA / "chain3d.xtc", "--top", DATA / "chain3d.pdb", "--unit", "sigma"],
@@ -43,7 +43,7 @@ def read_case(case: str) -> pv.Trajectory:
 def check_folder(out: Path, case: str) -> None:
     suffix = CASES[case]()[0].suffix
     names = {"model.safetensors", "COLVAR", "latent.npz", f"generated{suffix}", "optimized.pdb", "scores.json",
-             "figures", "report.html"}  # fmt: skip
+             "explorer.json", "figures", "report.html"}  # fmt: skip
     if suffix == ".xtc":
         names.add("generated.pdb")
     assert {path.name for path in out.iterdir()} == names
@@ -113,7 +113,7 @@ def read_pdb(path: Path) -> np.ndarray:
 
 
 def check_report(html: str) -> None:
-    assert html.count("data:image/png;base64,") == FIGURES
+    assert html.count(' src="data:image/') == FIGURES
     assert 'src="http' not in html
 
 
