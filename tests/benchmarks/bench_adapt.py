@@ -23,7 +23,7 @@ round by every seed.
 | alanine_two | | 20 (.61), 24 (.36), 40 (.33) | 177 (.33), 87 (.51) | 172 (1.34), 19 (.76), 95 (.33) |
 | ring | 725, 732 | 206 (.24), 189 (.18) | 200 (.19), 230 (.15) | 375 (.21), 326 (.19) |
 
-From round 2 on, but for `alanine_two`, which knows both basins in round 1. Round 2 ends after 6.4x10^6 steps in all
+From round 2 on, but for `alanine_two`, which knows both basins in round 1. Round 2 ends after 6.4x10^6 steps
 (ring: 3.8), round 3 after 11.9 (6.6). The ring flips without a bias 44, 9.5 and 1.5 times in 10^6 steps with
 torsions of 1, 2 and 3 kJ/mol, which goes on to once in 10^9 with the 7 that it has; its barrier is 18 kT, with a
 twisted boat in between.
