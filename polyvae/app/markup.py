@@ -82,7 +82,7 @@ def mark(name: str, word: str | None = None) -> str:
     """One of the marks of a verdict: a shape and its word."""
     name = name if name in _SHAPES else "open"
     shape = f'<svg viewBox="0 0 16 16" aria-hidden="true">{_SHAPES[name]}</svg>'
-    return f'<span class="mark {name}">{shape}{escape(word or ("not seen" if name == "open" else name))}</span>'
+    return f'<span class="mark {name}">{shape}{escape(word or ("not judged" if name == "open" else name))}</span>'
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str | None]], css: str = "") -> str:

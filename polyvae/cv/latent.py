@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,13 +22,17 @@ from polyvae.errors import InputError
 from polyvae.features.featurizers import FEATURIZERS, PairDistances, PrincipalAxes, Reference
 from polyvae.records import html_of
 from polyvae.trajectory.convert import as_trajectory
-from polyvae.trajectory.record import Selection, Trajectory
+from polyvae.trajectory.record import Selection, Trajectory, chain_bonds
 from polyvae.trajectory.stream import Stream
 from polyvae.vae import modelfile
 from polyvae.vae.model import FittedVAE
 from polyvae.vae.order import reordered
 from polyvae.vae.scaled import ScaledVAE
 from polyvae.vae.settings import ModelRecord
+
+log = logging.getLogger(__name__)
+
+FAR_OFF = 3.0  # times the model's bonds: no chain stretches so far
 
 
 class CVFunction(eqx.Module):
@@ -259,7 +264,13 @@ class LatentCV:
                 f"in {data.n_dims}-D. Select the beads that the model was trained on"
                 + (f" ({trained})" if trained else "")
             )
-        return data.to_unit(self.length_unit)
+        data = data.to_unit(self.length_unit)
+        bonds = chain_bonds(self.n_beads) if self.template.bonds is None else self.template.bonds
+        if len(data) and len(bonds):
+            own, given = (_mean_bond(traj.positions[0], bonds) for traj in (self.template, data))
+            if own > 0 and not 1 / FAR_OFF < given / own < FAR_OFF:
+                log.warning("bonds are %.1g times as long as the model's; is the length unit right?", given / own)
+        return data
 
     def keep(self, latents: Sequence[int]) -> "LatentCV":
         """The CV of some of the latents, in that order, such as those that have not collapsed (see `record`).
@@ -344,6 +355,10 @@ class LatentCV:
         own = {name.removeprefix("generator."): t for name, t in tensors.items() if name.startswith("generator.")}
         generator = Generator.from_tensors(own, template.positions.shape[1:]) if own else None
         return cls(featurizer, scaled, template, ModelRecord.from_dict(header["record"]), generator)
+
+
+def _mean_bond(positions: np.ndarray, bonds: np.ndarray) -> float:
+    return float(np.linalg.norm(positions[bonds[:, 1]] - positions[bonds[:, 0]], axis=1).mean())
 
 
 def latent_cv(value: Any) -> LatentCV:

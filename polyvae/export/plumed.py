@@ -135,9 +135,9 @@ def main_input(cv: LatentCV, stats: dict | None, cv_lines: str, label: str = "")
         hot = "TEMP=1.0 HEIGHT=0.5 " if cv.length_unit == "sigma" else "TEMP=300 HEIGHT=1.0 "
         barrier = "BARRIER=10 TEMP=1.0" if cv.length_unit == "sigma" else "BARRIER=30 TEMP=300"
         bias = (
-            f"# Biases, one of the two: take its # away, and set TEMP and heights to your system. SIGMA follows\n"
-            f"# the spread inside the narrowest basin of the {int(stats['n_frames'])} frames given, the grid is "
-            f"their range and half of it more on each side.\n"
+            f"# Biases, one of the two: take its # away, and set TEMP and heights to your system. SIGMA is\n"
+            f"# the spread inside the narrowest basin of the {int(stats['n_frames'])} frames given, or a fifth of "
+            f"that over all if less;\n# the grid is their range and half of it more on each side.\n"
             f"# METAD ARG={latents} SIGMA={sigma} {hot}BIASFACTOR=10 PACE=500 GRID_MIN={low} GRID_MAX={high} "
             f"GRID_BIN={bins} FILE=HILLS\n"
             f"# OPES_METAD ARG={latents} SIGMA={kernel} {barrier} PACE=500 FILE=KERNELS"

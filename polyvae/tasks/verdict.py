@@ -93,14 +93,15 @@ def verdict(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray) -> Ve
     elif n_active < cv.latent_dim:
         text = f"{n_active} of {cv.latent_dim} latents vary, and z0 is the slowest"
         found.append(Answer("shape", "good", text))
-    elif cv.record.settings.lag:  # else the variance explained tells more
-        text = "its latent varies" if n_active == 1 else f"all {n_active} latents vary"
-        found.append(Answer("shape", "good", text))
     more = "more frames" if len(traj) >= FEW_FRAMES else ""  # else it is asked for below
     held = scores.frames.validation or scores.frames.all
-    if cv.record.settings.lag == 0 and held.fve is not None:
+    if held.fve is not None and n_active == cv.latent_dim:
         text = f"it explains {held.fve:.0%} of the variance of the coordinates held out"
-        found.append(Answer("shape", *(("good", text) if held.fve > 0 else ("poor", text, more))))
+        if cv.record.settings.lag:  # which asks for no more than what lasts
+            mark, text = "good" if held.fve > 0.5 else "open", text + ", trained for what is slow"
+            found.append(Answer("shape", mark, text))
+        else:
+            found.append(Answer("shape", *(("good", text) if held.fve > 0 else ("poor", text, more))))
     if scores.generated is not None:
         if off := far_off(scores.generated):
             text = f"generated {' and '.join(off)} lie beyond {FLOORS:g} noise floors"
@@ -114,8 +115,13 @@ def verdict(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray) -> Ve
     return Verdict(
         mark=max((a.mark for a in answers if a.mark != "open"), key=MARKS.index, default="good"),
         answers=answers,
-        advice="; ".join(advice) or "nothing more; bias it (polyvae export)",
+        advice="; ".join(advice) or _to_bias(cv),
     )
+
+
+def _to_bias(cv: LatentCV) -> str:
+    again = "" if cv.record.settings.smoothness else ", after training with --smoothness 1"
+    return f"nothing more; bias it (polyvae export){again}"
 
 
 def _joined(question: str, answers: list[Answer]) -> Answer:
@@ -129,7 +135,9 @@ def _joined(question: str, answers: list[Answer]) -> Answer:
 def _slowness(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray) -> list[Answer]:
     """What the slowest latent tells: its states, how often the run goes between them, its time."""
     slowest, unit = scores.frames.all.autocorrelation_time[0], scores.kinetics.time_unit
-    relaxes = None if slowest is None else Answer("slow", "good", f"z0 relaxes within {slowest:.3g} {unit}")
+    relaxes = None
+    if slowest is not None:
+        relaxes = Answer("slow", "good", f"z0 relaxes within {float(f'{slowest:.3g}'):,.6g} {unit}")
     states = clear_states(find_basins(z, traj.weights))
     if len(states) > 1:
         gap = min(spreads_apart(one, two) for one, two in itertools.pairwise(states))
@@ -139,7 +147,8 @@ def _slowness(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray) -> 
         if n < VISITS:  # fewer say little of how often it does
             times = "never goes" if n == 0 else f"goes only {n} time{'s' * (n > 1)}"
             text = f"the run {times} between the {len(states)} states that z0 tells apart"
-            found.append(Answer("data", "fair", text, "a run biased on z0, and to learn from that again"))
+            help_ = "polyvae adapt: a run biased on z0, and a CV of what it finds"
+            found.append(Answer("data", "fair", text, help_))
         else:
             found.append(Answer("data", "good", f"the run goes {n} times between them"))
         return [*found, relaxes or Answer("slow", "open", "the run is too short to tell")]

@@ -324,7 +324,7 @@ def test_every_control_does_what_it_says(browser, tmp_path):
     cells = [row.text.split() for row in root.find_elements(By.CSS_SELECTOR, "tbody tr")]
     decoded = cv.decode(z[None].astype("f4"))[0]
     assert float(cells[0][2]) == pytest.approx(float(pv.radius_of_gyration(decoded)), abs=0.006)
-    assert "Outside the data’s limits" in part("verdict").text
+    assert "outside the data’s limits" in part("verdict").text
     carried = cv.transform(traj)
     nearest = int(np.argmin((((carried - z) / carried.std(axis=0)) ** 2).sum(axis=1)))
     assert part("real-name").text == f"nearest frame {nearest}"

@@ -228,7 +228,7 @@ def test_the_verdict_is_first_with_a_mark_and_its_word_for_each_question(scores,
     text = report(scores).text
     assert "From run.xtc Is this collective variable good? fair Is it slow? good z0 relaxes within 34 ps." in text
     assert "Is it smooth? poor The CV jumps at 29 of 4316 steps." in text
-    assert "Does it tell states apart? not seen The run shows one state along z0." in text
+    assert "Does it tell states apart? not judged The run shows one state along z0." in text
     assert QUESTIONS["ensemble"] not in text  # which was not asked
     assert "What to do A longer run. How well" in text
     order = [

@@ -1,5 +1,6 @@
 """The artefact: one number everywhere, saved and loaded to the bit."""
 
+import dataclasses
 import json
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from conftest import ideal_chains, random_rotations
+from engines import random_model
 
 import polyvae as pv
 
@@ -231,3 +233,13 @@ def test_saving_leaves_the_old_file_when_it_fails(cv, tmp_path, monkeypatch):
         cv.save(path)
     assert path.read_bytes() == b"precious"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_bonds_of_another_length_are_told(caplog):
+    """As of a file in nm that is read as one in angstrom; a chain that is stretched threefold would break."""
+    traj = pv.Trajectory(ideal_chains(40, 6, 3), length_unit="nm")
+    cv = random_model(traj, pv.PrincipalAxes(), (4,), 1, 0)
+    cv.transform(traj)
+    assert not caplog.records
+    cv.transform(dataclasses.replace(traj, length_unit="angstrom"))
+    assert "bonds are 0.1 times as long as the model's" in caplog.text

@@ -85,7 +85,7 @@ function startExplorer(root) {
     see["real-name"].textContent = `${own ? "" : "nearest "}frame ${shown(world.frames[frame], 9)}`;
     see.verdict.classList.toggle("x-bad", Boolean(broken && broken.words.length));
     see.verdict.textContent = !broken ? "" : broken.words.length
-      ? `Outside the data’s limits: ${broken.words.join(", ")}.` : "Within the limits of the data.";
+      ? `A mean of conformations, outside the data’s limits: ${broken.words.join(", ")}.` : "Within the limits of the data.";
     const when = world.clock.name === "time" ? `, ${world.clock.label.replace(" (", " ").replace(")", "")}` : "";
     if (state.walking === "path") see.place.textContent = `step ${Number(find("slider").value) + 1} of ${PATH_STEPS}`;
     else if (state.frame === null) see.place.textContent = "";
