@@ -25,6 +25,7 @@ def principal_components_error(x: np.ndarray, k: int) -> float:
     return float((singular[k:] ** 2).sum() / len(x))
 
 
+@pytest.mark.slow
 def test_reconstruction_at_low_beta(traj):
     """As in the chapter every frame is trained on, and decoded itself: at most 3.0, and below two principal
     components."""

@@ -302,7 +302,9 @@ def test_draws_follow_the_weights():
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    "featurizer", [pv.PairDistances(), pv.Reference(mirror=True)], ids=["distances", "mirror"]
+    "featurizer",
+    [pv.PairDistances(), pytest.param(pv.Reference(mirror=True), marks=pytest.mark.slow)],
+    ids=["distances", "mirror"],
 )
 def test_other_featurizers(featurizer):
     traj = pv.Trajectory(ideal_chains(200, 5, 3))
