@@ -57,6 +57,7 @@ def test_the_reference_agrees_with_itself():
         assert free_energy.apart(free_energy.of_counts(run), others, 6) < 0.15
 
 
+@pytest.mark.slow  # its CV and engine are those of examples/08, which runs
 def test_short_form(tmp_path, capsys):
     """One seed, 500,000 steps: within 1 kT below 6 kT."""
     require("lammps")

@@ -50,6 +50,7 @@ def test_one_kill(tmp_path):
     assert kill_and_resume(tmp_path, [0.5], "--epochs", 300, "--patience", 300) == 1
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_generator(tmp_path):
     pv.write(tmp_path / "run.npz", pv.read(DATA / "chain2d.npz")[:600])
     words, ending = ("--epochs", 3, "--generator"), "generator.unfinished"

@@ -117,7 +117,9 @@ def check_report(html: str) -> None:
     assert 'src="http' not in html
 
 
-@pytest.mark.parametrize("case", ["chain2d", "chain3d", pytest.param("long_paths", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "case", ["chain2d", *(pytest.param(name, marks=pytest.mark.slow) for name in ("chain3d", "long_paths"))]
+)
 def test_quick_run(case, tmp_path):
     seconds = polyvae("run", *CASES[case](), "--out", tmp_path / "out", "--quick")
     print(f"\n{case} --quick: {seconds:.1f} s")

@@ -315,6 +315,7 @@ def test_other_featurizers(featurizer):
 
 
 @pytest.mark.long
+@pytest.mark.slow
 def test_rings_and_branches():
     """A ring of three with a tail: the bond wins where a pair is both a bond and the end of an angle."""
     bonds = np.array([[0, 1], [1, 2], [0, 2], [2, 3]])
