@@ -161,7 +161,7 @@ def explorer_data(cv: LatentCV, traj, observables: Mapping[str, Any] | None = No
         "axes": _widest(z, traj.weights),
         "weights": None if traj.weights is None else _packed(traj.weights[rows] / traj.weights.max(), "<f4"),
         "values": [
-            {"name": name, "unit": unit, "data": _packed(column[rows], "<f8" if name == "time" else "<f4")}
+            {"name": name, "unit": unit, "data": _packed(column[rows], "<f8")}
             for name, (unit, column) in values.items()
         ],
     }

@@ -22,6 +22,8 @@ Observable = Annotated[
     ),
 ]
 
+TAKEN = ("Rg", "end-to-end", "time", "frame")  # by what the explorer shows of every run
+
 
 def observable_files(names: list[str] | None) -> list[Path]:
     """The tables that are named; what is neither an observable nor a table's column is refused as bad use."""
@@ -49,5 +51,5 @@ def observables_of(names: list[str] | None, traj: pv.Trajectory) -> dict[str, np
             rows = slice(None) if len(values) == len(traj) else table.rows_at(traj.time, traj.segments)
         except InputError as error:
             raise InputError(f"--observable {name}: {error}") from None
-        found[name if column in found else column] = values[rows]
+        found[name if column in {*found, *TAKEN} else column] = values[rows]
     return found

@@ -13,6 +13,8 @@ import equinox as eqx
 import jax
 import numpy as np
 import pytest
+from conftest import ideal_chains
+from engines import random_model
 from models import untrained
 
 import polyvae as pv
@@ -66,9 +68,7 @@ def test_the_page_carries_the_model_and_the_run(name, n_dims):
     np.testing.assert_array_equal(unpacked(data["z"], "f4").reshape(400, -1), cv.transform(traj))
     np.testing.assert_allclose(unpacked(data["weights"], "f4"), traj.weights / traj.weights.max(), rtol=1e-6)
     assert data["starts"] == [0, 100]
-    values = {
-        one["name"]: unpacked(one["data"], "f8" if one["name"] == "time" else "f4") for one in data["values"]
-    }
+    values = {one["name"]: unpacked(one["data"], "f8") for one in data["values"]}
     assert list(values) == ["Rg", "end-to-end", "time", "energy"]
     np.testing.assert_array_equal(values["time"], traj.time)
     np.testing.assert_allclose(
@@ -482,3 +482,12 @@ def test_the_levels_beneath_are_the_density_of_the_frames_by_their_weights(brows
     width = max(1.5, 90 / 8 * (weights.sum() ** 2 / (weights**2).sum()) ** (-1 / 6))
     expected = gaussian_filter(counts.T, width, mode="constant", truncate=np.ceil(3.5 * width) / width)
     np.testing.assert_allclose(np.reshape(found["grid"], (90, 90)), expected, atol=1e-9 * expected.max())
+
+
+def test_a_run_without_a_clock_is_packed_as_it_is_read():
+    """The page reads every column in double precision; an odd number of frames shows where it does not."""
+    traj = pv.Trajectory(ideal_chains(41, 6, 2))
+    shown = explorer_data(random_model(traj, pv.PrincipalAxes(), (4,), 2, 0), traj)
+    columns = {one["name"]: np.frombuffer(base64.b64decode(one["data"]), "<f8") for one in shown["values"]}
+    np.testing.assert_array_equal(columns["frame"], np.arange(41))
+    np.testing.assert_allclose(columns["Rg"], [pv.radius_of_gyration(x) for x in traj.positions], rtol=1e-5)

@@ -138,7 +138,7 @@ function drawHistogram(brush, context, state, theme) {
 
 /** The values in the order of time, a dot each. */
 function drawCourse(brush, context, state, theme) {
-  const { values } = state.measure, [low, high] = state.bounds, { height } = brush.layers;
+  const { values } = state.course, [low, high] = extent(state.course.values), { height } = brush.layers;
   const x = brush.column.values.map((value) => brush.toPixel(value));
   const y = Float32Array.from(values, (value) => height - 5 - ((value - low) / (high - low)) * (height - 10));
   drawDots(context, x, y, state.shares, state.selected, values.length > 3000 ? 0.7 : 1, theme);

@@ -8,7 +8,7 @@ function worldOf(data) {
   }));
   const measures = data.values.map(({ name, unit, data: text }) => ({
     name, unit, latent: null, label: unit ? `${name} (${unit})` : name,
-    values: unpacked(text, name === "time" || name === "frame" ? "f8" : "f4"),
+    values: unpacked(text, "f8"),
   }));
   const clock = measures.find(({ name }) => name === "time" || name === "frame");
   const segment = new Uint32Array(n);
