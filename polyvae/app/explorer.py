@@ -26,8 +26,10 @@ from polyvae.cv.latent import LatentCV, latent_cv
 from polyvae.errors import InputError
 from polyvae.files import replacing
 from polyvae.io.other import scale_note
+from polyvae.measures.grids import kernel_width
 from polyvae.measures.limits import Limits, known_limits
 from polyvae.measures.pairs import MANY
+from polyvae.plot.latent import mean_kl, to_show
 from polyvae.plot.style import TIME_SYMBOLS, UNIT_SYMBOLS, evenly
 from polyvae.trajectory.record import Trajectory, bonds_of, unit_factor
 
@@ -88,7 +90,7 @@ def explore(cv: LatentCV, traj, *, observables: Mapping[str, Any] | None = None)
         InputError: frames that do not fit the model, an observable without one number a frame.
     """
     data = explorer_data(cv, traj, observables)
-    body = _section(json.dumps(data, separators=(",", ":")))
+    body = _section(_json(data))
     page = _PAGE.joinpath("page.html").read_text(encoding="utf-8")
     return Explorer(Template(page).substitute(section=body))
 
@@ -100,7 +102,7 @@ def save_explorer(
     path = Path(file_name("path", path))
     data = explorer_data(cv, traj, observables)
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(data, separators=(",", ":"), allow_nan=False), encoding="utf-8")
+        temporary.write_text(_json(data), encoding="utf-8")
     return path
 
 
@@ -158,15 +160,20 @@ def explorer_data(cv: LatentCV, traj, observables: Mapping[str, Any] | None = No
         "frames": _packed(rows, "<u4"),
         "starts": np.searchsorted(rows, np.cumsum([0, *traj.segments[:-1]])).tolist(),
         "z": _packed(z[rows], "<f4"),
-        "axes": _widest(z, traj.weights),
+        "widths": _kernel_widths(z, traj.weights),
+        "axes": to_show(z, mean_kl(cv, traj, traj.weights), traj.weights)[0],
         "weights": None if traj.weights is None else _packed(traj.weights[rows] / traj.weights.max(), "<f4"),
         "values": [
             {"name": name, "unit": unit, "data": _packed(column[rows], "<f8")}
             for name, (unit, column) in values.items()
         ],
     }
-    left = LIMIT - _code_size() - len(json.dumps(data))
+    left = LIMIT - _code_size() - len(_json(data))
     return data | {"carried": _carried(cv, traj, rows, max(min(left, _FRAMES), 0))}
+
+
+def _json(data: dict) -> str:
+    return json.dumps(data, separators=(",", ":"), allow_nan=False)
 
 
 def _packed(values, dtype: str) -> str:
@@ -199,10 +206,12 @@ def _observables(traj: Trajectory, given: Mapping[str, Any] | None) -> dict[str,
     return found
 
 
-def _widest(z: np.ndarray, weights: np.ndarray | None) -> list[int]:
-    """The two latents of the largest variance, or the only one."""
-    variance = np.average((z - np.average(z, axis=0, weights=weights)) ** 2, axis=0, weights=weights)
-    return sorted(np.argsort(variance)[::-1][:2].tolist())
+def _kernel_widths(z: np.ndarray, weights: np.ndarray | None) -> list[float]:
+    """Of the free energy over two latents, as `polyvae.free_energy` takes them; 0 for one that is constant."""
+    share = np.ones(len(z)) if weights is None else np.asarray(weights, float)
+    kept = share > 0
+    columns = z[kept].T.astype(float)
+    return [kernel_width(column, share[kept], 2) if np.ptp(column) > 0 else 0.0 for column in columns]
 
 
 def _pdb(cv: LatentCV) -> dict:

@@ -269,7 +269,7 @@ class LatentCV:
         if len(data) and len(bonds):
             own, given = (_mean_bond(traj.positions[0], bonds) for traj in (self.template, data))
             if own > 0 and not 1 / FAR_OFF < given / own < FAR_OFF:
-                log.warning("bonds are %.1g times as long as the model's; is the length unit right?", given / own)
+                log.warning("bonds are %.2g times as long as the model's; is the length unit right?", given / own)
         return data
 
     def keep(self, latents: Sequence[int]) -> "LatentCV":

@@ -114,6 +114,15 @@ def one_or_each(name: str, given, dims: int) -> list:
     return values * dims if len(values) == 1 else values
 
 
+def kernel_width(values: np.ndarray, share: np.ndarray, dims: int) -> float:
+    """Standard deviation of the kernels for values (n_frames,) of one of `dims` variables, with their weights.
+
+    By Silverman's rule from the narrowest basin, within `_KERNEL` of its spread.
+    """
+    narrow = min(basin.spread for basin in find_basins(values, share)) or values.std()
+    return float(narrow * np.clip(len(values) ** (-1 / (dims + 4)), *_KERNEL[dims]))
+
+
 def axes_of(s, share, ranges, ends, bins, method, bandwidth) -> list[Axis]:
     """The axes for weighted frames (n_frames, n_variables); periodic values are brought into range in place."""
     dims = s.shape[1]
@@ -131,8 +140,7 @@ def axes_of(s, share, ranges, ends, bins, method, bandwidth) -> list[Axis]:
                 f"the range of variable {k} must be no longer than its period, {span:g}; got {high - low:g}"
             )
         if widths[k] is None:
-            narrow = min(b.spread for b in find_basins(unrolled(values, span), share[share > 0])) or values.std()
-            width = narrow * np.clip(len(values) ** (-1 / (dims + 4)), *_KERNEL[dims])  # by Silverman's rule
+            width = kernel_width(unrolled(values, span), share[share > 0], dims)
         else:
             width = real_number("bandwidth", widths[k], above=0)
         wanted = int(min((high - low) / width, 1e9))

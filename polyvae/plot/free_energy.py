@@ -154,9 +154,7 @@ def _name_states(ax, result: FreeEnergy) -> None:
         else:
             # Not on the edge, where half of a letter is.
             sides = [(a + 0.03 * (b - a), b - 0.03 * (b - a)) for a, b in (ax.get_xlim(), ax.get_ylim())]
-            x, y = (
-                float(np.clip(c, *side)) for c, side in zip(state.centre, sides, strict=True)
-            )  # not on the edge
+            x, y = (float(np.clip(c, *side)) for c, side in zip(state.centre, sides, strict=True))
             ax.annotate(state_name(k), (x, y), ha="center", va="center", color="white", weight="bold")
 
 

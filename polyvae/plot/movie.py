@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 SUFFIXES = (".gif", ".mp4")
 _SIZE = (10.8, 3.84)  # inches; with the dots an inch below an even number of pixels, which MP4 asks for
 _DOTS = {".gif": 100, ".mp4": 150}
+_SLOWEST = 0.1  # a frame in ten seconds; GIF counts in 16 bits
 _FASTEST = 50  # GIF counts hundredths of a second, and viewers slow down below two
 _TRAIL = 16  # frames
 _ROOM = 0.25  # that a chain may move in before the view follows, of its own reach
@@ -75,6 +76,8 @@ def movie(
 def check_movie_output(path: Path, *, fps: float, force: bool = False, inputs=()) -> None:
     """Raise, before any work is done, where a movie cannot or must not be written."""
     check_output(path, force=force, suffixes=SUFFIXES, inputs=inputs)
+    if fps < _SLOWEST:
+        raise InputError(f"a movie shows at least {_SLOWEST:g} frames a second; got fps {fps:g}")
     if path.suffix.lower() == ".gif":
         if fps > _FASTEST:
             raise InputError(f"a GIF shows at most {_FASTEST} frames a second; got fps {fps:g}. Write an .mp4")

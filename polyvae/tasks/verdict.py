@@ -101,7 +101,8 @@ def verdict(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray) -> Ve
             mark, text = "good" if held.fve > 0.5 else "open", text + ", trained for what is slow"
             found.append(Answer("shape", mark, text))
         else:
-            found.append(Answer("shape", *(("good", text) if held.fve > 0 else ("poor", text, more))))
+            mark = "good" if held.fve > 0.5 else "fair" if held.fve > 0 else "poor"
+            found.append(Answer("shape", mark, text, "" if mark == "good" else more))
     if scores.generated is not None:
         if off := far_off(scores.generated):
             text = f"generated {' and '.join(off)} lie beyond {FLOORS:g} noise floors"

@@ -406,9 +406,7 @@ def test_every_control_does_what_it_says(browser, tmp_path):
     actions().move_to_element_with_offset(course, 0, 0).click_and_hold().move_by_offset(120, 0).release().perform()
     low, high = ask("e.histogram.range")
     first, last = ask("e.course.range")
-    rg = np.array(
-        [pv.radius_of_gyration(x) for x in traj.positions[:0]] or ask("Array.from(e.world.measures[0].values)")
-    )
+    rg = np.array([pv.radius_of_gyration(x) for x in traj.positions])
     chosen = np.flatnonzero((rg >= low) & (rg <= high) & (traj.time >= first) & (traj.time <= last))
     assert 0 < len(chosen) < 400
     assert part("count").text == f"{len(chosen)} of 400 frames selected"
@@ -433,9 +431,14 @@ def test_every_control_does_what_it_says(browser, tmp_path):
     actions().move_to_element(plane).perform()
     middle = "e.plane.pointAt(e.plane.layers.width / 2, e.plane.layers.height / 2).when"
     assert ask("e.state.held") or ask("e.state.when") == pytest.approx(ask(middle), abs=10)
-    for name in ("density", "nothing", "free energy"):
+    assert part("bands").text.startswith("frames held")  # over time there is no free energy
+    Select(control("x")).select_by_visible_text(y)
+    for name, words in (("density", "frames held (%)"), ("nothing", ""), ("free energy", "free energy (kT)")):
         Select(control("beneath")).select_by_visible_text(name)
-        ask("0")
+        assert part("bands").text.startswith(words)
+        assert part("bands").is_displayed() == bool(words)
+    Select(control("colour")).select_by_visible_text("time (τ)")
+    np.testing.assert_allclose(ask("Array.from(e.state.course.values)"), rg, rtol=1e-5)
     for name in ("show-decoded", "show-real"):
         control(name).click()
         assert control(name).get_attribute("aria-pressed") == "false"
@@ -466,22 +469,29 @@ def test_every_control_does_what_it_says(browser, tmp_path):
 
 
 @pytest.mark.long
-def test_the_levels_beneath_are_the_density_of_the_frames_by_their_weights(browser, tmp_path):
-    from scipy.ndimage import gaussian_filter
-
-    traj = chains()
+def test_the_free_energy_beneath_is_that_of_python_at_every_width(browser, tmp_path, monkeypatch):
+    """Two wells in a narrow latent beside a broad one, in a narrow window and a wide one."""
+    rng, n = np.random.default_rng(3), 20_000
+    z = np.stack([rng.normal(size=n), rng.normal(rng.choice([-0.3, 0.3], n), 0.1)], axis=1).astype(np.float32)
+    traj = dataclasses.replace(chains(n, 4), weights=rng.uniform(0.5, 1.5, n))
+    cv = model(traj)
+    monkeypatch.setattr(pv.LatentCV, "transform", lambda self, data: z)
+    path = pv.explore(cv, traj).save(tmp_path / "explorer.html")
+    expected = pv.free_energy(z, weights=traj.weights, transient=0.0)
+    places = [(a, b) for a in expected.grid[0][::4].tolist() for b in expected.grid[1][::4].tolist()]
+    energies = expected.energy[::4, ::4].ravel()
+    deep = energies < 5
+    assert deep.sum() > 100
+    script = """const { plane } = document.querySelector(".explorer").explorer;
+      const most = plane.density().values.reduce((a, b) => Math.max(a, b), 0);
+      return arguments[0].map((place) => -Math.log(plane.valueAt(place) / most));"""
+    for width in (400, 1280):
+        emulate(browser, width)
+        browser.get(path.as_uri())
+        found = np.array(browser.execute_script(script, places), float)
+        print(f"{width} pixels: {np.abs(found - energies)[deep].max():.3f} kT apart at most")
+        np.testing.assert_allclose(found[deep], energies[deep], atol=0.2)
     emulate(browser)
-    browser.get(pv.explore(model(traj), traj).save(tmp_path / "explorer.html").as_uri())
-    script = """const { explorer: e } = document.querySelector(".explorer");
-      e.drawNow();
-      return e.plane.grid && { grid: Array.from(e.plane.grid), bounds: e.plane.bounds,
-        z: e.world.latents.map(({ values }) => Array.from(values)), weights: Array.from(e.world.weights) };"""
-    found = until(lambda: browser.execute_script(script), "the grid")
-    weights = np.array(found["weights"])
-    counts, _, _ = np.histogram2d(*found["z"], bins=90, range=found["bounds"], weights=weights)
-    width = max(1.5, 90 / 8 * (weights.sum() ** 2 / (weights**2).sum()) ** (-1 / 6))
-    expected = gaussian_filter(counts.T, width, mode="constant", truncate=np.ceil(3.5 * width) / width)
-    np.testing.assert_allclose(np.reshape(found["grid"], (90, 90)), expected, atol=1e-9 * expected.max())
 
 
 def test_a_run_without_a_clock_is_packed_as_it_is_read():

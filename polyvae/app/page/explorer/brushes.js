@@ -4,8 +4,8 @@ const BARS = 48;
 
 /** A strip with a range to drag, to move by arrow keys, and to clear by a click or Escape. */
 class Brush {
-  constructor(stage, name, drawn, changed) {
-    Object.assign(this, { stage, drawn, changed, range: null, bounds: [0, 1], label: name });
+  constructor(stage, drawn, changed) {
+    Object.assign(this, { stage, drawn, changed, range: null, bounds: [0, 1] });
     this.layers = layers(stage, () => changed(false));
     this.listen();
   }

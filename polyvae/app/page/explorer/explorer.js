@@ -31,8 +31,8 @@ function startExplorer(root) {
   const plane = new Plane(see.plane, world, () => draw());
   const chain = new Chain(see.chain, data, world.reach, () => draw());
   if (data.limits) chain.bond = (data.limits.mean_bond[0] + data.limits.mean_bond[1]) / 2;
-  const histogram = new Brush(see.histogram, "histogram", drawHistogram, brushed);
-  const course = new Brush(see.course, "course", drawCourse, brushed);
+  const histogram = new Brush(see.histogram, drawHistogram, brushed);
+  const course = new Brush(see.course, drawCourse, brushed);
 
   function drawNow() {
     for (const { layers: layer } of [plane, chain, histogram, course]) layer.fit();
@@ -376,10 +376,8 @@ function startExplorer(root) {
       ends(see["histogram-ends"], histogram.bounds);
     }
     histogram.coloured = measure === drawn;
-    const shownMeasure = measure === world.clock ? drawn : measure;
-    state.measure = measure;
-    state.course = shownMeasure;
-    see["course-name"].textContent = `${shownMeasure.label} against ${world.clock.label}`;
+    state.course = drawn;
+    see["course-name"].textContent = `${drawn.label} against ${world.clock.label}`;
     brushed(true);
   }
 
@@ -393,6 +391,7 @@ function startExplorer(root) {
     plane.setAxes(x, y);
     state.when ??= world.clock.values[state.nearest ?? 0];
     if (state.path.length) clearPath(); // it was drawn on other axes
+    legend();
     draw();
   }
 
@@ -404,8 +403,11 @@ function startExplorer(root) {
   function legend() {
     const stops = theme.shades.filter((_, k) => k % 7 === 0).map((colour) => css(colour));
     see.ramp.style.background = `linear-gradient(90deg, ${stops.join(", ")})`;
-    see.bands.hidden = state.beneath === "nothing";
-    const energy = state.beneath === "energy", colours = state.beneath === "nothing" ? [] : bandColours(state.beneath, theme);
+    const beneath = plane.beneathOf(state.beneath), energy = beneath === "energy";
+    const colours = beneath === "nothing" ? [] : bandColours(beneath, theme);
+    see.bands.hidden = beneath === "nothing";
+    find("beneath").value = beneath;
+    find("beneath").options[0].disabled = plane.beneathOf("energy") !== "energy";
     const part = (tag, text, colour) => {
       const made = Object.assign(document.createElement(tag), { textContent: text });
       if (colour) made.style.background = css(colour);

@@ -83,7 +83,7 @@ class Plane {
 
   /** Take two columns as axes: where each frame lies, and what is beneath. */
   setAxes(x, y) {
-    Object.assign(this, { x, y, box: null });
+    Object.assign(this, { x, y, box: null, grid: null });
   }
 
   /** Places of all frames, once for each size and pair of axes. */
@@ -103,7 +103,7 @@ class Plane {
     this.bounds = [x, y];
     this.px = Float32Array.from(this.x.values, (value) => this.toPixel(value, this.y.values[0])[0]);
     this.py = Float32Array.from(this.y.values, (value) => this.toPixel(this.x.values[0], value)[1]);
-    this.grid = this.image = null;
+    this.image = null;
   }
 
   toPixel(x, y) {
@@ -160,19 +160,36 @@ class Plane {
     return nearest;
   }
 
+  /** What may lie beneath: a free energy is one of latents, and over time there is none. */
+  beneathOf(wanted) {
+    return wanted === "energy" && (this.x.latent === null || this.y.latent === null) ? "density" : wanted;
+  }
+
+  /** The density, once for each pair of axes, with the kernels that Python takes for these latents. */
+  density() {
+    const { weights, data } = this.world;
+    const widths = [this.x, this.y].map(({ latent }) => (latent === null ? 0 : data.widths[latent]));
+    return (this.grid ??= densityOf(this.x.values, this.y.values, weights, widths));
+  }
+
+  /** Of the grid's values, or of others on it, what is at a place of the plane. */
+  valueAt(place, values = this.density().values, outside = 0) {
+    return between(this.density(), values, ...place, outside);
+  }
+
   /** The levels beneath, each pixel in the colour of its band. */
   levels(beneath, theme) {
-    const { width, height } = this.box, { weights } = this.world;
-    this.grid ??= densityOf(this.x.values, this.y.values, weights, ...this.bounds);
+    const { left, top, width, height } = this.box, grid = this.density();
     const columns = Math.max(1, Math.round(width)), rows = Math.max(1, Math.round(height));
     const canvas = Object.assign(document.createElement("canvas"), { width: columns, height: rows });
     const context = canvas.getContext("2d"), image = context.createImageData(columns, rows);
     const colours = bandColours(beneath, theme), energy = beneath === "energy";
-    const values = energy ? this.grid : sharesOf(this.grid).map((share) => Math.min(share, 1));
-    const most = this.grid.reduce((a, b) => Math.max(a, b), 0);
+    const values = energy ? grid.values : sharesOf(grid.values), outside = energy ? 0 : 1.01;
+    const most = grid.values.reduce((a, b) => Math.max(a, b), 0);
     for (let row = 0, k = 0; row < rows; row++)
       for (let column = 0; column < columns; column++, k += 4) {
-        const value = between(values, (column + 0.5) / columns, 1 - (row + 0.5) / rows);
+        const place = this.toPlane(left + ((column + 0.5) / columns) * width, top + ((row + 0.5) / rows) * height);
+        const value = this.valueAt(place, values, outside);
         const band = energy ? Math.floor(-Math.log(value / most)) : SHARES.findIndex((share) => value <= share);
         if (!(band >= 0 && band < colours.length)) continue;
         [image.data[k], image.data[k + 1], image.data[k + 2]] = colours[band];
@@ -191,9 +208,10 @@ class Plane {
     context.beginPath();
     context.rect(left, top, w, h);
     context.clip();
-    if (state.beneath !== "nothing") {
-      const key = [state.beneath, theme.dark, theme.paper].join();
-      if (!this.image || this.image.key !== key) this.image = { key, canvas: this.levels(state.beneath, theme) };
+    const beneath = this.beneathOf(state.beneath);
+    if (beneath !== "nothing") {
+      const key = [beneath, theme.dark, theme.paper].join();
+      if (!this.image || this.image.key !== key) this.image = { key, canvas: this.levels(beneath, theme) };
       context.drawImage(this.image.canvas, left, top, w, h);
     }
     if (this.x.latent !== null && this.y.latent !== null) this.drawPrior(context, theme);
