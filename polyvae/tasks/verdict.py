@@ -98,8 +98,9 @@ def verdict(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray) -> Ve
     if held.fve is not None and n_active == cv.latent_dim:
         text = f"it explains {held.fve:.0%} of the variance of the coordinates held out"
         if cv.record.settings.lag:  # which asks for no more than what lasts
-            mark, text = "good" if held.fve > 0.5 else "open", text + ", trained for what is slow"
-            found.append(Answer("shape", mark, text))
+            mark = "good" if held.fve > 0.5 else "open" if held.fve > 0 else "fair"
+            text += ", trained for what is slow"
+            found.append(Answer("shape", mark, text, more if mark == "fair" else ""))
         else:
             mark = "good" if held.fve > 0.5 else "fair" if held.fve > 0 else "poor"
             found.append(Answer("shape", mark, text, "" if mark == "good" else more))

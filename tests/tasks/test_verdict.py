@@ -23,8 +23,8 @@ def told(traj, z=None, **options):
 def test_states_that_the_run_never_goes_between_ask_for_a_bias():
     traj = pv.read(DATA / "chain2d_dense.npz")
     traj = dataclasses.replace(traj, segments=(1000, 1000))
-    z = np.random.default_rng(0).normal(scale=0.02, size=(2000, 2)) + np.repeat([[-1, 0], [1, 0]], 1000, axis=0)
-    (first, second, third), *_ = told(traj, z)
+    z = np.random.default_rng(0).normal(scale=0.02, size=2000) + np.repeat([-1, 1], 1000)
+    first, second, third = judged(traj, z)
     assert first == "verdict: fair: the run never goes between the 2 states that z0 tells apart"
     assert "100 spreads" in second or "99 spreads" in second or "101 spreads" in second, second
     assert "biased on z0" in third
@@ -151,3 +151,18 @@ def test_rigid_bonds_need_not_agree_to_the_last_digit(digits):
     floor = noise_floor(traj)
     near, far = (ensemble_distances(other, traj)["bond"] / floor["bond"] for other in scaled)
     assert near < 2 < far
+
+
+@pytest.mark.parametrize(
+    ("lag", "marks"), [(0, ("good", "fair", "poor")), (5, ("good", "open", "fair"))], ids=["shapes", "slow"]
+)
+def test_what_is_explained_of_the_shape_by_what_was_asked(lag, marks):
+    traj = pv.read(DATA / "chain2d_dense.npz")
+    cv = pv.fit(traj, **{**TINY, "lag": lag, "latent_dim": 1})
+    scores = pv.score(cv, traj, alternatives=False)
+    for fve, mark in zip((0.9, 0.3, -0.1), marks, strict=True):
+        every = dataclasses.replace(scores.frames.all, fve=fve)
+        frames = dataclasses.replace(scores.frames, all=every, validation=every)
+        found = verdict(cv, dataclasses.replace(scores, frames=frames), traj, cv.transform(traj))
+        (answer,) = [one for one in found.answers if one.question == "shape"]
+        assert (answer.mark, f"{fve:.0%}" in answer.text) == (mark, True)
