@@ -1,6 +1,7 @@
 """The three lines of `run`: what makes a CV good, fair or poor."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -26,7 +27,8 @@ def test_states_that_the_run_never_goes_between_ask_for_a_bias():
     z = np.random.default_rng(0).normal(scale=0.02, size=2000) + np.repeat([-1, 1], 1000)
     first, second, third = judged(traj, z)
     assert first == "verdict: fair: the run never goes between the 2 states that z0 tells apart"
-    assert "100 spreads" in second or "99 spreads" in second or "101 spreads" in second, second
+    spreads = int(re.search(r"(\d+) spreads", second).group(1))
+    assert spreads == pytest.approx(100, rel=0.05)  # of 1,000 frames each: 2 % of the spread is its own error
     assert "biased on z0" in third
 
 
