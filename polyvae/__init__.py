@@ -111,4 +111,6 @@ def __getattr__(name: str):
         return importlib.import_module("polyvae.plot.movie").movie
     if name == "explore":
         return importlib.import_module("polyvae.app.explorer").explore
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("polyvae")
     raise AttributeError(f"module 'polyvae' has no attribute {name!r}")

@@ -10,7 +10,8 @@ import polyvae as pv
 from polyvae import plot
 from polyvae.app.console import print_free_energy, say
 from polyvae.app.fes import summary_of, write_energy
-from polyvae.app.options import ONE_MODEL, READING, TRAINING, Figures, for_reading, for_training, read_files, takes
+from polyvae.app.options import ONE_MODEL, READING, TRAINING, Figures, for_training, takes
+from polyvae.app.reading import for_reading, read_files
 from polyvae.arguments import if_given, real_number
 from polyvae.engines.runs import Engine
 from polyvae.files import replacing

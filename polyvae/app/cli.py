@@ -46,16 +46,12 @@ from polyvae.app.options import (
     Objective,
     Seed,
     Weights,
-    as_the_model,
-    for_reading,
     for_training,
     known,
-    read_files,
-    read_weights,
     spread,
     takes,
-    with_weights,
 )
+from polyvae.app.reading import as_the_model, for_reading, read_files, read_weights, with_weights
 from polyvae.app.report import report, write_report
 from polyvae.app.sweep import sweep
 from polyvae.cv.generator import MAX_BEADS
@@ -81,10 +77,19 @@ _RUN_RESULTS = ("model.safetensors", "COLVAR", "latent.npz", "generated.*", "opt
 _QUICK = {"steps": 1000, "n_starts": 8, "refine_steps": 700}
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(pv.__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error; anywhere on the line.")
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ):
     pass
@@ -153,7 +158,7 @@ def run(
         (folder / "figures").mkdir()
         formats = ["png", figures]  # the report shows the first
         plot.save_figures(folder / "figures", cv, traj, z, generated, optimum, formats=formats)
-        save_explorer(folder / FILE, cv, traj, observables)
+        save_explorer(folder / FILE, cv, traj, observables, pieces=[path.name for path in files])
         write_report(folder)
     print_scores(scores)
     print_optimum(found, "rg", traj.length_unit)

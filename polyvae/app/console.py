@@ -14,6 +14,7 @@ from polyvae.batches import map_frames
 from polyvae.geometry.shape import radius_of_gyration
 from polyvae.measures.weights import counting, effective_size
 from polyvae.tasks.scorecard import Scores
+from polyvae.trajectory.record import is_linear
 
 
 @contextlib.contextmanager
@@ -112,7 +113,11 @@ def print_check(check, unit: str) -> None:
     """Conformations beside the data: mean and standard deviation of each measure, and how many are valid."""
     rows = [[unit, "these", "the data"]]
     names = {"bond": "bond length", "closest_pair": "closest pair without a bond", "rg": "Rg"}
-    for name, data in check.limits.shape.items():
+    limits = check.limits
+    n_beads = int(limits.bonds.max(initial=-1)) + 1
+    for name, data in limits.shape.items():
+        if name == "end_to_end" and not is_linear(limits.bonds, n_beads):
+            continue
         cells = [f"{m['mean']:.3f} ± {m['std']:.3f}" for m in (check.shape[name], data)]
         rows.append([names.get(name, "end-to-end distance"), *cells])
     _table(rows)

@@ -9,7 +9,7 @@ import base64
 import html
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -31,7 +31,7 @@ from polyvae.measures.limits import Limits, known_limits
 from polyvae.measures.pairs import MANY
 from polyvae.plot.latent import mean_kl, to_show
 from polyvae.plot.style import TIME_SYMBOLS, UNIT_SYMBOLS, evenly
-from polyvae.trajectory.record import Trajectory, bonds_of, unit_factor
+from polyvae.trajectory.record import Trajectory, bonds_of, is_linear, unit_factor
 
 FILE = "explorer.json"
 LIMIT = 3_000_000  # bytes of the section, code included, for 10,000 frames
@@ -96,11 +96,19 @@ def explore(cv: LatentCV, traj, *, observables: Mapping[str, Any] | None = None)
 
 
 def save_explorer(
-    path: str | os.PathLike, cv: LatentCV, traj, observables: Mapping[str, Any] | None = None
+    path: str | os.PathLike,
+    cv: LatentCV,
+    traj,
+    observables: Mapping[str, Any] | None = None,
+    pieces: Sequence[str] | None = None,
 ) -> Path:
-    """Write what `explorer_section` shows of a model and a trajectory, as JSON; see `explore`."""
+    """Write what `explorer_section` shows of a model and a trajectory, as JSON; see `explore`.
+
+    Args:
+        pieces: what each segment of the trajectory is called, such as its file.
+    """
     path = Path(file_name("path", path))
-    data = explorer_data(cv, traj, observables)
+    data = explorer_data(cv, traj, observables, pieces)
     with replacing(path) as temporary:
         temporary.write_text(_json(data), encoding="utf-8")
     return path
@@ -139,7 +147,12 @@ def _section(text: str) -> str:
     return Template(part("explorer.html")).substitute(values)
 
 
-def explorer_data(cv: LatentCV, traj, observables: Mapping[str, Any] | None = None) -> dict:
+def explorer_data(
+    cv: LatentCV,
+    traj,
+    observables: Mapping[str, Any] | None = None,
+    pieces: Sequence[str] | None = None,
+) -> dict:
     """What the page is made of, as plain values that JSON holds; arrays are base64, little end first."""
     cv = latent_cv(cv)
     traj = cv.as_trajectory(traj)
@@ -158,7 +171,9 @@ def explorer_data(cv: LatentCV, traj, observables: Mapping[str, Any] | None = No
         "model": _model(cv),
         "limits": _limits(cv, traj),
         "frames": _packed(rows, "<u4"),
-        "starts": np.searchsorted(rows, np.cumsum([0, *traj.segments[:-1]])).tolist(),
+        "starts": np.cumsum([0, *traj.segments[:-1]]).tolist(),
+        "origin": None if traj.origin is None else _packed(traj.origin[rows], "<u4"),
+        "pieces": list(pieces) if pieces is not None and len(pieces) == len(traj.segments) else None,
         "z": _packed(z[rows], "<f4"),
         "widths": _kernel_widths(z, traj.weights),
         "axes": to_show(z, mean_kl(cv, traj, traj.weights), traj.weights)[0],
@@ -189,7 +204,8 @@ def _observables(traj: Trajectory, given: Mapping[str, Any] | None) -> dict[str,
     if not isinstance(given, (Mapping, type(None))):
         raise refusal("observables", "a dictionary, name to one number a frame", given)
     unit = UNIT_SYMBOLS[traj.length_unit]
-    found = {name: (unit, np.asarray(map_frames(measure, traj.positions))) for name, measure in _SIZES.items()}
+    sizes = _SIZES if is_linear(bonds_of(traj), traj.n_beads) else {"Rg": _SIZES["Rg"]}
+    found = {name: (unit, np.asarray(map_frames(measure, traj.positions))) for name, measure in sizes.items()}
     if traj.time is None or (np.diff(traj.time) <= 0).any():  # several files, each with a clock of its own
         found["frame"] = "", np.arange(len(traj), dtype=float)
     else:

@@ -13,7 +13,8 @@ import typer
 import polyvae as pv
 from polyvae import plot
 from polyvae.app.console import command_line, print_free_energy, say
-from polyvae.app.options import READING, Figures, Force, for_reading, known, numbers, read_weights, takes
+from polyvae.app.options import READING, Figures, Force, known, numbers, takes
+from polyvae.app.reading import for_reading, read_weights
 from polyvae.batches import map_frames
 from polyvae.errors import InputError
 from polyvae.files import replacing, replacing_folder, write_json

@@ -6,18 +6,8 @@ from typing import Annotated
 import typer
 
 import polyvae as pv
-from polyvae.app.options import (
-    READING,
-    Files,
-    Force,
-    Model,
-    Weights,
-    as_the_model,
-    read_files,
-    read_weights,
-    takes,
-    with_weights,
-)
+from polyvae.app.options import READING, Files, Force, Model, Weights, takes
+from polyvae.app.reading import as_the_model, read_files, read_weights, with_weights
 from polyvae.cv.latent import load_cv
 from polyvae.plot.movie import check_movie_output
 

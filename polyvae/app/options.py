@@ -2,25 +2,20 @@
 
 import functools
 import inspect
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 import polyvae as pv
-from polyvae.app.console import say
-from polyvae.cv.latent import LatentCV
-from polyvae.errors import InputError
+from polyvae.app.reading import read_weights
 from polyvae.export import TARGETS
-from polyvae.io.topology import read_topology
 from polyvae.plot.style import FORMATS
 from polyvae.tasks.optimization import OBJECTIVES
 from polyvae.tasks.paths import WAYS
 from polyvae.tasks.sampling import PRIORS
-from polyvae.trajectory.stream import weighted
+from polyvae.trajectory.record import LENGTH_UNITS
 from polyvae.vae.settings import BETA_SCHEDULES, LR_SCHEDULES
 
 FEATURIZERS = {
@@ -66,6 +61,20 @@ Figures = Annotated[
     ),
 ]
 
+# What units are called beside their names, in lower case.
+_OTHER_NAMES = {
+    "a": "angstrom",
+    "å": "angstrom",
+    "angstroms": "angstrom",
+    "ångström": "angstrom",
+    "nanometer": "nm",
+}
+
+
+def _unit(name: str | None) -> str | None:
+    return None if name is None else known("unit", _OTHER_NAMES.get(name.lower(), name), LENGTH_UNITS)
+
+
 # By the name in `pv.read`: type and default.
 READING = {
     "topology": (Annotated[Path | None, typer.Option("--top", help="Topology that MDAnalysis reads.")], None),
@@ -83,7 +92,12 @@ READING = {
     "select": (Annotated[str | None, typer.Option("--select", help='Atoms, as in MDAnalysis: "name B".')], None),
     "length_unit": (
         Annotated[
-            str | None, typer.Option("--unit", help="Unit of the numbers in the file: nm, angstrom, sigma.")
+            str | None,
+            typer.Option(
+                "--unit",
+                callback=_unit,
+                help="Unit of the numbers in the file: nm, angstrom, sigma.",
+            ),
         ],
         None,
     ),
@@ -377,31 +391,6 @@ def numbers(option: str, text: str, kind: type, least: float) -> list:
     return found
 
 
-def as_the_model(reading: dict, cv: LatentCV) -> dict:
-    """Options for reading with the model's dimensions and, of a system of as many atoms, its selection, where none
-    are given."""
-    found = reading | {"dims": cv.n_dims if reading["dims"] is None else reading["dims"]}
-    trained, topology = cv.template.selection, reading["topology"]
-    if trained is None or trained.text is None or topology is None or reading["select"] is not None:
-        return found
-    if read_topology(topology, None, reading["topology_format"]).n_total != trained.n_atoms:
-        return found
-    say(f"atoms as in training: {trained.text!r}")
-    return found | {"select": trained.text}
-
-
-def for_reading(reading: dict) -> dict:
-    """The options of `pv.read` from those of the command line."""
-    return reading | {"unwrap": "auto" if reading["unwrap"] is None else reading["unwrap"]}
-
-
-def read_files(files, reading: dict) -> pv.Trajectory:
-    """The trajectory in some files, which is said."""
-    traj = pv.read(files, **for_reading(reading))
-    say(f"read {traj}")
-    return traj
-
-
 def for_training(training: dict) -> dict:
     """The options of `pv.fit` from those of the command line; bad ones are refused."""
     known("align", training["featurizer"], FEATURIZERS)
@@ -423,22 +412,3 @@ def for_training(training: dict) -> dict:
     if given["smoothness"] is None:  # which each verb has its own default for
         del given["smoothness"]
     return given | widths | found
-
-
-def read_weights(path: Path | None) -> np.ndarray | None:
-    if path is None:
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of an empty file
-            weights = np.loadtxt(path, ndmin=1)
-    except ValueError as error:
-        raise InputError(f"{path}: weights must be one number a line ({error})") from None
-    if weights.ndim != 1:
-        raise InputError(f"{path}: weights must be one number a line; got {weights.shape[1]} columns")
-    return weights
-
-
-def with_weights(data, weights: np.ndarray | None):
-    """A trajectory or a stream with the weights, where they are given."""
-    return data if weights is None else weighted(data, weights)

@@ -5,7 +5,7 @@ from html import escape
 
 from polyvae.app.markup import finite, get, number
 from polyvae.plot.style import UNIT_SYMBOLS
-from polyvae.tasks.verdict import FLOORS, VISITS
+from polyvae.tasks.verdict import FLOORS, JUDGED, JUMPS, VISITS
 
 ENSEMBLES = {
     "bond": "bond lengths",
@@ -106,7 +106,7 @@ def of_frames(scores: dict) -> list[Quantity]:
             1,
             ("lag of the scores", "validation"),
         ),
-        Quantity("n_jumps", "jumps of the alignment", "", "0, or of a superposition one in 1,000 steps", -1),
+        Quantity("n_jumps", "jumps of the alignment", "", f"0; up to {JUMPS:.0%} of the steps is fair", -1),
     ]
 
 
@@ -135,6 +135,12 @@ def of_ensemble(scores: dict) -> list[tuple[str, float | None, float | None, flo
     return found
 
 
+def good_ratio(key: str) -> str:
+    """What a good distance is, in noise floors: of what the verdict asks for, and of angles."""
+    limit = f"below {FLOORS:g}" if key in JUDGED else "the verdict does not ask"
+    return f"{limit}; 1 is the data's own noise"
+
+
 def compared(scores: dict) -> list[tuple[Quantity, float | None]]:
     """One number a model, for models side by side: of held-out frames where there are any."""
     part = list(parts(scores).values())[-1:] or [{}]
@@ -150,8 +156,7 @@ def compared(scores: dict) -> list[tuple[Quantity, float | None]]:
     good = "a few; many want --smoothness before a bias"
     found.append((Quantity("steepest", "steepest slope of z0", "times its mean", good, -1), steep))
     for key, _, _, ratio in of_ensemble(scores):
-        good = f"below {FLOORS:g}; 1 is the data's own noise"
-        name = f"generated {ENSEMBLES[key]}"
+        name, good = f"generated {ENSEMBLES[key]}", good_ratio(key)
         found.append((Quantity(f"generated_{key}", name, "noise floors", good, -1), ratio))
     valid = get(scores, "optimized", "valid") is True
     rg = finite(get(scores, "optimized", "optimized", "rg")) if valid else None

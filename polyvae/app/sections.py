@@ -20,6 +20,7 @@ from polyvae.app.markup import (
 )
 from polyvae.app.quantities import (
     ENSEMBLES,
+    good_ratio,
     length_unit,
     n_latents,
     of_ensemble,
@@ -27,7 +28,7 @@ from polyvae.app.quantities import (
     of_latents,
     parts,
 )
-from polyvae.tasks.verdict import FEW_FRAMES, FLOORS, MARKS, QUESTIONS
+from polyvae.tasks.verdict import FEW_FRAMES, MARKS, QUESTIONS
 from polyvae.vae.order import ACTIVE
 
 UNIT_NAMES = {"nm": "nanometres", "angstrom": "ångström", "sigma": "reduced units (σ)"}
@@ -155,7 +156,7 @@ def _ensembles(scores: dict) -> str:
         apart, floor, ratio = map(number, values)
         if apart:
             label = labelled(ENSEMBLES[key], own)
-            rows.append((label, apart, floor, ratio and f"{ratio}×", f"a ratio below {FLOORS:g}"))
+            rows.append((label, apart, floor, ratio and f"{ratio}×", good_ratio(key)))
     shown = table(("", "to the data", "noise floor", "ratio", "good"), rows, css="numbers")
     note = (
         '<p class="soft">How far, on average, one distribution must be moved to become the other (Wasserstein-1). '

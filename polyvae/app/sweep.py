@@ -9,7 +9,8 @@ import typer
 import polyvae as pv
 from polyvae import plot
 from polyvae.app.console import command_line, print_sweep
-from polyvae.app.options import READING, TRAINING, Figures, Files, Force, for_training, numbers, read_files, takes
+from polyvae.app.options import READING, TRAINING, Figures, Files, Force, for_training, numbers, takes
+from polyvae.app.reading import read_files
 from polyvae.files import replacing, replacing_folder, write_json
 
 _RESULTS = ("models.csv", "summary.json", "sweep.*", "best.safetensors")

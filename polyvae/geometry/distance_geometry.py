@@ -36,7 +36,6 @@ def coordinates_from_distances(
     def full(values, fill):
         return jnp.full((n_beads, n_beads), fill, d.dtype).at[i, j].set(values).at[j, i].set(values)
 
-    eye = jnp.eye(n_beads, dtype=d.dtype)
     target = full(d, 0.0)
     weights = full(jnp.ones_like(d), 0.0)
     start = jax.lax.stop_gradient(_classical_scaling(full(d, jnp.inf), n_dims))
@@ -47,9 +46,9 @@ def coordinates_from_distances(
     def refine(_, x):
         squared = jnp.sum((x[:, None] - x[None, :]) ** 2, axis=-1)
         apart = squared > 0
-        ratio = target * jnp.where(apart, jax.lax.rsqrt(jnp.where(apart, squared, 1.0)), 0.0) * (1 - eye)
-        transform = jnp.diag(jnp.sum(ratio, axis=1)) - ratio
-        return matmul(inverse, matmul(transform, x))
+        # As a move from x, so that what the inverse is off by moves nothing once the distances fit.
+        stretch = jnp.where(apart, target / jnp.sqrt(jnp.where(apart, squared, 1.0)) - weights, -weights)
+        return x + matmul(inverse, matmul(jnp.diag(jnp.sum(stretch, axis=1)) - stretch, x))
 
     x = jax.lax.fori_loop(0, refinements, refine, start)
     return in_principal_frame(x, mirror=True)

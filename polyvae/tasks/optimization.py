@@ -21,7 +21,7 @@ from polyvae.measures.limits import QUANTILE, Limits, limits_of
 from polyvae.measures.pairs import FrameMeasures, frame_measures, mean_contact, separations
 from polyvae.measures.weights import counted, quantile
 from polyvae.records import html_of, in_words
-from polyvae.trajectory.record import Trajectory
+from polyvae.trajectory.record import Trajectory, is_linear
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +87,8 @@ class Optimum:
         """The result as plain numbers: what was found beside the most extreme frame of the data, and the limits
         as they are checked: where several limit one distance, the narrowest."""
 
+        linear = is_linear(self.limits.bonds, self.structure.n_beads)
+
         def numbers(traj: Trajectory, value: float) -> dict:
             positions = traj.positions[0]
             found = FrameMeasures(*(part[0] for part in frame_measures(traj.positions[:1], self.limits.bonds)))
@@ -96,7 +98,7 @@ class Optimum:
             return {
                 "objective": value,
                 "rg": float(geometry.radius_of_gyration(positions)),
-                "end_to_end": float(geometry.end_to_end(positions)),
+                "end_to_end": float(geometry.end_to_end(positions)) if linear else None,
                 "shortest_bond": float(shortest),
                 "mean_bond": float(bonds.mean()),
                 "longest_bond": float(bonds.max(initial=0.0)),

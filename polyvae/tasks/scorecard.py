@@ -27,7 +27,7 @@ class FrameScores(Record):
         aggregated_std, aggregated_covariance: of the encoder's mean plus its own spread, about latent_mean. Where
             the data fill the prior, the mean is 0 and the covariance is the unit matrix.
         correlation_rg, correlation_end_to_end: of each latent's mean with these lengths; None for one that does
-            not vary.
+            not vary, and for the ends of what is no linear chain.
         iw_bound: the importance-weighted bound (`importance_weighted_bound`), in the nats of elbo: elbo plus the
             mean difference of the two on n_costly evenly chosen frames.
         iw_k: draws of z a frame for that bound.
@@ -127,12 +127,13 @@ class Alignment(Record):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Distances(Record):
-    """Wasserstein-1 distances between two ensembles (`ensemble_distances`), in length, angles in radians."""
+    """Wasserstein-1 distances between two ensembles (`ensemble_distances`), in length, angles in radians;
+    end_to_end: None of what is no linear chain."""
 
     bond: float
     angle: float
     rg: float
-    end_to_end: float
+    end_to_end: float | None
     pairs: float
 
 
@@ -186,7 +187,9 @@ class Scores(Record):
             (f"mean gradient (1/{unit})", "gradient_mean"),
             (f"largest gradient (1/{unit})", "gradient_max"),
         ):
-            rows.append([label, *(in_words(getattr(part, key)) for part in parts.values())])
+            values = [getattr(part, key) for part in parts.values()]
+            if key != "correlation_end_to_end" or any(r is not None for value in values for r in value):
+                rows.append([label, *map(in_words, values)])
         if self.alignment is not None:
             rows.append(["alignment jumps", *(f"{part.n_jumps} of {part.n_steps}" for part in parts.values())])
         return rows
@@ -195,7 +198,8 @@ class Scores(Record):
         """In a line how far generated conformations are from the data; nothing where none were given."""
         if self.generated is None:
             return ""
-        names, floor = Distances.__annotations__, self.generated.noise_floor
+        names = [name for name in Distances.__annotations__ if self.generated[name] is not None]
+        floor = self.generated.noise_floor
         return (
             f"generated against data, Wasserstein-1 in {self.length_unit}, angles in radians "
             "(two halves of the data): "

@@ -22,7 +22,7 @@ from polyvae.measures.ensembles import ensemble_distances, frame_weights, noise_
 from polyvae.measures.weights import counting, merged, quantile
 from polyvae.tasks.scorecard import Alignment, Distances, Frames, FrameScores, Generated, Kinetics, Scores
 from polyvae.trajectory.convert import as_trajectory
-from polyvae.trajectory.record import Trajectory
+from polyvae.trajectory.record import Trajectory, bonds_of, is_linear
 from polyvae.trajectory.stream import Stream, concatenate, joined_segments
 from polyvae.vae.order import ACTIVE
 from polyvae.vae.splits import validation_blocks
@@ -76,7 +76,11 @@ def score(
         raise InputError("the weights of the frames are all zero; give positive ones, or none")
     clock = _clock(cv, run.series, lag)
     masks = {name: mask for name, mask in run.masks.items() if run.series.weights[mask].any()}
+    linear = is_linear(bonds_of(cv.template), cv.n_beads)
     parts = {name: run.sums[name].scores(cv) for name in masks}
+    if not linear:
+        for part in parts.values():
+            part["correlation_end_to_end"] = [None] * cv.latent_dim
     costly = _on_few_frames(cv, run, k, seed)
     for name, mask in masks.items():
         parts[name] |= _costly_scores(costly, run, mask, parts[name]["elbo"]) | {"iw_k": k}
@@ -92,7 +96,7 @@ def score(
         frames=Frames(**{name: FrameScores(**part) for name, part in parts.items()}),
         kinetics=clock,
         alignment=alignment,
-        generated=None if generated is None else _generated(generated, run.kept, seed),
+        generated=None if generated is None else _generated(generated, run.kept, linear, seed),
     )
 
 
@@ -220,13 +224,16 @@ def _jump_scores(traj: Trajectory, jumps: continuity.Jumps, mask: np.ndarray) ->
     return {name: int((mask[t] & mask[t + 1]).sum()) for name, t in steps.items()}
 
 
-def _generated(generated: Trajectory, traj: Trajectory, seed: int) -> Generated:
+def _generated(generated: Trajectory, traj: Trajectory, linear: bool, seed: int) -> Generated:
     """Between generated conformations and the data, and between random halves of the data."""
     # Frames that are there twice must not lie in both halves, which would be too much alike.
     rows, weights = merged(traj.positions, traj.weights)
     traj = dataclasses.replace(traj[rows], weights=weights)
     floor = Distances(**noise_floor(traj, seed=seed))
-    return Generated(**ensemble_distances(generated, traj), noise_floor=floor)
+    found = Generated(**ensemble_distances(generated, traj), noise_floor=floor)
+    if linear:
+        return found
+    return dataclasses.replace(found, end_to_end=None, noise_floor=dataclasses.replace(floor, end_to_end=None))
 
 
 class _Series(NamedTuple):

@@ -14,7 +14,14 @@ from polyvae.trajectory.record import Trajectory
 
 FEW_FRAMES = 500  # as good as independent or not, that a CV can hardly be judged on
 VISITS = 10  # relaxations of the slowest motion that a run should hold
+JUMPS = 0.01  # of all steps, above which jumps of the alignment are poor
 FLOORS = 2.0  # noise floors within which a generated ensemble is that of the data
+JUDGED = {  # of a generated ensemble; not angles, since nearly straight ones can hardly be settled
+    "bond": "bond lengths",
+    "rg": "radii of gyration",
+    "end_to_end": "end-to-end distances",
+    "pairs": "distances of pairs",
+}
 MARKS = ("open", "good", "fair", "poor")  # "open" is what cannot be told; the last is the worst
 QUESTIONS = {
     "slow": "Is it slow?",
@@ -84,7 +91,7 @@ def verdict(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray) -> Ve
     if scores.alignment is not None:
         if n_jumps := scores.alignment.n_jumps:
             text = f"the CV jumps at {n_jumps} of {scores.alignment.n_steps} steps"
-            mark = "poor" if scores.alignment.jump_fraction > 0.01 else "fair"
+            mark = "poor" if scores.alignment.jump_fraction > JUMPS else "fair"
             found.append(Answer("smooth", mark, text, "--align distances, which do not"))
         else:
             found.append(Answer("smooth", "good", "it does not jump on this run"))
@@ -182,13 +189,6 @@ def _amount(traj: Trajectory) -> list[Answer]:
 def far_off(generated: Generated) -> list[str]:
     """Which of bond lengths, Rg, end-to-end distance and distances of pairs are beyond two noise floors of the
     data's."""
-    names = {
-        "bond": "bond lengths",
-        "rg": "radii of gyration",
-        "end_to_end": "end-to-end distances",
-        "pairs": "distances of pairs",
-    }
     floor = generated.noise_floor
-    return [
-        words for name, words in names.items() if getattr(generated, name) > FLOORS * getattr(floor, name) + 1e-12
-    ]
+    known = [name for name in JUDGED if getattr(generated, name) is not None]
+    return [JUDGED[name] for name in known if getattr(generated, name) > FLOORS * getattr(floor, name) + 1e-12]

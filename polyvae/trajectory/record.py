@@ -267,6 +267,19 @@ def bonds_of(traj: Trajectory) -> np.ndarray:
     return traj.bonds if traj.bonds is not None and len(traj.bonds) else chain_bonds(traj.n_beads)
 
 
+def is_linear(bonds: np.ndarray, n_beads: int) -> bool:
+    """Whether the first and the last bead are the two ends of one unbranched chain, so that the distance between
+    them is a size: not of rings, stars, or molecules whose bonds are all atoms'."""
+    neighbours: list[set[int]] = [set() for _ in range(n_beads)]
+    for i, j in np.asarray(bonds).tolist():
+        neighbours[i].add(j)
+        neighbours[j].add(i)
+    before, bead, passed = -1, 0, 1
+    while len(onward := neighbours[bead] - {before}) == 1 and passed < n_beads:
+        before, bead, passed = bead, onward.pop(), passed + 1
+    return bead == n_beads - 1 == passed - 1 and not neighbours[bead] - {before}
+
+
 def chain_bonds(n_beads: int) -> np.ndarray:
     """Bonds of a linear chain in bead order, (n_beads - 1, 2)."""
     return np.stack([np.arange(n_beads - 1), np.arange(1, n_beads)], axis=1)

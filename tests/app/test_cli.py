@@ -1,6 +1,7 @@
 """Every verb, on small data, as the shell calls it."""
 
 import dataclasses
+import importlib.metadata
 import json
 import logging
 import re
@@ -421,3 +422,23 @@ def test_a_note_is_said_once_though_a_library_logs_too(capfd):
     finally:
         logging.getLogger().removeHandler(other)
     assert capfd.readouterr().err == "note: the first\nnote: the second\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"), [("Å", "angstrom"), ("A", "angstrom"), ("nm", "nm"), ("Nanometer", "nm")]
+)
+def test_units_by_their_other_names(folder, capfd, name, unit):
+    call("info", folder / "run.xtc", "--top", folder / "run.pdb", "--unit", name)
+    assert f"3-D, {unit}" in capfd.readouterr().out
+
+
+def test_a_unit_that_is_none(folder, capfd):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["info", str(folder / "run.xtc"), "--unit", "furlong"])
+    assert exit_.value.code == 2
+    assert "Invalid value for --unit: 'furlong' is not one of nm, angstrom, sigma" in capfd.readouterr().err
+
+
+def test_the_version_is_that_of_the_package(capfd):
+    call("--version")
+    assert capfd.readouterr().out.strip() == pv.__version__ == importlib.metadata.version("polyvae")

@@ -16,6 +16,7 @@ from scipy.stats import wasserstein_distance
 import polyvae as pv
 from polyvae.features import continuity
 from polyvae.measures import kinetics, noise_floor
+from polyvae.tasks.verdict import far_off
 from polyvae.vae.bound import importance_weighted_bound
 from polyvae.vae.network import Dense
 from polyvae.vae.splits import validation_blocks
@@ -329,3 +330,17 @@ def test_models_of_one_shape_share_what_is_compiled(slow, monkeypatch):
     assert not traced
     pv.score(untrained(slow, latent_dim=3), slow)
     assert traced
+
+
+def test_rings_have_no_end_to_end_distance(slow):
+    """Neither in the scores nor in their words; all else is there as for a chain."""
+    n = slow.n_beads
+    ring = dataclasses.replace(slow, bonds=np.stack([np.arange(n), (np.arange(n) + 1) % n], axis=1))
+    scores = pv.score(untrained(ring), ring, generated=ring[::2])
+    assert scores.frames.all.correlation_end_to_end == [None] * 2
+    assert None not in scores.frames.all.correlation_rg
+    assert scores.generated.end_to_end is None is scores.generated.noise_floor.end_to_end
+    assert scores.generated.rg >= 0
+    assert not [row for row in scores.table() if "end-to-end" in row[0]]
+    assert "end_to_end" not in scores.about_generated()
+    assert far_off(scores.generated) == [name for name in far_off(scores.generated) if "end" not in name]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import polyvae as pv
-from polyvae.trajectory.record import unit_factor
+from polyvae.trajectory.record import is_linear, unit_factor
 
 
 def make(n=10, **kwargs):
@@ -86,3 +86,21 @@ def test_units_convert_only_where_they_can():
     assert unit_factor("angstrom", "nm") == pytest.approx(0.1)
     with pytest.raises(pv.InputError, match="reduced unit"):
         traj.to_unit("sigma")
+
+
+@pytest.mark.parametrize(
+    ("bonds", "linear"),
+    [
+        ([[0, 1], [1, 2], [2, 3], [3, 4]], True),
+        ([[0, 2], [2, 1], [1, 3], [4, 3], [3, 4]], True),  # in any order; a bond may be there twice
+        ([[0, 1], [1, 2], [2, 3], [3, 4], [4, 0]], False),  # a ring
+        ([[0, 1], [1, 2], [2, 3], [2, 4]], False),  # a branch
+        ([[0, 1], [1, 4], [2, 3]], False),  # two chains
+        ([[0, 4], [4, 1], [1, 2], [2, 3]], False),  # a chain that ends elsewhere
+        ([[0, 1], [1, 2], [2, 4], [4, 3]], False),
+        ([], False),
+    ],
+)
+def test_ends_of_a_linear_chain(bonds, linear):
+    assert is_linear(np.array(bonds).reshape(-1, 2), 5) == linear
+    assert is_linear(np.empty((0, 2)), 1)

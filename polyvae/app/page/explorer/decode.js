@@ -1,6 +1,7 @@
 // The decoder: a latent point to a conformation, as `LatentCV.decode(z, coordinates=True)` in Python.
 
 const REFINEMENTS = 100;
+const SETTLED = 1e-8; // of the size, that a conformation has still to move when refinement ends
 
 /** A function of z that gives positions, bead by bead, in the model's unit; null where the page has no decoder. */
 function decoder(data) {
@@ -41,62 +42,87 @@ function decoder(data) {
  * shortest paths (Torgerson, 10.1007/BF02288916), then steps of SMACOF (de Leeuw, 10.1007/BF01897162).
  */
 function fromDistances(pairs, n, dims) {
-  const joined = new Float64Array(n * n);
-  for (let k = 0; k < pairs.length; k += 2) joined[pairs[k] * n + pairs[k + 1]] = joined[pairs[k + 1] * n + pairs[k]] = 1;
-  const laplacian = new Float64Array(n * n).fill(1 / n);
-  for (let i = 0; i < n; i++)
-    for (let j = 0; j < n; j++) {
-      laplacian[i * n + i] += joined[i * n + j];
-      laplacian[i * n + j] -= joined[i * n + j];
+  const inverse = pairs.length === n * (n - 1) ? null : inverseLaplacian(pairs, n);
+  const rows = new Float64Array(dims * n), moved = new Float64Array(dims * n);
+
+  /** One step of SMACOF, in place of x; returns the largest move. */
+  function refine(x, distances) {
+    moved.fill(0);
+    for (let k = 0, p = 0; k < distances.length; k++, p += 2) {
+      const i = pairs[p] * dims, j = pairs[p + 1] * dims;
+      let squared = 0;
+      for (let a = 0; a < dims; a++) squared += (x[i + a] - x[j + a]) * (x[i + a] - x[j + a]);
+      if (squared === 0) continue;
+      const ratio = distances[k] / Math.sqrt(squared);
+      for (let a = 0; a < dims; a++) {
+        const pull = ratio * (x[i + a] - x[j + a]);
+        moved[i + a] += pull;
+        moved[j + a] -= pull;
+      }
     }
-  const inverse = inverseSymmetric(laplacian, n).map((value) => value - 1 / n);
+    rows.fill(0);
+    if (!inverse) for (let k = 0; k < n * dims; k++) rows[k] = moved[k] / n; // their sum is none
+    else
+      for (let i = 0; i < n; i++)
+        for (let j = 0; j < n; j++) {
+          const factor = inverse[i * n + j];
+          for (let a = 0; a < dims; a++) rows[i * dims + a] += factor * moved[j * dims + a];
+        }
+    let most = 0;
+    for (let k = 0; k < n * dims; k++) {
+      most = Math.max(most, Math.abs(rows[k] - x[k]));
+      x[k] = rows[k];
+    }
+    return most;
+  }
 
   return (distances) => {
-    const target = new Float64Array(n * n), paths = new Float64Array(n * n).fill(Infinity);
-    for (let k = 0; k < distances.length; k++) {
-      const i = pairs[2 * k], j = pairs[2 * k + 1];
-      target[i * n + j] = target[j * n + i] = paths[i * n + j] = paths[j * n + i] = distances[k];
-    }
-    let x = classicalScaling(paths, n, dims);
+    const x = classicalScaling(distances, pairs, n, dims);
+    const size = x.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+    let before = Infinity;
     for (let step = 0; step < REFINEMENTS; step++) {
-      const moved = new Float64Array(n * dims);
-      for (let i = 0; i < n; i++)
-        for (let j = 0; j < i; j++) {
-          if (target[i * n + j] === 0) continue;
-          let squared = 0;
-          for (let a = 0; a < dims; a++) squared += (x[i * dims + a] - x[j * dims + a]) ** 2;
-          if (squared === 0) continue;
-          const ratio = target[i * n + j] / Math.sqrt(squared);
-          for (let a = 0; a < dims; a++) {
-            const pull = ratio * (x[i * dims + a] - x[j * dims + a]);
-            moved[i * dims + a] += pull;
-            moved[j * dims + a] -= pull;
-          }
-        }
-      x = new Float64Array(n * dims);
-      for (let i = 0; i < n; i++)
-        for (let j = 0; j < n; j++)
-          for (let a = 0; a < dims; a++) x[i * dims + a] += inverse[i * n + j] * moved[j * dims + a];
+      const move = refine(x, distances), rate = move / before;
+      // Moves shrink by a factor each, so that this is about what is left of them.
+      if (step > 2 && rate < 1 && (move * rate) / (1 - rate) < SETTLED * size) break;
+      before = move;
     }
     return inPrincipalFrame(x, dims);
   };
 }
 
-function classicalScaling(paths, n, dims) {
+/** The inverse of the Laplacian of joined pairs on what is orthogonal to a common shift. */
+function inverseLaplacian(pairs, n) {
+  const laplacian = new Float64Array(n * n).fill(1 / n);
+  for (let k = 0; k < pairs.length; k += 2) {
+    const i = pairs[k], j = pairs[k + 1];
+    laplacian[i * n + i]++;
+    laplacian[j * n + j]++;
+    laplacian[i * n + j]--;
+    laplacian[j * n + i]--;
+  }
+  return inverseSymmetric(laplacian, n).map((value) => value - 1 / n);
+}
+
+function classicalScaling(distances, pairs, n, dims) {
+  const paths = new Float64Array(n * n).fill(Infinity);
+  for (let k = 0; k < distances.length; k++)
+    paths[pairs[2 * k] * n + pairs[2 * k + 1]] = paths[pairs[2 * k + 1] * n + pairs[2 * k]] = distances[k];
   for (let i = 0; i < n; i++) paths[i * n + i] = 0;
   for (let k = 0; k < n; k++)
-    for (let i = 0; i < n; i++) {
-      const first = paths[i * n + k];
-      for (let j = 0; j < n; j++) {
-        const way = first + paths[k * n + j];
-        if (way < paths[i * n + j]) paths[i * n + j] = way;
+    for (let i = 1; i < n; i++) {
+      const first = paths[i * n + k], onward = k * n;
+      for (let j = 0; j < i; j++) {
+        const way = first + paths[onward + j];
+        if (way < paths[i * n + j]) paths[i * n + j] = paths[j * n + i] = way;
       }
     }
   const rows = new Float64Array(n);
   for (let i = 0; i < n; i++) for (let j = 0; j < n; j++) rows[i] += paths[i * n + j] ** 2 / n;
   const all = rows.reduce((sum, row) => sum + row, 0) / n;
-  const gram = paths.map((d, k) => -0.5 * (d * d - rows[Math.floor(k / n)] - rows[k % n] + all));
-  const { values, vectors } = eigenSymmetric(gram, n);
+  const gram = new Float64Array(n * n);
+  for (let i = 0, k = 0; i < n; i++)
+    for (let j = 0; j < n; j++, k++) gram[k] = -0.5 * (paths[k] * paths[k] - rows[i] - rows[j] + all);
+  const { values, vectors } = largestOf(gram, n, Math.min(n, dims));
   const x = new Float64Array(n * dims);
   for (let a = 0; a < Math.min(n, dims); a++)
     for (let i = 0; i < n; i++) x[i * dims + a] = vectors[a][i] * Math.sqrt(Math.max(values[a], 0));

@@ -10,6 +10,7 @@ function startExplorer(root) {
   const world = worldOf(data), decode = decoder(data), limitsBroken = limitsOf(data), dims = data.n_dims;
   const find = (name) => root.querySelector(`[data-do="${name}"]`);
   const see = Object.fromEntries(Array.from(root.querySelectorAll("[data-see]"), (part) => [part.dataset.see, part]));
+  const ends = world.measures.find(({ name }) => name === "end-to-end"); // of chains that have two ends
   const still = window.matchMedia("(prefers-reduced-motion: reduce)");
   const state = {
     z: null, when: null, frame: null, held: false, nearest: null, path: [], trail: [], beneath: "energy", selected: null,
@@ -76,8 +77,8 @@ function startExplorer(root) {
     };
     const unit = data.unit, rows = [
       [`Rg (${unit})`, decoded && radiusOfGyration(decoded, dims), world.measures[0].values[frame]],
-      [`end-to-end (${unit})`, decoded && endToEnd(decoded, dims), world.measures[1].values[frame]],
     ];
+    if (ends) rows.push([`end-to-end (${unit})`, decoded && endToEnd(decoded, dims), ends.values[frame]]);
     if (!computed && state.measure !== world.clock) rows.push([state.measure.label, null, state.measure.values[frame]]);
     world.latents.forEach(({ name, values }, k) => rows.push([name, state.z[k], values[frame]]));
     if (decoded) rows.push([`apart, RMSD (${unit})`, null, deviation(decoded, real, dims)]);
@@ -337,7 +338,7 @@ function startExplorer(root) {
         : null;
       const count = state.selected ? state.selected.reduce((sum, one) => sum + one, 0) : 0;
       see.count.textContent = state.selected
-        ? `${shown(count, 9)} of ${shown(world.n, 9)} frames selected`
+        ? `${shown(count, 9)} of ${shown(world.n, 9)} frames${world.n < data.n_frames ? " shown" : ""} selected`
         : "Drag over a strip to select frames.";
       find("save-selection").hidden = !count;
       find("clear-selection").hidden = !state.selected;
@@ -373,7 +374,7 @@ function startExplorer(root) {
     if (histogram.column !== drawn) {
       histogram.setColumn(drawn, extent(drawn.values));
       see["histogram-name"].textContent = drawn.label;
-      ends(see["histogram-ends"], histogram.bounds);
+      writeEnds(see["histogram-ends"], histogram.bounds);
     }
     histogram.coloured = measure === drawn;
     state.course = drawn;
@@ -381,7 +382,7 @@ function startExplorer(root) {
     brushed(true);
   }
 
-  function ends(part, range) {
+  function writeEnds(part, range) {
     part.replaceChildren(...range.map((value) => Object.assign(document.createElement("span"), { textContent: shown(value) })));
   }
 
@@ -491,8 +492,7 @@ function startExplorer(root) {
   on("save-selection", "click", () => {
     const ranges = [histogram, course].filter(({ range }) => range).map(({ column, range }) =>
       `${column.label} from ${range[0].toPrecision(7)} to ${range[1].toPrecision(7)}`);
-    const chosen = Array.from(world.frames).filter((_, k) => state.selected[k]);
-    saveText("frames.txt", [`# frames, counted from 0, with ${ranges.join(" and ")}`, ...chosen, ""].join("\n"));
+    saveText("frames.txt", selectionText(data, world, state.selected, ranges.join(" and ")));
     say("frames.txt is saved.");
   });
 
@@ -531,7 +531,7 @@ function startExplorer(root) {
     : `Move over the plane to ${seen} there; a click holds the point, another lets go; a drag with Shift draws a path.`;
 
   course.setColumn(world.clock, extent(world.clock.values));
-  ends(see["course-ends"], course.bounds);
+  writeEnds(see["course-ends"], course.bounds);
   state.z = world.latentsOf(0);
   setMeasure("Rg");
   setAxes();

@@ -65,6 +65,65 @@ function eigenSymmetric(matrix, n) {
   };
 }
 
+/**
+ * The largest eigenvalues of a symmetric matrix n x n, `wanted` of them, and their vectors: by iteration of a block
+ * of vectors that starts with rows of the matrix; of small matrices, or where that takes long, by `eigenSymmetric`.
+ */
+function largestOf(matrix, n, wanted) {
+  const m = wanted + 5;
+  if (n <= 4 * m) return eigenSymmetric(matrix, n);
+  let block = Array.from({ length: m }, (_, k) => {
+    const row = Math.floor((k * (n - 1)) / (m - 1));
+    return matrix.slice(row * n, (row + 1) * n);
+  });
+  const times = (v) => {
+    const result = new Float64Array(n);
+    for (let i = 0, k = 0; i < n; i++) {
+      let sum = 0;
+      for (let j = 0; j < n; j++, k++) sum += matrix[k] * v[j];
+      result[i] = sum;
+    }
+    return result;
+  };
+  for (let pass = 0; pass < 60; pass++) {
+    for (let twice = 0; twice < 2; twice++)
+      for (let k = 0; k < m; k++) {
+        for (let l = 0; l < k; l++) {
+          const along = dot(block[k], block[l]);
+          for (let i = 0; i < n; i++) block[k][i] -= along * block[l][i];
+        }
+        const size = Math.sqrt(dot(block[k], block[k]));
+        if (!(size > 0)) return eigenSymmetric(matrix, n);
+        for (let i = 0; i < n; i++) block[k][i] /= size;
+      }
+    const images = block.map(times), inner = new Float64Array(m * m);
+    for (let k = 0; k < m; k++) for (let l = 0; l < m; l++) inner[k * m + l] = dot(block[k], images[l]);
+    const { values, vectors } = eigenSymmetric(inner, m);
+    const mixed = (parts, weights) => {
+      const result = new Float64Array(n);
+      parts.forEach((part, k) => {
+        for (let i = 0; i < n; i++) result[i] += weights[k] * part[i];
+      });
+      return result;
+    };
+    const most = Math.max(Math.abs(values[0]), Math.abs(values[m - 1]));
+    const best = vectors.slice(0, wanted).map((weights) => mixed(block, weights));
+    const settled = best.every((vector, k) => {
+      const image = mixed(images, vectors[k]);
+      return image.every((value, i) => Math.abs(value - values[k] * vector[i]) < 1e-11 * most);
+    });
+    if (settled) return { values: values.slice(0, wanted), vectors: best };
+    block = vectors.map((weights) => mixed(images, weights));
+  }
+  return eigenSymmetric(matrix, n);
+}
+
+function dot(a, b) {
+  let sum = 0;
+  for (let i = 0; i < a.length; i++) sum += a[i] * b[i];
+  return sum;
+}
+
 /** Inverse of a symmetric matrix n x n. */
 function inverseSymmetric(matrix, n) {
   const { values, vectors } = eigenSymmetric(matrix, n);

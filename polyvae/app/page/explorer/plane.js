@@ -34,12 +34,12 @@ function ticks(low, high, wanted) {
   return found;
 }
 
-/** A number as one reads it: three digits or more, thousands apart. */
+/** A number as one reads it: three digits, all before the point, thousands apart. */
 function shown(value, digits = 3) {
   if (!Number.isFinite(value)) return "–";
   const size = Math.abs(value);
   if (size !== 0 && (size < 1e-3 || size >= 1e7)) return value.toExponential(2).replace("-", "−");
-  const places = size >= 1 ? Math.max(0, digits - 1 - Math.floor(Math.log10(size))) : digits - 1;
+  const places = size === 0 ? 0 : Math.max(0, digits - 1 - Math.floor(Math.log10(size)));
   return value.toLocaleString("en", { maximumFractionDigits: places }).replace("-", "−");
 }
 

@@ -30,6 +30,27 @@ function pdbText(conformations, data) {
   return lines.concat("END", "").join("\n");
 }
 
+/**
+ * The numbers of selected frames, a row each: of all that were read and, where these are of several pieces or
+ * molecules, the place in its own.
+ */
+function selectionText(data, world, selected, ranges) {
+  const { n_frames: all, starts, pieces } = data, { frames, segment, origin, n } = world;
+  const lines = [`# frames with ${ranges}; all numbers from 0`];
+  if (n < all) lines.push(`# of the ${n} frames that the page shows, evenly spaced, of ${all}`);
+  let place = null; // columns beside the number of the frame
+  if (origin) {
+    lines.push("# columns: frame in the model's order, frame of the run, molecule");
+    place = (k) => [origin[2 * k], origin[2 * k + 1]];
+  } else if (starts.length > 1) {
+    lines.push("# columns: frame, piece of the run, frame of the piece");
+    (pieces || []).forEach((name, k) => lines.push(`# piece ${k}: ${name}`));
+    place = (k) => [segment[k], frames[k] - starts[segment[k]]];
+  }
+  for (let k = 0; k < n; k++) if (selected[k]) lines.push([frames[k], ...(place ? place(k) : [])].join(" "));
+  return lines.concat("").join("\n");
+}
+
 /** Whether a PDB's columns of eight hold all coordinates. */
 const fitsPdb = (x, factor) => x.every((value) => factor * value > -999.999 && factor * value < 9999.999);
 

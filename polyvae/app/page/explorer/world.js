@@ -12,8 +12,10 @@ function worldOf(data) {
   }));
   const clock = measures.find(({ name }) => name === "time" || name === "frame");
   const segment = new Uint32Array(n);
-  for (const start of data.starts.slice(1)) segment[start]++;
-  for (let k = 1; k < n; k++) segment[k] += segment[k - 1];
+  for (let k = 0, piece = 0; k < n; k++) {
+    while (data.starts[piece + 1] <= frames[k]) piece++;
+    segment[k] = piece;
+  }
   const spread = latents.map(({ values }) => {
     const mean = values.reduce((sum, value) => sum + value / n, 0);
     return Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2 / n, 0)) || 1;
@@ -29,6 +31,7 @@ function worldOf(data) {
   return {
     data, n, frames, latents, measures, clock, segment, carried, reach: reaches[Math.floor(0.6 * (carried.length - 1))] || 1,
     weights: data.weights ? unpacked(data.weights, "f4") : null,
+    origin: data.origin ? unpacked(data.origin, "u4") : null,
 
     /** Coordinates of a frame by its place among the points; null where the page does not carry them. */
     conformation(point) {
