@@ -107,7 +107,7 @@ function startExplorer(root) {
     }
     while (body.rows.length > rows.length) body.deleteRow(-1);
     rows.forEach(([name, ...values], k) => {
-      const cells = body.rows[k].cells, texts = [name, ...values.map((value) => (value === null ? "" : shown(value)))];
+      const cells = body.rows[k].cells, texts = [name, ...values.map((value) => (value === null ? "" : shown(value, 3, true)))];
       texts.forEach((text, c) => cells[c].textContent !== text && (cells[c].textContent = text));
     });
   }

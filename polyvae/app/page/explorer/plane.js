@@ -34,13 +34,14 @@ function ticks(low, high, wanted) {
   return found;
 }
 
-/** A number as one reads it: three digits, all before the point, thousands apart. */
-function shown(value, digits = 3) {
+/** A number as one reads it: three digits, all before the point, thousands apart; zeros at the end where it is `full`. */
+function shown(value, digits = 3, full = false) {
   if (!Number.isFinite(value)) return "–";
   const size = Math.abs(value);
   if (size !== 0 && (size < 1e-3 || size >= 1e7)) return value.toExponential(2).replace("-", "−");
   const places = size === 0 ? 0 : Math.max(0, digits - 1 - Math.floor(Math.log10(size)));
-  return value.toLocaleString("en", { maximumFractionDigits: places }).replace("-", "−");
+  const form = { minimumFractionDigits: full ? places : 0, maximumFractionDigits: places };
+  return value.toLocaleString("en", form).replace("-", "−");
 }
 
 /** Dots at places, in the colours of a share each, those that are not selected faint and beneath. */
