@@ -43,50 +43,55 @@ function decoder(data) {
  */
 function fromDistances(pairs, n, dims) {
   const inverse = pairs.length === n * (n - 1) ? null : inverseLaplacian(pairs, n);
-  const rows = new Float64Array(dims * n), moved = new Float64Array(dims * n);
+  const [x, y, z, u, v, w] = Array.from({ length: 6 }, () => new Float64Array(n)); // places and pulls; z is 0 in 2-D
 
-  /** One step of SMACOF, in place of x; returns the largest move. */
-  function refine(x, distances) {
-    moved.fill(0);
+  /** One step of SMACOF; returns the largest move. */
+  function refine(distances) {
+    u.fill(0);
+    v.fill(0);
+    w.fill(0);
     for (let k = 0, p = 0; k < distances.length; k++, p += 2) {
-      const i = pairs[p] * dims, j = pairs[p + 1] * dims;
-      let squared = 0;
-      for (let a = 0; a < dims; a++) squared += (x[i + a] - x[j + a]) * (x[i + a] - x[j + a]);
+      const i = pairs[p], j = pairs[p + 1], dx = x[i] - x[j], dy = y[i] - y[j], dz = z[i] - z[j];
+      const squared = dx * dx + dy * dy + dz * dz;
       if (squared === 0) continue;
       const ratio = distances[k] / Math.sqrt(squared);
-      for (let a = 0; a < dims; a++) {
-        const pull = ratio * (x[i + a] - x[j + a]);
-        moved[i + a] += pull;
-        moved[j + a] -= pull;
-      }
+      u[i] += ratio * dx;
+      v[i] += ratio * dy;
+      w[i] += ratio * dz;
+      u[j] -= ratio * dx;
+      v[j] -= ratio * dy;
+      w[j] -= ratio * dz;
     }
-    rows.fill(0);
-    if (!inverse) for (let k = 0; k < n * dims; k++) rows[k] = moved[k] / n; // their sum is none
-    else
-      for (let i = 0; i < n; i++)
-        for (let j = 0; j < n; j++) {
-          const factor = inverse[i * n + j];
-          for (let a = 0; a < dims; a++) rows[i * dims + a] += factor * moved[j * dims + a];
-        }
     let most = 0;
-    for (let k = 0; k < n * dims; k++) {
-      most = Math.max(most, Math.abs(rows[k] - x[k]));
-      x[k] = rows[k];
+    for (let i = 0, k = 0; i < n; i++) {
+      let a = 0, b = 0, c = 0;
+      if (inverse)
+        for (let j = 0; j < n; j++, k++) {
+          a += inverse[k] * u[j];
+          b += inverse[k] * v[j];
+          c += inverse[k] * w[j];
+        }
+      else [a, b, c] = [u[i] / n, v[i] / n, w[i] / n]; // the sum of each over all beads is 0
+      most = Math.max(most, Math.abs(a - x[i]), Math.abs(b - y[i]), Math.abs(c - z[i]));
+      x[i] = a;
+      y[i] = b;
+      z[i] = c;
     }
     return most;
   }
 
   return (distances) => {
-    const x = classicalScaling(distances, pairs, n, dims);
-    const size = x.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+    const start = classicalScaling(distances, pairs, n, dims), axes = [x, y, z].slice(0, dims);
+    start.forEach((value, k) => (axes[k % dims][Math.floor(k / dims)] = value));
+    const size = start.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
     let before = Infinity;
     for (let step = 0; step < REFINEMENTS; step++) {
-      const move = refine(x, distances), rate = move / before;
+      const move = refine(distances), rate = move / before;
       // Moves shrink by a factor each, so that this is about what is left of them.
       if (step > 2 && rate < 1 && (move * rate) / (1 - rate) < SETTLED * size) break;
       before = move;
     }
-    return inPrincipalFrame(x, dims);
+    return inPrincipalFrame(Float64Array.from(start, (_, k) => axes[k % dims][Math.floor(k / dims)]), dims);
   };
 }
 

@@ -110,7 +110,7 @@ function largestOf(matrix, n, wanted) {
     const best = vectors.slice(0, wanted).map((weights) => mixed(block, weights));
     const settled = best.every((vector, k) => {
       const image = mixed(images, vectors[k]);
-      return image.every((value, i) => Math.abs(value - values[k] * vector[i]) < 1e-11 * most);
+      return image.every((value, i) => Math.abs(value - values[k] * vector[i]) < 1e-9 * most);
     });
     if (settled) return { values: values.slice(0, wanted), vectors: best };
     block = vectors.map((weights) => mixed(images, weights));
