@@ -33,6 +33,7 @@ from polyvae.tasks.relaxation import Relaxed, chain_energy, relax
 from polyvae.tasks.sampling import sample
 from polyvae.tasks.scoring import score
 from polyvae.tasks.sweeps import Sweep, sweep
+from polyvae.tasks.tables import Tables, transform_many
 from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory
 from polyvae.trajectory.stream import Stream
@@ -65,6 +66,7 @@ __all__ = [
     "Relaxed",
     "Stream",
     "Sweep",
+    "Tables",
     "Trajectory",
     "acylindricity",
     "adapt",
@@ -98,6 +100,7 @@ __all__ = [
     "shape_anisotropy",
     "stream",
     "sweep",
+    "transform_many",
     "write",
     "write_colvar",
 ]

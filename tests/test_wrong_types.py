@@ -173,6 +173,12 @@ CALLS = {
         lambda k: {"cv": k.cv, "data": k.traj, "path": k.out.with_name("COLVAR")},
         {"cv": "cv", "data": "data", "path": "path", "columns": "functions?", "progress": "function?"},
     ),
+    "transform_many": Call(
+        pv.transform_many,
+        lambda k: {"files": k.run, "cv": k.cv, "out": k.out},
+        {"files": "paths", "cv": "cv", "out": "path", "client": "other?", "columns": "functions?", "kind": "word",
+         "force": "flag", "task_bytes": "count", "progress": "function?", "options": "free"} | READING,
+    ),
     "movie": Call(
         pv.movie,
         lambda k: {"cv": k.cv, "data": k.traj[:2], "path": k.out.with_name("m.gif")},
@@ -201,7 +207,7 @@ CALLS = {
         pv.sweep,
         lambda k: {"data": k.traj, "epochs": 1},
         {"data": "data", "latent_dim": "counts", "beta": "numbers", "seeds": "counts", "together": "flag?",
-         "score_lag": "count?", "progress": "function?", "options": "free", "epochs": "count?",
+         "client": "other?", "score_lag": "count?", "progress": "function?", "options": "free", "epochs": "count?",
          "weights": "array?", "cache": "path?"},
     ),
     "compile": Call(pv.compile, one("cv"), {"cv": "cv"}),
@@ -238,7 +244,7 @@ CALLS = {
     "stream": Call(
         pv.stream,
         lambda k: {"paths": k.run},
-        {"paths": "paths", "chunk_bytes": "count", "options": "free"} | READING,
+        {"paths": "paths", "chunk_bytes": "count", "client": "other?", "options": "free"} | READING,
     ),
     "write": Call(
         pv.write,

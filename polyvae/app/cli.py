@@ -18,7 +18,6 @@ from polyvae.app.console import (
     command_line,
     fail,
     notes,
-    one_line,
     print_model,
     print_optimum,
     print_scores,
@@ -56,14 +55,14 @@ from polyvae.app.options import (
     takes,
     with_weights,
 )
+from polyvae.app.project import project
 from polyvae.app.report import report, write_report
 from polyvae.app.sweep import sweep
 from polyvae.cv.generator import MAX_BEADS
 from polyvae.cv.latent import load_cv
-from polyvae.errors import InputError
+from polyvae.errors import InputError, one_line
 from polyvae.export import TARGETS, export_files
 from polyvae.files import check_output, refuse_inputs, replacing_folder, write_json
-from polyvae.io.colvar import check_table_name
 from polyvae.io.writing import WRITERS
 from polyvae.tasks.verdict import verdict
 from polyvae.vae.settings import Settings, sized
@@ -219,31 +218,7 @@ def _with_generator(cv: pv.LatentCV, data, seed: int, **options) -> pv.LatentCV:
         return pv.fit_generator(cv, data, seed=seed, progress=progress, **options)
 
 
-@app.command()
-@takes(reading=READING)
-def project(
-    model: Model,
-    files: Files,
-    reading: dict,
-    out: Annotated[Path, typer.Option("--out", help="COLVAR, or a name ending in .csv or .npz.")] = Path("COLVAR"),
-    add: Annotated[
-        list[str] | None, typer.Option("--add", help=f"A further column, repeatable: {', '.join(OBJECTIVES)}.")
-    ] = None,
-    force: Force = False,
-):
-    """Write the collective variables of every frame, of files of any length.
-
-    Example: polyvae project model.safetensors run.xtc --top chain.pdb --out COLVAR
-    """
-    for name in add or ():
-        known("add", name, OBJECTIVES)
-    check_table_name(out)
-    check_output(out, force=force, inputs=[model, *files, reading["topology"]])
-    cv = load_cv(model)
-    stream = pv.stream(files, **for_reading(as_the_model(reading, cv)))
-    with pv.progress_bar("projecting", total=len(stream), unit="frame") as count:
-        n = pv.project(cv, stream, out, columns={name: OBJECTIVES[name] for name in add or ()}, progress=count)
-    print(f"{cv.latent_dim} latents of {n} frames in {out}")
+app.command()(project)
 
 
 @app.command()

@@ -3,9 +3,12 @@
 import dataclasses
 import functools
 import os
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from polyvae.arguments import whole_number
-from polyvae.io.patterns import Paths
+from polyvae.cluster import checked_client, in_order, shared
+from polyvae.io.patterns import Paths, expanded
 from polyvae.io.runs import CHUNK_BYTES, ReadOptions, Run
 from polyvae.trajectory.record import Trajectory
 from polyvae.trajectory.stream import Stream, concatenate
@@ -81,7 +84,7 @@ def read(
     return concatenate(pieces)
 
 
-def stream(paths: Paths, *, chunk_bytes: int = CHUNK_BYTES, **options) -> Stream:
+def stream(paths: Paths, *, chunk_bytes: int = CHUNK_BYTES, client: Any = None, **options) -> Stream:
     """A trajectory in chunks of bounded size: for files longer than memory.
 
     The files are checked, and their frames counted, before this returns. A chunk ends where a file ends;
@@ -93,6 +96,9 @@ def stream(paths: Paths, *, chunk_bytes: int = CHUNK_BYTES, **options) -> Stream
     Args:
         paths: as for `read`.
         chunk_bytes: coordinates (of all atoms in the file) held at once; the peak is a few times that.
+        client: a `distributed.Client`, whose workers then read the chunks, a few ahead of the one that is wanted,
+            and for `project` encode them. Files must be XTC, DCD, GSD or dumps (no gzip), and have the same names
+            for all workers; others, and with `keep_good` all, are read in this process.
         **options: those of `read`.
 
     Returns:
@@ -105,6 +111,28 @@ def stream(paths: Paths, *, chunk_bytes: int = CHUNK_BYTES, **options) -> Stream
     if unknown := set(options) - set(known):
         raise TypeError(f"stream() takes the options of read(), which {', '.join(sorted(unknown))} is not")
     chunk_bytes = whole_number("chunk_bytes", chunk_bytes, 1)
+    if checked_client(client) is not None:  # workers stand in folders of their own
+        paths = [os.path.abspath(path) for path in expanded(paths)]
     run = Run(paths, ReadOptions(**options))
+    chunks = functools.partial(run.chunks, chunk_bytes)
     about = f" from {len(run.paths)} file{'s' * (len(run.paths) > 1)}"
-    return Stream(functools.partial(run.chunks, chunk_bytes), run.n_frames, about)
+    if client is None or not run.seeks or run.keep_good:
+        return Stream(chunks, run.n_frames, about)
+    elsewhere = functools.partial(_applied, client, run, chunk_bytes)
+    return Stream(functools.partial(elsewhere, _itself), run.n_frames, about, elsewhere)
+
+
+def _applied(client: Any, run: Run, chunk_bytes: int, measure: Callable, *arguments) -> Iterator:
+    run.settle()
+    what, pieces = shared(client, (run, chunk_bytes, arguments)), run.pieces(chunk_bytes)
+    yield from in_order(client, functools.partial(_of_piece, measure), pieces, what)
+
+
+def _of_piece(measure: Callable, piece: tuple[int, range], what: tuple):
+    run, chunk_bytes, arguments = what
+    (chunk,) = run.copy().read(*piece, chunk_bytes=chunk_bytes)
+    return measure(chunk, run.first_frame(*piece), *arguments)
+
+
+def _itself(chunk: Trajectory, first_frame: int) -> Trajectory:
+    return chunk

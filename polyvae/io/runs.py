@@ -1,5 +1,6 @@
 """The files of one run, opened, and what holds for all their frames: what `read` and `stream` read by."""
 
+import copy
 import dataclasses
 import functools
 import logging
@@ -23,7 +24,7 @@ from polyvae.io.other import GroFile, UniverseFile
 from polyvae.io.patterns import expanded
 from polyvae.io.pieces import check_all_weighted, check_weights, holds, left_out, tell_units
 from polyvae.io.times import Times
-from polyvae.io.topology import own_topology, read_topology, stated_atoms
+from polyvae.io.topology import known_topology, own_topology, stated_atoms
 from polyvae.io.xtc import XtcFile
 from polyvae.trajectory.assembly import Assembler, check_how, has_box
 from polyvae.trajectory.molecules import Atoms
@@ -95,7 +96,7 @@ class Run:
         atoms = first_file = None
         name = format_of(first, options.format)
         if options.topology is not None:
-            atoms = read_topology(options.topology, options.select, options.topology_format)
+            atoms = known_topology(options.topology, options.select, options.topology_format)
         elif name not in ("NPZ", "XTC", "DCD"):
             first_file = self._opened(first, None)  # what is no trajectory is told as that
             atoms = own_topology(first, options.select, name)
@@ -183,6 +184,15 @@ class Run:
             )
         )
 
+    def copy(self) -> "Run":
+        """The same run, to be read beside this one by another thread."""
+        other = copy.copy(self)
+        other._files, other._times = [*map(copy.copy, self._files)], [*map(copy.copy, self._times)]
+        other._frames = list(self._frames)
+        return other
+
+    keep_good = property(lambda self: self._options.keep_good)
+
     @property
     def seeks(self) -> bool:
         """Whether parts of the files can be read without what comes before them."""
@@ -197,21 +207,39 @@ class Run:
                 self._survey(k, part, block, self._per_block(k, CHUNK_BYTES))
             self._files[k].close()
 
-    def chunks(self, chunk_bytes: int = CHUNK_BYTES, part: int = 0, n_parts: int = 1) -> Iterator[Trajectory]:
-        """All frames, file by file, in chunks of bounded size; of the frames of each file only those of part
-        number `part`, in whole batches of compiled functions."""
-        n_before = 0
+    def chunks(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Trajectory]:
+        """All frames, file by file, in chunks of bounded size."""
         for k in range(len(self.paths)):
-            n = len(self._frames[k])
-            size = -(-n // n_parts) if n_parts == 1 else -(-n // (n_parts * BATCH)) * BATCH
-            rows = range(n)[part * size : (part + 1) * size]
-            last, first = None, n_before + rows.start
-            for block in self.blocks(k, chunk_bytes=chunk_bytes, rows=rows) if len(rows) else ():
-                segment = self.segments(k, block[0])
-                yield self.record(k, [block], first, continues=segment[0] == last)
-                last = segment[-1]
-                first += len(block[0])
-            n_before += len(self._frames[k])
+            yield from self.read(k, chunk_bytes=chunk_bytes)
+
+    def pieces(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[tuple[int, range]]:
+        """The file, and which of its frames, that each of the `chunks` holds."""
+        for k, frames in enumerate(self._frames):
+            size = self._per_block(k, chunk_bytes)
+            for start in range(0, len(frames), size):
+                yield k, range(len(frames))[start : start + size]
+
+    def read(self, k: int, rows: range | None = None, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Trajectory]:
+        """Frames of file k in chunks; some `rows` of them alone once the run is settled."""
+        n_before, last = sum(map(len, self._frames[:k])), None
+        if rows is not None and rows.start:
+            last = self.segments(k, self._frames[k][rows.start - 1 : rows.start])[0]
+            n_before += rows.start
+        for block in self.blocks(k, chunk_bytes=chunk_bytes, rows=rows) if rows != range(0) else ():
+            segment = self.segments(k, block[0])
+            yield self.record(k, [block], n_before, continues=segment[0] == last)
+            last = segment[-1]
+            n_before += len(block[0])
+
+    def rows(self, k: int, part: int, n_parts: int) -> range:
+        """Which of the frames of file k are a part of them."""
+        n = len(self._frames[k])
+        size = n if n_parts == 1 else -(-n // (n_parts * BATCH)) * BATCH
+        return range(n)[part * size : (part + 1) * size]
+
+    def first_frame(self, k: int, rows: range) -> int:
+        """The number, in the run, of the first frame of the record of these rows."""
+        return (sum(map(len, self._frames[:k])) + rows.start) * self.n_molecules
 
     def blocks(
         self, k: int, *, whole: bool = False, chunk_bytes: int = CHUNK_BYTES, rows: range | None = None

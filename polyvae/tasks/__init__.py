@@ -9,6 +9,7 @@ from polyvae.tasks.sampling import sample
 from polyvae.tasks.scorecard import Scores
 from polyvae.tasks.scoring import score
 from polyvae.tasks.sweeps import Sweep, sweep
+from polyvae.tasks.tables import Tables, transform_many
 
 __all__ = [
     "LatentPath",
@@ -16,6 +17,7 @@ __all__ = [
     "Relaxed",
     "Scores",
     "Sweep",
+    "Tables",
     "chain_energy",
     "compile",
     "interpolate",
@@ -26,4 +28,5 @@ __all__ = [
     "sample",
     "score",
     "sweep",
+    "transform_many",
 ]

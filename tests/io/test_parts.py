@@ -37,7 +37,7 @@ def parts(path, n_parts, **options):
     assert run.seeks
     found = []
     for k in reversed(range(n_parts)):
-        found[:0] = pickle.loads(pickle.dumps(run)).chunks(part=k, n_parts=n_parts)
+        found[:0] = pickle.loads(pickle.dumps(run)).read(0, run.rows(0, k, n_parts))
     return found
 
 
@@ -65,11 +65,11 @@ def test_damage_is_named_as_in_the_whole(folder, tmp_path, damaged, of_part):
     run.settle()
     for k in range(3):
         if k != of_part:
-            list(run.chunks(part=k, n_parts=3))
+            list(run.read(0, run.rows(0, k, 3)))
     with pytest.raises(pv.InputError) as of_whole:
         pv.read(path)
     with pytest.raises(pv.InputError) as found:
-        list(pickle.loads(pickle.dumps(run)).chunks(part=of_part, n_parts=3))
+        list(pickle.loads(pickle.dumps(run)).read(0, run.rows(0, of_part, 3)))
     assert str(found.value) == str(of_whole.value)
     assert f"frame {damaged}" in str(found.value)
 
@@ -92,5 +92,5 @@ def test_far_into_a_file_nothing_is_decoded_before(folder, monkeypatch):
     decoded = []
     own = type(run._files[0])._decode
     monkeypatch.setattr(type(run._files[0]), "_decode", lambda self, n: decoded.append(n) or own(self, n))
-    list(run.chunks(part=2, n_parts=3))
+    list(run.read(0, run.rows(0, 2, 3)))
     assert sum(decoded) <= 2 * 4096  # the last of the second part, to which frames are gone through, and the third
