@@ -28,6 +28,7 @@ from polyvae.tasks.adapting import Adapted, adapt
 from polyvae.tasks.compiling import compile
 from polyvae.tasks.optimization import Optimum, optimize
 from polyvae.tasks.paths import LatentPath, interpolate, latent_grid
+from polyvae.tasks.planning import Plan, plan
 from polyvae.tasks.projection import project
 from polyvae.tasks.relaxation import Relaxed, chain_energy, relax
 from polyvae.tasks.sampling import sample
@@ -61,6 +62,7 @@ __all__ = [
     "Limits",
     "Optimum",
     "PairDistances",
+    "Plan",
     "PrincipalAxes",
     "Reference",
     "Relaxed",
@@ -88,6 +90,7 @@ __all__ = [
     "load",
     "movie",
     "optimize",
+    "plan",
     "progress_bar",
     "project",
     "radius_of_gyration",

@@ -173,6 +173,11 @@ CALLS = {
         lambda k: {"cv": k.cv, "data": k.traj, "path": k.out.with_name("COLVAR")},
         {"cv": "cv", "data": "data", "path": "path", "columns": "functions?", "progress": "function?"},
     ),
+    "plan": Call(
+        pv.plan,
+        lambda k: {"files": k.run},
+        {"files": "paths", "seconds": "positive", "options": "free"} | READING,
+    ),
     "transform_many": Call(
         pv.transform_many,
         lambda k: {"files": k.run, "cv": k.cv, "out": k.out},
@@ -266,7 +271,7 @@ CALLS = {
     "Stream": Call(
         pv.Stream,
         lambda k: {"chunks": lambda: iter([k.traj]), "n_frames": len(k.traj)},
-        {"chunks": "function", "n_frames": "count", "about": "text"},
+        {"chunks": "function", "n_frames": "count", "about": "text", "elsewhere": "function?"},
     ),
     "PrincipalAxes": Call(pv.PrincipalAxes, one(), {"sign": "word", "masses": "array?"} | FEATURES),
     "Reference": Call(
@@ -300,7 +305,7 @@ CALLS |= {
 # Records of what a function found: nobody makes them of arguments.
 RECORDS = {
     "Adapted", "Check", "Colvar", "FittedVAE", "FreeEnergy", "InputError", "LatentCV", "LatentPath", "Limits",
-    "Optimum", "Relaxed", "Sweep",
+    "Optimum", "Plan", "Relaxed", "Sweep", "Tables",
 }  # fmt: skip
 
 
@@ -549,6 +554,7 @@ def words(known):
         "score": [model, run, "--out", str(known.model.with_name("scores.json"))],
         "export": [model, "--to", "plumed", *out],
         "info": [run],
+        "plan": [run],
         "movie": [model, run, "--out", str(known.model.with_name("m.gif"))],
         "fes": [str(known.table), "--cv", "z0", *out],
         "adapt": [run, *engine, "--steps", "9", "--stride", "1", "--top", pdb, *out],

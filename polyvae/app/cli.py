@@ -13,6 +13,7 @@ import polyvae as pv
 from polyvae import plot
 from polyvae.app import conformations
 from polyvae.app.adapt import adapt
+from polyvae.app.cluster import CLUSTER, on_cluster
 from polyvae.app.console import (
     about_run,
     command_line,
@@ -55,6 +56,7 @@ from polyvae.app.options import (
     takes,
     with_weights,
 )
+from polyvae.app.plan import plan
 from polyvae.app.project import project
 from polyvae.app.report import report, write_report
 from polyvae.app.sweep import sweep
@@ -160,12 +162,14 @@ def run(
 
 
 @app.command()
-@takes(model=ONE_MODEL, training=TRAINING, reading=READING)
+@takes(model=ONE_MODEL, training=TRAINING, reading=READING, cluster=CLUSTER)
+@on_cluster
 def fit(
     files: Files,
     model: dict,
     training: dict,
     reading: dict,
+    client,
     out: Annotated[Path, typer.Option("--out", help="Model file to write.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
     generator: Generator = False,
@@ -188,7 +192,8 @@ def fit(
         refuse_inputs(path, inputs)
         if force and not resume:
             path.unlink(missing_ok=True)
-    stream = with_weights(pv.stream(files, **for_reading(reading)), training.pop("weights"))
+    stream = pv.stream(files, client=client, **for_reading(reading))
+    stream = with_weights(stream, training.pop("weights"))
     say(f"training on {len(stream)} frames")
     try:
         with pv.progress_bar("training", unit="epoch") as progress:
@@ -283,11 +288,13 @@ def optimize(
 
 
 @app.command()
-@takes(reading=READING)
+@takes(reading=READING, cluster=CLUSTER)
+@on_cluster
 def score(
     model: Model,
     files: Files,
     reading: dict,
+    client,
     out: Annotated[Path, typer.Option("--out", help="JSON file to write.")] = Path("scores.json"),
     lag: Lag = None,
     weights: Weights = None,
@@ -301,9 +308,10 @@ def score(
     check_output(out, force=force, inputs=[model, *files, reading["topology"]])
     cv = load_cv(model)
     reading = as_the_model(reading, cv)
-    stream = pv.stream(files, **for_reading(reading))
+    stream = pv.stream(files, client=client, **for_reading(reading))
     # A run that fits in memory is held there, for what needs neighbouring frames.
-    data = stream if len(stream) > _HELD_FRAMES else read_files(files, reading)
+    data = stream if len(stream) > _HELD_FRAMES else pv.as_trajectory(stream)
+    say(f"read {data}")
     data = with_weights(data, read_weights(weights))
     generated = pv.sample(cv, min(len(stream), 10_000), seed=seed)
     scores = pv.score(cv, data, generated=generated, lag=lag, seed=seed)
@@ -330,6 +338,7 @@ def export(
 
 
 app.command()(sweep)
+app.command()(plan)
 app.command()(fes)
 app.command()(adapt)
 app.command()(movie)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 import polyvae as pv
-from polyvae.app.cluster import CLUSTER
+from polyvae.app.cluster import CLUSTER, on_cluster
 from polyvae.app.options import (
     OBJECTIVES,
     READING,
@@ -19,7 +19,6 @@ from polyvae.app.options import (
     known,
     takes,
 )
-from polyvae.cluster import connected
 from polyvae.cv.latent import load_cv
 from polyvae.errors import InputError
 from polyvae.files import check_output
@@ -28,11 +27,12 @@ from polyvae.tasks.tables import KINDS
 
 
 @takes(reading=READING, cluster=CLUSTER)
+@on_cluster
 def project(
     model: Model,
     files: Files,
     reading: dict,
-    cluster: dict,
+    client,
     out: Annotated[
         Path, typer.Option("--out", help="COLVAR, or a name ending in .csv or .npz; with --each a folder.")
     ] = Path("COLVAR"),
@@ -58,16 +58,16 @@ def project(
         check_output(out, force=force, inputs=[model, *files, reading["topology"]])
     cv = load_cv(model)
     options = for_reading(as_the_model(reading, cv))
-    with connected(**cluster) as client:
-        if each:
-            with pv.progress_bar("projecting", unit="file") as bar:
-                own: dict[str, Any] = {"client": client, "columns": columns, "kind": kind, "force": force}
-                print_tables(pv.transform_many(files, cv, out, progress=bar, **own, **options), cv.latent_dim, out)
-            return
-        stream = pv.stream(files, client=client, **options)
-        with pv.progress_bar("projecting", total=len(stream), unit="frame") as count:
-            n = pv.project(cv, stream, out, columns=columns, progress=count)
-        print(f"{cv.latent_dim} latents of {n} frames in {out}")
+    if each:
+        own: dict[str, Any] = {"client": client, "columns": columns, "kind": kind, "force": force}
+        with pv.progress_bar("projecting", unit="file") as bar:
+            made = pv.transform_many(files, cv, out, progress=bar, **own, **options)
+        print_tables(made, cv.latent_dim, out)
+        return
+    stream = pv.stream(files, client=client, **options)
+    with pv.progress_bar("projecting", total=len(stream), unit="frame") as count:
+        n = pv.project(cv, stream, out, columns=columns, progress=count)
+    print(f"{cv.latent_dim} latents of {n} frames in {out}")
 
 
 def print_tables(made: pv.Tables, latent_dim: int, out: Path) -> None:

@@ -191,6 +191,7 @@ class Run:
         other._frames = list(self._frames)
         return other
 
+    n_atoms = property(lambda self: self._files[0].n_atoms)
     keep_good = property(lambda self: self._options.keep_good)
 
     @property

@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -23,15 +22,15 @@ from polyvae.errors import InputError
 from polyvae.files import refuse_overwriting
 from polyvae.io.patterns import Paths, expanded
 from polyvae.io.runs import ReadOptions, Run
+from polyvae.progress import quiet
 from polyvae.records import Record
 from polyvae.tasks.projection import Projector, Rows, rows_of
 from polyvae.trajectory.record import Trajectory
 from polyvae.vae.checkpoint import digest
 
-log = logging.getLogger(__name__)
-
 KINDS = {"COLVAR": ".COLVAR", "csv": ".csv", "npz": ".npz"}
 DONE = "tables.jsonl"
+TASK_BYTES = 1 << 26  # of a file, that one task reads of it
 _ENDS = 1 << 16  # bytes of a file, at either end, that its fingerprint looks at
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}")  # the stem of what `replacing` writes to
 
@@ -73,7 +72,7 @@ def transform_many(
     columns: Mapping[str, Callable] | None = None,
     kind: str = "COLVAR",
     force: bool = False,
-    task_bytes: int = 1 << 26,
+    task_bytes: int = TASK_BYTES,
     progress: Callable[[int, int], None] | None = None,
     **options,
 ) -> Tables:
@@ -170,14 +169,14 @@ def _projected(call: Call, job: _Job, *, model, task_bytes: int | None):
 
 
 def _write_file(model: Projector, job: _Job) -> int:
-    with _only_warnings():
+    with quiet():
         run = Run(job.file, job.reading)
         return model.write(job.table, _rows(model, run.chunks()))
 
 
 def _opened(job: _Job) -> Run | None:
     """The file, known well enough to read any part of it; None where it can only be read from the beginning."""
-    with _only_warnings():
+    with quiet():
         run = Run(job.file, job.reading)
         if not run.seeks:
             return None
@@ -186,7 +185,7 @@ def _opened(job: _Job) -> Run | None:
 
 
 def _rows_of_part(model: Projector, job: _Job, run: Run | None, part: int, n_parts: int) -> list[Rows]:
-    with _only_warnings():
+    with quiet():
         if run is None:
             run = Run(job.file, job.reading)
             return list(_rows(model, run.chunks())) if part == 0 else []
@@ -202,18 +201,6 @@ def _rows(model: Projector, chunks: Iterator[Trajectory], first: int = 0) -> Ite
 
 def _write_parts(model: Projector, job: _Job, parts: list[list[Rows]]) -> int:
     return model.write(job.table, (rows for part in parts for rows in part))
-
-
-@contextlib.contextmanager
-def _only_warnings() -> Iterator[None]:
-    """Of thousands of files, no notes of what each is taken for."""
-    logger = logging.getLogger("polyvae")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 class _Done:
