@@ -21,6 +21,7 @@ Call = Callable[..., Any]
 
 _IN_A_TASK = 1 << 24  # bytes of a shared value that the scheduler keeps, from which it can be made again
 _CONNECTING = 30.0  # seconds
+_ATTEMPTS = 3
 
 
 def checked_client(client: Any) -> Any:
@@ -61,7 +62,7 @@ def connected(scheduler: str | None = None, workers: int | None = None) -> Itera
         dask.setLevel(logging.CRITICAL)  # of what Dask says of each worker, the tasks' outcomes tell what matters
         if scheduler is None:
             env = {"NPROC": str(max(1, cores() // (workers or 1))), "DASK_LOGGING__DISTRIBUTED": "critical"}
-            cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, env=env)
+            cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0", env=env)
             scheduler = stack.enter_context(cluster)
         try:
             client = stack.enter_context(Client(scheduler, timeout=_CONNECTING))
@@ -100,8 +101,10 @@ def outcomes(
         client.forward_logging("polyvae")  # warnings
     futures = {work(call, item): item for item in items}
     try:
-        for future, result in as_completed(list(futures), with_results=True, raise_errors=False):
-            yield futures.pop(future), _told(result[1]) if future.status == "error" else result
+        # Told of results alone: gathering them there, an error of the connection would leave it waiting for ever.
+        for future in as_completed(list(futures)):
+            yield futures[future], _result(future)
+            del futures[future]
     finally:
         client.cancel(list(futures))
         if not in_here:
@@ -124,15 +127,25 @@ def in_order(client: Any, function: Call, items: Iterable, *arguments) -> Iterat
                 waiting.append(client.submit(_tried, function, item, *arguments, pure=False))
             if not waiting:
                 return
-            future = waiting[0]
-            error = future.exception()
-            result = future.result() if error is None else _told(error)
+            result = _result(waiting[0])
             if isinstance(result, InputError):
                 raise result
             waiting.popleft()
             yield result
     finally:
         client.cancel(list(waiting))
+
+
+def _result(future: Any) -> Any:
+    """The result of a future, or why there is none; asked for again where the connection stumbles."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            return future.result()
+        except Exception as error:
+            if future.status == "error" or attempt == _ATTEMPTS - 1:
+                return _told(error)
+            log.debug("asking again", exc_info=True)
+    return None
 
 
 def _tried(function: Call, *arguments):

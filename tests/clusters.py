@@ -11,7 +11,7 @@ def small_cluster(n_workers: int = 2):
     distributed = pytest.importorskip("distributed", reason="pip install 'polyvae[dask]'")
     with (
         distributed.LocalCluster(
-            n_workers=n_workers, threads_per_worker=1, processes=False, dashboard_address=None
+            n_workers=n_workers, threads_per_worker=1, processes=False, dashboard_address=":0"
         ) as cluster,
         distributed.Client(cluster) as client,
     ):

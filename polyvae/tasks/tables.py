@@ -88,7 +88,7 @@ def transform_many(
     auto --nthreads 1`).
 
     Args:
-        files: files, or patterns such as "runs/*/run.xtc".
+        files: files, or patterns such as "runs/run*.xtc".
         cv: the collective variable, as `fit` and `load` give it.
         out: folder, made where it is not there. Tables lie in it as the files lie in the folder that holds them
             all, and end in `kind`: files of one name in several folders stay apart.

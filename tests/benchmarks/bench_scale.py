@@ -98,7 +98,7 @@ def weak_scaling(folder: pathlib.Path, model: str) -> None:
     with contextlib.ExitStack() as stack:
         clients = {}
         for n in (1, 2):
-            cluster = LocalCluster(n_workers=n, threads_per_worker=1, dashboard_address=None, env={"NPROC": "1"})
+            cluster = LocalCluster(n_workers=n, threads_per_worker=1, dashboard_address=":0", env={"NPROC": "1"})
             clients[n] = stack.enter_context(Client(stack.enter_context(cluster)))
             pv.transform_many(files[: 2 * n], cv, folder / f"warm{n}", client=clients[n], length_unit="nm")
         for k in range(3):

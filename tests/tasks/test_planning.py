@@ -93,6 +93,3 @@ def test_what_it_measures_is_there():
     took = planning._work(sample, 20_000)
     assert set(took) == set(WORK)
     assert all(np.isfinite(value) and value > 0 for value in took.values())
-    longer = planning._work(sample, 2_000_000)
-    assert longer["write"] > took["write"]
-    assert longer["train"] > took["train"]
