@@ -28,11 +28,13 @@ from polyvae.tasks.adapting import Adapted, adapt
 from polyvae.tasks.compiling import compile
 from polyvae.tasks.optimization import Optimum, optimize
 from polyvae.tasks.paths import LatentPath, interpolate, latent_grid
+from polyvae.tasks.planning import Plan, plan
 from polyvae.tasks.projection import project
 from polyvae.tasks.relaxation import Relaxed, chain_energy, relax
 from polyvae.tasks.sampling import sample
 from polyvae.tasks.scoring import score
 from polyvae.tasks.sweeps import Sweep, sweep
+from polyvae.tasks.tables import Tables, transform_many
 from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory
 from polyvae.trajectory.stream import Stream
@@ -60,11 +62,13 @@ __all__ = [
     "Limits",
     "Optimum",
     "PairDistances",
+    "Plan",
     "PrincipalAxes",
     "Reference",
     "Relaxed",
     "Stream",
     "Sweep",
+    "Tables",
     "Trajectory",
     "acylindricity",
     "adapt",
@@ -86,6 +90,7 @@ __all__ = [
     "load",
     "movie",
     "optimize",
+    "plan",
     "progress_bar",
     "project",
     "radius_of_gyration",
@@ -98,6 +103,7 @@ __all__ = [
     "shape_anisotropy",
     "stream",
     "sweep",
+    "transform_many",
     "write",
     "write_colvar",
 ]

@@ -11,3 +11,13 @@ class FrameError(InputError):
     def __init__(self, text: str, frame: int):
         super().__init__(text)
         self.frame = int(frame)
+
+    def __reduce__(self):  # between processes
+        return type(self), (str(self), self.frame)
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split())

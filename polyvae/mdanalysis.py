@@ -3,11 +3,15 @@
 Not imported by `polyvae` itself: `from polyvae.mdanalysis import LatentAnalysis`.
 """
 
+import contextlib
+import functools
 import logging
 import multiprocessing
+import pickle
+import sys
 
 import numpy as np
-from MDAnalysis.analysis.backends import BackendMultiprocessing
+from MDAnalysis.analysis.backends import BackendDask, BackendMultiprocessing
 from MDAnalysis.analysis.base import AnalysisBase
 from MDAnalysis.analysis.results import ResultsGroup
 
@@ -29,6 +33,29 @@ class _Spawned(BackendMultiprocessing):
             return pool.map(func, computations)
 
 
+class _Clustered(BackendDask):
+    """MDAnalysis' backend, which starts processes of its own, on the cluster that there is a client of."""
+
+    def apply(self, func, computations):
+        client = _client()
+        if client is None:
+            return super().apply(func, computations)
+        # An analysis gathers frames in itself: each piece needs its own, where a worker has several threads.
+        text = sys.modules["distributed"].protocol.pickle.dumps(func)
+        return client.gather(client.map(functools.partial(_called, text), computations, pure=False))
+
+
+def _called(text: bytes, computation):
+    return pickle.loads(text)(computation)
+
+
+def _client():
+    if "distributed" in sys.modules:
+        with contextlib.suppress(ValueError):
+            return sys.modules["distributed"].default_client()
+    return None
+
+
 class LatentAnalysis(AnalysisBase):
     """Latent coordinates of an atom group over its trajectory.
 
@@ -41,7 +68,8 @@ class LatentAnalysis(AnalysisBase):
     The numbers are those of `cv.transform` under every backend: workers gather coordinates, and the
     encoding is done once they are together, in the process that called `run` (reading is what takes the
     time). "multiprocessing" starts fresh processes, so a script that uses it needs the usual
-    `if __name__ == "__main__":`.
+    `if __name__ == "__main__":`. "dask" does so, too, unless a `distributed.Client` is there, whose cluster it
+    then works on; `n_workers` is the number of pieces.
 
     Args:
         atomgroup: the beads that the model was trained on, in its order; a `Universe` for all atoms. Not
@@ -85,7 +113,8 @@ class LatentAnalysis(AnalysisBase):
 
     def _configure_backend(self, backend, n_workers, unsupported_backend=False):
         executor = super()._configure_backend(backend, n_workers, unsupported_backend)
-        return _Spawned(n_workers=n_workers) if type(executor) is BackendMultiprocessing else executor
+        own = {BackendMultiprocessing: _Spawned, BackendDask: _Clustered}.get(type(executor))
+        return executor if own is None else own(n_workers=n_workers)
 
     def __getstate__(self):
         state = self.__dict__.copy()

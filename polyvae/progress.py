@@ -1,12 +1,25 @@
 """A bar for what takes long."""
 
 import contextlib
+import logging
 import sys
 from collections.abc import Callable, Iterator
 
 from polyvae.arguments import if_given, text, whole_number
 
 _NAMES = {"reconstruction": "-log p", "kl": "KL", "loss": "loss", "val_loss": "held out"}
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No notes of the package, which a job of many small pieces would say of each; warnings still."""
+    logger = logging.getLogger("polyvae")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def progress_bar(

@@ -8,6 +8,7 @@ import MDAnalysis
 import mdtraj
 import numpy as np
 import pytest
+from clusters import small_cluster
 from MDAnalysis.coordinates.memory import MemoryReader
 from models import untrained
 
@@ -185,6 +186,15 @@ def test_plug_in_gives_the_numbers_of_transform(cv, universe, options):
     part = LatentAnalysis(group, cv).run(start=3, stop=30, step=4, **options)
     np.testing.assert_array_equal(part.results.latent, z[3:30:4])
     assert analysis.cv is cv
+
+
+def test_plug_in_on_a_cluster_of_dask(cv, universe, monkeypatch):
+    """Not in processes that MDAnalysis starts."""
+    group = universe.select_atoms("name B")
+    with small_cluster():
+        monkeypatch.setattr("dask.compute", None)
+        analysis = LatentAnalysis(group, cv).run(backend="dask", n_workers=3)
+    np.testing.assert_array_equal(analysis.results.latent, cv.transform(group))
 
 
 def test_plug_in_of_no_frames(cv, universe):

@@ -173,6 +173,17 @@ CALLS = {
         lambda k: {"cv": k.cv, "data": k.traj, "path": k.out.with_name("COLVAR")},
         {"cv": "cv", "data": "data", "path": "path", "columns": "functions?", "progress": "function?"},
     ),
+    "plan": Call(
+        pv.plan,
+        lambda k: {"files": k.run},
+        {"files": "paths", "seconds": "positive", "options": "free"} | READING,
+    ),
+    "transform_many": Call(
+        pv.transform_many,
+        lambda k: {"files": k.run, "cv": k.cv, "out": k.out},
+        {"files": "paths", "cv": "cv", "out": "path", "client": "other?", "columns": "functions?", "kind": "word",
+         "force": "flag", "task_bytes": "count", "progress": "function?", "options": "free"} | READING,
+    ),
     "movie": Call(
         pv.movie,
         lambda k: {"cv": k.cv, "data": k.traj[:2], "path": k.out.with_name("m.gif")},
@@ -201,7 +212,7 @@ CALLS = {
         pv.sweep,
         lambda k: {"data": k.traj, "epochs": 1},
         {"data": "data", "latent_dim": "counts", "beta": "numbers", "seeds": "counts", "together": "flag?",
-         "score_lag": "count?", "progress": "function?", "options": "free", "epochs": "count?",
+         "client": "other?", "score_lag": "count?", "progress": "function?", "options": "free", "epochs": "count?",
          "weights": "array?", "cache": "path?"},
     ),
     "compile": Call(pv.compile, one("cv"), {"cv": "cv"}),
@@ -238,7 +249,7 @@ CALLS = {
     "stream": Call(
         pv.stream,
         lambda k: {"paths": k.run},
-        {"paths": "paths", "chunk_bytes": "count", "options": "free"} | READING,
+        {"paths": "paths", "chunk_bytes": "count", "client": "other?", "options": "free"} | READING,
     ),
     "write": Call(
         pv.write,
@@ -260,7 +271,7 @@ CALLS = {
     "Stream": Call(
         pv.Stream,
         lambda k: {"chunks": lambda: iter([k.traj]), "n_frames": len(k.traj)},
-        {"chunks": "function", "n_frames": "count", "about": "text"},
+        {"chunks": "function", "n_frames": "count", "about": "text", "elsewhere": "function?"},
     ),
     "PrincipalAxes": Call(pv.PrincipalAxes, one(), {"sign": "word", "masses": "array?"} | FEATURES),
     "Reference": Call(
@@ -294,7 +305,7 @@ CALLS |= {
 # Records of what a function found: nobody makes them of arguments.
 RECORDS = {
     "Adapted", "Check", "Colvar", "FittedVAE", "FreeEnergy", "InputError", "LatentCV", "LatentPath", "Limits",
-    "Optimum", "Relaxed", "Sweep",
+    "Optimum", "Plan", "Relaxed", "Sweep", "Tables",
 }  # fmt: skip
 
 
@@ -543,6 +554,7 @@ def words(known):
         "score": [model, run, "--out", str(known.model.with_name("scores.json"))],
         "export": [model, "--to", "plumed", *out],
         "info": [run],
+        "plan": [run],
         "movie": [model, run, "--out", str(known.model.with_name("m.gif"))],
         "fes": [str(known.table), "--cv", "z0", *out],
         "adapt": [run, *engine, "--steps", "9", "--stride", "1", "--top", pdb, *out],

@@ -13,12 +13,12 @@ import polyvae as pv
 from polyvae import plot
 from polyvae.app import conformations
 from polyvae.app.adapt import adapt
+from polyvae.app.cluster import CLUSTER, on_cluster
 from polyvae.app.console import (
     about_run,
     command_line,
     fail,
     notes,
-    one_line,
     print_model,
     print_optimum,
     print_scores,
@@ -51,15 +51,16 @@ from polyvae.app.options import (
     spread,
     takes,
 )
+from polyvae.app.plan import plan
+from polyvae.app.project import project
 from polyvae.app.reading import as_the_model, for_reading, read_files, read_weights, with_weights
 from polyvae.app.report import report, write_report
 from polyvae.app.sweep import sweep
 from polyvae.cv.generator import MAX_BEADS
 from polyvae.cv.latent import load_cv
-from polyvae.errors import InputError
+from polyvae.errors import InputError, one_line
 from polyvae.export import TARGETS, export_files
 from polyvae.files import check_output, refuse_inputs, replacing_folder, write_json
-from polyvae.io.colvar import check_table_name
 from polyvae.io.writing import WRITERS
 from polyvae.tasks.verdict import verdict
 from polyvae.vae.settings import Settings, sized
@@ -166,12 +167,14 @@ def run(
 
 
 @app.command()
-@takes(model=ONE_MODEL, training=TRAINING, reading=READING)
+@takes(model=ONE_MODEL, training=TRAINING, reading=READING, cluster=CLUSTER)
+@on_cluster
 def fit(
     files: Files,
     model: dict,
     training: dict,
     reading: dict,
+    client,
     out: Annotated[Path, typer.Option("--out", help="Model file to write.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
     generator: Generator = False,
@@ -194,7 +197,8 @@ def fit(
         refuse_inputs(path, inputs)
         if force and not resume:
             path.unlink(missing_ok=True)
-    stream = with_weights(pv.stream(files, **for_reading(reading)), training.pop("weights"))
+    stream = pv.stream(files, client=client, **for_reading(reading))
+    stream = with_weights(stream, training.pop("weights"))
     say(f"training on {len(stream)} frames")
     try:
         with pv.progress_bar("training", unit="epoch") as progress:
@@ -224,31 +228,7 @@ def _with_generator(cv: pv.LatentCV, data, seed: int, **options) -> pv.LatentCV:
         return pv.fit_generator(cv, data, seed=seed, progress=progress, **options)
 
 
-@app.command()
-@takes(reading=READING)
-def project(
-    model: Model,
-    files: Files,
-    reading: dict,
-    out: Annotated[Path, typer.Option("--out", help="COLVAR, or a name ending in .csv or .npz.")] = Path("COLVAR"),
-    add: Annotated[
-        list[str] | None, typer.Option("--add", help=f"A further column, repeatable: {', '.join(OBJECTIVES)}.")
-    ] = None,
-    force: Force = False,
-):
-    """Write the collective variables of every frame, of files of any length.
-
-    Example: polyvae project model.safetensors run.xtc --top chain.pdb --out COLVAR
-    """
-    for name in add or ():
-        known("add", name, OBJECTIVES)
-    check_table_name(out)
-    check_output(out, force=force, inputs=[model, *files, reading["topology"]])
-    cv = load_cv(model)
-    stream = pv.stream(files, **for_reading(as_the_model(reading, cv)))
-    with pv.progress_bar("projecting", total=len(stream), unit="frame") as count:
-        n = pv.project(cv, stream, out, columns={name: OBJECTIVES[name] for name in add or ()}, progress=count)
-    print(f"{cv.latent_dim} latents of {n} frames in {out}")
+app.command()(project)
 
 
 @app.command()
@@ -313,11 +293,13 @@ def optimize(
 
 
 @app.command()
-@takes(reading=READING)
+@takes(reading=READING, cluster=CLUSTER)
+@on_cluster
 def score(
     model: Model,
     files: Files,
     reading: dict,
+    client,
     out: Annotated[Path, typer.Option("--out", help="JSON file to write.")] = Path("scores.json"),
     lag: Lag = None,
     weights: Weights = None,
@@ -331,9 +313,10 @@ def score(
     check_output(out, force=force, inputs=[model, *files, reading["topology"]])
     cv = load_cv(model)
     reading = as_the_model(reading, cv)
-    stream = pv.stream(files, **for_reading(reading))
+    stream = pv.stream(files, client=client, **for_reading(reading))
     # A run that fits in memory is held there, for what needs neighbouring frames.
-    data = stream if len(stream) > _HELD_FRAMES else read_files(files, reading)
+    data = stream if len(stream) > _HELD_FRAMES else pv.as_trajectory(stream)
+    say(f"read {data}")
     data = with_weights(data, read_weights(weights))
     generated = pv.sample(cv, min(len(stream), 10_000), seed=seed)
     scores = pv.score(cv, data, generated=generated, lag=lag, seed=seed)
@@ -360,6 +343,7 @@ def export(
 
 
 app.command()(sweep)
+app.command()(plan)
 app.command()(fes)
 app.command()(adapt)
 app.command()(movie)

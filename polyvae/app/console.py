@@ -42,12 +42,6 @@ def notes() -> Iterator[None]:
         logger.propagate = propagate
 
 
-def one_line(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return " ".join(str(error).split())
-
-
 def fail(message: str, code: int) -> None:
     print(f"polyvae: error: {message}", file=sys.stderr)
     sys.exit(code)

@@ -2,12 +2,13 @@
 
 import csv
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import polyvae as pv
 from polyvae import plot
+from polyvae.app.cluster import CLUSTER, on_cluster
 from polyvae.app.console import command_line, print_sweep
 from polyvae.app.options import READING, TRAINING, Figures, Files, Force, for_training, numbers, takes
 from polyvae.app.reading import read_files
@@ -16,11 +17,13 @@ from polyvae.files import replacing, replacing_folder, write_json
 _RESULTS = ("models.csv", "summary.json", "sweep.*", "best.safetensors")
 
 
-@takes(training=TRAINING, reading=READING)
+@takes(training=TRAINING, reading=READING, cluster=CLUSTER)
+@on_cluster
 def sweep(
     files: Files,
     training: dict,
     reading: dict,
+    client,
     out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("polyvae-sweep"),
     latent_dim: Annotated[str, typer.Option("--latent-dim", help="Numbers of latents to try.")] = "1,2,4",
     beta: Annotated[str, typer.Option("--beta", help="Weights of the KL term to try.")] = "0.1,1,4",
@@ -40,7 +43,8 @@ def sweep(
     with replacing_folder(out, force=force, results=_RESULTS, inputs=inputs) as folder:
         traj = read_files(files, reading)
         with pv.progress_bar("training", unit="model") as progress:
-            result = pv.sweep(traj, latent_dim=sizes, beta=betas, seeds=seeds, progress=progress, **training)
+            tried: dict[str, Any] = {"latent_dim": sizes, "beta": betas, "seeds": seeds}
+            result = pv.sweep(traj, **tried, client=client, progress=progress, **training)
         with replacing(folder / "models.csv") as temporary, temporary.open("w", newline="") as file:
             table = csv.DictWriter(file, result.rows[0])
             table.writeheader()

@@ -95,6 +95,9 @@ class LatentCV:
     n_dims = property(lambda self: self.template.n_dims, doc="2 or 3.")
     length_unit = property(lambda self: self.template.length_unit, doc="Unit of all lengths.")
 
+    def __getstate__(self):  # what is compiled does not travel between processes
+        return {name: value for name, value in self.__dict__.items() if name != "_compiled"}
+
     def __repr__(self):
         return (
             f"<LatentCV: {self.n_beads} beads in {self.n_dims}-D ({self.length_unit}) "

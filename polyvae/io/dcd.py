@@ -21,7 +21,7 @@ class DcdFile:
     """A CHARMM, NAMD, LAMMPS or X-PLOR DCD file; see `frames.TrajectoryFile`."""
 
     stated_unit: str | None = None
-    usual_unit, always_3d, akma_time, unwrapped = "angstrom", True, True, False
+    usual_unit, always_3d, akma_time, unwrapped, seeks = "angstrom", True, True, False, True
 
     def __init__(self, path: Path):
         self.path = path

@@ -5,6 +5,7 @@ moves beads by image flags as if every box were orthogonal, and counts a frame t
 Format: https://docs.lammps.org/dump.html, boxes: https://docs.lammps.org/Howto_triclinic.html.
 """
 
+import gzip
 import io
 import itertools
 import re
@@ -48,6 +49,7 @@ class DumpFile:
 
     stated_unit: str | None
     usual_unit, always_3d, akma_time = "sigma", True, False
+    seeks: bool
 
     def __init__(self, path: Path):
         self.path = path
@@ -55,6 +57,8 @@ class DumpFile:
         self._file: BytesFile | None = None
         self._offsets, steps, head, self.is_cut = _index(path)
         self.n_frames = len(steps)
+        with opened(path) as file:
+            self.seeks = not isinstance(file, gzip.GzipFile)
         self._ids = first_frame(path).get("id")
         self._read_head(head)
         if _TIME not in head:

@@ -5,6 +5,7 @@ import ctypes
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -15,6 +16,7 @@ from polyvae.errors import InputError
 
 log = logging.getLogger(__name__)
 
+_ONE_AT_A_TIME = threading.RLock()  # where a worker has threads: the screen is one for all
 BLOCK_BYTES = 1 << 21  # of a file looked at in one go; it stays in the processor's cache
 
 
@@ -51,6 +53,7 @@ class TrajectoryFile(Protocol):
         extras: "masses", "names", "bonds", "segments" where the file holds them.
         is_cut: whether a frame that is cut off or damaged comes after them.
         unwrapped: whether the file says that its coordinates are not put back into the box.
+        seeks: whether frames far into the file cost no reading of those before, also by a copy in another process.
     """
 
     n_frames: int
@@ -62,6 +65,7 @@ class TrajectoryFile(Protocol):
     extras: dict
     is_cut: bool
     unwrapped: bool
+    seeks: bool
 
     def read(self, start: int, stop: int) -> Frames:
         """Frames start to stop - 1; cheapest where each call begins where the last one ended."""
@@ -108,16 +112,17 @@ def short(error: BaseException) -> str:
 def quiet_c_library() -> Iterator[None]:
     """Keep what the C readers print about a file off the user's screen; the checks here say it better."""
     flush = ctypes.CDLL(None).fflush
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = {fd: os.dup(fd) for fd in (1, 2)}
-    try:
-        with open(os.devnull, "w") as nowhere:
-            for fd in saved:
-                os.dup2(nowhere.fileno(), fd)
-        yield
-    finally:
-        flush(None)
-        for fd, copy in saved.items():
-            os.dup2(copy, fd)
-            os.close(copy)
+    with _ONE_AT_A_TIME:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        saved = {fd: os.dup(fd) for fd in (1, 2)}
+        try:
+            with open(os.devnull, "w") as nowhere:
+                for fd in saved:
+                    os.dup2(nowhere.fileno(), fd)
+            yield
+        finally:
+            flush(None)
+            for fd, copy in saved.items():
+                os.dup2(copy, fd)
+                os.close(copy)

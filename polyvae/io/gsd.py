@@ -15,6 +15,7 @@ class GsdFile:
     stated_unit: str | None = None
     usual_unit, always_3d, akma_time = "sigma", True, False
     is_cut = unwrapped = False
+    seeks = True
 
     def __init__(self, path: Path):
         check_installed(path, "GSD")

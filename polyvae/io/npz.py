@@ -20,7 +20,7 @@ class NpzFile:
     """Positions (n_frames, n_beads, 2 or 3) in an npz; see `frames.TrajectoryFile`."""
 
     usual_unit, always_3d, akma_time = "sigma", False, False
-    is_cut = unwrapped = False
+    is_cut = unwrapped = seeks = False
 
     def __init__(self, path: Path):
         self.path = path

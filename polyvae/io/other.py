@@ -25,7 +25,7 @@ class GroFile:
 
     stated_unit: str | None = None
     usual_unit, always_3d, akma_time = "nm", True, False
-    is_cut = unwrapped = False
+    is_cut = unwrapped = seeks = False
 
     def __init__(self, path: Path):
         from mdtraj.formats import GroTrajectoryFile
@@ -62,7 +62,7 @@ class UniverseFile:
     """
 
     always_3d, akma_time = True, False
-    is_cut = unwrapped = False
+    is_cut = unwrapped = seeks = False
 
     def __init__(self, path: Path, name: str, n_atoms: int | None = None, length_unit: str | None = None):
         from MDAnalysis.coordinates.core import reader

@@ -1,5 +1,6 @@
 """Topologies and the selection language, by MDAnalysis."""
 
+import functools
 import os
 import re
 import warnings
@@ -31,6 +32,17 @@ _STYLES = dict.fromkeys(("angle", "bond", "molecular"), "id resid type x y z") |
 
 class _UnreadError(InputError):
     """No parser takes the file."""
+
+
+def known_topology(path: str | os.PathLike, select: str | None, format: str | None = None) -> Atoms:
+    """`read_topology`, once for the many files of one system."""
+    stat = existing(path).stat()
+    return _read_once(os.fspath(path), select, format, (stat.st_size, stat.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=2)
+def _read_once(path: str, select: str | None, format: str | None, state: tuple[int, int]) -> Atoms:
+    return read_topology(path, select, format)
 
 
 def read_topology(path: str | os.PathLike, select: str | None, format: str | None = None) -> Atoms:

@@ -39,7 +39,7 @@ class XtcFile:
     """An XTC file; see `frames.TrajectoryFile`. Every frame's structure is checked on opening."""
 
     stated_unit: str | None = None
-    usual_unit, always_3d, akma_time, unwrapped = "nm", True, False, False
+    usual_unit, always_3d, akma_time, unwrapped, seeks = "nm", True, False, False, True
 
     def __init__(self, path: Path):
         self.path = path
@@ -69,9 +69,8 @@ class XtcFile:
     def read(self, start: int, stop: int) -> Frames:
         headers = self._sane_headers(start, stop) if self.n_atoms > 9 else None
         with quiet_c_library():
-            if self._file is None or start < self._at:
-                self.close()
-                self._file, self._at = self._open(), 0
+            if self._file is None or not self._at <= start < self._at + _MARK:
+                self._seek(start // _MARK)
             while self._at < start:
                 self._decode(min(_MARK, start - self._at))
             positions, time, step, box = self._decode(stop - start)
@@ -84,10 +83,18 @@ class XtcFile:
             self._file.close()
             self._file = None
 
-    def _open(self):
+    def __getstate__(self):
+        return self.__dict__ | {"_file": None, "_headers": None}  # read again, for the frames that are wanted
+
+    def _seek(self, mark: int) -> None:
+        """Open the file where a place in it was kept."""
         from mdtraj.formats import XTCTrajectoryFile
 
-        return XTCTrajectoryFile(str(self.path))
+        self.close()
+        self._file, self._at = XTCTrajectoryFile(str(self.path)), mark * _MARK
+        if mark:  # mdtraj would else go through all headers for the places of frames
+            self._file.offsets = np.broadcast_to(np.int64(4 * self._marks[mark]), self._at + 1)
+            self._file.seek(self._at)
 
     def _decode(self, n: int):
         """The next n frames: positions, times, steps, boxes."""

@@ -3,27 +3,33 @@
 from polyvae.tasks.compiling import compile
 from polyvae.tasks.optimization import Optimum, optimize
 from polyvae.tasks.paths import LatentPath, interpolate, latent_grid
+from polyvae.tasks.planning import Plan, plan
 from polyvae.tasks.projection import project
 from polyvae.tasks.relaxation import Relaxed, chain_energy, relax
 from polyvae.tasks.sampling import sample
 from polyvae.tasks.scorecard import Scores
 from polyvae.tasks.scoring import score
 from polyvae.tasks.sweeps import Sweep, sweep
+from polyvae.tasks.tables import Tables, transform_many
 
 __all__ = [
     "LatentPath",
     "Optimum",
+    "Plan",
     "Relaxed",
     "Scores",
     "Sweep",
+    "Tables",
     "chain_energy",
     "compile",
     "interpolate",
     "latent_grid",
     "optimize",
+    "plan",
     "project",
     "relax",
     "sample",
     "score",
     "sweep",
+    "transform_many",
 ]

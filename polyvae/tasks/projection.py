@@ -1,7 +1,11 @@
 """Collective variables of trajectories of any length, straight into a table."""
 
+import dataclasses
+import functools
+import itertools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -10,8 +14,15 @@ from polyvae.arguments import function, functions, if_given
 from polyvae.batches import map_frames
 from polyvae.cv.latent import LatentCV, latent_cv
 from polyvae.io.colvar import colvar_writer
-from polyvae.trajectory.record import Trajectory
 from polyvae.trajectory.stream import Stream
+
+
+class Rows(NamedTuple):
+    """Rows of a table: latent coordinates (n, latent_dim), times (n,) or None, further columns (n,) by name."""
+
+    z: np.ndarray
+    time: np.ndarray | None
+    values: dict[str, np.ndarray]
 
 
 def project(
@@ -41,28 +52,52 @@ def project(
     Raises:
         InputError: data that do not fit the model, a frame whose latent coordinates are not finite.
     """
-    measures = {name: jax.jit(jax.vmap(measure)) for name, measure in functions("columns", columns).items()}
+    projector = Projector(latent_cv(cv), functions("columns", columns))
     if_given(function, "progress", progress)
-    chunks = map(latent_cv(cv).as_trajectory, data if isinstance(data, Stream) else [data])
-    first = next(chunks)
-    names = [*(["molecule"] if first.origin is not None else []), *measures]
-    n_done = 0
-    with colvar_writer(path, cv.latent_dim, names) as write:
-        chunk: Trajectory | None = first
-        while chunk is not None:
-            z = cv.encode(chunk.positions, first_frame=n_done)
-            values = {name: map_frames(measure, chunk.positions) for name, measure in measures.items()}
-            time = chunk.time
-            if chunk.origin is not None:
-                values["molecule"] = chunk.origin[:, 1]
-                time = chunk.origin[:, 0] if time is None else time
-                order = np.lexsort(chunk.origin.T[::-1])
-                values = {name: value[order] for name, value in values.items()}
-                write(z[order], time[order], values)
-            else:
-                write(z, time, values)
-            n_done += len(chunk)
-            if progress is not None:
-                progress(len(chunk))
-            chunk = next(chunks, None)
-    return n_done
+    rows = data.apply(rows_of, projector) if isinstance(data, Stream) else [rows_of(data, 0, projector)]
+    return projector.write(path, rows, progress)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Projector:
+    """A model with the further columns of a table: functions of one frame, compiled once in each process."""
+
+    cv: LatentCV
+    columns: dict[str, Callable]
+
+    measures = functools.cached_property(
+        lambda self: {name: jax.jit(jax.vmap(measure)) for name, measure in self.columns.items()}
+    )
+
+    def __getstate__(self):  # to other processes go the functions
+        return {"cv": self.cv, "columns": self.columns}
+
+    def write(
+        self, path: str | os.PathLike, rows: Iterable[Rows], progress: Callable[[int], None] | None = None
+    ) -> int:
+        """Write rows that come in pieces as one table, which appears when all are there; gives their number."""
+        rows, n_done = iter(rows), 0
+        first = next(rows)
+        with colvar_writer(path, self.cv.latent_dim, list(first.values)) as write:
+            for piece in itertools.chain([first], rows):
+                write(*piece)
+                n_done += len(piece.z)
+                if progress is not None:
+                    progress(len(piece.z))
+        return n_done
+
+
+def rows_of(chunk, first_frame: int, projector: Projector) -> Rows:
+    """The rows of a chunk of a trajectory, whose first frame has that number.
+
+    Where frames show one of many molecules, all molecules of one frame come together.
+    """
+    chunk = projector.cv.as_trajectory(chunk)
+    z = projector.cv.encode(chunk.positions, first_frame=first_frame)
+    values = {name: map_frames(measure, chunk.positions) for name, measure in projector.measures.items()}
+    if chunk.origin is None:
+        return Rows(z, chunk.time, values)
+    time = chunk.origin[:, 0] if chunk.time is None else chunk.time
+    order = np.lexsort(chunk.origin.T[::-1])
+    values = {"molecule": chunk.origin[:, 1]} | values
+    return Rows(z[order], time[order], {name: value[order] for name, value in values.items()})

@@ -3,13 +3,14 @@
 import dataclasses
 import inspect
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from polyvae.arguments import flag, function, if_given, one_of, whole_number
+from polyvae.cluster import checked_client, outcomes, shared
 from polyvae.cv.fitting import checked_width, fit, latent_cv, prepared_data
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
@@ -17,7 +18,8 @@ from polyvae.records import html_of, in_words
 from polyvae.tasks.scoring import score
 from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory
-from polyvae.vae.fitting import Prepared, train_together
+from polyvae.vae.fitting import train_together
+from polyvae.vae.model import FittedVAE
 from polyvae.vae.network import check_latent_dim
 from polyvae.vae.settings import Settings
 
@@ -36,6 +38,7 @@ SETTINGS = (
     "validation",
     "patience",
 )
+_CELL = ("latent_dim", "beta", "seed")  # what a model of the grid has of its own
 # By the name that `score` gives them.
 MEASURES = {"bound": "iw_bound", "fve": "fve", "active_units": "active_units", "vamp2": "vamp2"}
 
@@ -102,6 +105,7 @@ def sweep(
     beta: float | Sequence[float] = 1.0,
     seeds: int | Sequence[int] = 3,
     together: bool | None = None,
+    client: Any = None,
     score_lag: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     **options,
@@ -119,6 +123,8 @@ def sweep(
             accelerator; a CPU trains them one after another with the same compiled program, and ends each when
             it has converged. Either way a model is the one that `fit` gives with these settings, one after
             another to the bit.
+        client: a `distributed.Client`, whose workers then train and measure a model each; what a lost worker had
+            begun another one does again. The data go to each worker once.
         score_lag: of the VAMP-2 score, in frames; see `score`.
         progress: called with models done and models in all.
         **options: those of `fit`, but for seed, checkpoint and resume.
@@ -138,6 +144,8 @@ def sweep(
     if_given(flag, "together", together)
     if_given(function, "progress", progress)
     score_lag = if_given(whole_number, "score_lag", score_lag, 1)
+    if checked_client(client) is not None and together:
+        raise InputError("together must not be True with a client, whose workers train one each; leave one out")
     together = jax.default_backend() != "cpu" if together is None else together
     call = inspect.signature(fit).bind(data, **options)
     call.apply_defaults()
@@ -145,11 +153,10 @@ def sweep(
     traj = data if isinstance(data, Trajectory) else as_trajectory(data)
     if given["weights"] is not None:  # for what is measured, too
         traj = dataclasses.replace(traj, weights=given["weights"])
-    names = ("latent_dim", "beta", "seed")
-    cells = [dict(zip(names, cell, strict=True)) for cell in itertools.product(*grid.values())]
+    cells = [dict(zip(_CELL, cell, strict=True)) for cell in itertools.product(*grid.values())]
     told = {name: given[name] for name in SETTINGS} | {"width": checked_width(given["width"])}
     settings = [Settings(**told | cell) for cell in cells]  # all are checked before the first is trained
-    rows, models = [], []
+    found: dict[int, tuple[LatentCV, dict]] = {}
     with prepared_data(traj, given["featurizer"], settings[0], cache=given["cache"]) as (
         featurizer,
         template,
@@ -157,20 +164,48 @@ def sweep(
     ):
         for cell in settings:
             check_latent_dim(cell.latent_dim, prepared.x.shape[1])
-        runs = [
-            dataclasses.replace(prepared, settings=dataclasses.replace(prepared.settings, **cell))
-            for cell in cells
-        ]
-        for _, alike in itertools.groupby(runs, lambda run: run.settings.latent_dim):
-            group = list(alike)
-            trained = train_together(group) if together else map(Prepared.train, group)
-            for run, model in zip(group, trained, strict=True):
-                models.append(latent_cv(model, featurizer, template))
-                row = {name: getattr(run.settings, name) for name in names}
-                rows.append(row | _measured(models[-1], traj, score_lag))
-                if progress is not None:
-                    progress(len(models), len(runs))
-    return Sweep(rows, models)
+        runs = [dataclasses.replace(prepared.settings, **cell) for cell in cells]
+        common = prepared, featurizer, template, traj, score_lag
+        for place, one in _here(runs, common, together) if client is None else _there(runs, common, client):
+            found[place] = one
+            if progress is not None:
+                progress(len(found), len(runs))
+    models, rows = zip(*(found[place] for place in range(len(runs))), strict=True)
+    return Sweep(list(rows), list(models))
+
+
+def _here(runs: list[Settings], common: tuple, together: bool) -> Iterator[tuple[int, tuple[LatentCV, dict]]]:
+    """The number of each run, its model and what that is worth, one after another or those alike together."""
+    if not together:
+        yield from enumerate(_trained(run, common) for run in runs)
+        return
+    prepared, *rest = common
+    for _, alike in itertools.groupby(enumerate(runs), lambda run: run[1].latent_dim):
+        places, group = zip(*alike, strict=True)
+        trained = train_together([dataclasses.replace(prepared, settings=run) for run in group])
+        for place, run, model in zip(places, group, trained, strict=True):
+            yield place, _judged(run, model, *rest)
+
+
+def _there(runs: list[Settings], common: tuple, client: Any) -> Iterator[tuple[int, tuple[LatentCV, dict]]]:
+    """The same by the workers of a cluster, as they finish."""
+    data = shared(client, common)
+    for place, one in outcomes(client, lambda call, k: call(_trained, runs[k], data), range(len(runs))):
+        if isinstance(one, InputError):
+            raise one
+        yield place, one
+
+
+def _trained(run: Settings, common: tuple) -> tuple[LatentCV, dict]:
+    prepared, *rest = common
+    return _judged(run, dataclasses.replace(prepared, settings=run).train(), *rest)
+
+
+def _judged(
+    run: Settings, model: FittedVAE, featurizer, template: Trajectory, traj: Trajectory, lag: int | None
+) -> tuple[LatentCV, dict]:
+    cv = latent_cv(model, featurizer, template)
+    return cv, {name: getattr(run, name) for name in _CELL} | _measured(cv, traj, lag)
 
 
 def _is_one(value) -> bool:

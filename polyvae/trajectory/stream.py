@@ -6,7 +6,7 @@ from typing import overload
 
 import numpy as np
 
-from polyvae.arguments import function, statistical_weights, text, whole_number
+from polyvae.arguments import function, if_given, statistical_weights, text, whole_number
 from polyvae.errors import InputError
 from polyvae.trajectory.record import Trajectory
 
@@ -22,11 +22,34 @@ class Stream:
         chunks: called without arguments, gives an iterator of the chunks from the first on.
         n_frames: how many frames they hold together.
         about: what the repr says of where they come from.
+        elsewhere: `apply`, where chunks are read by other processes.
     """
 
-    def __init__(self, chunks: Callable[[], Iterator[Trajectory]], n_frames: int, about: str = ""):
+    def __init__(
+        self,
+        chunks: Callable[[], Iterator[Trajectory]],
+        n_frames: int,
+        about: str = "",
+        elsewhere: Callable[..., Iterator] | None = None,
+    ):
         self._chunks, self._about = function("chunks", chunks), text("about", about)
         self.n_frames = whole_number("n_frames", n_frames, 0)
+        self._elsewhere = if_given(function, "elsewhere", elsewhere)
+
+    def apply(self, measure: Callable, *arguments) -> Iterator:
+        """`measure(chunk, first_frame, *arguments)` of each chunk, in their order, made where the chunk is read.
+
+        Args:
+            measure: a function at the top of a module.
+            arguments: more of what it takes.
+        """
+        if self._elsewhere is not None:
+            yield from self._elsewhere(measure, *arguments)
+            return
+        first = 0
+        for chunk in self:
+            yield measure(chunk, first, *arguments)
+            first += len(chunk)
 
     def __iter__(self) -> Iterator[Trajectory]:
         return self._chunks()

@@ -306,12 +306,12 @@ def prepare(
         mean, scale = jnp.asarray(middle, jnp.float32), jnp.asarray(spread, jnp.float32)
         x = _scaled(x, np.asarray(mean), np.asarray(scale))
     if settings.epochs is None:
-        settings = dataclasses.replace(settings, epochs=_default_epochs(settings, len(rows), x.shape[1]))
+        settings = dataclasses.replace(settings, epochs=default_epochs(settings, len(rows), x.shape[1]))
     pairs = first_of_pairs(~held_out, tuple(segments), max(settings.lag, 1))
     return Prepared(x, weights, rows, val_rows, mean, scale, likelihood, settings, data, pairs)
 
 
-def _default_epochs(settings: Settings, n_rows: int, n_features: int) -> int:
+def default_epochs(settings: Settings, n_rows: int, n_features: int) -> int:
     """As many as make some 8,000 steps, or fewer where the network is wide, but 10 (of 10^6 frames and more 3)."""
     widths = (
         [n_features, *settings.encoder, 2 * settings.latent_dim],

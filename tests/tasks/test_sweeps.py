@@ -8,6 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from clusters import small_cluster
 from conftest import ideal_chains
 
 import polyvae as pv
@@ -53,6 +54,22 @@ def test_together_they_are_the_same_models_and_stop_where_they_would_alone(traj,
         assert n == min(12, other.record["best_epoch"] + 4)
         np.testing.assert_allclose(one.record["history"]["kl"][:n], other.record["history"]["kl"], atol=5e-3)
     assert {row["epochs"] for row in together.rows} != {12}  # one of them did stop early
+
+
+def test_a_cluster_gives_the_same_models(traj, result):
+    with small_cluster() as client:
+        told = []
+        grid = {"latent_dim": [1, 2], "beta": [0.5, 4.0], "seeds": 2}
+        there = pv.sweep(traj, **grid, client=client, progress=lambda *n: told.append(n), **SMALL)
+        with pytest.raises(pv.InputError, match="together must not be True with a client"):
+            pv.sweep(traj, client=client, together=True, **SMALL)
+        with pytest.raises(pv.InputError, match="at least one batch"):
+            pv.sweep(traj, client=client, seeds=1, **SMALL | {"batch_size": 1000})
+    assert told == [(k, 8) for k in range(1, 9)]
+    assert there.rows == result.rows
+    for one, other in zip(result.models, there.models, strict=True):
+        np.testing.assert_array_equal(one.transform(traj), other.transform(traj))
+        assert one.record == other.record
 
 
 def test_summary_is_mean_and_spread_over_seeds(result):

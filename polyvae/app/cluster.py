@@ -1,0 +1,38 @@
+"""Options of the verbs that a cluster can do."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from polyvae.cluster import connected
+
+# By the name in `polyvae.cluster.connected`.
+CLUSTER = {
+    "scheduler": (
+        Annotated[
+            str | None, typer.Option("--scheduler", metavar="ADDRESS", help="Of a Dask cluster: tcp://host:8786.")
+        ],
+        None,
+    ),
+    "workers": (
+        Annotated[int | None, typer.Option("--workers", min=1, help="Processes on this machine [default: 1].")],
+        None,
+    ),
+}
+
+
+def on_cluster(verb: Callable) -> Callable:
+    """Decorator below `takes(cluster=CLUSTER)`: the verb gets a client of that cluster, or None, as `client`."""
+
+    @functools.wraps(verb)
+    def command(cluster: dict, **given):
+        with connected(**cluster) as client:
+            return verb(client=client, **given)
+
+    signature = inspect.signature(verb)
+    parameters = [p.replace(name="cluster") if p.name == "client" else p for p in signature.parameters.values()]
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # `takes` reads it
+    return command

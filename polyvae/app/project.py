@@ -1,0 +1,80 @@
+"""The verb `project`: a table of one run, or of each of many."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import polyvae as pv
+from polyvae.app.cluster import CLUSTER, on_cluster
+from polyvae.app.options import (
+    OBJECTIVES,
+    READING,
+    Files,
+    Force,
+    Model,
+    known,
+    takes,
+)
+from polyvae.app.reading import as_the_model, for_reading
+from polyvae.cv.latent import load_cv
+from polyvae.errors import InputError
+from polyvae.files import check_output
+from polyvae.io.colvar import check_table_name
+from polyvae.tasks.tables import KINDS
+
+
+@takes(reading=READING, cluster=CLUSTER)
+@on_cluster
+def project(
+    model: Model,
+    files: Files,
+    reading: dict,
+    client,
+    out: Annotated[
+        Path, typer.Option("--out", help="COLVAR, or a name ending in .csv or .npz; with --each a folder.")
+    ] = Path("COLVAR"),
+    each: Annotated[
+        bool, typer.Option("--each", help="Each file is a run of its own: a table of each; again, it goes on.")
+    ] = False,
+    kind: Annotated[str, typer.Option("--kind", help=f"Of the tables of --each: {', '.join(KINDS)}.")] = "COLVAR",
+    add: Annotated[
+        list[str] | None, typer.Option("--add", help=f"A further column, repeatable: {', '.join(OBJECTIVES)}.")
+    ] = None,
+    force: Force = False,
+):
+    """Write the collective variables of every frame, of files of any length.
+
+    With --each, files are runs of their own, thousands if need be; what has its table is not done again.
+
+    Example: polyvae project model.safetensors run.xtc --top chain.pdb --out COLVAR
+    """
+    columns = {name: OBJECTIVES[known("add", name, OBJECTIVES)] for name in add or ()}
+    known("kind", kind, KINDS)
+    if not each:
+        check_table_name(out)
+        check_output(out, force=force, inputs=[model, *files, reading["topology"]])
+    cv = load_cv(model)
+    options = for_reading(as_the_model(reading, cv))
+    if each:
+        own: dict[str, Any] = {"client": client, "columns": columns, "kind": kind, "force": force}
+        with pv.progress_bar("projecting", unit="file") as bar:
+            made = pv.transform_many(files, cv, out, progress=bar, **own, **options)
+        print_tables(made, cv.latent_dim, out)
+        return
+    stream = pv.stream(files, client=client, **options)
+    with pv.progress_bar("projecting", total=len(stream), unit="frame") as count:
+        n = pv.project(cv, stream, out, columns=columns, progress=count)
+    print(f"{cv.latent_dim} latents of {n} frames in {out}")
+
+
+def print_tables(made: pv.Tables, latent_dim: int, out: Path) -> None:
+    """What became of many files; raises `InputError` where some failed."""
+    n, n_failed = len(made.tables), len(made.failed)
+    before = f", {len(made.skipped)} of them there before" if made.skipped else ""
+    print(f"{latent_dim} latents of {made.n_frames} frames in {n} tables in {out}{before}")
+    for why in made.failed.values():
+        print(f"polyvae: error: {why}", file=sys.stderr)
+    if n_failed:
+        raise InputError(f"{n_failed} of {n + n_failed} files have no table; mend them, and do the same again")

@@ -1,0 +1,318 @@
+"""Collective variables of many trajectory files: a table of each, here or on a Dask cluster."""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from polyvae.arguments import file_name, flag, function, functions, if_given, one_of, whole_number
+from polyvae.cluster import Call, checked_client, outcomes, shared
+from polyvae.cv.latent import LatentCV, latent_cv
+from polyvae.errors import InputError
+from polyvae.files import refuse_overwriting
+from polyvae.io.patterns import Paths, expanded
+from polyvae.io.runs import ReadOptions, Run
+from polyvae.progress import quiet
+from polyvae.records import Record
+from polyvae.tasks.projection import Projector, Rows, rows_of
+from polyvae.trajectory.record import Trajectory
+from polyvae.vae.checkpoint import digest
+
+KINDS = {"COLVAR": ".COLVAR", "csv": ".csv", "npz": ".npz"}
+DONE = "tables.jsonl"
+TASK_BYTES = 1 << 26  # of a file, that one task reads of it
+_ENDS = 1 << 16  # bytes of a file, at either end, that its fingerprint looks at
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}")  # the stem of what `replacing` writes to
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tables(Record):
+    """What became of many files.
+
+    Args:
+        tables: name of each file whose table is whole, and that of the table.
+        n_frames: frames in these tables together.
+        skipped: files whose table was there before, whole, of the same model and the same file.
+        failed: name of each file that could not be projected, and why, in one line.
+    """
+
+    tables: Mapping[str, str]
+    n_frames: int
+    skipped: tuple[str, ...]
+    failed: Mapping[str, str]
+
+    def table(self) -> list[list[str]]:
+        """A row for each file: frames' table, or why there is none."""
+        rows = [[file, name] for file, name in self.tables.items()]
+        return [["file", "table"], *rows, *([file, f"failed: {why}"] for file, why in self.failed.items())]
+
+    def __repr__(self) -> str:
+        return (
+            f"<Tables: {self.n_frames} frames of {len(self.tables)} files, {len(self.skipped)} of them done "
+            f"before; {len(self.failed)} failed>"
+        )
+
+
+def transform_many(
+    files: Paths,
+    cv: LatentCV,
+    out: str | os.PathLike,
+    *,
+    client: Any = None,
+    columns: Mapping[str, Callable] | None = None,
+    kind: str = "COLVAR",
+    force: bool = False,
+    task_bytes: int = TASK_BYTES,
+    progress: Callable[[int, int], None] | None = None,
+    **options,
+) -> Tables:
+    """Write the latent coordinates of thousands of trajectory files, each a run of its own, as a table of each.
+
+    A table is what `project` writes of its file, byte for byte, whoever made it; it appears whole or not at all.
+    What is done is listed in the folder (tables.jsonl): called again, only files are projected whose table is not
+    there, or that have changed. A file that cannot be read stops no other.
+
+    On a cluster each file is a task, and a long XTC, DCD, GSD or dump (no gzip) several. What a lost worker had is
+    done again by another one, as often as Dask's setting `distributed.scheduler.allowed-failures` allows. Files
+    and folder must have the same names for all workers, which best have one thread each (`dask worker --nworkers
+    auto --nthreads 1`).
+
+    Args:
+        files: files, or patterns such as "runs/run*.xtc".
+        cv: the collective variable, as `fit` and `load` give it.
+        out: folder, made where it is not there. Tables lie in it as the files lie in the folder that holds them
+            all, and end in `kind`: files of one name in several folders stay apart.
+        client: a `distributed.Client`; without it, all is done in this process.
+        columns: as for `project`; on a cluster they must be known there.
+        kind: "COLVAR", "csv" or "npz", as for `write_colvar`.
+        force: start over, and replace tables of another model.
+        task_bytes: of a file, that one task reads of it.
+        progress: called with files done and files in all.
+        **options: those of `read`, for each file; `dims` are the model's by default.
+
+    Raises:
+        InputError: unusable arguments, a folder that holds something else. What is wrong with one file is told in
+            `Tables.failed`.
+        FileNotFoundError: a pattern that no file matches.
+    """
+    client, columns = checked_client(client), functions("columns", columns)
+    ending = KINDS[one_of("kind", kind, KINDS)]
+    whole_number("task_bytes", task_bytes, 1)
+    if_given(function, "progress", progress)
+    if unknown := set(options) - {field.name for field in dataclasses.fields(ReadOptions)}:
+        raise TypeError(f"transform_many() takes the options of read(), which {', '.join(sorted(unknown))} is not")
+    cv = dataclasses.replace(latent_cv(cv), generator=None)  # which draws, and encodes nothing
+    if options.get("topology") is not None:
+        options["topology"] = os.path.abspath(file_name("topology", options["topology"]))
+    reading = ReadOptions(**{"dims": cv.n_dims} | options)
+    places = list(dict.fromkeys(Path(os.path.abspath(path)) for path in expanded(files)))
+    folder = Path(file_name("out", out))
+    tables = _names(places, ending)
+    about = {"model": identity(cv), "columns": sorted(columns), **_plain(reading)}
+    with _Done(folder, about, force=flag("force", force)) as done:
+        jobs, skipped = [], {}
+        for place, name in zip(places, tables, strict=True):
+            job = _Job(place, folder / name, _fingerprint(place), reading)
+            if (n := done.frames(name, job)) is None:
+                jobs.append(job)
+            else:
+                skipped[place] = n
+        for parent in {job.table.parent for job in jobs}:
+            parent.mkdir(parents=True, exist_ok=True)
+        found, failed = dict(skipped), {}
+        model = shared(client, Projector(cv, columns))
+        work = functools.partial(_projected, model=model, task_bytes=task_bytes if client else None)
+        try:
+            for job, n in outcomes(client, work, jobs):
+                if isinstance(n, InputError):
+                    failed[job.file] = str(n) if str(job.file) in str(n) else f"{job.file}: {n}"
+                else:
+                    found[job.file] = n
+                    done.add(job, n)
+                if progress is not None:
+                    progress(len(found) + len(failed), len(places))
+        finally:
+            _sweep_up([job.table for job in jobs])
+    own = {str(place): str(folder / name) for place, name in zip(places, tables, strict=True) if place in found}
+    why = {str(place): failed[place] for place in places if place in failed}
+    return Tables(own, sum(found.values()), tuple(map(str, skipped)), why)
+
+
+class _Job(NamedTuple):
+    """One file, its table, its state, and how it is read."""
+
+    file: Path
+    table: Path
+    state: str
+    reading: ReadOptions
+
+
+def _projected(call: Call, job: _Job, *, model, task_bytes: int | None):
+    """The tasks of one file; gives the number of its frames."""
+    size = job.file.stat().st_size if task_bytes is not None and job.file.is_file() else 0
+    n_parts = -(-size // (task_bytes or 1))
+    if n_parts <= 1 or job.reading.keep_good:  # what comes after damage is known only when that is found
+        return call(_write_file, model, job)
+    run = call(_opened, job)
+    rows = [call(_rows_of_part, model, job, run, part, n_parts) for part in range(n_parts)]
+    return call(_write_parts, model, job, rows)
+
+
+def _write_file(model: Projector, job: _Job) -> int:
+    with quiet():
+        run = Run(job.file, job.reading)
+        return model.write(job.table, _rows(model, run.chunks()))
+
+
+def _opened(job: _Job) -> Run | None:
+    """The file, known well enough to read any part of it; None where it can only be read from the beginning."""
+    with quiet():
+        run = Run(job.file, job.reading)
+        if not run.seeks:
+            return None
+        run.settle()
+        return run
+
+
+def _rows_of_part(model: Projector, job: _Job, run: Run | None, part: int, n_parts: int) -> list[Rows]:
+    with quiet():
+        if run is None:
+            run = Run(job.file, job.reading)
+            return list(_rows(model, run.chunks())) if part == 0 else []
+        rows = run.rows(0, part, n_parts)
+        return list(_rows(model, run.copy().read(0, rows), run.first_frame(0, rows)))
+
+
+def _rows(model: Projector, chunks: Iterator[Trajectory], first: int = 0) -> Iterator[Rows]:
+    for chunk in chunks:
+        yield rows_of(chunk, first, model)
+        first += len(chunk)
+
+
+def _write_parts(model: Projector, job: _Job, parts: list[list[Rows]]) -> int:
+    return model.write(job.table, (rows for part in parts for rows in part))
+
+
+class _Done:
+    """The list of tables in a folder, a line each: what they are of.
+
+    Args:
+        about: what all tables have in common: model, columns, options.
+
+    Raises:
+        InputError: the folder holds tables of something else, or other files.
+    """
+
+    def __init__(self, folder: Path, about: dict, *, force: bool):
+        self._path = folder / DONE
+        head = json.dumps({"about": about}, sort_keys=True)
+        text = self._path.read_text() if self._path.is_file() and not force else ""
+        lines = text.splitlines()
+        if not lines:
+            refuse_overwriting(folder, force=force)
+        elif lines[0] != head:
+            raise InputError(
+                f"{folder} holds tables of another model, or of files that were read otherwise; name another "
+                f"folder, or replace them (--force, force=True)"
+            )
+        self._known: dict[str, dict] = {}
+        for line in lines[1:]:
+            with contextlib.suppress(ValueError, TypeError, KeyError):  # the last one may be cut off
+                entry = json.loads(line)
+                self._known[entry["table"]] = entry
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._file = folder, self._path.open("a" if lines else "w")
+        if not text.endswith("\n"):
+            self._file.write("\n" if lines else head + "\n")
+            self._file.flush()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._file.close()
+
+    def frames(self, table: str, job: _Job) -> int | None:
+        """The frames of a table that is whole and of the same file; None where there is none."""
+        entry = self._known.get(table)
+        if entry is None or entry["state"] != job.state or not job.table.is_file():
+            return None
+        return entry["frames"] if job.table.stat().st_size == entry["bytes"] else None
+
+    def add(self, job: _Job, n_frames: int) -> None:
+        """One more table is whole."""
+        entry = {
+            "table": os.path.relpath(job.table, self._folder),
+            "file": str(job.file),
+            "state": job.state,
+            "frames": n_frames,
+            "bytes": job.table.stat().st_size,
+        }
+        self._file.write(json.dumps(entry) + "\n")
+        self._file.flush()
+
+
+def identity(cv: LatentCV) -> str:
+    """A digest of all that decides the numbers that a CV gives."""
+    leaves, _ = jax.tree.flatten(eqx.filter(cv.function(), eqx.is_array))
+    named = {
+        "featurizer": type(cv.featurizer).__name__,
+        "options": {
+            field.name: value
+            for field in dataclasses.fields(cv.featurizer)
+            if not eqx.is_array(value := getattr(cv.featurizer, field.name))
+        },
+        "shapes": [leaf.shape for leaf in leaves],
+        "unit": cv.length_unit,
+        "beads": [cv.n_beads, cv.n_dims],
+    }
+    text = json.dumps(named, sort_keys=True, default=str)
+    return digest(*(np.atleast_1d(leaf) for leaf in leaves), np.frombuffer(text.encode(), np.uint8))
+
+
+def _names(places: list[Path], ending: str) -> list[str]:
+    """The names of tables, as the files lie in the folder that holds them all."""
+    top = os.path.commonpath([place.parent for place in places])
+    return [os.path.relpath(place, top) + ending for place in places]
+
+
+def _plain(reading: ReadOptions) -> dict:
+    """The options as words, and the state of the topology."""
+    found = {field.name: getattr(reading, field.name) for field in dataclasses.fields(reading)}
+    topology = found.pop("topology")
+    return found | {"topology": None if topology is None else _fingerprint(Path(topology))}
+
+
+def _fingerprint(path: Path) -> str:
+    """The state of a file, by its size, the time of its last change, and what stands at its two ends.
+
+    All of a run would take as long as reading it.
+    """
+    try:
+        stat = path.stat()
+        with path.open("rb") as file:
+            head = file.read(_ENDS)
+            file.seek(max(0, stat.st_size - _ENDS))
+            return f"{stat.st_size} {stat.st_mtime_ns} {hashlib.sha256(head + file.read(_ENDS)).hexdigest()[:16]}"
+    except OSError:  # which reading it will tell
+        return ""
+
+
+def _sweep_up(tables: list[Path]) -> None:
+    """Remove what workers left half-written when they were killed."""
+    stems = {(table.parent, table.stem) for table in tables}
+    for folder in {table.parent for table in tables}:
+        for path in folder.glob(".*"):
+            found = _TEMPORARY.fullmatch(path.stem)
+            if found is not None and (folder, found[1]) in stems:
+                path.unlink(missing_ok=True)
