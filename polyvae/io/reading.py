@@ -18,7 +18,7 @@ from polyvae.io.frames import DamagedError, Frames, TrajectoryFile, existing, wa
 from polyvae.io.gsd import GsdFile
 from polyvae.io.npz import NpzFile
 from polyvae.io.other import GroFile, UniverseFile
-from polyvae.io.patterns import Paths, expanded
+from polyvae.io.patterns import Paths, expanded, own_files
 from polyvae.io.pieces import check_all_weighted, check_weights, holds, left_out, tell_units
 from polyvae.io.times import Times
 from polyvae.io.topology import own_topology, read_topology, stated_atoms
@@ -26,6 +26,7 @@ from polyvae.io.xtc import XtcFile
 from polyvae.trajectory.assembly import Assembler, check_how, has_box
 from polyvae.trajectory.molecules import Atoms
 from polyvae.trajectory.record import LENGTH_UNITS, Trajectory
+from polyvae.trajectory.share import alone, among_processes
 from polyvae.trajectory.stream import Stream, concatenate
 
 log = logging.getLogger(__name__)
@@ -148,7 +149,7 @@ def read(
     return concatenate(pieces)
 
 
-def stream(paths: Paths, *, chunk_bytes: int = CHUNK_BYTES, **options) -> Stream:
+def stream(paths: Paths, *, chunk_bytes: int = CHUNK_BYTES, shared: bool = False, **options) -> Stream:
     """A trajectory in chunks of bounded size: for files longer than memory.
 
     The files are checked, and their frames counted, before this returns. A chunk ends where a file ends;
@@ -160,6 +161,9 @@ def stream(paths: Paths, *, chunk_bytes: int = CHUNK_BYTES, **options) -> Stream
     Args:
         paths: as for `read`.
         chunk_bytes: coordinates (of all atoms in the file) held at once; the peak is a few times that.
+        shared: whether several processes of `jax.distributed` share the files: this one reads its own alone, a
+            run of them in their order that holds about as many bytes as any other's. All processes must call this
+            with the same files, and then `fit`.
         **options: those of `read`.
 
     Returns:
@@ -171,8 +175,9 @@ def stream(paths: Paths, *, chunk_bytes: int = CHUNK_BYTES, **options) -> Stream
     known = [field.name for field in dataclasses.fields(ReadOptions)]
     if unknown := set(options) - set(known):
         raise TypeError(f"stream() takes the options of read(), which {', '.join(sorted(unknown))} is not")
-    chunk_bytes = whole_number("chunk_bytes", chunk_bytes, 1)
-    run = _Run(paths, ReadOptions(**options))
+    chunk_bytes, checked = whole_number("chunk_bytes", chunk_bytes, 1), ReadOptions(**options)
+    share = among_processes(0) if flag("shared", shared) else alone(0)
+    run = share.together(lambda: _Run(own_files(paths, share), checked))
 
     def chunks() -> Iterator[Trajectory]:
         n_before = 0
@@ -184,7 +189,7 @@ def stream(paths: Paths, *, chunk_bytes: int = CHUNK_BYTES, **options) -> Stream
                 last = segment[-1]
                 n_before += len(block[0])
 
-    return Stream(chunks, run.n_frames, f" from {len(run.paths)} file{'s' * (len(run.paths) > 1)}")
+    return Stream(chunks, run.n_frames, f" from {len(run.paths)} file{'s' * (len(run.paths) > 1)}", shared)
 
 
 class _Run:

@@ -5,9 +5,10 @@ values, and picked rows, in the order of the processes, so that all of them get 
 holds all, and nothing is sent.
 """
 
+import dataclasses
 import json
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -17,7 +18,8 @@ from polyvae.errors import InputError
 Result = TypeVar("Result")
 
 
-class Share(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Share:
     """Rows that lie on several processes, one process after another.
 
     Args:
@@ -34,7 +36,7 @@ class Share(NamedTuple):
 
     def of(self, n: int) -> "Share":
         """Other rows, of which `n` lie here."""
-        return Share(tuple(self.gathered(np.asarray(n)).tolist()), self.process)
+        return dataclasses.replace(self, counts=tuple(self.gathered(np.asarray(n)).tolist()))
 
     def here(self, rows):
         """The rows of this process, of what holds those of all."""
@@ -75,19 +77,23 @@ class Share(NamedTuple):
             return value[None]
         from jax.experimental.multihost_utils import process_allgather
 
-        # As bytes: JAX would make single precision of double.
-        sent = np.frombuffer(np.ascontiguousarray(value).tobytes(), np.uint8)
-        found = np.asarray(process_allgather(sent)) if sent.size else np.zeros((len(self.counts), 0), np.uint8)
+        # As bytes: JAX would make single precision of double. Of few lengths: each is compiled.
+        n_bytes = value.nbytes
+        sent = np.zeros(1 << (n_bytes - 1).bit_length() if n_bytes > 64 else 64, np.uint8)
+        sent[:n_bytes] = np.frombuffer(value.tobytes(), np.uint8)
+        found = np.asarray(process_allgather(sent))[:, :n_bytes]
         return np.frombuffer(found.tobytes(), value.dtype).reshape(len(self.counts), *value.shape)
 
-    def agreed(self, what: str, value) -> None:
-        """Refuse what is not the same on all processes; `what` names it."""
-        values = self.told(value)
-        for k, other in enumerate(values):
-            if other != values[0]:
-                raise InputError(
-                    f"{what} must be the same on all processes; process {k} has {other}, process 0 {values[0]}"
-                )
+    def agree(self, facts: dict) -> None:
+        """Refuse facts that are not the same on all processes; the first one that differs is named."""
+        told = self.told(facts)
+        for k, others in enumerate(told):
+            for name, value in told[0].items():
+                if others[name] != value:
+                    raise InputError(
+                        f"{name} must be the same on all processes; "
+                        f"process 0 has {value}, process {k} {others[name]}"
+                    )
 
     def together(self, work: Callable[[], Result]) -> Result:
         """What `work` gives here; where it is refused on one process, all are told, and none waits for it."""

@@ -6,9 +6,10 @@ from typing import overload
 
 import numpy as np
 
-from polyvae.arguments import function, statistical_weights, text, whole_number
+from polyvae.arguments import flag, function, statistical_weights, text, whole_number
 from polyvae.errors import InputError
 from polyvae.trajectory.record import Trajectory
+from polyvae.trajectory.share import Share, alone, among_processes
 
 
 class Stream:
@@ -22,17 +23,26 @@ class Stream:
         chunks: called without arguments, gives an iterator of the chunks from the first on.
         n_frames: how many frames they hold together.
         about: what the repr says of where they come from.
+        shared: whether these frames are one process' share of a run, and those of the other processes of
+            `jax.distributed` the rest, in the order of the processes. `fit` then trains with all of them together.
     """
 
-    def __init__(self, chunks: Callable[[], Iterator[Trajectory]], n_frames: int, about: str = ""):
+    def __init__(
+        self, chunks: Callable[[], Iterator[Trajectory]], n_frames: int, about: str = "", shared: bool = False
+    ):
         self._chunks, self._about = function("chunks", chunks), text("about", about)
         self.n_frames = whole_number("n_frames", n_frames, 0)
+        self.shared = flag("shared", shared)
 
     def __iter__(self) -> Iterator[Trajectory]:
         return self._chunks()
 
     def __len__(self) -> int:
         return self.n_frames
+
+    def share(self) -> Share:
+        """Which of the frames of all processes these are; all processes ask this together."""
+        return among_processes(len(self)) if self.shared else alone(len(self))
 
     def __repr__(self):
         return f"<Stream: {self.n_frames} frames{self._about}>"
@@ -43,10 +53,11 @@ def weighted(data: Trajectory, weights: np.ndarray) -> Trajectory: ...
 @overload
 def weighted(data: Stream, weights: np.ndarray) -> Stream: ...
 def weighted(data: Trajectory | Stream, weights: np.ndarray) -> Trajectory | Stream:
-    """The same frames with statistical weights, (n_frames,)."""
-    weights = statistical_weights(weights, len(data))
+    """The same frames with statistical weights, (n_frames,); of a shared stream, those of all processes."""
     if isinstance(data, Trajectory):
-        return dataclasses.replace(data, weights=weights)
+        return dataclasses.replace(data, weights=statistical_weights(weights, len(data)))
+    share = data.share()
+    weights = share.here(statistical_weights(weights, share.n))
 
     def chunks() -> Iterator[Trajectory]:
         n = 0
@@ -54,7 +65,7 @@ def weighted(data: Trajectory | Stream, weights: np.ndarray) -> Trajectory | Str
             yield dataclasses.replace(chunk, weights=weights[n : n + len(chunk)])
             n += len(chunk)
 
-    return Stream(chunks, len(data), ", weighted")
+    return Stream(chunks, len(data), ", weighted", data.shared)
 
 
 def concatenate(pieces: list[Trajectory], positions: np.ndarray | None = None) -> Trajectory:

@@ -52,19 +52,22 @@ class Layout(NamedTuple):
         return jax.tree.map(put, tree)
 
     def everywhere(self, tree):
-        """Arrays that every process has, on every device."""
-        return jax.device_put(tree, NamedSharding(self.mesh, _ALL))
+        """Arrays, or keys, that every process has, on every device."""
+        sharding = NamedSharding(self.mesh, _ALL)
+
+        def put(leaf):
+            if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+                return jax.random.wrap_key_data(put(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+            return jax.make_array_from_process_local_data(sharding, np.asarray(jnp.asarray(leaf)))
+
+        return jax.tree.map(put, tree)
 
     def take(self, tree, numbers: Array):
         """The rows of such numbers among all rows, spread over the devices.
 
         Each device looks up those that it holds; adding zeros from the others is exact.
         """
-        if len(self.counts) > 1:
-            ends = np.cumsum(self.counts)
-            process = jnp.searchsorted(jnp.asarray(ends), numbers, side="right")
-            before = np.arange(len(ends)) * self.length() - (ends - self.counts)
-            numbers = numbers + jnp.asarray(before)[process]
+        numbers = places(numbers, self.counts, self.length())
 
         def own(rows, numbers):
             own = numbers - jax.lax.axis_index(ROWS) * len(rows)
@@ -82,6 +85,15 @@ class Layout(NamedTuple):
     def alike(self, tree):
         """Within a compiled program: all devices hold the same."""
         return jax.lax.with_sharding_constraint(tree, NamedSharding(self.mesh, _ALL))
+
+
+def places(numbers: Array, counts: tuple[int, ...], length: int) -> Array:
+    """Where rows lie, by their number among all, in arrays of `length` rows a process, `counts` of them used."""
+    if len(counts) == 1:
+        return numbers
+    ends = np.cumsum(counts)
+    unused = np.arange(len(ends)) * length - (ends - counts)  # before the rows of each process
+    return numbers + jnp.asarray(unused)[jnp.searchsorted(jnp.asarray(ends), numbers, side="right")]
 
 
 def layout_for(batch_size: int, counts: tuple[int, ...]) -> Layout | None:
