@@ -238,7 +238,7 @@ CALLS = {
     "stream": Call(
         pv.stream,
         lambda k: {"paths": k.run},
-        {"paths": "paths", "chunk_bytes": "count", "options": "free"} | READING,
+        {"paths": "paths", "chunk_bytes": "count", "shared": "flag", "options": "free"} | READING,
     ),
     "write": Call(
         pv.write,
@@ -260,7 +260,7 @@ CALLS = {
     "Stream": Call(
         pv.Stream,
         lambda k: {"chunks": lambda: iter([k.traj]), "n_frames": len(k.traj)},
-        {"chunks": "function", "n_frames": "count", "about": "text"},
+        {"chunks": "function", "n_frames": "count", "about": "text", "shared": "flag"},
     ),
     "PrincipalAxes": Call(pv.PrincipalAxes, one(), {"sign": "word", "masses": "array?"} | FEATURES),
     "Reference": Call(

@@ -203,7 +203,7 @@ def fit(
     try:
         with pv.progress_bar("training", unit="epoch") as progress:
             own: dict[str, Any] = {"checkpoint": unfinished, "resume": resume, "cache": out.parent}
-            cv = pv.fit(stream, **model, **training, progress=progress, **own)
+            cv = pv.fit(stream, **model, **training, progress=progress if first else None, **own)
         if generator:
             cv = _with_generator(cv, stream, model["seed"], checkpoint=unfinished_generator, resume=resume)
         if not first:

@@ -31,6 +31,9 @@ def join(coordinator: str | None, process: str | None) -> bool:
         if process is not None:
             raise typer.BadParameter("is for --coordinator HOST:PORT", param_hint="--process")
         return True
+    jax.config.update(
+        "jax_enable_preemption_service", False
+    )  # which would take a batch system's SIGTERM and go on
     k, n = (None, None) if coordinator == "auto" else _numbers(coordinator, process)
     try:
         jax.distributed.initialize(None if coordinator == "auto" else coordinator, num_processes=n, process_id=k)

@@ -28,6 +28,7 @@ from polyvae.trajectory.stream import Stream, concatenate
 from polyvae.vae.checkpoint import digest
 from polyvae.vae.fitting import prepare
 from polyvae.vae.likelihood import Gaussian
+from polyvae.vae.mesh import check_batch
 from polyvae.vae.model import FittedVAE
 from polyvae.vae.settings import DataRecord, Settings, sized
 from polyvae.vae.splits import validation_blocks
@@ -159,6 +160,7 @@ def prepared_data(data, featurizer, settings: Settings, weights=None, cache=None
         width = settings.width
         assert width is not None
         settings = sized(settings, share.n, traj.n_beads * traj.n_dims)
+        check_batch(settings.batch_size, len(share.counts))
         choices: dict[str, Choice] = {}
         if featurizer is None:
             choices["featurizer"] = alignment_for(traj, share)

@@ -189,7 +189,7 @@ def stream(paths: Paths, *, chunk_bytes: int = CHUNK_BYTES, shared: bool = False
                 last = segment[-1]
                 n_before += len(block[0])
 
-    return Stream(chunks, run.n_frames, f" from {len(run.paths)} file{'s' * (len(run.paths) > 1)}", shared)
+    return Stream(chunks, run.n_frames, f" from {len(run.paths)} file{'s' * (len(run.paths) > 1)}", shared=shared)
 
 
 class _Run:

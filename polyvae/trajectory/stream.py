@@ -28,7 +28,7 @@ class Stream:
     """
 
     def __init__(
-        self, chunks: Callable[[], Iterator[Trajectory]], n_frames: int, about: str = "", shared: bool = False
+        self, chunks: Callable[[], Iterator[Trajectory]], n_frames: int, about: str = "", *, shared: bool = False
     ):
         self._chunks, self._about = function("chunks", chunks), text("about", about)
         self.n_frames = whole_number("n_frames", n_frames, 0)
@@ -65,7 +65,7 @@ def weighted(data: Trajectory | Stream, weights: np.ndarray) -> Trajectory | Str
             yield dataclasses.replace(chunk, weights=weights[n : n + len(chunk)])
             n += len(chunk)
 
-    return Stream(chunks, len(data), ", weighted", data.shared)
+    return Stream(chunks, len(data), ", weighted", shared=data.shared)
 
 
 def concatenate(pieces: list[Trajectory], positions: np.ndarray | None = None) -> Trajectory:

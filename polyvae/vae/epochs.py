@@ -112,13 +112,13 @@ def one_pass(state: State, static, data: Rows, key, beta, plan: Plan):
     order = jax.random.permutation(order_key, n_rows)[: shape[0] * shape[1]].reshape(shape)
     latent_dim = eqx.combine(state.weights, static).latent_dim
     data = data._replace(target=None if plan.lag == 0 else data.target)
+    # Gathered and drawn once an epoch, which is much cheaper than once a step; but of rows that lie on several
+    # devices once a step, or each device would come to hold all of them.
+    batches = jax.tree.map(lambda rows: rows[order], data) if layout is None else order
     noise = jax.random.normal(noise_key, (*shape, latent_dim))
     parts = jax.random.uniform(jax.random.fold_in(noise_key, 1), shape if plan.smoothness else (shape[0], 0))
-    if layout is None:
-        # Gathered and drawn once an epoch, which is much cheaper than once a step.
-        batches = jax.tree.map(lambda rows: rows[order], data)
-    else:
-        batches, (noise, parts) = order, layout.spread((noise, parts), axis=1)
+    if layout is not None:
+        noise, parts = layout.spread((noise, parts), axis=1)
 
     def loss(weights, batch, noise, parts, beta):
         batch = batch if plan.lag else batch._replace(target=batch.x)
@@ -132,8 +132,7 @@ def one_pass(state: State, static, data: Rows, key, beta, plan: Plan):
 
     def step(state, inputs):
         batch, noise, parts = inputs
-        if layout is not None:  # what the devices tell each other of a batch is less than a gradient
-            batch = layout.take(data, batch)
+        batch = batch if layout is None else layout.take(data, batch)
         paid = beta * plan.beta_factor(state.step)
         grads, pair = jax.grad(loss, has_aux=True)(state.weights, batch, noise, parts, paid)
         updates, opt_state = optimiser.update(grads, state.opt_state, state.weights)

@@ -95,8 +95,10 @@ def _everywhere(tree, plan: Plan):
 
 
 def _spread(rows: Rows, plan: Plan) -> Rows:
-    """Rows that are trained on, on the devices."""
-    return jax.tree.map(jnp.asarray, rows) if plan.layout is None else plan.layout.shared(rows)
+    """Rows that are trained on, on the devices; what is its own target, once."""
+    alone = rows._replace(target=None if rows.target is rows.x else rows.target)
+    placed = jax.tree.map(jnp.asarray, alone) if plan.layout is None else plan.layout.shared(alone)
+    return placed._replace(target=placed.x) if rows.target is rows.x else placed
 
 
 def run(

@@ -14,6 +14,7 @@ from conftest import arrays
 from jax.sharding import Mesh
 
 import polyvae as pv
+from polyvae.batches import map_frames
 from polyvae.vae import mesh
 from polyvae.vae.mesh import Layout, layout_for
 
@@ -78,3 +79,13 @@ def test_rows_are_found_by_their_number_among_all(counts):
     places = mesh.places(jax.numpy.asarray(order), counts, max(counts))
     found = jax.jit(layout.take)(layout._replace(counts=(filled.size,)).shared(filled.ravel()), places)
     np.testing.assert_array_equal(found, x[order])
+
+
+@pytest.mark.parametrize(("backend", "rows"), [("cpu", 4096), ("gpu", 65_536)])
+def test_chunks_follow_the_device(backend, rows, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    seen = []
+    x = np.arange(140_000, dtype=np.float32)[:, None]
+    found = map_frames(lambda part: seen.append(len(part)) or 2 * part, x)
+    np.testing.assert_array_equal(found, 2 * x)
+    assert set(seen) == {rows}
