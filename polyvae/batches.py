@@ -6,7 +6,8 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-BATCH = 4096
+BATCH = 4096  # rows at a time on a CPU
+ACCELERATED = 16  # times as much at a time on a GPU or TPU, which many small pieces leave idle
 _NUMBERS = 1 << 22  # that come with one batch, at most
 _MADE = 1 << 24  # numbers that are made of one batch, at most
 
@@ -18,7 +19,8 @@ def map_frames(batched: Callable, *columns: np.ndarray, batch: int = BATCH, widt
     not depend, to the last bit, on how many rows come with it.
 
     Args:
-        batched: of as many arrays as there are columns, each with `batch` rows; gives arrays of so many rows.
+        batched: of as many arrays as there are columns, each with one number of rows; gives arrays of so many.
+        batch: rows in a chunk, at most, on a CPU; an accelerator takes `ACCELERATED` times as many.
         columns: arrays of one length, row i of each belonging to row i of the others.
         width: numbers that are made of a row, where these are many, as distances are.
     """
@@ -27,7 +29,8 @@ def map_frames(batched: Callable, *columns: np.ndarray, batch: int = BATCH, widt
         output = jax.eval_shape(batched, *(jax.ShapeDtypeStruct((0, *c.shape[1:]), c.dtype) for c in columns))
         return jax.tree.map(lambda a: np.empty(a.shape, a.dtype), output)
     row = max(1, sum(column[0].size for column in columns))
-    batch = max(1, min(batch, _NUMBERS // row, _MADE // width))
+    times = 1 if jax.default_backend() == "cpu" else ACCELERATED
+    batch = max(1, min(times * batch, times * _NUMBERS // row, times * _MADE // width))
     outputs = []
     for start in range(0, n, batch):
         pieces = [column[start : start + batch] for column in columns]

@@ -249,7 +249,8 @@ CALLS = {
     "stream": Call(
         pv.stream,
         lambda k: {"paths": k.run},
-        {"paths": "paths", "chunk_bytes": "count", "client": "other?", "options": "free"} | READING,
+        {"paths": "paths", "chunk_bytes": "count", "client": "other?", "shared": "flag", "options": "free"}
+        | READING,
     ),
     "write": Call(
         pv.write,
@@ -271,7 +272,7 @@ CALLS = {
     "Stream": Call(
         pv.Stream,
         lambda k: {"chunks": lambda: iter([k.traj]), "n_frames": len(k.traj)},
-        {"chunks": "function", "n_frames": "count", "about": "text", "elsewhere": "function?"},
+        {"chunks": "function", "n_frames": "count", "about": "text", "elsewhere": "function?", "shared": "flag"},
     ),
     "PrincipalAxes": Call(pv.PrincipalAxes, one(), {"sign": "word", "masses": "array?"} | FEATURES),
     "Reference": Call(

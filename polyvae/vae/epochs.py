@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from polyvae.errors import InputError
 from polyvae.vae.bound import elbo_terms, unevenness
+from polyvae.vae.mesh import Layout
 from polyvae.vae.network import VAE
 from polyvae.vae.settings import BETA_SCHEDULES, Settings
 
@@ -34,6 +35,7 @@ class Plan(NamedTuple):
     patience: int
     lag: int
     ramp: int  # epochs until beta has its final value: only then do patience and the plateau begin to count
+    layout: Layout | None = None  # of the rows that are in memory, where several devices hold them
 
     def optimiser(self) -> optax.GradientTransformation:
         rate = self.learning_rate
@@ -106,12 +108,17 @@ def one_pass(state: State, static, data: Rows, key, beta, plan: Plan):
     optimiser = plan.optimiser()
     order_key, noise_key = jax.random.split(key)
     shape = (plan.n_batches, plan.batch_size)
-    order = jax.random.permutation(order_key, len(data.x))[: shape[0] * shape[1]].reshape(shape)
+    layout, n_rows = plan.layout, len(data.x) if plan.layout is None else sum(plan.layout.counts)
+    order = jax.random.permutation(order_key, n_rows)[: shape[0] * shape[1]].reshape(shape)
     latent_dim = eqx.combine(state.weights, static).latent_dim
-    # Gathered and drawn once an epoch, which is much cheaper than once a step.
-    batches = jax.tree.map(lambda rows: rows[order], data._replace(target=None if plan.lag == 0 else data.target))
+    data = data._replace(target=None if plan.lag == 0 else data.target)
+    # Gathered and drawn once an epoch, which is much cheaper than once a step; but of rows that lie on several
+    # devices once a step, or each device would come to hold all of them.
+    batches = jax.tree.map(lambda rows: rows[order], data) if layout is None else order
     noise = jax.random.normal(noise_key, (*shape, latent_dim))
     parts = jax.random.uniform(jax.random.fold_in(noise_key, 1), shape if plan.smoothness else (shape[0], 0))
+    if layout is not None:
+        noise, parts = layout.spread((noise, parts), axis=1)
 
     def loss(weights, batch, noise, parts, beta):
         batch = batch if plan.lag else batch._replace(target=batch.x)
@@ -124,7 +131,10 @@ def one_pass(state: State, static, data: Rows, key, beta, plan: Plan):
         return total, jnp.stack([reconstruction, kl])
 
     def step(state, inputs):
-        grads, pair = jax.grad(loss, has_aux=True)(state.weights, *inputs, beta * plan.beta_factor(state.step))
+        batch, noise, parts = inputs
+        batch = batch if layout is None else layout.take(data, batch)
+        paid = beta * plan.beta_factor(state.step)
+        grads, pair = jax.grad(loss, has_aux=True)(state.weights, batch, noise, parts, paid)
         updates, opt_state = optimiser.update(grads, state.opt_state, state.weights)
         if plan.lr_schedule == "plateau":
             updates = jax.tree.map(lambda u: state.plateau.scale * u, updates)
@@ -132,7 +142,8 @@ def one_pass(state: State, static, data: Rows, key, beta, plan: Plan):
         return state._replace(weights=weights, opt_state=opt_state, step=state.step + 1), pair
 
     state, pairs = jax.lax.scan(step, state, (batches, noise, parts))
-    return state, jnp.mean(pairs, axis=0)
+    found = state, jnp.mean(pairs, axis=0)
+    return found if layout is None else layout.alike(found)
 
 
 def judge(state: State, static, row, val: Rows | None, sample: Rows, noise, number, beta, plan: Plan):
@@ -140,7 +151,10 @@ def judge(state: State, static, row, val: Rows | None, sample: Rows, noise, numb
 
     Without validation frames a sample of the training frames tells whether the weights are of any use.
     """
-    terms = loss_terms(state.weights, static, sample if val is None else val, noise, plan.free_bits)
+    seen = sample if val is None else val, noise
+    if plan.layout is not None:
+        seen = plan.layout.spread(seen)
+    terms = loss_terms(state.weights, static, *seen, plan.free_bits)
     if val is None:
         value = row[0] + beta * row[1]
         better = jnp.isfinite(row).all() & jnp.isfinite(terms[0] + terms[1])
@@ -154,12 +168,13 @@ def judge(state: State, static, row, val: Rows | None, sample: Rows, noise, numb
     if plan.lr_schedule == "plateau":
         _, later = plan.plateau().update((), plateau, value=value)
         plateau = jax.tree.map(lambda new, old: jnp.where(number < plan.ramp, old, new), later, plateau)
-    return state._replace(
+    state = state._replace(
         plateau=plateau,
         best_value=jnp.where(better, value, state.best_value),
         best_epoch=jnp.where(better, number, state.best_epoch),
         best_weights=jax.tree.map(lambda new, old: jnp.where(better, new, old), state.weights, state.best_weights),
-    ), row
+    )
+    return (state, row) if plan.layout is None else plan.layout.alike((state, row))
 
 
 def epochs(state: State, static, data: Rows, val: Rows | None, keys, beta, span, plan: Plan):
@@ -192,7 +207,7 @@ def fixed_noise(key, state, static, rows: Rows):
 
 
 def make_plan(n_rows: int, settings: Settings, *, on_disk: bool = False) -> Plan:
-    """The plan of a training run on so many rows; refuses fewer than a batch."""
+    """The plan of a training run on so many rows, on one device; refuses fewer than a batch."""
     batch_size, epochs, lag = settings.batch_size, settings.epochs, settings.lag
     n_batches = n_rows // batch_size
     if n_batches == 0:

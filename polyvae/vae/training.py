@@ -11,8 +11,10 @@ import numpy as np
 from jaxtyping import Array
 
 from polyvae.errors import InputError
+from polyvae.trajectory.share import Share, alone
 from polyvae.vae import epochs
 from polyvae.vae.epochs import TERMS, Plan, Rows, initial_state, make_plan
+from polyvae.vae.mesh import at_home, layout_for
 from polyvae.vae.network import VAE
 from polyvae.vae.settings import Settings
 
@@ -55,7 +57,7 @@ def _blocks(x, weights, rows, key, plan: Plan) -> Iterator[Rows]:
     mixed = np.concatenate([runs[k] for k in order])
     size = plan.n_batches * plan.batch_size
     for start in range(0, len(mixed) - size + 1, size):
-        yield jax.tree.map(jnp.asarray, Rows.of(x, weights, np.sort(mixed[start : start + size]), plan.lag))
+        yield _spread(Rows.of(x, weights, np.sort(mixed[start : start + size]), plan.lag), plan)
 
 
 def _epoch_from_disk(state, static, x, weights, rows, val, keys, beta, number: int, plan: Plan):
@@ -64,23 +66,39 @@ def _epoch_from_disk(state, static, x, weights, rows, val, keys, beta, number: i
         state, row = _block(state, static, block, jax.random.fold_in(key, k), beta, plan)
         block_rows.append(row)
     row = jnp.mean(jnp.stack(block_rows), axis=0)
-    state, row = _finish(
-        state, static, row, val, epochs.first_batch(block, plan), keys[1], jnp.asarray(number), beta, plan
-    )
+    number = _everywhere(np.asarray(number), plan)
+    state, row = _finish(state, static, row, val, epochs.first_batch(block, plan), keys[1], number, beta, plan)
     return state, row[None]
 
 
-def normalised(weights: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
-    """Weights whose mean over `rows` is 1."""
-    return None if weights is None else (weights / weights[rows].mean()).astype(np.float32)
-
-
-def validation_rows(x, weights, val_rows, lag: int) -> Rows | None:
-    """The validation frames on the device, thinned evenly to `MAX_VALIDATION`."""
-    if val_rows is None or not len(val_rows):
+def normalised(weights: np.ndarray | None, rows: np.ndarray, share: Share | None = None) -> np.ndarray | None:
+    """Weights whose mean over `rows`, those of all processes of the share, is 1."""
+    if weights is None:
         return None
-    val_rows = val_rows[:: -(-len(val_rows) // MAX_VALIDATION)]
-    return jax.tree.map(jnp.asarray, Rows.of(x, normalised(weights, val_rows), val_rows, lag))
+    share = share or alone(len(weights))
+    return (weights / (share.total(weights[rows].sum()) / share.total(len(rows)))).astype(np.float32)
+
+
+def validation_rows(x, weights, val_rows, plan: Plan, share: Share) -> Rows | None:
+    """The validation frames of all processes on every device, thinned evenly to `MAX_VALIDATION`."""
+    part = share.of(0 if val_rows is None else len(val_rows))
+    if not part.n:
+        return None
+    val_rows = val_rows[part.every(-(-part.n // MAX_VALIDATION))]
+    rows = Rows.of(x, normalised(weights, val_rows, share), val_rows, plan.lag)
+    return _everywhere(jax.tree.map(share.joined, rows), plan)
+
+
+def _everywhere(tree, plan: Plan):
+    """What every device needs whole."""
+    return jax.tree.map(jnp.asarray, tree) if plan.layout is None else plan.layout.everywhere(tree)
+
+
+def _spread(rows: Rows, plan: Plan) -> Rows:
+    """Rows that are trained on, on the devices; what is its own target, once."""
+    alone = rows._replace(target=None if rows.target is rows.x else rows.target)
+    placed = jax.tree.map(jnp.asarray, alone) if plan.layout is None else plan.layout.shared(alone)
+    return placed._replace(target=placed.x) if rows.target is rows.x else placed
 
 
 def run(
@@ -137,6 +155,7 @@ def train(
     settings: Settings,
     weights: np.ndarray | None = None,
     key,
+    share: Share | None = None,
     progress: Callable[[int, dict[str, float]], None] | None = None,
     saved: tuple[list[np.ndarray], np.ndarray] | None = None,
     save: Callable[[list[Array], np.ndarray, bool], None] | None = None,
@@ -162,6 +181,7 @@ def train(
         rows, val_rows: numbers of the training and the validation frames.
         settings: with the number of epochs.
         weights: (n_frames,) of the frames; both terms are linear in them, and they are normalised once.
+        share: of the frames; by default this process has all. All of its devices are trained on.
         progress: called with the number of epochs done and the latest terms.
         save: called now and then with all that is needed to go on: the leaves of the state, the history
             so far, (epochs done, terms), and whether this is the end.
@@ -171,19 +191,24 @@ def train(
     Raises:
         InputError: fewer frames than a batch; or a loss that is not finite before any epoch is done.
     """
-    on_disk = isinstance(x, np.memmap)
-    plan = make_plan(len(rows), settings, on_disk=on_disk)
-    val = validation_rows(x, weights, val_rows, plan.lag)
-    weights = normalised(weights, rows)
+    share = share or alone(len(x))
+    part = share.of(len(rows))
+    on_disk = isinstance(x, np.memmap) and not share.several
+    plan = make_plan(part.n, settings, on_disk=on_disk)
+    counts = (plan.n_batches * plan.batch_size,) if on_disk else part.counts
+    plan = plan._replace(layout=layout_for(plan.batch_size, counts))
+    val = validation_rows(x, weights, val_rows, plan, share)
+    weights = normalised(weights, rows, share)
     start, static = eqx.partition(vae, eqx.is_inexact_array)
     state, table = restored(initial_state(start, plan), saved, 2 if val is None else len(TERMS))
     keys, beta = jax.random.split(key), jnp.asarray(settings.beta, jnp.float32)
-    data = None if on_disk else jax.tree.map(jnp.asarray, Rows.of(x, weights, rows, plan.lag))
+    state, keys, beta = _everywhere((state, keys, beta), plan)
+    data = None if on_disk else _spread(Rows.of(x, weights, rows, plan.lag), plan)
 
     def advance(state, done: int, n: int):
         if data is None:
             return _epoch_from_disk(state, static, x, weights, rows, val, keys, beta, done, plan)
-        return _epochs(state, static, data, val, keys, beta, jnp.asarray([done, n]), plan)
+        return _epochs(state, static, data, val, keys, beta, _everywhere(np.asarray([done, n]), plan), plan)
 
     state, table, stopped = run(
         advance,
@@ -195,7 +220,8 @@ def train(
         save=save,
         progress=progress and (lambda done, row: progress(done, dict(zip(TERMS, row.tolist(), strict=False)))),
     )
-    trained = finished(state.best_weights, static, table, int(state.best_epoch), stopped, plan)
+    weights = state.best_weights if plan.layout is None else at_home(state.best_weights)
+    trained = finished(weights, static, table, int(state.best_epoch), stopped, plan)
     if save is not None:
         save(jax.tree.leaves(state), table, True)
     return trained
@@ -213,7 +239,7 @@ def train_together(
 ) -> list[Trained]:
     """`train` of models that differ in beta and seed alone, as one program over stacked weights."""
     plan = make_plan(len(rows), settings[0])
-    val = validation_rows(x, weights, val_rows, plan.lag)
+    val = validation_rows(x, weights, val_rows, plan, alone(len(x)))
     data = jax.tree.map(jnp.asarray, Rows.of(x, normalised(weights, rows), rows, plan.lag))
     states, statics = zip(*(eqx.partition(vae, eqx.is_inexact_array) for vae in vaes), strict=True)
     state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(initial_state(start, plan) for start in states))
