@@ -20,7 +20,7 @@ from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.features.featurizers import FEATURIZERS, PairDistances, PrincipalAxes, Reference
 from polyvae.measures.kinetics import segments_within
-from polyvae.measures.limits import limits_of
+from polyvae.measures.limits import limits_among
 from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory
 from polyvae.trajectory.share import Share, alone
@@ -206,7 +206,7 @@ def prepared_data(data, featurizer, settings: Settings, weights=None, cache=None
             ),
             share=share,
         )
-        limits = limits_of(traj, of_frames=True, share=share).record()
+        limits = limits_among(traj, share).record()
         data = dataclasses.replace(prepared.data, limits=limits)
         reasons = {name: choice.reason for name, choice in choices.items()}
         template = dataclasses.replace(_template(traj), positions=share.gathered(traj.positions[:1])[0])

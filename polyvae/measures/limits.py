@@ -115,20 +115,28 @@ def _broken(limits: Limits, found: FrameMeasures) -> dict[str, np.ndarray]:
     }
 
 
-def limits_of(traj: Trajectory, *, of_frames: bool = False, share: Share | None = None) -> Limits:
+def limits_of(traj: Trajectory, *, of_frames: bool = False) -> Limits:
     """The limits that a trajectory sets; of a long one, evenly spaced frames are taken.
 
     Quantiles are over all bonds, or pairs, of all frames: what a conformation may have whose bonds are not
     left to chance. With `of_frames` they are over each frame's shortest and longest bond and closest pairs,
     so that 99.9 % of the frames keep within each limit. Frames count by their weights, those of weight 0 not
-    at all. Of a `share`, the frames of all processes count.
+    at all.
     """
     traj = as_trajectory(traj)
-    flag("of_frames", of_frames)
+    return _limits(traj, flag("of_frames", of_frames), alone(len(traj)))
+
+
+def limits_among(traj: Trajectory, share: Share) -> Limits:
+    """`limits_of` frames that several processes share, with `of_frames`."""
+    return _limits(traj, True, share)
+
+
+def _limits(traj: Trajectory, of_frames: bool, share: Share) -> Limits:
     if traj.n_beads < 2:
         raise InputError("limits on bonds and pairs need at least two beads; got one. Select more beads")
     bonds = bonds_of(traj)
-    positions, weights = _frames_for(traj, share or alone(len(traj)))
+    positions, weights = _frames_for(traj, share)
     found = frame_measures(positions, bonds)
 
     def least(values, weights=weights):

@@ -52,7 +52,7 @@ def run(weights=None) -> pv.Trajectory:
 PIECES = [slice(0, 600), slice(600, 1080), slice(1080, 1200)]
 BIAS = np.where(np.arange(1200) < 1080, np.linspace(0, 2, 1200), 0)  # none of the last process' frames counts
 SETTINGS = Settings(
-    encoder=(8,), decoder=(8,), epochs=2, batch_size=None, validation=None, lag=None, width="learned"
+    encoder=(8,), decoder=(8,), epochs=2, batch_size=96, validation=None, lag=None, width="learned"
 )
 
 
