@@ -381,12 +381,18 @@ MEASURES = {
     "frame_weights": Call(
         measures.frame_weights, lambda k: {"traj": k.traj}, {"traj": "data"}
     ),
-    "limits_of": Call(measures.limits_of, lambda k: {"traj": k.traj}, {"traj": "data", "of_frames": "flag"}),
+    "limits_of": Call(
+        measures.limits_of,
+        lambda k: {"traj": k.traj},
+        {"traj": "data", "of_frames": "flag", "share": "free"},
+    ),
     "vamp2": Call(
         measures.vamp2, one("z", lag=1), {"z": "finite array", "lag": "count", "segments": "counts?"}
     ),
     "timescales": Call(
-        measures.timescales, one("z", lag=1), {"z": "finite array", "lag": "count", "segments": "counts?"}
+        measures.timescales,
+        one("z", lag=1),
+        {"z": "finite array", "lag": "count", "segments": "counts?", "share": "free"},
     ),
     "autocorrelation_time": Call(
         measures.autocorrelation_time, one("z"), {"z": "finite array", "segments": "counts?"}
