@@ -31,8 +31,8 @@ from polyvae.tasks.rounds import (
     LEFT_OUT,
     Round,
     active,
+    all_together,
     bias_for,
-    energy_of,
     evenly,
     from_each_basin,
     has_converged,
@@ -201,10 +201,11 @@ def adapt(
             pieces, known = scouts, [*known, *map(relaxed, scouts)]
             tell(f"round {number}: nothing slow in {len(scouts)} unbiased runs; the search goes on")
     assert cv is not None
-    last = biased[-walkers:]
-    found = energy_of(cv, last)
-    weighted = concatenate([run.traj for run in last])
-    weighted = dataclasses.replace(weighted, weights=weights_of(last, found))
+    # A search before anything slow was known has no walls, and goes where the system does not.
+    slow = [biased[k * walkers : (k + 1) * walkers] for k, one in enumerate(done) if one.slow]
+    used, found = all_together(cv, slow if done[-1].slow else [biased[-walkers:]], known)
+    weighted = concatenate([run.traj for run in used])
+    weighted = dataclasses.replace(weighted, weights=weights_of(used, found))
     write(folder / "biased.npz", weighted)
     cv.save(folder / MODEL)
     return Adapted(cv, tuple(done), weighted, found, converged)

@@ -11,7 +11,7 @@ import numpy as np
 from polyvae.cv.fitting import fit
 from polyvae.cv.latent import LatentCV
 from polyvae.engines.runs import Bias, Run, Snapshots
-from polyvae.measures.basins import clear_states, crossings, find_basins
+from polyvae.measures.basins import Basin, clear_states, crossings, find_basins
 from polyvae.measures.free_energy import FreeEnergy, free_energy
 from polyvae.measures.kinetics import timescales
 from polyvae.records import Record
@@ -142,11 +142,39 @@ def relaxed(run: Run) -> Trajectory:
     return run.traj[int(LEFT_OUT * len(run.traj)) :]
 
 
-def energy_of(cv: LatentCV, runs: Sequence[Run]) -> FreeEnergy:
-    """The free energy over the slowest latent of a CV, from biased runs, in kT."""
+def energy_of(cv: LatentCV, runs: Sequence[Run], worth: Sequence[float] | None = None) -> FreeEnergy:
+    """The free energy over the slowest latent of a CV, from biased runs, in kT; what each run counts, by default
+    its number of frames."""
     z = np.concatenate([cv.transform(run.traj)[:, 0] for run in runs]).astype(np.float64)
-    bias = np.concatenate([run.bias for run in runs])
-    return free_energy(z, bias=bias, kT=1.0, segments=[len(run.traj) for run in runs])
+    worth = [len(run.traj) for run in runs] if worth is None else worth
+    # The constant of its bias is each run's own: it is set so that the weights of a run add up to its worth.
+    bias = [run.bias - np.logaddexp.reduce(run.bias) + np.log(n) for run, n in zip(runs, worth, strict=True)]
+    lengths = [len(run.traj) for run in runs]
+    return free_energy(z, bias=np.concatenate(bias), kT=1.0, segments=lengths, walkers=True)
+
+
+def states_of(cv: LatentCV, known: Sequence[Trajectory]) -> list[Basin]:
+    """The states that the unbiased frames have along the slowest latent."""
+    along = np.concatenate([cv.transform(traj)[:, 0] for traj in known]).astype(np.float64)
+    return clear_states(find_basins(along))
+
+
+def all_together(
+    cv: LatentCV, rounds: Sequence[Sequence[Run]], known: Sequence[Trajectory]
+) -> tuple[list[Run], FreeEnergy]:
+    """The biased runs of several rounds that say something of the free energy over the slowest latent, and this.
+
+    What is hard to know is how much two states weigh beside each other, and a run knows it by how often it went
+    from one to the other: that is what it counts. A run that did not says nothing of it, however long it was.
+    Where none did, the last round is all there is.
+    """
+    runs, states = [run for one in rounds for run in one], states_of(cv, known)
+    times = [crossings(cv.transform(run.traj)[:, 0], states, [len(run.traj)]) for run in runs]
+    if not any(times):
+        return list(rounds[-1]), energy_of(cv, rounds[-1])
+    counted = [k for k, n in enumerate(times) if n]
+    runs, times = [runs[k] for k in counted], [times[k] for k in counted]
+    return runs, energy_of(cv, runs, times)
 
 
 def judged(
@@ -165,8 +193,7 @@ def judged(
 
     found = energy_of(cv, runs)
     z = np.concatenate([cv.transform(run.traj)[:, 0] for run in runs])
-    along = np.concatenate([cv.transform(traj)[:, 0] for traj in known]).astype(np.float64)
-    states = clear_states(find_basins(along))
+    states = states_of(cv, known)
     same_cv = same_energy = None
     if before is not None:
         old, earlier = before

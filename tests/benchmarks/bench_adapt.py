@@ -353,6 +353,8 @@ def main(argv=None) -> None:
             seed=seed,
             progress=lambda line: print("  " + line, flush=True),
         )
+        rms = off(case.variable(found.biased.positions), found.biased.weights, case.edges, reference, case.limit)
+        print(f"  {len(found.biased)} frames together: rms {rms:.2f} kT", flush=True)
         print(f"  {time.perf_counter() - began:.0f} s in all; converged: {found.converged}", flush=True)
 
 
