@@ -11,7 +11,7 @@ import numpy as np
 from polyvae.cv.fitting import fit
 from polyvae.cv.latent import LatentCV
 from polyvae.engines.runs import Bias, Run, Snapshots
-from polyvae.measures.basins import Basin, clear_states, crossings, find_basins
+from polyvae.measures.basins import Basin, arrivals, clear_states, crossings, find_basins
 from polyvae.measures.free_energy import FreeEnergy, free_energy
 from polyvae.measures.kinetics import timescales
 from polyvae.records import Record
@@ -164,17 +164,18 @@ def all_together(
 ) -> tuple[list[Run], FreeEnergy]:
     """The biased runs of several rounds that say something of the free energy over the slowest latent, and this.
 
-    What is hard to know is how much two states weigh beside each other, and a run knows it by how often it went
-    from one to the other: that is what it counts. A run that did not says nothing of it, however long it was.
-    Where none did, the last round is all there is.
+    What is hard to know is how much a state weighs beside the others, and a run knows it by how often it came
+    into it: so a run counts by how often it came into the state where it did so least. One that never left the
+    state in which it began says nothing, however long it was. Where all did, the last round is all there is.
     """
     runs, states = [run for one in rounds for run in one], states_of(cv, known)
-    times = [crossings(cv.transform(run.traj)[:, 0], states, [len(run.traj)]) for run in runs]
-    if not any(times):
+    z = [cv.transform(run.traj)[:, 0] for run in runs]
+    worth = [int(arrivals(along, states, [len(along)]).min()) for along in z]
+    if not any(worth):
         return list(rounds[-1]), energy_of(cv, rounds[-1])
-    counted = [k for k, n in enumerate(times) if n]
-    runs, times = [runs[k] for k in counted], [times[k] for k in counted]
-    return runs, energy_of(cv, runs, times)
+    counted = [k for k, n in enumerate(worth) if n]
+    runs, worth = [runs[k] for k in counted], [worth[k] for k in counted]
+    return runs, energy_of(cv, runs, worth)
 
 
 def judged(

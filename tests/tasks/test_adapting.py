@@ -135,7 +135,7 @@ def two_states(share, stay, n, rng, start=None):
     return drawn[at] + 0.1 * rng.normal(size=n)
 
 
-def test_a_run_counts_by_how_often_it_went_from_state_to_state():
+def test_a_run_counts_by_how_often_it_came_into_each_state():
     rng = np.random.default_rng(0)
     known = [run_of(two_states(0.5, 20, 4000, rng)).traj]
     often, hardly = two_states(0.2, 20, 8000, rng), two_states(0.8, 400, 8000, rng)
