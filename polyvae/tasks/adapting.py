@@ -156,11 +156,10 @@ def adapt(
     known, done = [start], []
     biased: list[Run] = []
     pieces: list[Run] = []  # unbiased runs, from which walkers start
-    cv, before, converged = None, None, False
+    cv, before, converged, clock = None, None, False, _Clock()
     for number in range(1, rounds + 1):
         place = folder / f"round_{number:02d}"
         fitted = functools.partial(train, training=dict(training or {}))
-        clock = _Clock()
         cv = _model(place / MODEL, lambda: fitted(known, biased, seed=_seed(seed, number, 0)))  # noqa: B023
         clock.tick("training")
         latents = active(cv)
@@ -179,7 +178,7 @@ def adapt(
         runs = run_from([_start_of_walker(pieces, number, k) for k in range(walkers)], "walker", steps, bias, 1)
         clock.tick("biased")
         free_before = stride * sum(len(piece.traj) for piece in pieces)
-        record = judged(number, along, latents, runs, before, known, free_before, stride, clock.seconds)
+        record = judged(number, along, latents, runs, before, known, free_before, stride, clock.taken())
         record = _written(place / SUMMARY, record)
         done.append(record)
         tell(_line(record))
@@ -190,11 +189,14 @@ def adapt(
 
         # Unbiased runs: from where the bias has been and, with a CV of these, as many from each basin.
         scouts = run_from(evenly(runs, free_runs), "scout", free_steps, None, 2)
+        clock.tick("unbiased")
         seen = [*(known if cv.record.settings.lag else []), *map(relaxed, scouts)]
         sorting = _model(place / SORTING, lambda: fitted(seen, biased, seed=_seed(seed, number, 3)))  # noqa: B023
+        clock.tick("training")
         if sorting.record.settings.lag:
             starts = from_each_basin(sorting, seen, [*pieces, *scouts], free_runs)
             pieces = run_from(starts, "free", free_steps, None, 4)
+            clock.tick("unbiased")
             known = [*(known if cv.record.settings.lag else []), *map(relaxed, pieces)]
             tell(f"round {number}: {len(pieces)} unbiased runs from the basins that {len(scouts)} others showed")
         else:
@@ -262,15 +264,20 @@ def _written(path: Path, record: Round) -> Round:
 
 
 class _Clock:
-    """Seconds since the last tick, by name."""
+    """Seconds between ticks, added up by name until they are taken."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        self._seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
     def tick(self, name: str) -> None:
         now = time.perf_counter()
-        self.seconds[name], self._last = now - self._last, now
+        self._seconds[name] = self._seconds.get(name, 0.0) + now - self._last
+        self._last = now
+
+    def taken(self) -> dict[str, float]:
+        seconds, self._seconds = self._seconds, {}
+        return seconds
 
 
 def _start_of_walker(pieces: Sequence[Run], number: int, k: int) -> Snapshots | None:

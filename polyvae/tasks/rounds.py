@@ -49,7 +49,7 @@ class Round(Record):
         same_cv: squared rank correlation of the slowest latent with that of the round before.
         same_energy: root mean square difference, in kT, from the free energy over this latent that the round
             before gives, where this one is known; None where the other misses a place.
-        seconds: that training and the runs took.
+        seconds: that training and runs took, since the biased runs of the round before.
     """
 
     number: int

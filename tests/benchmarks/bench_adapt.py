@@ -1,6 +1,7 @@
 """What rounds of bias and learning gain: `polyvae adapt`, against metadynamics on the textbook CV.
 
     python tests/benchmarks/bench_adapt.py SYSTEM OUT [--seeds 3]
+    python tests/benchmarks/bench_adapt.py cost OUT  # of a step, of alanine dipeptide
 
 SYSTEM is one of
 
@@ -45,7 +46,7 @@ import systems
 import polyvae as pv
 from polyvae.engines.lammps import lammps_engine
 from polyvae.engines.openmm import openmm_engine
-from polyvae.engines.runs import Engine
+from polyvae.engines.runs import Bias, Engine
 
 KT = 8.31446e-3 * 300  # kJ/mol
 STEPS = 1_000_000
@@ -312,6 +313,61 @@ def globule(folder: Path) -> Case:
     )  # fmt: skip
 
 
+def cost(steps: int = 20_000, turns: int = 7) -> None:
+    """Microseconds of processor time a step of alanine dipeptide takes, in turns, without setting up."""
+    import openmm
+    from openmm import app
+
+    topology, system, _, heavy, torsions = systems.dipeptide()
+    frames = systems.alanine_piece(1, 0, 400)
+    start = systems.prepared(1, 0)[0].context.getState(positions=True).getPositions()
+    xml = openmm.XmlSerializer.serialize(system)
+
+    def make():
+        return simulation_of(topology, openmm.XmlSerializer.deserialize(xml), start, systems.STEP)
+
+    def variables() -> list:
+        found = []
+        for atoms in torsions[:2]:
+            force = openmm.CustomTorsionForce("theta")
+            force.addTorsion(*atoms)
+            found.append(app.BiasVariable(force, -np.pi, np.pi, 0.35, True))
+        return found
+
+    engine = openmm_engine(make, temperature=300, particles=heavy)
+    cv = pv.fit(frames, lag=0, epochs=2)  # its weights cost nothing else
+
+    def latents(biased) -> Callable[[int], object]:
+        z = biased.transform(frames)
+        low, high = z.min(axis=0), z.max(axis=0)
+        bias = Bias(low - 1, high + 1, np.full(biased.latent_dim, 0.1), 16.0, 500, np.stack([low, high]))
+        return lambda n: engine(biased, bias=bias, start=None, steps=n, stride=systems.EVERY, seed=1)
+
+    kinds: dict[str, Callable[[int], object]] = {
+        "plain": lambda n: engine(cv, bias=None, start=None, steps=n, stride=systems.EVERY, seed=1),
+        "phi, psi": lambda n: textbook(make, variables(), 40.0, n, systems.EVERY, 1),
+        "one latent": latents(cv.keep([0])),
+        "two latents": latents(cv.keep([0, 1])),
+    }
+
+    def seconds(run, n: int) -> float:
+        began = time.process_time()
+        run(n)
+        return time.process_time() - began
+
+    found: dict[str, list[float]] = {name: [] for name in kinds}
+    for turn in range(1 + turns):
+        for name, run in kinds.items():
+            micro = 1e6 * (seconds(run, steps + 1000) - seconds(run, 1000)) / steps
+            if turn:  # the first one compiles
+                found[name].append(micro)
+    plain = np.array(found["plain"])
+    for name, each in found.items():
+        ratio = np.array(each) / plain
+        print(f"{name:12s} {np.median(each):6.1f} us a step, {np.median(ratio):.2f} times a plain one "
+              f"({ratio.min():.2f} to {ratio.max():.2f})")  # fmt: skip
+
+
 CASES = {
     "alanine": lambda out: dipeptide("ALA", False),
     "alanine_two": lambda out: dipeptide("ALA", True),
@@ -323,12 +379,14 @@ CASES = {
 
 def main(argv=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("system", choices=CASES)
+    parser.add_argument("system", choices=[*CASES, "cost"])
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=0, help="seed")
     parser.add_argument("--rounds", type=int, default=4)
     args = parser.parse_args(argv)
+    if args.system == "cost":
+        return cost()
     out = args.out / args.system
     out.mkdir(parents=True, exist_ok=True)
     case = CASES[args.system](out)

@@ -164,6 +164,9 @@ def test_each_round_is_a_folder_to_read(adapted):
         assert len(table["bias"]) == 3000
         assert len(pv.read(place / "walker_00" / "frames.npz")) == 3000
     assert len(list((folder / "round_01").glob("scout_*"))) == 6
+    first, later, *_ = found.rounds
+    assert set(first.seconds) == {"training", "biased"}
+    assert set(later.seconds) == {"training", "biased", "unbiased"}
     whole = pv.load(folder / "model.safetensors")
     np.testing.assert_array_equal(whole.transform(found.biased), found.cv.transform(found.biased))
     np.testing.assert_allclose(pv.read(folder / "biased.npz").weights, found.biased.weights, rtol=1e-6)
