@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from jaxtyping import Int
 
 from polyvae.arguments import numbers_array, real_number
 from polyvae.errors import InputError
@@ -134,11 +135,17 @@ def crossings(z: np.ndarray, states: list[Basin], segments: Sequence[int]) -> in
 
     At the border between states a run goes to and fro many times on one way across it.
     """
+    return int(arrivals(z, states, segments).sum())
+
+
+def arrivals(z: np.ndarray, states: list[Basin], segments: Sequence[int]) -> Int[np.ndarray, " states"]:
+    """How often the run comes into the core of each state from that of another, see `crossings`."""
     centre, spread = (np.array([getattr(s, name) for s in states]) for name in ("centre", "spread"))
     near = np.abs(z[:, None] - centre) <= np.maximum(spread, 1e-12)
     core = np.where(near.any(axis=1), near.argmax(axis=1), -1)
-    parts = np.split(core, np.cumsum(segments)[:-1])
-    return sum(int((np.diff(part[part >= 0]) != 0).sum()) for part in parts)
+    visited = [part[part >= 0] for part in np.split(core, np.cumsum(segments)[:-1])]
+    into = np.concatenate([part[1:][np.diff(part) != 0] for part in visited])
+    return np.bincount(into, minlength=len(states))
 
 
 def watershed(

@@ -31,8 +31,8 @@ from polyvae.tasks.rounds import (
     LEFT_OUT,
     Round,
     active,
+    all_together,
     bias_for,
-    energy_of,
     evenly,
     from_each_basin,
     has_converged,
@@ -156,11 +156,10 @@ def adapt(
     known, done = [start], []
     biased: list[Run] = []
     pieces: list[Run] = []  # unbiased runs, from which walkers start
-    cv, before, converged = None, None, False
+    cv, before, converged, clock = None, None, False, _Clock()
     for number in range(1, rounds + 1):
         place = folder / f"round_{number:02d}"
         fitted = functools.partial(train, training=dict(training or {}))
-        clock = _Clock()
         cv = _model(place / MODEL, lambda: fitted(known, biased, seed=_seed(seed, number, 0)))  # noqa: B023
         clock.tick("training")
         latents = active(cv)
@@ -179,7 +178,7 @@ def adapt(
         runs = run_from([_start_of_walker(pieces, number, k) for k in range(walkers)], "walker", steps, bias, 1)
         clock.tick("biased")
         free_before = stride * sum(len(piece.traj) for piece in pieces)
-        record = judged(number, along, latents, runs, before, known, free_before, stride, clock.seconds)
+        record = judged(number, along, latents, runs, before, known, free_before, stride, clock.taken())
         record = _written(place / SUMMARY, record)
         done.append(record)
         tell(_line(record))
@@ -190,21 +189,25 @@ def adapt(
 
         # Unbiased runs: from where the bias has been and, with a CV of these, as many from each basin.
         scouts = run_from(evenly(runs, free_runs), "scout", free_steps, None, 2)
+        clock.tick("unbiased")
         seen = [*(known if cv.record.settings.lag else []), *map(relaxed, scouts)]
         sorting = _model(place / SORTING, lambda: fitted(seen, biased, seed=_seed(seed, number, 3)))  # noqa: B023
+        clock.tick("training")
         if sorting.record.settings.lag:
             starts = from_each_basin(sorting, seen, [*pieces, *scouts], free_runs)
             pieces = run_from(starts, "free", free_steps, None, 4)
+            clock.tick("unbiased")
             known = [*(known if cv.record.settings.lag else []), *map(relaxed, pieces)]
             tell(f"round {number}: {len(pieces)} unbiased runs from the basins that {len(scouts)} others showed")
         else:
             pieces, known = scouts, [*known, *map(relaxed, scouts)]
             tell(f"round {number}: nothing slow in {len(scouts)} unbiased runs; the search goes on")
     assert cv is not None
-    last = biased[-walkers:]
-    found = energy_of(cv, last)
-    weighted = concatenate([run.traj for run in last])
-    weighted = dataclasses.replace(weighted, weights=weights_of(last, found))
+    # A search before anything slow was known has no walls, and goes where the system does not.
+    slow = [biased[k * walkers : (k + 1) * walkers] for k, one in enumerate(done) if one.slow]
+    used, found = all_together(cv, slow if done[-1].slow else [biased[-walkers:]], known)
+    weighted = concatenate([run.traj for run in used])
+    weighted = dataclasses.replace(weighted, weights=weights_of(used, found))
     write(folder / "biased.npz", weighted)
     cv.save(folder / MODEL)
     return Adapted(cv, tuple(done), weighted, found, converged)
@@ -261,15 +264,20 @@ def _written(path: Path, record: Round) -> Round:
 
 
 class _Clock:
-    """Seconds since the last tick, by name."""
+    """Seconds between ticks, added up by name until they are taken."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        self._seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
     def tick(self, name: str) -> None:
         now = time.perf_counter()
-        self.seconds[name], self._last = now - self._last, now
+        self._seconds[name] = self._seconds.get(name, 0.0) + now - self._last
+        self._last = now
+
+    def taken(self) -> dict[str, float]:
+        seconds, self._seconds = self._seconds, {}
+        return seconds
 
 
 def _start_of_walker(pieces: Sequence[Run], number: int, k: int) -> Snapshots | None:

@@ -11,7 +11,7 @@ import numpy as np
 from polyvae.cv.fitting import fit
 from polyvae.cv.latent import LatentCV
 from polyvae.engines.runs import Bias, Run, Snapshots
-from polyvae.measures.basins import clear_states, crossings, find_basins
+from polyvae.measures.basins import Basin, arrivals, clear_states, crossings, find_basins
 from polyvae.measures.free_energy import FreeEnergy, free_energy
 from polyvae.measures.kinetics import timescales
 from polyvae.records import Record
@@ -49,7 +49,7 @@ class Round(Record):
         same_cv: squared rank correlation of the slowest latent with that of the round before.
         same_energy: root mean square difference, in kT, from the free energy over this latent that the round
             before gives, where this one is known; None where the other misses a place.
-        seconds: that training and the runs took.
+        seconds: that training and runs took, since the biased runs of the round before.
     """
 
     number: int
@@ -142,11 +142,40 @@ def relaxed(run: Run) -> Trajectory:
     return run.traj[int(LEFT_OUT * len(run.traj)) :]
 
 
-def energy_of(cv: LatentCV, runs: Sequence[Run]) -> FreeEnergy:
-    """The free energy over the slowest latent of a CV, from biased runs, in kT."""
+def energy_of(cv: LatentCV, runs: Sequence[Run], worth: Sequence[float] | None = None) -> FreeEnergy:
+    """The free energy over the slowest latent of a CV, from biased runs, in kT; what each run counts, by default
+    its number of frames."""
     z = np.concatenate([cv.transform(run.traj)[:, 0] for run in runs]).astype(np.float64)
-    bias = np.concatenate([run.bias for run in runs])
-    return free_energy(z, bias=bias, kT=1.0, segments=[len(run.traj) for run in runs])
+    worth = [len(run.traj) for run in runs] if worth is None else worth
+    # The constant of its bias is each run's own: it is set so that the weights of a run add up to its worth.
+    bias = [run.bias - np.logaddexp.reduce(run.bias) + np.log(n) for run, n in zip(runs, worth, strict=True)]
+    lengths = [len(run.traj) for run in runs]
+    return free_energy(z, bias=np.concatenate(bias), kT=1.0, segments=lengths, walkers=True)
+
+
+def states_of(cv: LatentCV, known: Sequence[Trajectory]) -> list[Basin]:
+    """The states that the unbiased frames have along the slowest latent."""
+    along = np.concatenate([cv.transform(traj)[:, 0] for traj in known]).astype(np.float64)
+    return clear_states(find_basins(along))
+
+
+def all_together(
+    cv: LatentCV, rounds: Sequence[Sequence[Run]], known: Sequence[Trajectory]
+) -> tuple[list[Run], FreeEnergy]:
+    """The biased runs of several rounds that say something of the free energy over the slowest latent, and this.
+
+    What is hard to know is how much a state weighs beside the others, and a run knows it by how often it came
+    into it: so a run counts by how often it came into the state where it did so least. One that never left the
+    state in which it began says nothing, however long it was. Where all did, the last round is all there is.
+    """
+    runs, states = [run for one in rounds for run in one], states_of(cv, known)
+    z = [cv.transform(run.traj)[:, 0] for run in runs]
+    worth = [int(arrivals(along, states, [len(along)]).min()) for along in z]
+    if not any(worth):
+        return list(rounds[-1]), energy_of(cv, rounds[-1])
+    counted = [k for k, n in enumerate(worth) if n]
+    runs, worth = [runs[k] for k in counted], [worth[k] for k in counted]
+    return runs, energy_of(cv, runs, worth)
 
 
 def judged(
@@ -165,8 +194,7 @@ def judged(
 
     found = energy_of(cv, runs)
     z = np.concatenate([cv.transform(run.traj)[:, 0] for run in runs])
-    along = np.concatenate([cv.transform(traj)[:, 0] for traj in known]).astype(np.float64)
-    states = clear_states(find_basins(along))
+    states = states_of(cv, known)
     same_cv = same_energy = None
     if before is not None:
         old, earlier = before

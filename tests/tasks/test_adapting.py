@@ -110,6 +110,50 @@ def test_the_weights_give_the_free_energy_of_the_hinge(adapted):
     assert found.free_energy.states[1].energy < 3 * max(error, 0.3)
 
 
+class Identity:
+    """In place of a CV, of frames that are one number."""
+
+    def transform(self, traj):
+        return traj.positions[:, 0, :1]
+
+
+def run_of(values):
+    positions = np.zeros((len(values), 2, 2))
+    positions[:, 0, 0] = values
+    none = Snapshots(np.zeros((1, 2, 3)), np.array([len(values) - 1]))
+    # A constant of its own, which a bias has no less.
+    return Run(pv.Trajectory(positions), np.full(len(values), values[0] * 1e3), none)
+
+
+def two_states(share, stay, n, rng, start=None):
+    """Frames at -1 and 1, `share` of them at 1, which stay where they are for about `stay` frames."""
+    anew = rng.random(n) < 1 / stay
+    drawn = np.where(rng.random(n) < share, 1.0, -1.0)
+    at = np.maximum.accumulate(np.where(anew, np.arange(n), 0))
+    if start is not None:
+        drawn[0] = start
+    return drawn[at] + 0.1 * rng.normal(size=n)
+
+
+def test_a_run_counts_by_how_often_it_came_into_each_state():
+    rng = np.random.default_rng(0)
+    known = [run_of(two_states(0.5, 20, 4000, rng)).traj]
+    often, hardly = two_states(0.2, 20, 8000, rng), two_states(0.8, 400, 8000, rng)
+    never = two_states(0.2, 1e9, 20_000, rng, start=1)
+    assert never.min() > 0
+    rounds_of = [[run_of(x)] for x in (never, often, hardly)]
+    used, found = rounds.all_together(Identity(), rounds_of, known)
+    assert [len(run.traj) for run in used] == [8000, 8000]  # the one that never left counts for nothing
+    weights, z = rounds.weights_of(used, found), np.concatenate([often, hardly])
+    times = [int((np.diff(np.sign(x)) != 0).sum()) for x in (often, hardly)]
+    assert times[0] > 10 * times[1] > 0
+    np.testing.assert_allclose(weights[:8000].sum() / weights[8000:].sum(), times[0] / times[1], rtol=0.05)
+    share = np.average([(often > 0).mean(), (hardly > 0).mean()], weights=times)
+    assert weights[z > 0].sum() / weights.sum() == pytest.approx(share, abs=0.03)  # the first tenth is left out
+    used, _ = rounds.all_together(Identity(), [[run_of(never)], [run_of(-never)]], known)
+    assert [run.traj.positions[0, 0, 0] < 0 for run in used] == [True]  # nothing is known but the last
+
+
 def test_each_round_is_a_folder_to_read(adapted):
     found, folder, _ = adapted
     for record in found.rounds:
@@ -120,6 +164,9 @@ def test_each_round_is_a_folder_to_read(adapted):
         assert len(table["bias"]) == 3000
         assert len(pv.read(place / "walker_00" / "frames.npz")) == 3000
     assert len(list((folder / "round_01").glob("scout_*"))) == 6
+    first, later, *_ = found.rounds
+    assert set(first.seconds) == {"training", "biased"}
+    assert set(later.seconds) == {"training", "biased", "unbiased"}
     whole = pv.load(folder / "model.safetensors")
     np.testing.assert_array_equal(whole.transform(found.biased), found.cv.transform(found.biased))
     np.testing.assert_allclose(pv.read(folder / "biased.npz").weights, found.biased.weights, rtol=1e-6)
