@@ -1,6 +1,6 @@
-"""Runs in LAMMPS from an input script, in this process, biased by OPES; no PLUMED is needed.
+"""Runs in LAMMPS from an input script, in this process, biased by well-tempered metadynamics; no PLUMED is needed.
 
-Source: Invernizzi & Parrinello, 10.1021/acs.jpclett.0c00497; the LAMMPS manual, https://docs.lammps.org.
+Source: Barducci, Bussi & Parrinello, 10.1103/PhysRevLett.100.020603; the LAMMPS manual, https://docs.lammps.org.
 """
 
 import contextlib
@@ -16,8 +16,10 @@ from polyvae.engines.runs import Bias, Engine, Run, Snapshots, bead_trajectory, 
 from polyvae.errors import InputError
 from polyvae.export.colvars import load_lammps
 from polyvae.export.lammps import attach
-from polyvae.export.opes import Opes
+from polyvae.export.metadynamics import Metadynamics
 
+_HILL = 0.5, 0.1  # least height of the first hill in kT, and most, of the barrier
+_FILLED = 0.5  # of the run, by when hills of that height are as high as the barrier everywhere
 _PICOSECONDS = {"real": 1e-3, "metal": 1.0, "nano": 1e3, "electron": 1e-3, "si": 1e12, "cgs": 1e12, "micro": 1e6}
 
 
@@ -64,11 +66,17 @@ def lammps_engine(
             if not lmp.extract_setting("box_exist") or not lmp.get_natoms():
                 raise InputError(f"{script}: has no atoms at its end; it must set up the system, and not run it")
             kT = lmp.extract_global("boltz") * temperature
-            opes = None
+            hills = None
             if bias is not None:
-                opes = Opes(bias.width.tolist(), barrier=bias.barrier * kT, kT=kT, stride=bias.pace)
+                hills = Metadynamics(
+                    bias.width.tolist(),
+                    height=_hill(bias, steps) * kT,
+                    kT=kT,
+                    bias_factor=max(2.0, bias.barrier),
+                    stride=bias.pace,
+                )
             interval = 1 if bias is not None else stride  # a free run is looked at when a frame is due
-            latent = attach(lmp, cv, _with_walls(opes, bias, kT, cv), atoms=atoms, sigma=sigma, interval=interval)
+            latent = attach(lmp, cv, _with_walls(hills, bias, kT, cv), atoms=atoms, sigma=sigma, interval=interval)
             if start is not None:
                 _place(lmp, start)
             _command(lmp, f"velocity all create {temperature} {seed} dist gaussian", script)
@@ -76,34 +84,42 @@ def lammps_engine(
             _command(lmp, "run 0 post no", script)
             n, n_atoms = max(1, steps // stride), lmp.get_natoms()
             kept = set(kept_frames(n, n_atoms).tolist())
-            frames, energies, snapshots, boxes = [], [], [], []
+            frames, z, snapshots, boxes = [], [], [], []
             for frame in range(n):
                 _command(lmp, f"run {stride} pre no post no", script)
                 check_finite(latent.positions, frame, stride)
                 frames.append(latent.positions - latent.positions.mean(axis=0))
-                energies.append(latent.energy / kT)
+                z.append(latent.z)
                 if frame in kept:
                     snapshots.append(np.array(lmp.gather_atoms("x", 1, 3), np.float64).reshape(-1, 3))
                     boxes.append(_box(lmp))
+            energy = np.zeros(n)
+            if hills is not None and bias is not None:
+                energy = hills.energy(np.array(z)) / kT + bias.of_walls(np.array(z))[0]
             style = lmp.extract_global("units")
             time = stride * lmp.extract_global("dt") * _PICOSECONDS.get(style, 1.0) * np.arange(1, n + 1)
         traj = bead_trajectory(frames, time, cv.template, cv.length_unit)
-        return Run(
-            traj, np.array(energies), Snapshots(np.array(snapshots), np.array(sorted(kept)), np.array(boxes))
-        )
+        return Run(traj, energy, Snapshots(np.array(snapshots), np.array(sorted(kept)), np.array(boxes)))
 
     return run
 
 
-def _with_walls(opes: Opes | None, bias: Bias | None, kT: float, cv: LatentCV):
+def _hill(bias: Bias, steps: int) -> float:
+    """Height of the first hill in kT: so that the known range is filled to the barrier in half of the run."""
+    cells = np.prod(0.5 * (bias.high - bias.low) / (np.sqrt(2 * np.pi) * bias.width))  # without its margins
+    height = bias.barrier * float(cells) / max(1.0, _FILLED * steps / bias.pace)
+    return float(np.clip(height, _HILL[0], max(_HILL[0], _HILL[1] * bias.barrier)))
+
+
+def _with_walls(hills: Metadynamics | None, bias: Bias | None, kT: float, cv: LatentCV):
     """The function of latents and step that LAMMPS calls."""
-    if opes is None or bias is None:
+    if hills is None or bias is None:
         return lambda z, step: (0.0, np.zeros(cv.latent_dim))
     if bias.walls is None:
-        return opes
+        return hills
 
     def both(z: np.ndarray, step: int) -> tuple[float, np.ndarray]:
-        energy, slope = opes(z, step)
+        energy, slope = hills(z, step)
         wall, push = bias.of_walls(z)
         return energy + kT * float(wall), slope + kT * push
 

