@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import signal
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -56,10 +57,11 @@ def connected(scheduler: str | None = None, workers: int | None = None) -> Itera
         from distributed import Client, LocalCluster
     except ImportError:
         raise InputError("several workers need Dask: pip install 'polyvae[dask]'") from None
-    dask = logging.getLogger("distributed")
     with contextlib.ExitStack() as stack:
-        stack.callback(dask.setLevel, dask.level)
-        dask.setLevel(logging.CRITICAL)  # of what Dask says of each worker, the tasks' outcomes tell what matters
+        for name in ("distributed", "asyncio"):  # of what these say, the tasks' outcomes tell what matters
+            logger = logging.getLogger(name)
+            stack.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.CRITICAL)
         if scheduler is None:
             env = {"NPROC": str(max(1, cores() // (workers or 1))), "DASK_LOGGING__DISTRIBUTED": "critical"}
             cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0", env=env)
@@ -68,7 +70,15 @@ def connected(scheduler: str | None = None, workers: int | None = None) -> Itera
             client = stack.enter_context(Client(scheduler, timeout=_CONNECTING))
         except (OSError, ValueError) as error:
             raise InputError(f"no Dask scheduler answers at {scheduler} ({one_line(error)})") from None
+        if workers is not None:
+            client.run(_wait_for_the_end)
         yield client
+
+
+def _wait_for_the_end() -> None:
+    """In a worker: leave an interrupt, which a terminal sends to all processes, to the one that started them."""
+    with contextlib.suppress(ValueError):  # in a thread
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def cores() -> int:
@@ -99,16 +109,20 @@ def outcomes(
     in_here = client.scheduler.address.startswith("inproc")  # where what is logged is there anyway
     if not in_here:
         client.forward_logging("polyvae")  # warnings
-    futures = {work(call, item): item for item in items}
+    futures: dict[Any, Any] = {}
     try:
+        for item in items:
+            futures[work(call, item)] = item
         # Told of results alone: gathering them there, an error of the connection would leave it waiting for ever.
         for future in as_completed(list(futures)):
             yield futures[future], _result(future)
             del futures[future]
     finally:
-        client.cancel(list(futures))
-        if not in_here:
-            client.unforward_logging("polyvae")
+        with contextlib.suppress(Exception):  # of a scheduler that is gone
+            if client.status == "running":
+                client.cancel(list(futures))
+                if not in_here:
+                    client.unforward_logging("polyvae")
 
 
 def in_order(client: Any, function: Call, items: Iterable, *arguments) -> Iterator:
@@ -133,7 +147,9 @@ def in_order(client: Any, function: Call, items: Iterable, *arguments) -> Iterat
             waiting.popleft()
             yield result
     finally:
-        client.cancel(list(waiting))
+        with contextlib.suppress(Exception):  # of a scheduler that is gone
+            if client.status == "running":
+                client.cancel(list(waiting))
 
 
 def _result(future: Any) -> Any:

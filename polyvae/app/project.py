@@ -8,6 +8,7 @@ import typer
 
 import polyvae as pv
 from polyvae.app.cluster import CLUSTER, on_cluster
+from polyvae.app.console import fail
 from polyvae.app.options import (
     OBJECTIVES,
     READING,
@@ -59,8 +60,11 @@ def project(
     options = for_reading(as_the_model(reading, cv))
     if each:
         own: dict[str, Any] = {"client": client, "columns": columns, "kind": kind, "force": force}
-        with pv.progress_bar("projecting", unit="file") as bar:
-            made = pv.transform_many(files, cv, out, progress=bar, **own, **options)
+        try:
+            with pv.progress_bar("projecting", unit="file") as bar:
+                made = pv.transform_many(files, cv, out, progress=bar, **own, **options)
+        except KeyboardInterrupt:
+            fail(f"interrupted; the tables so far are in {out}, and the same command goes on", 130)
         print_tables(made, cv.latent_dim, out)
         return
     stream = pv.stream(files, client=client, **options)

@@ -4,12 +4,14 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import inspect
 import json
 import os
 import re
+import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -20,6 +22,7 @@ from polyvae.cluster import Call, checked_client, outcomes, shared
 from polyvae.cv.latent import LatentCV, latent_cv
 from polyvae.errors import InputError
 from polyvae.files import refuse_overwriting
+from polyvae.io.frames import existing
 from polyvae.io.patterns import Paths, expanded
 from polyvae.io.runs import ReadOptions, Run
 from polyvae.progress import quiet
@@ -91,9 +94,11 @@ def transform_many(
         files: files, or patterns such as "runs/run*.xtc".
         cv: the collective variable, as `fit` and `load` give it.
         out: folder, made where it is not there. Tables lie in it as the files lie in the folder that holds them
-            all, and end in `kind`: files of one name in several folders stay apart.
+            all, and end in `kind`: files of one name in several folders stay apart. A file keeps its table when
+            the folder is used again with other files.
         client: a `distributed.Client`; without it, all is done in this process.
-        columns: as for `project`; on a cluster they must be known there.
+        columns: as for `project`; on a cluster they must be known there. Tables of other columns are not mixed
+            with these: names, order and code count, not what a function takes from elsewhere.
         kind: "COLVAR", "csv" or "npz", as for `write_colvar`.
         force: start over, and replace tables of another model.
         task_bytes: of a file, that one task reads of it.
@@ -101,8 +106,8 @@ def transform_many(
         **options: those of `read`, for each file; `dims` are the model's by default.
 
     Raises:
-        InputError: unusable arguments, a folder that holds something else. What is wrong with one file is told in
-            `Tables.failed`.
+        InputError: unusable arguments, a folder that holds something else or that another job writes to, a table
+            that is of another file. What is wrong with one file is told in `Tables.failed`.
         FileNotFoundError: a pattern that no file matches.
     """
     client, columns = checked_client(client), functions("columns", columns)
@@ -113,17 +118,18 @@ def transform_many(
         raise TypeError(f"transform_many() takes the options of read(), which {', '.join(sorted(unknown))} is not")
     cv = dataclasses.replace(latent_cv(cv), generator=None)  # which draws, and encodes nothing
     if options.get("topology") is not None:
-        options["topology"] = os.path.abspath(file_name("topology", options["topology"]))
+        options["topology"] = os.path.abspath(existing(file_name("topology", options["topology"])))
     reading = ReadOptions(**{"dims": cv.n_dims} | options)
     places = list(dict.fromkeys(Path(os.path.abspath(path)) for path in expanded(files)))
     folder = Path(file_name("out", out))
-    tables = _names(places, ending)
-    about = {"model": identity(cv), "columns": sorted(columns), **_plain(reading)}
-    with _Done(folder, about, force=flag("force", force)) as done:
+    measured = {name: _code(measure) for name, measure in columns.items()}
+    about = {"model": identity(cv), "columns": list(measured.items()), **_plain(reading)}
+    with _Done(folder, about, places, force=flag("force", force)) as done:
+        tables = [done.name(place, ending) for place in places]
         jobs, skipped = [], {}
         for place, name in zip(places, tables, strict=True):
             job = _Job(place, folder / name, _fingerprint(place), reading)
-            if (n := done.frames(name, job)) is None:
+            if (n := done.frames(job)) is None:
                 jobs.append(job)
             else:
                 skipped[place] = n
@@ -208,33 +214,48 @@ class _Done:
 
     Args:
         about: what all tables have in common: model, columns, options.
+        places: the files of this call.
 
     Raises:
-        InputError: the folder holds tables of something else, or other files.
+        InputError: the folder holds tables of something else, or other files; another job writes there.
     """
 
-    def __init__(self, folder: Path, about: dict, *, force: bool):
-        self._path = folder / DONE
-        head = json.dumps({"about": about}, sort_keys=True)
-        text = self._path.read_text() if self._path.is_file() and not force else ""
-        lines = text.splitlines()
-        if not lines:
+    def __init__(self, folder: Path, about: dict, places: list[Path], *, force: bool):
+        path = folder / DONE
+        if not path.is_file():
             refuse_overwriting(folder, force=force)
-        elif lines[0] != head:
-            raise InputError(
-                f"{folder} holds tables of another model, or of files that were read otherwise; name another "
-                f"folder, or replace them (--force, force=True)"
-            )
-        self._known: dict[str, dict] = {}
-        for line in lines[1:]:
-            with contextlib.suppress(ValueError, TypeError, KeyError):  # the last one may be cut off
-                entry = json.loads(line)
-                self._known[entry["table"]] = entry
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._file = folder, self._path.open("a" if lines else "w")
-        if not text.endswith("\n"):
-            self._file.write("\n" if lines else head + "\n")
-            self._file.flush()
+        self._folder, self._file = folder, path.open("a+")
+        try:
+            _locked(self._file, folder)
+            self._file.seek(0)
+            text = "" if force else self._file.read()
+            head = {"about": json.loads(json.dumps(about, default=int)), "top": _top(places)}
+            self._known, lines = {}, text.splitlines()
+            if lines:
+                with contextlib.suppress(ValueError, TypeError, KeyError):  # of something else
+                    head["top"] = json.loads(lines[0])["top"]
+                if lines[0] != json.dumps(head, sort_keys=True):
+                    raise InputError(
+                        f"{folder} holds tables of another model, or of files that were read otherwise; name "
+                        f"another folder, or replace them (--force, force=True)"
+                    )
+            else:
+                self._file.truncate(0)
+            for line in lines[1:]:
+                with contextlib.suppress(ValueError, TypeError, KeyError):  # the last one may be cut off
+                    entry = json.loads(line)
+                    self._known[entry["file"]] = entry
+            if not text.endswith("\n"):
+                self._file.write("\n" if lines else json.dumps(head, sort_keys=True) + "\n")
+                self._file.flush()
+        except BaseException:
+            self._file.close()
+            raise
+        # As those before, where all files lie there.
+        own = all(place.is_relative_to(head["top"]) for place in places)
+        self._top = head["top"] if own else _top(places)
+        self._taken = {entry["table"]: file for file, entry in self._known.items()}
 
     def __enter__(self):
         return self
@@ -242,9 +263,21 @@ class _Done:
     def __exit__(self, *_) -> None:
         self._file.close()
 
-    def frames(self, table: str, job: _Job) -> int | None:
+    def name(self, place: Path, ending: str) -> str:
+        """The table of a file: the one that it has, or one as the file lies in the folder that holds all."""
+        if (entry := self._known.get(str(place))) is not None and entry["table"].endswith(ending):
+            return entry["table"]
+        name = os.path.relpath(place, self._top) + ending
+        if (other := self._taken.setdefault(name, str(place))) != str(place):
+            raise InputError(
+                f"{self._folder / name} is the table of {other}, and would be that of {place}; name another "
+                f"folder for the latter, or all files at once"
+            )
+        return name
+
+    def frames(self, job: _Job) -> int | None:
         """The frames of a table that is whole and of the same file; None where there is none."""
-        entry = self._known.get(table)
+        entry = self._known.get(str(job.file))
         if entry is None or entry["state"] != job.state or not job.table.is_file():
             return None
         return entry["frames"] if job.table.stat().st_size == entry["bytes"] else None
@@ -280,10 +313,35 @@ def identity(cv: LatentCV) -> str:
     return digest(*(np.atleast_1d(leaf) for leaf in leaves), np.frombuffer(text.encode(), np.uint8))
 
 
-def _names(places: list[Path], ending: str) -> list[str]:
-    """The names of tables, as the files lie in the folder that holds them all."""
-    top = os.path.commonpath([place.parent for place in places])
-    return [os.path.relpath(place, top) + ending for place in places]
+def _top(places: list[Path]) -> str:
+    """The folder that holds all files."""
+    return os.path.commonpath([place.parent for place in places])
+
+
+def _locked(file: IO, folder: Path) -> None:
+    """Keep other jobs from writing to the folder while the file is open, where the system can."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(
+            f"another job writes tables to {folder}; give it all files, or name another folder"
+        ) from None
+    except OSError:  # a file system without locks
+        pass
+
+
+def _code(measure: Callable) -> str:
+    """What a function is, as far as its name and its code tell."""
+    code = getattr(inspect.unwrap(measure), "__code__", None)
+    name = f"{getattr(measure, '__module__', '')}.{getattr(measure, '__qualname__', type(measure).__name__)}"
+    if code is None:
+        return name
+    plain = [one for one in code.co_consts if not isinstance(one, types.CodeType)]
+    return f"{name} {hashlib.sha256(repr((code.co_code, code.co_names, plain)).encode()).hexdigest()[:16]}"
 
 
 def _plain(reading: ReadOptions) -> dict:

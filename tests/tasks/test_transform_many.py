@@ -213,3 +213,55 @@ def test_a_worker_is_killed_half_way(cv, tmp_path):
             assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes()
     entries = [json.loads(line) for line in (tmp_path / "there" / DONE).read_text().splitlines()[1:]]
     assert len({entry["table"] for entry in entries}) == 199
+
+
+def test_a_file_keeps_its_table_and_no_other_takes_it(folder, cv, tmp_path):
+    """Called again with fewer files, with more, and with another one of the same name."""
+    out = tmp_path / "out"
+    first = pv.transform_many([folder / "[ab]" / "run*.xtc"], cv, out)
+    fewer = pv.transform_many([folder / "a" / "run3.xtc"], cv, out)
+    assert fewer.skipped == (str(folder / "a" / "run3.xtc"),)
+    assert fewer.tables[str(folder / "a" / "run3.xtc")] == first.tables[str(folder / "a" / "run3.xtc")]
+    more = pv.transform_many([folder / "[ab]" / "run*.xtc", folder / "long.xtc"], cv, out)
+    assert len(more.skipped) == 4
+    assert sorted(more.tables) == sorted(str(folder / name) for name in GOOD if name != "long.npz")
+    assert len(made(out)) == 1 + 5
+
+    alone = tmp_path / "alone"
+    pv.transform_many(folder / "a" / "run3.xtc", cv, alone)
+    before = (alone / "run3.xtc.COLVAR").read_bytes()
+    with pytest.raises(pv.InputError, match="is the table of .*a/run3.xtc, and would be that of .*b/run3.xtc"):
+        pv.transform_many(folder / "b" / "run3.xtc", cv, alone)
+    assert (alone / "run3.xtc.COLVAR").read_bytes() == before
+    assert len(pv.transform_many(folder / "a" / "run3.xtc", cv, alone).skipped) == 1
+
+
+def test_columns_of_one_name_and_other_code_are_not_mixed(folder, cv, tmp_path):
+    def one(value):
+        return {"q": lambda x: value * x[0, 0]} if value == 1 else {"q": lambda x: x[0, 0] + x[1, 0]}
+
+    name = folder / "a" / "run3.xtc"
+    pv.transform_many(name, cv, tmp_path / "out", columns=one(1))
+    assert len(pv.transform_many(name, cv, tmp_path / "out", columns=one(1)).skipped) == 1
+    with pytest.raises(pv.InputError, match="--force"):
+        pv.transform_many(name, cv, tmp_path / "out", columns=one(2))
+
+
+def test_two_jobs_in_one_folder(folder, cv, tmp_path):
+    """The second one is refused while the first one writes, and what is there stays listed."""
+    fcntl = pytest.importorskip("fcntl")
+    name, out = folder / "a" / "run3.xtc", tmp_path / "out"
+    pv.transform_many(name, cv, out)
+    with (out / DONE).open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(pv.InputError, match="another job writes tables"):
+            pv.transform_many(name, cv, out, force=True)
+    assert len(pv.transform_many(name, cv, out).skipped) == 1
+
+
+def test_what_is_wrong_for_all_files_is_told_once(folder, cv, tmp_path):
+    pv.transform_many(folder / "a" / "run3.xtc", cv, tmp_path / "out")
+    listed = (tmp_path / "out" / DONE).read_text()
+    with pytest.raises(FileNotFoundError, match="none.pdb"):
+        pv.transform_many(folder / "a" / "run3.xtc", cv, tmp_path / "out", topology="none.pdb", force=True)
+    assert (tmp_path / "out" / DONE).read_text() == listed
