@@ -24,8 +24,9 @@ task that does nothing took 9 ms there.
 
 On paper 10^9 frames of 12 beads are 0.15 TB and half a core hour: 100 nodes of 32 cores have 0.6 s of work, less
 than they take to start. Of 1,000 beads they are 12 TB, 45 core hours and 51 s of work for these nodes, but 21
-minutes for a file system that gives 10 GB/s, which 132 cores that read fill: a sixth node brings nothing. Before it
-chokes the scheduler: at those 9 ms a task it hands out 64 MB 110 times a second, 7.5 GB/s; larger `task_bytes` mend it.
+minutes for a file system that gives 10 GB/s, which 132 cores that read fill: a sixth node brings nothing. The
+scheduler chokes before it: at those 9 ms a task it hands out 64 MB 110 times a second, 7.5 GB/s; larger
+`task_bytes` mend it.
 
 Run: python tests/benchmarks/bench_scale.py [frames]
 """
