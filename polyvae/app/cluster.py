@@ -13,12 +13,18 @@ from polyvae.cluster import connected
 CLUSTER = {
     "scheduler": (
         Annotated[
-            str | None, typer.Option("--scheduler", metavar="ADDRESS", help="Of a Dask cluster: tcp://host:8786.")
+            str | None,
+            typer.Option(
+                "--scheduler", metavar="ADDRESS", help="Of a Dask cluster, or else --workers: tcp://host:8786."
+            ),
         ],
         None,
     ),
     "workers": (
-        Annotated[int | None, typer.Option("--workers", min=1, help="Processes on this machine [default: 1].")],
+        Annotated[
+            int | None,
+            typer.Option("--workers", min=1, help="Processes on this machine, or else --scheduler [default: 1]."),
+        ],
         None,
     ),
 }
@@ -29,6 +35,15 @@ def on_cluster(verb: Callable) -> Callable:
 
     @functools.wraps(verb)
     def command(cluster: dict, **given):
+        if cluster["scheduler"] is not None and cluster["workers"] is not None:
+            raise typer.BadParameter(
+                "a scheduler has workers of its own; give one of them", param_hint="--workers"
+            )
+        if given.get("coordinator") is not None and (cluster["scheduler"] or (cluster["workers"] or 1) > 1):
+            raise typer.BadParameter(
+                "processes that train together read their own files; leave it out with --coordinator",
+                param_hint="--workers" if cluster["scheduler"] is None else "--scheduler",
+            )
         with connected(**cluster) as client:
             return verb(client=client, **given)
 

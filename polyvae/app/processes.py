@@ -29,7 +29,7 @@ def join(coordinator: str | None, process: str | None) -> bool:
     """Meet the other processes, where there are any; whether this is the first, which alone speaks and writes."""
     if coordinator is None:
         if process is not None:
-            raise typer.BadParameter("is for --coordinator HOST:PORT", param_hint="--process")
+            raise typer.BadParameter("it is for --coordinator HOST:PORT; give that, too", param_hint="--process")
         return True
     jax.config.update(
         "jax_enable_preemption_service", False
@@ -38,16 +38,28 @@ def join(coordinator: str | None, process: str | None) -> bool:
     try:
         jax.distributed.initialize(None if coordinator == "auto" else coordinator, num_processes=n, process_id=k)
     except (ValueError, RuntimeError) as error:
+        # Of auto, JAX names the arguments of its own that it did not find out.
+        own = coordinator == "auto" and isinstance(error, ValueError)
+        why = "" if own else f" ({str(error).splitlines()[0]})"
         raise InputError(
-            f"the processes did not meet ({str(error).splitlines()[0]}); outside of SLURM, Open MPI and cloud "
+            f"the processes did not meet{why}; outside of SLURM, Open MPI and cloud "
             f"TPUs give all of them --coordinator HOST:PORT and --process K/N"
         ) from None
     first = jax.process_index() == 0
     if first:
-        say(f"{jax.process_count()} processes with {jax.device_count()} devices train together")
+        say(_company(jax.process_count(), jax.device_count()))
     else:
         logging.getLogger("polyvae").setLevel(logging.ERROR)
+        logging.getLogger("polyvae.io").setLevel(logging.WARNING)  # of its own files, which no other reads
     return first
+
+
+def _company(n: int, n_devices: int) -> str:
+    """Who trains, in words."""
+    together = "processes" if n > 1 else "process"
+    return (
+        f"{n} {together} with {n_devices} device{'s' * (n_devices > 1)} {'train together' if n > 1 else 'trains'}"
+    )
 
 
 def _numbers(coordinator: str, process: str | None) -> tuple[int | None, int | None]:

@@ -37,9 +37,11 @@ def project(
         Path, typer.Option("--out", help="COLVAR, or a name ending in .csv or .npz; with --each a folder.")
     ] = Path("COLVAR"),
     each: Annotated[
-        bool, typer.Option("--each", help="Each file is a run of its own: a table of each; again, it goes on.")
+        bool, typer.Option("--each", help="Each file is a run of its own: a table of each; run again, it goes on.")
     ] = False,
-    kind: Annotated[str, typer.Option("--kind", help=f"Of the tables of --each: {', '.join(KINDS)}.")] = "COLVAR",
+    kind: Annotated[
+        str | None, typer.Option("--kind", help=f"Of the tables of --each: {', '.join(KINDS)} [default: COLVAR].")
+    ] = None,
     add: Annotated[
         list[str] | None, typer.Option("--add", help=f"A further column, repeatable: {', '.join(OBJECTIVES)}.")
     ] = None,
@@ -52,7 +54,11 @@ def project(
     Example: polyvae project model.safetensors run.xtc --top chain.pdb --out COLVAR
     """
     columns = {name: OBJECTIVES[known("add", name, OBJECTIVES)] for name in add or ()}
-    known("kind", kind, KINDS)
+    if kind is not None and not each:
+        raise typer.BadParameter(
+            "it is for --each; without --each, end --out in .csv or .npz", param_hint="--kind"
+        )
+    kind = known("kind", kind or "COLVAR", KINDS)
     if not each:
         check_table_name(out)
         check_output(out, force=force, inputs=[model, *files, reading["topology"]])

@@ -1,5 +1,6 @@
 """The files of one run, opened, and what holds for all their frames: what `read` and `stream` read by."""
 
+import collections
 import copy
 import dataclasses
 import functools
@@ -90,7 +91,8 @@ class Run:
         self._options = options
         self.paths = [existing(path) for path in expanded(paths)]
         places = [path.resolve() for path in self.paths]
-        if twice := [str(path) for k, path in enumerate(self.paths) if places[k] in places[:k]]:
+        n_named = collections.Counter(places)
+        if twice := [path for path, place in zip(self.paths, places, strict=True) if n_named[place] > 1]:
             log.warning("%s: named more than once, and its frames count as often", twice[0])
         first, self._unit = self.paths[0], ""
         atoms = first_file = None

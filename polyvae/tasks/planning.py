@@ -3,7 +3,7 @@
 import dataclasses
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,14 @@ import numpy as np
 from polyvae.arguments import real_number
 from polyvae.cluster import cores
 from polyvae.cv.fitting import IN_MEMORY, latent_cv, prepared_data
-from polyvae.errors import InputError
+from polyvae.errors import InputError, one_line
 from polyvae.io.colvar import write_colvar
+from polyvae.io.frames import existing
 from polyvae.io.patterns import Paths, expanded
 from polyvae.io.runs import CHUNK_BYTES, ReadOptions, Run
 from polyvae.progress import quiet
 from polyvae.records import Record
+from polyvae.tasks.tables import TASK_BYTES
 from polyvae.trajectory.record import Trajectory
 from polyvae.trajectory.stream import concatenate
 from polyvae.vae.fitting import default_epochs
@@ -29,7 +31,7 @@ _CHUNK = 1 << 20  # bytes of coordinates read at a time, in as much time as is g
 _TRAINED_ON = 16_384  # frames of the sample, at most
 _STEPS = 800  # of training, timed
 _BASE = 400 << 20  # bytes of a process that has loaded JAX and compiled a model, about
-_TASK_BYTES = 1 << 26  # of a file, as `transform_many` shares it
+_IN_FIT = 6  # times the coordinates, with features and what training makes of them; measured at 10^6 frames
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,6 +49,7 @@ class Plan(Record):
         sample: frames that were measured; cores: that this process may use.
         n_tasks: pieces that workers can share.
         workers: seconds of `project` by the number of workers, on as many cores of this kind; estimated.
+        left_out: files that cannot be opened with the others, and why; nothing else counts them.
     """
 
     n_files: int
@@ -66,6 +69,7 @@ class Plan(Record):
     cores: int
     n_tasks: int
     workers: dict[str, float]
+    left_out: dict[str, str]
 
     @property
     def project_seconds(self) -> float:
@@ -85,6 +89,11 @@ class Plan(Record):
         parts = {name: _span(value) for name, value in self.seconds.items()}
         more = ", ".join(f"{n}: {_span(value)}" for n, value in self.workers.items())
         disk = f" and {_size(self.fit_disk)} of temporary files" if self.fit_disk else ""
+        n_out = len(self.left_out)
+        without = [
+            f"without  {n_out:,} file{'s' * (n_out > 1)} that cannot be opened, such as: {why}"
+            for why in list(self.left_out.values())[:1]
+        ]
         return [
             f"{files}, {_size(self.file_bytes)}: {about}{self.n_frames:,} frames of {self.n_beads:,} beads{of} in "
             f"{self.n_dims}-D ({self.length_unit})",
@@ -98,6 +107,7 @@ class Plan(Record):
             if more
             else "workers  bring nothing: so little is not shared",
             f"measured on {self.sample:,} frames, with {self.cores} core{'s' * (self.cores > 1)} as they are now",
+            *without,
         ]
 
     def table(self) -> list[list[str]]:
@@ -119,17 +129,25 @@ def plan(files: Paths, *, seconds: float = 2.0, **options) -> Plan:
         **options: those of `read`.
 
     Raises:
-        InputError: as `read`, and for a sample of fewer than 50 frames.
+        InputError: as `read` where no file can be opened, and for a sample of fewer than 50 frames.
     """
     real_number("seconds", seconds, above=0)
     if unknown := set(options) - {field.name for field in dataclasses.fields(ReadOptions)}:
         raise TypeError(f"plan() takes the options of read(), which {', '.join(sorted(unknown))} is not")
     reading = ReadOptions(**options)
-    paths = [Path(path) for path in expanded(files)]
-    sizes = [path.stat().st_size for path in paths]
-    n_opened = max(1, int(np.searchsorted(np.cumsum(sizes), _OPENED)))
-    start = time.perf_counter()
-    run = Run(paths[:n_opened], reading)
+    paths, left_out = _openable([Path(path) for path in expanded(files)], lambda *paths: existing(paths[-1]))
+    while True:
+        sizes = [path.stat().st_size for path in paths]
+        n_opened = max(1, int(np.searchsorted(np.cumsum(sizes), _OPENED)))
+        start = time.perf_counter()
+        try:
+            run = Run(paths[:n_opened], reading)
+            break
+        except (InputError, OSError):
+            good, bad = _openable(paths[:n_opened], lambda *paths: Run(paths, reading), rest=paths[n_opened:])
+            if not bad:  # nothing that one of them alone is to blame for
+                raise
+            paths, left_out = good, left_out | bad
     opened = time.perf_counter() - start
     larger = sum(sizes) / sum(sizes[:n_opened])
     n_frames = round(run.n_frames * larger)
@@ -138,8 +156,7 @@ def plan(files: Paths, *, seconds: float = 2.0, **options) -> Plan:
         raise InputError(f"a plan needs at least {LEAST_FRAMES} frames to measure; got {len(sample)}. Just run it")
     took = {"open": opened * larger, "read": per_frame * n_frames, **_work(sample, n_frames)}
     coordinates = 4 * sample.positions[0].size * n_frames
-    n_tasks = sum(-(-size // _TASK_BYTES) for size in sizes) if run.seeks else len(sizes)
-    fitted = 2 * coordinates  # and features, of about as many numbers
+    n_tasks = sum(-(-size // TASK_BYTES) for size in sizes) if run.seeks else len(sizes)
     return Plan(
         n_files=len(paths),
         file_bytes=sum(sizes),
@@ -151,14 +168,42 @@ def plan(files: Paths, *, seconds: float = 2.0, **options) -> Plan:
         length_unit=sample.length_unit,
         memory=coordinates,
         chunk_memory=_BASE + 3 * min(CHUNK_BYTES, 12 * run.n_atoms * n_frames),
-        fit_memory=_BASE + min(fitted, 2 * IN_MEMORY),
-        fit_disk=fitted if coordinates > IN_MEMORY else 0,
+        fit_memory=_fit_memory(coordinates),
+        fit_disk=2 * coordinates if coordinates > IN_MEMORY else 0,  # and features, of about as many numbers
         seconds={name: float(f"{value:.3g}") for name, value in took.items()},
         sample=len(sample),
         cores=cores(),
         n_tasks=n_tasks,
         workers={str(n): float(f"{_shared(took, n, n_tasks):.3g}") for n in _numbers_of_workers(n_tasks)},
+        left_out={str(path): why for path, why in left_out.items()},
     )
+
+
+def _openable(
+    paths: list[Path], opened: Callable, rest: Sequence[Path] = ()
+) -> tuple[list[Path], dict[Path, str]]:
+    """Which of the paths can be opened beside the first that can, and the rest; and why others cannot.
+
+    Raises:
+        InputError: none can be, and there is no rest.
+    """
+    good: list[Path] = []
+    bad: dict[Path, str] = {}
+    with quiet():
+        for path in paths:
+            try:
+                opened(*good[:1], path)
+                good.append(path)
+            except (InputError, OSError) as error:
+                bad[path] = one_line(error)
+    if not (good or rest):
+        raise InputError(next(iter(bad.values())))
+    return [*good, *rest], bad
+
+
+def _fit_memory(coordinates: int) -> int:
+    """Bytes that `fit` takes in all, of so many of coordinates; from a file, where they are more than it holds."""
+    return _BASE + (_IN_FIT * coordinates if coordinates <= IN_MEMORY else 2 * IN_MEMORY)
 
 
 def _sample(run: Run, seconds: float) -> tuple[Trajectory, float]:

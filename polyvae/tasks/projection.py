@@ -13,6 +13,7 @@ import numpy as np
 from polyvae.arguments import function, functions, if_given
 from polyvae.batches import map_frames
 from polyvae.cv.latent import LatentCV, latent_cv
+from polyvae.errors import InputError
 from polyvae.io.colvar import colvar_writer
 from polyvae.trajectory.stream import Stream
 
@@ -77,7 +78,9 @@ class Projector:
     ) -> int:
         """Write rows that come in pieces as one table, which appears when all are there; gives their number."""
         rows, n_done = iter(rows), 0
-        first = next(rows)
+        first = next(rows, None)
+        if first is None:
+            raise InputError("the stream holds no frames; give a trajectory with at least one")
         with colvar_writer(path, self.cv.latent_dim, list(first.values)) as write:
             for piece in itertools.chain([first], rows):
                 write(*piece)

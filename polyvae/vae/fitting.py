@@ -196,7 +196,10 @@ class Prepared:
         if checkpoint is not None:
             inputs = "".join(self.share.told(self._inputs(scaled)))
             identity = self.settings.to_dict() | versions() | {"inputs": inputs}
-            unfinished = Checkpoint(checkpoint, identity, resume=resume, writes=self.share.process == 0)
+            writes = self.share.process == 0
+            unfinished = self.share.together(
+                lambda: Checkpoint(checkpoint, identity, resume=resume, writes=writes)
+            )
             done = 0 if unfinished.saved is None else len(unfinished.saved[1])
             self.share.agree({"the epochs of the unfinished run": done})  # or one does not see the file
         volume, epochs = float(scaled.log_volume()), self.settings.epochs

@@ -56,6 +56,12 @@ def test_transform_and_as_trajectory(run, cv):
     np.testing.assert_array_equal(pv.as_trajectory(stream).positions, run[1].positions)
 
 
+def test_project_of_no_frames(cv, tmp_path):
+    with pytest.raises(pv.InputError, match="the stream holds no frames"):
+        pv.project(cv, pv.Stream(lambda: iter(()), 0), tmp_path / "COLVAR")
+    assert not (tmp_path / "COLVAR").exists()
+
+
 @pytest.mark.parametrize("name", ["COLVAR", "z.csv", "z.npz"])
 def test_project(run, cv, name, tmp_path):
     stream = pv.stream(run[0] / "part*.npz", chunk_bytes=12 * 12 * 100)

@@ -56,6 +56,28 @@ def test_of_very_many_files_some_are_opened(folder, quick, monkeypatch):
     assert f"about {found.n_frames:,} frames" in found.lines()[0]
 
 
+def test_files_that_cannot_be_opened_are_left_out_and_told(folder, quick, tmp_path):
+    whole = (folder / "0.xtc").read_bytes()
+    for name, content in {"a": whole[:-40], "b": b"", "c": whole, "e": whole}.items():
+        (tmp_path / f"{name}.xtc").write_bytes(content)
+    pv.write(tmp_path / "d.xtc", pv.Trajectory(ideal_chains(5, 6, 3), length_unit="nm"))
+    found = pv.plan([tmp_path / "none.xtc", tmp_path / "*.xtc"], length_unit="nm")
+    assert (found.n_files, found.n_frames, found.file_bytes) == (2, 600, 2 * len(whole))
+    assert [path.rpartition("/")[2] for path in found.left_out] == ["none.xtc", "b.xtc", "a.xtc", "d.xtc"]
+    assert found.lines()[-1].startswith("without  4 files that cannot be opened, such as: ")
+    assert "none.xtc: no such file" in found.lines()[-1]
+    with pytest.raises(pv.InputError, match=r"b\.xtc is empty"):
+        pv.plan([tmp_path / "b.xtc", tmp_path / "none.xtc"])
+    with pytest.raises(pv.InputError, match=r"a\.xtc is cut off"):
+        pv.plan(tmp_path / "a.xtc", length_unit="nm")
+
+
+def test_memory_of_fit_is_about_what_was_measured():
+    """1.25 GB of 10^6 frames of 36 numbers (docs/howto/devices.md); of more, a file takes over."""
+    assert planning._fit_memory(4 * 36 * 10**6) == pytest.approx(1.25e9, rel=0.05)
+    assert planning._fit_memory(10**12) < planning._fit_memory(planning.IN_MEMORY)
+
+
 def test_workers_share_tasks_and_start_first():
     took = {"open": 1.0, "read": 70.0, "write": 9.0, "encode": 5.0}
     start = planning.STARTING

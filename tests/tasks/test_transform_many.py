@@ -173,7 +173,10 @@ def test_on_the_command_line(folder, cv, tmp_path, capfd, monkeypatch):
     assert sorted(arrays(out / "run3.xtc.npz")) == ["rg", "time", "z"]
     code, text, _ = run(folder / "a" / "run*.xtc", "--each", "--kind", "npz", "--add", "rg", "--out", out)
     assert (code, text) == (0, f"2 latents of 190 frames in 2 tables in {out}, 2 of them there before\n")
-    assert run("x.xtc", "--scheduler", "tcp://here:1", "--workers", "2")[0] == 1
+    code, _, errors = run("x.xtc", "--scheduler", "tcp://here:1", "--workers", "2")
+    assert (code, "a scheduler has workers of its own; give one of them" in errors) == (2, True)
+    code, _, errors = run(folder / "a" / "run3.xtc", "--kind", "npz", "--out", tmp_path / "no")
+    assert (code, "end --out in .csv or .npz" in errors, (tmp_path / "no").exists()) == (2, True, False)
     monkeypatch.setattr(cluster, "_CONNECTING", 0.3)
     code, _, errors = run(folder / "long.xtc", "--scheduler", "tcp://127.0.0.1:9", "--out", tmp_path / "z")
     assert code == 1
