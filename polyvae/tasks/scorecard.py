@@ -187,9 +187,9 @@ class Scores(Record):
             (f"mean gradient (1/{unit})", "gradient_mean"),
             (f"largest gradient (1/{unit})", "gradient_max"),
         ):
-            values = [getattr(part, key) for part in parts.values()]
-            if key != "correlation_end_to_end" or any(r is not None for value in values for r in value):
-                rows.append([label, *map(in_words, values)])
+            cells = [in_words(getattr(part, key)) for part in parts.values()]
+            if key != "correlation_end_to_end" or set("".join(cells)) - set("- "):
+                rows.append([label, *cells])
         if self.alignment is not None:
             rows.append(["alignment jumps", *(f"{part.n_jumps} of {part.n_steps}" for part in parts.values())])
         return rows

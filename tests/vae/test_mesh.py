@@ -54,7 +54,7 @@ class TestWithManyDevices:
         [(64, (100,), "abcdefgh"), (50, (100,), "abcde"), (6, (90, 10), "abcefg"), (60, (9, 9, 9, 9), "aceg")],
     )
     def test_as_many_share_a_batch_as_divide_it(self, batch, counts, used, caplog):
-        caplog.set_level(logging.INFO)
+        caplog.set_level(logging.INFO, "polyvae")
         assert "".join(layout_for(batch, counts).mesh) == used
         assert f"training on {len(used)} devices, with {batch // len(used)} frames of each batch" in caplog.text
         assert ("8 are here" in caplog.text) == (len(used) < 8)
