@@ -37,7 +37,7 @@ def on_cluster(verb: Callable) -> Callable:
     def command(cluster: dict, **given):
         if cluster["scheduler"] is not None and cluster["workers"] is not None:
             raise typer.BadParameter(
-                "a scheduler has workers of its own; give one of them", param_hint="--workers"
+                "a scheduler has workers of its own; give one of the two, not both", param_hint="--workers"
             )
         if given.get("coordinator") is not None and (cluster["scheduler"] or (cluster["workers"] or 1) > 1):
             raise typer.BadParameter(

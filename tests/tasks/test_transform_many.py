@@ -174,7 +174,7 @@ def test_on_the_command_line(folder, cv, tmp_path, capfd, monkeypatch):
     code, text, _ = run(folder / "a" / "run*.xtc", "--each", "--kind", "npz", "--add", "rg", "--out", out)
     assert (code, text) == (0, f"2 latents of 190 frames in 2 tables in {out}, 2 of them there before\n")
     code, _, errors = run("x.xtc", "--scheduler", "tcp://here:1", "--workers", "2")
-    assert (code, "a scheduler has workers of its own; give one of them" in errors) == (2, True)
+    assert (code, "a scheduler has workers of its own; give one of the two, not both" in errors) == (2, True)
     code, _, errors = run(folder / "a" / "run3.xtc", "--kind", "npz", "--out", tmp_path / "no")
     assert (code, "end --out in .csv or .npz" in errors, (tmp_path / "no").exists()) == (2, True, False)
     monkeypatch.setattr(cluster, "_CONNECTING", 0.3)
