@@ -7,26 +7,25 @@ for each worker, a process of one thread, that has compiled. Seconds are those o
 process or of all workers together, are the ones to compare where others use the machine. Files lie in a temporary
 folder, which goes; the largest takes 150 bytes a frame.
 
-On two cores that others used at the same time (load averages of 7 to 14):
+On two cores that did nothing else:
 
-          frames      MB   table       s   CPU s   frames/s     /CPU s  peak MB
-          10,000     1.5     npz    0.07    0.02    146,298    409,517      380
-         100,000    14.9     npz    0.75    0.20    133,674    507,208      403
-       1,000,000   148.7     npz    8.50    2.63    117,702    379,560      603
-      10,000,000  1486.5     npz   60.43   19.55    165,484    511,425      654
-      10,000,000  1486.5  COLVAR   93.72   24.49    106,699    408,323      650
+      frames      MB   table       s   CPU s   frames/s     /CPU s  peak MB
+      10,000     1.5  COLVAR    0.04    0.04    230,784    230,786      382
+      10,000     1.5     npz    0.02    0.02    405,949    405,942      381
+     100,000    14.9  COLVAR    0.26    0.26    385,632    385,631      405
+     100,000    14.9     npz    0.22    0.22    446,433    446,448      404
+   1,000,000   148.7  COLVAR    2.27    2.27    439,859    439,895      602
+   1,000,000   148.7     npz    1.96    1.96    510,356    510,422      603
+  10,000,000  1486.5  COLVAR   24.25   24.24    412,372    412,506      666
+  10,000,000  1486.5     npz   21.81   21.81    458,431    458,496      656
 
-        1 worker                   10.31    6.49    194,007    307,987
-       2 workers, twice the files  24.38   14.94    164,059    267,825
+16 files of 125,000 frames a worker: two workers 102 % of one by the clock, 113 % by CPU seconds (best of three
+rounds). A task that does nothing took 3.9 ms of the scheduler; on a loaded machine 9.
 
-Two workers took 15 % more CPU seconds a file (weak scaling 87 %, by the clock 42 %, for the cores were taken). A
-task that does nothing took 9 ms there.
-
-On paper 10^9 frames of 12 beads are 0.15 TB and half a core hour: 100 nodes of 32 cores have 0.6 s of work, less
-than they take to start. Of 1,000 beads they are 12 TB, 45 core hours and 51 s of work for these nodes, but 21
-minutes for a file system that gives 10 GB/s, which 132 cores that read fill: a sixth node brings nothing. The
-scheduler chokes before it: at those 9 ms a task it hands out 64 MB 110 times a second, 7.5 GB/s; larger
-`task_bytes` mend it.
+On paper 10^9 frames of 12 beads are 0.15 TB and 0.6 core hours: 100 nodes of 32 cores have 0.7 s of work, less
+than they take to start. Of 1,000 beads they are 12 TB, 50 core hours and 57 s of work for these nodes, but 21
+minutes for a file system that gives 10 GB/s, which 147 cores that read fill: a sixth node brings nothing. The
+scheduler hands out 64 MB 255 times a second, 17 GB/s; larger `task_bytes` make it more.
 
 Run: python tests/benchmarks/bench_scale.py [frames]
 """

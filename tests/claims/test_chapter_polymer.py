@@ -39,6 +39,7 @@ def test_reconstruction_at_low_beta(traj):
     assert error < pca
 
 
+@pytest.mark.slow
 def test_latents_fill_their_prior_at_beta_1(traj):
     scores = pv.score(pv.fit(traj, beta=1.0, seed=0), traj)["frames"]
     everything = scores["all"]
