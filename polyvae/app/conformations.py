@@ -134,7 +134,7 @@ def write_generated(
     written = write_with_z(out, cv, traj, columns, force=force)
     print(f"{len(traj)} conformations of the {origin}, in {' and '.join(map(str, written))}")
     if check is not None:
-        print_check(check, cv.length_unit)
+        print_check(check, cv.length_unit, cv.n_beads)
 
 
 def optimum_files(out: Path) -> tuple[Path, Path]:

@@ -103,14 +103,12 @@ def _table(rows: list[list[str]]) -> None:
         print("   ".join([first.ljust(widths[0]), *(c.rjust(w) for c, w in zip(others, widths[1:], strict=True))]))
 
 
-def print_check(check, unit: str) -> None:
+def print_check(check, unit: str, n_beads: int) -> None:
     """Conformations beside the data: mean and standard deviation of each measure, and how many are valid."""
     rows = [[unit, "these", "the data"]]
     names = {"bond": "bond length", "closest_pair": "closest pair without a bond", "rg": "Rg"}
-    limits = check.limits
-    n_beads = int(limits.bonds.max(initial=-1)) + 1
-    for name, data in limits.shape.items():
-        if name == "end_to_end" and not is_linear(limits.bonds, n_beads):
+    for name, data in check.limits.shape.items():
+        if name == "end_to_end" and not is_linear(check.limits.bonds, n_beads):
             continue
         cells = [f"{m['mean']:.3f} ± {m['std']:.3f}" for m in (check.shape[name], data)]
         rows.append([names.get(name, "end-to-end distance"), *cells])

@@ -83,7 +83,7 @@ def print_tables(made: pv.Tables, latent_dim: int, out: Path) -> None:
     """What became of many files; raises `InputError` where some failed."""
     n, n_failed = len(made.tables), len(made.failed)
     before = f", {len(made.skipped)} of them there before" if made.skipped else ""
-    print(f"{latent_dim} latents of {made.n_frames} frames in {n} tables in {out}{before}")
+    print(f"{latent_dim} latents of {made.n_frames} frames in {n} table{'s' * (n != 1)} in {out}{before}")
     for why in made.failed.values():
         print(f"polyvae: error: {why}", file=sys.stderr)
     if n_failed:

@@ -181,8 +181,6 @@ def textbook(make, variables, barrier: float, steps: int, stride: int, seed: int
 
 
 def dipeptide(residue: str, two: bool) -> Case:
-    import openmm
-    from openmm import app
 
     topology, _, _, heavy, torsions = systems.dipeptide(residue)
     at = [heavy.index(atom) for atom in torsions[0]]
@@ -205,11 +203,7 @@ def dipeptide(residue: str, two: bool) -> Case:
     def reference() -> np.ndarray:
         counts = 0
         for seed in (900, 901):
-            variables = []
-            for atoms in torsions[:2]:
-                force = openmm.CustomTorsionForce("theta")
-                force.addTorsion(*atoms)
-                variables.append(app.BiasVariable(force, -np.pi, np.pi, 0.35, True))
+            variables = systems.torsion_variables(torsions[:2])
             x, weights, micro = textbook(made(seed), variables, 40.0, 4 * STEPS, stride, seed)
             s = phi(x[:, heavy])
             print(f"phi, psi: {case.told(s, weights, None)}, {micro:.0f} us a step", flush=True)
@@ -336,7 +330,6 @@ def globule(folder: Path) -> Case:
 def cost(steps: int = 20_000, turns: int = 7) -> None:
     """Microseconds of processor time a step of alanine dipeptide takes, in turns, without setting up."""
     import openmm
-    from openmm import app
 
     topology, system, _, heavy, torsions = systems.dipeptide()
     frames = systems.alanine_piece(1, 0, 400)
@@ -345,14 +338,6 @@ def cost(steps: int = 20_000, turns: int = 7) -> None:
 
     def make():
         return simulation_of(topology, openmm.XmlSerializer.deserialize(xml), start, systems.STEP)
-
-    def variables() -> list:
-        found = []
-        for atoms in torsions[:2]:
-            force = openmm.CustomTorsionForce("theta")
-            force.addTorsion(*atoms)
-            found.append(app.BiasVariable(force, -np.pi, np.pi, 0.35, True))
-        return found
 
     engine = openmm_engine(make, temperature=300, particles=heavy)
     cv = pv.fit(frames, lag=0, epochs=2)  # its weights cost nothing else
@@ -365,7 +350,7 @@ def cost(steps: int = 20_000, turns: int = 7) -> None:
 
     kinds: dict[str, Callable[[int], object]] = {
         "plain": lambda n: engine(cv, bias=None, start=None, steps=n, stride=systems.EVERY, seed=1),
-        "phi, psi": lambda n: textbook(make, variables(), 40.0, n, systems.EVERY, 1),
+        "phi, psi": lambda n: textbook(make, systems.torsion_variables(torsions[:2]), 40.0, n, systems.EVERY, 1),
         "one latent": latents(cv.keep([0])),
         "two latents": latents(cv.keep([0, 1])),
     }

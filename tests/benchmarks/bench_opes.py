@@ -67,12 +67,7 @@ def crossings(variables_of, seed: int, nanoseconds: float, femtoseconds: float) 
 
 
 def torsions_of(system, heavy, torsions) -> list:
-    found = []
-    for atoms in torsions[:2]:
-        force = openmm.CustomTorsionForce("theta")
-        force.addTorsion(*atoms)
-        found.append(app.BiasVariable(force, -np.pi, np.pi, 0.35, True))
-    return found
+    return systems.torsion_variables(torsions[:2])
 
 
 def several(variables_of, first: int, runs: int, ns: float, fs: float) -> str:

@@ -195,6 +195,19 @@ def dipeptide(residue: str = "ALA"):
     return topology, system, positions, heavy, [phi, psi, *omegas]
 
 
+def torsion_variables(torsions) -> list:
+    """Variables of a bias in OpenMM on torsions, four atoms each: the textbook's, for phi and psi."""
+    import openmm
+    from openmm import app
+
+    found = []
+    for atoms in torsions:
+        force = openmm.CustomTorsionForce("theta")
+        force.addTorsion(*atoms)
+        found.append(app.BiasVariable(force, -np.pi, np.pi, 0.35, True))
+    return found
+
+
 def prepared(seed: int, basin: int, residue: str = "ALA"):
     """A simulation at 300 K in one basin of phi (0: -80 degrees, 1: +60), both peptide bonds trans; the heavy
     atoms, and the atoms of the torsions."""
