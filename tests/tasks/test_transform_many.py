@@ -236,7 +236,11 @@ def test_a_file_keeps_its_table_and_no_other_takes_it(folder, cv, tmp_path):
     with pytest.raises(pv.InputError, match="is the table of .*a/run3.xtc, and would be that of .*b/run3.xtc"):
         pv.transform_many(folder / "b" / "run3.xtc", cv, alone)
     assert (alone / "run3.xtc.COLVAR").read_bytes() == before
-    assert len(pv.transform_many(folder / "a" / "run3.xtc", cv, alone).skipped) == 1
+    both = pv.transform_many(
+        [folder / "a" / "run3.xtc", folder / "b" / "run7.xtc"], cv, alone
+    )  # of a wider folder
+    assert both.skipped == (str(folder / "a" / "run3.xtc"),)
+    assert made(alone) == ["b/run7.xtc.COLVAR", "run3.xtc.COLVAR", DONE]
 
 
 def test_columns_of_one_name_and_other_code_are_not_mixed(folder, cv, tmp_path):
