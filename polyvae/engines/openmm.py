@@ -15,7 +15,6 @@ from polyvae.arguments import function, real_number
 from polyvae.cv.latent import LatentCV
 from polyvae.engines.runs import Bias, Engine, Run, Snapshots, bead_trajectory, check_finite, kept_frames
 from polyvae.errors import InputError
-from polyvae.export.openmm import bias_variables, latent_forces
 from polyvae.export.particles import in_engine, length_factor, particle_numbers, too_long, wholeness
 
 
@@ -43,7 +42,8 @@ def openmm_engine(
     temperature = real_number("temperature", temperature, above=0)
     try:
         from openmm import unit
-        from openmm_opes import OPES
+
+        from polyvae.engines.opes import LatentOPES
     except ImportError as error:
         raise InputError(f"this needs OpenMM and openmm-opes ({error}): pip install 'polyvae[openmm]'") from None
     kT = (unit.MOLAR_GAS_CONSTANT_R * temperature * unit.kelvin).value_in_unit(unit.kilojoule_per_mole)
@@ -63,18 +63,7 @@ def openmm_engine(
         numbers = particle_numbers(cv, particles, system.getNumParticles())
         opes = None
         if bias is not None:
-            variables = bias_variables(
-                cv,
-                numbers,
-                minimum=bias.low.tolist(),
-                maximum=bias.high.tolist(),
-                width=bias.width.tolist(),
-                system=system,
-                sigma=sigma,
-            )
-            opes = OPES(system, variables, temperature, bias.barrier * kT, bias.pace, None)
-            if bias.walls is not None:
-                system.addForce(_walls(bias, latent_forces(cv, numbers, system=system, sigma=sigma), kT))
+            opes = LatentOPES(system, cv, numbers, bias, temperature=temperature, kT=kT, sigma=sigma)
         if hasattr(integrator, "setRandomNumberSeed"):
             integrator.setRandomNumberSeed(seed)
         context = simulation.context
@@ -94,13 +83,11 @@ def openmm_engine(
         kept = set(kept_frames(n, system.getNumParticles()).tolist())
         frames, energies, snapshots, boxes = [], np.zeros(n), [], []
         for frame in range(n):
-            if opes is None or bias is None:
+            if opes is None:
                 simulation.step(stride)
             else:
                 opes.step(simulation, stride)
-                energies[frame] = opes.getBiasEnergy(simulation.context).value_in_unit(unit.kilojoule_per_mole)
-                z = np.array(opes.getCollectiveVariables(simulation))
-                energies[frame] += kT * bias.of_walls(z)[0]
+                energies[frame] = sum(opes.look(simulation.context)[1:])
             state = simulation.context.getState(positions=True)
             x = state.getPositions(asNumpy=True)._value
             check_finite(x, frame, stride)
@@ -117,21 +104,6 @@ def openmm_engine(
         return Run(traj, energies / kT, taken)
 
     return run
-
-
-def _walls(bias: Bias, forces: list, kT: float):
-    import openmm
-
-    assert bias.walls is not None
-    numbers = zip(*bias.walls.tolist(), (0.5 * kT * bias.stiffness()).tolist(), strict=True)
-    terms = [
-        f"{half!r}*(max(0, z{k} - ({high!r}))^2 + min(0, z{k} - ({low!r}))^2)"
-        for k, (low, high, half) in enumerate(numbers)
-    ]
-    walls = openmm.CustomCVForce(" + ".join(terms))
-    for k, force in enumerate(forces):
-        walls.addCollectiveVariable(f"z{k}", force)
-    return walls
 
 
 def simulation_maker(

@@ -35,7 +35,7 @@ from polyvae.trajectory.wholeness import NEAR_HALF
 log = logging.getLogger(__name__)
 
 CHECKED = "gcc 12 and clang 14, as C99 and as C++"
-_BLOCK = 8  # as in c_files/head.c
+_BLOCK = 32  # as in c_files/head.c
 _STACK = 400 * 1024  # bytes; the threads of some systems have no more than 512 KiB
 
 _BUILD = """```sh
@@ -169,7 +169,7 @@ def evaluator(cv: LatentCV) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarr
     code = compiled_if_possible(cv)
     if code is None:
         return exact(cv)
-    return lambda positions: code.one(np.ascontiguousarray(positions, np.float64))
+    return code.one
 
 
 def write_sources(cv: LatentCV, folder: Path, numbers: Sequence[int]) -> None:

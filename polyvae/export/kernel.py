@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -44,8 +45,8 @@ class Kernel(NamedTuple):
     """Functions of a compiled model, all in float64 and in its length unit. They may run in several threads.
 
     Args:
-        one: positions (n_beads, n_dims), contiguous, to latents (latent_dim,) and gradients
-            (latent_dim, n_beads, n_dims).
+        one: positions (n_beads, n_dims), and a factor that turns them into the model's unit, 1 by default, to
+            latents (latent_dim,) and gradients (latent_dim, n_beads, n_dims) by the positions as given.
         frames: `one` for (n_frames, n_beads, n_dims); also the first frame whose latents are not finite, or -1.
             With `gradients=False` there are None.
         whole: positions (n_beads, n_dims) and box (n_dims, n_dims), both contiguous, to whole positions, and
@@ -158,10 +159,22 @@ def _functions(code: ctypes.CDLL, sizes: tuple[int, int, int]) -> Kernel:
     code.latent_cv_frames.argtypes = [ctypes.c_long, *[pointer] * 3]
     code.latent_cv_frames.restype = ctypes.c_long
 
-    def one(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        z, gradients = np.empty(n_latents), np.empty((n_latents, n_beads, n_dims))
-        code.latent_cv(positions.ctypes.data, z.ctypes.data, gradients.ctypes.data)
-        return z, gradients
+    # To ask numpy for an address takes as long as to compute a latent: each thread keeps arrays and asks once.
+    rooms = threading.local()
+
+    def room() -> tuple:
+        arrays = np.empty((n_beads, n_dims)), np.empty(n_latents), np.empty((n_latents, n_beads, n_dims))
+        rooms.found = (*arrays, tuple(pointer(array.ctypes.data) for array in arrays))
+        return rooms.found
+
+    def one(positions: np.ndarray, factor: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            x, z, gradients, pointers = rooms.found
+        except AttributeError:
+            x, z, gradients, pointers = room()
+        np.multiply(positions, factor, out=x)
+        code.latent_cv(*pointers)
+        return z.copy(), gradients * factor
 
     def frames(positions: np.ndarray, gradients: bool = True) -> tuple[np.ndarray, np.ndarray | None, int]:
         positions = np.ascontiguousarray(positions, np.float64)

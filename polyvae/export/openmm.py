@@ -9,7 +9,7 @@ import functools
 import logging
 import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -18,7 +18,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from polyvae.arguments import flag, if_given, numbers_array, one_of, refusal
+from polyvae.arguments import flag, function, if_given, numbers_array, one_of, refusal
 from polyvae.cv.latent import LatentCV, latent_cv, load_cv
 from polyvae.errors import InputError
 from polyvae.export import kernel
@@ -80,6 +80,40 @@ def latent_forces(
             reduced model without `sigma`; a periodic system without bonds that join all beads; no OpenMM. And, in
             a periodic run, a bond of about half the box or longer, from which no whole molecule can be told.
     """
+    model, make = _forces(cv, particles, system, periodic, bonds, sigma)
+    return [make(_Latent(model, k), f"latent {k}") for k in range(cv.latent_dim)]
+
+
+def bias_force(
+    cv: LatentCV,
+    particles: Sequence[int],
+    bias: Callable,
+    *,
+    system=None,
+    periodic: bool | None = None,
+    bonds: np.ndarray | None = None,
+    sigma: float | None = None,
+):
+    """An `openmm.PythonForce` whose energy is a function of all latents, for `System.addForce`: a restraint,
+    walls, or a bias of one's own. It costs less than a `CustomCVForce` of `latent_forces` does.
+
+    Args:
+        cv: the collective variable, as `fit` and `load` give it.
+        bias: called with latents (latent_dim,), gives an energy in kJ/mol and its derivative by each latent
+            (latent_dim,); in place of derivatives that are all 0 also None. Writing the system to XML takes
+            one that can be pickled.
+        particles, system, periodic, bonds, sigma: as for `latent_forces`.
+
+    Raises:
+        InputError: as `latent_forces`; and, in a run, derivatives of another number.
+    """
+    function("bias", bias)
+    model, make = _forces(cv, particles, system, periodic, bonds, sigma)
+    return make(_Bias(model, bias), "bias on latents")
+
+
+def _forces(cv, particles, system, periodic, bonds, sigma) -> tuple[bytes, Callable]:
+    """A pickled model, and what makes a named force on the particles of a function of a state."""
     openmm = _openmm()
     if not isinstance(system, (openmm.System, type(None))):
         raise refusal("system", "an openmm.System", system)
@@ -102,14 +136,15 @@ def latent_forces(
     bare = LatentCV(featurizer, encoder, template, ModelRecord())
     model = pickle.dumps((bare, factor, known))
     log.info("in OpenMM the CV runs %s", kernel.where())
-    forces = []
-    for k in range(cv.latent_dim):
-        force = openmm.PythonForce(_Latent(model, k))
-        force.setName(f"latent {k}")
+
+    def make(computation: Callable, name: str):
+        force = openmm.PythonForce(computation)
+        force.setName(name)
         force.setParticles(numbers)
         force.setUsesPeriodicBoundaryConditions(periodic)
-        forces.append(force)
-    return forces
+        return force
+
+    return model, make
 
 
 def bias_variables(
@@ -272,21 +307,48 @@ class _Latent:
         return float(values[self.index]), -gradients[self.index]
 
 
+class _Bias:
+    """A function of all latents as that of a state."""
+
+    def __init__(self, model: bytes, bias: Callable):
+        self.model, self.bias = model, bias
+        self.joint = _joint(model)
+        self.none = np.zeros((self.joint.n_beads, 3))
+
+    def __reduce__(self):
+        return _Bias, (self.model, self.bias)
+
+    def __call__(self, state) -> tuple[float, np.ndarray]:
+        _, z, gradients = self.joint.at(state)
+        energy, slope = self.bias(z)
+        if slope is None:
+            return float(energy), self.none
+        if len(slope) != len(z):
+            raise InputError(
+                f"the bias must return an energy and a derivative for each of {len(z)} latents; got {len(slope)}"
+            )
+        forces = gradients[0] * -slope[0]
+        for k in range(1, len(z)):
+            forces -= slope[k] * gradients[k]
+        return float(energy), forces
+
+
 class _Joint:
     """All latents and their gradients, kept for the positions that were seen last."""
 
     def __init__(self, model: bytes):
         cv, factor, self.known = pickle.loads(model)
-        self.n_dims = cv.n_dims
+        self.n_beads, self.n_dims = cv.n_beads, cv.n_dims
+        self.no_box = np.zeros((3, 3))
         self.evaluate = in_engine(cv, factor, self.known)
         self.last = (b"", np.empty(0), np.empty(0))
 
     def at(self, state) -> tuple[bytes, np.ndarray, np.ndarray]:
-        positions = _positions(state)
-        box = np.zeros((3, 3))
+        positions, box = _positions(state, self.n_beads), self.no_box
+        key = positions.tobytes()
         if self.known is not None:
             box = np.array(state.getPeriodicBoxVectors(asNumpy=True)._value, np.float64)
-        key = positions.tobytes() + box.tobytes()
+            key += box.tobytes()
         last = self.last  # read once: another thread may put its own there
         if last[0] == key:
             return last
@@ -297,13 +359,15 @@ class _Joint:
         return found
 
 
-def _positions(state) -> np.ndarray:
+def _positions(state, n_beads: int) -> np.ndarray:
     """Positions (n_beads, 3) of a state in nm, a copy of the engine's. What `getPositions` does about units takes
-    twice as long as the CV, so it is passed over where this OpenMM lets us."""
-    if not hasattr(state, "_getVectorAsNumpy"):
+    longer than the CV, so it is passed over where this OpenMM lets us."""
+    try:
+        read = state._getVectorAsNumpy
+    except AttributeError:
         return np.array(state.getPositions(asNumpy=True)._value, np.float64)
-    positions = np.empty((state._getNumParticles(), 3))
-    state._getVectorAsNumpy(state.Positions, positions)
+    positions = np.empty((n_beads, 3))
+    read(state.Positions, positions)
     return positions
 
 

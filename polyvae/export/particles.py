@@ -200,11 +200,10 @@ def in_engine(cv: LatentCV, factor: float, known: Wholeness | None) -> Callable:
 
 def _in_c(code: kernel.Kernel, n_dims: int, factor: float, known: Wholeness | None):
     def evaluate(positions: np.ndarray, box: np.ndarray):
-        x, whole = np.ascontiguousarray(positions[:, :n_dims]), True
+        x, whole = positions[:, :n_dims], True
         if known is not None:
-            x, whole = code.whole(x, np.ascontiguousarray(box[:n_dims, :n_dims]))
-        z, gradient = code.one(factor * x)
-        gradient *= factor
+            x, whole = code.whole(np.ascontiguousarray(x), np.ascontiguousarray(box[:n_dims, :n_dims]))
+        z, gradient = code.one(x, factor)
         if n_dims == 2:
             gradient = np.concatenate([gradient, np.zeros((*gradient.shape[:2], 1))], axis=2)
         return z, gradient, x, whole

@@ -21,6 +21,7 @@ from polyvae.trajectory.stream import concatenate
 log = logging.getLogger(__name__)
 
 MARGIN = 0.5  # of the range that frames have, more on each side
+BEYOND = 0.2  # of the range between walls, which there are 40 kT high
 WALLS = 0.1  # of the range that unbiased frames have, more on each side
 SAME_CV = 0.9  # squared rank correlation of the slowest latent with that of the round before
 SAME_ENERGY = 0.5  # kT, between the free energies of two rounds
@@ -112,7 +113,7 @@ def bias_for(cv: LatentCV, known: Sequence[Trajectory], biased: Sequence[Run], b
         margin = WALLS * (stats["max"] - stats["min"])
         walls = np.stack([stats["min"] - margin, stats["max"] + margin])
         low, high = walls
-    margin = MARGIN * (high - low)
+    margin = (MARGIN if walls is None else BEYOND) * (high - low)
     return Bias(low - margin, high + margin, bias_width(stats), barrier, pace, walls)
 
 
