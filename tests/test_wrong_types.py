@@ -457,6 +457,11 @@ if installed("openmm"):
             {"cv": "cv", "particles": "counts", "data": "data?", "minimum": "numbers?", "maximum": "numbers?",
              "width": "numbers?"} | FORCES,
         ),
+        "bias_force": Call(
+            exporter("openmm").bias_force,
+            lambda k: {"cv": k.cv, "bias": lambda z: (0.0, None)} | IN_OPENMM,
+            {"cv": "cv", "particles": "counts", "bias": "function"} | FORCES,
+        ),
         "bias_grid": Call(
             exporter("openmm").bias_grid,
             lambda k: {"cv": k.cv, "data": k.traj},

@@ -13,6 +13,7 @@ import numpy as np
 
 from polyvae.arguments import function, real_number
 from polyvae.cv.latent import LatentCV
+from polyvae.engines.opes import latent_opes
 from polyvae.engines.runs import Bias, Engine, Run, Snapshots, bead_trajectory, check_finite, kept_frames
 from polyvae.errors import InputError
 from polyvae.export.particles import in_engine, length_factor, particle_numbers, too_long, wholeness
@@ -41,9 +42,8 @@ def openmm_engine(
     function("make", make)
     temperature = real_number("temperature", temperature, above=0)
     try:
+        import openmm_opes  # noqa: F401
         from openmm import unit
-
-        from polyvae.engines.opes import LatentOPES
     except ImportError as error:
         raise InputError(f"this needs OpenMM and openmm-opes ({error}): pip install 'polyvae[openmm]'") from None
     kT = (unit.MOLAR_GAS_CONSTANT_R * temperature * unit.kelvin).value_in_unit(unit.kilojoule_per_mole)
@@ -63,7 +63,7 @@ def openmm_engine(
         numbers = particle_numbers(cv, particles, system.getNumParticles())
         opes = None
         if bias is not None:
-            opes = LatentOPES(system, cv, numbers, bias, temperature=temperature, kT=kT, sigma=sigma)
+            opes = latent_opes(system, cv, numbers, bias, temperature=temperature, kT=kT, sigma=sigma)
         if hasattr(integrator, "setRandomNumberSeed"):
             integrator.setRandomNumberSeed(seed)
         context = simulation.context

@@ -7,13 +7,9 @@ times as long as all else. Here it estimates, and a `PythonForce` looks up.
 Source: Invernizzi & Parrinello, 10.1021/acs.jpclett.0c00497; the package's documentation.
 """
 
-import copy
 from collections.abc import Sequence
 
 import numpy as np
-import openmm
-from openmm import app, unit
-from openmm_opes import OPES
 
 from polyvae.cv.latent import LatentCV
 from polyvae.engines.runs import Bias
@@ -71,8 +67,56 @@ def _summed(block: list, counts: list) -> list[float]:
     return each + [a * p + b * q + c * r + d * s for p, q, r, s in others]
 
 
-class LatentOPES(OPES):
-    """OPES on all latents of a CV, and the walls of a bias.
+class Pushed:
+    """Energy and slope of a bias and its walls at latents, and what it was asked last.
+
+    Args:
+        bias: whose range and walls.
+        values: of the bias on a grid over the range, kJ/mol.
+        kT: kJ/mol.
+
+    Attributes:
+        last: latents (latent_dim,), and the energies of bias and walls there in kJ/mol.
+    """
+
+    def __init__(self, bias: Bias, values: np.ndarray, kT: float):
+        self.range = np.asarray(bias.low, float), np.asarray(bias.high, float)
+        self.fill(values)
+        self.edges: list[tuple] = []
+        if bias.walls is not None:
+            self.edges = list(zip(*bias.walls.tolist(), (kT * bias.stiffness()).tolist(), strict=True))
+        self.last = np.full(values.ndim, np.nan), 0.0, 0.0
+
+    def fill(self, values: np.ndarray) -> None:
+        self.table = Table(*self.range, values)
+
+    def __call__(self, z: np.ndarray) -> tuple[float, list[float]]:
+        at = z.tolist()
+        energy, slope = self.table(at)
+        walls = 0.0
+        for k, (low, high, stiffness) in enumerate(self.edges):
+            if not low <= at[k] <= high:
+                out = at[k] - (high if at[k] > high else low)
+                walls += 0.5 * stiffness * out * out
+                slope[k] += stiffness * out
+        self.last = z, energy, walls
+        return energy + walls, slope
+
+
+def latent_opes(
+    system,
+    cv: LatentCV,
+    particles: Sequence[int],
+    bias: Bias,
+    *,
+    temperature: float,
+    kT: float,
+    sigma: float | None = None,
+):
+    """An `openmm_opes.OPES` on all latents of a CV, with the walls of a bias.
+
+    Its `look(context)` gives latents (latent_dim,), and the energies of bias and walls in kJ/mol, at a context's
+    positions.
 
     Args:
         system: of OpenMM; the force is added to it, in a group of its own.
@@ -82,53 +126,41 @@ class LatentOPES(OPES):
         temperature: K.
         kT: kJ/mol.
         sigma: nm per sigma, of a model in reduced units.
+
+    Raises:
+        ImportError: no openmm-opes.
+        InputError: as `export.openmm.bias_force`.
     """
+    import openmm
+    from openmm import app, unit
+    from openmm_opes import OPES
 
-    def __init__(self, system, cv: LatentCV, particles, bias: Bias, *, temperature: float, kT: float, sigma=None):
-        low, high, n = np.asarray(bias.low, float), np.asarray(bias.high, float), cv.latent_dim
-        a_width, most = _POINTS[n - 1]
-        points = np.clip(np.ceil(a_width * (high - low) / bias.width), 8, most).astype(int).tolist()
-        # What the package would look the bias up by: forces of a system that is never run.
-        self._unused, nothing = openmm.System(), openmm.CustomExternalForce("0")
-        variables = [
-            app.BiasVariable(copy.deepcopy(nothing), low[k], high[k], bias.width[k], False, points[k])
-            for k in range(n)
-        ]
-        super().__init__(self._unused, variables, temperature, bias.barrier * kT, bias.pace, None)
-        self._low, self._high = low, high
-        self._table = Table(low, high, np.full(points, -bias.barrier * kT))
-        self._edges = None
-        if bias.walls is not None:
-            self._edges = list(zip(*bias.walls.tolist(), (kT * bias.stiffness()).tolist(), strict=True))
-        self._last = np.full(n, np.nan), 0.0, 0.0
-        force = bias_force(cv, particles, self._on_latents, system=system, sigma=sigma)
-        force.setForceGroup(max(set(range(32)) - {other.getForceGroup() for other in system.getForces()}))
-        system.addForce(force)
-        self._groups = {force.getForceGroup()}
+    a_width, most = _POINTS[cv.latent_dim - 1]
+    points = np.clip(np.ceil(a_width * (bias.high - bias.low) / bias.width), 8, most).astype(int)
+    pushed = Pushed(bias, np.full(points, -bias.barrier * kT), kT)
+    force = bias_force(cv, particles, pushed, system=system, sigma=sigma)
+    force.setForceGroup(max(set(range(32)) - {other.getForceGroup() for other in system.getForces()}))
+    system.addForce(force)
+    groups = {force.getForceGroup()}
 
-    def _on_latents(self, z: np.ndarray) -> tuple[float, list[float]]:
-        """Energy and slope of bias and walls, in plain numbers, which are quicker than arrays at every step."""
-        at = z.tolist()
-        energy, slope = self._table(at)
-        pushed = 0.0
-        for k, (low, high, stiffness) in enumerate(self._edges or ()):
-            if not low <= at[k] <= high:
-                out = at[k] - (high if at[k] > high else low)
-                pushed += 0.5 * stiffness * out * out
-                slope[k] += stiffness * out
-        self._last = z, energy, pushed
-        return energy + pushed, slope
+    class LatentOPES(OPES):
+        def look(self, context) -> tuple[np.ndarray, float, float]:
+            context.getState(energy=True, groups=groups)
+            return pushed.last
 
-    def look(self, context) -> tuple[np.ndarray, float, float]:
-        """Latents (latent_dim,), and the energies of bias and walls in kJ/mol, at a context's positions."""
-        context.getState(energy=True, groups=self._groups)
-        return self._last
+        def updateContext(self, context) -> None:
+            pushed.fill(self.getBias().value_in_unit(unit.kilojoules_per_mole).T)
 
-    def updateContext(self, context) -> None:
-        self._table = Table(self._low, self._high, self.getBias().value_in_unit(unit.kilojoules_per_mole).T)
+        def getCollectiveVariables(self, simulation):
+            return self.look(simulation.context)[0]
 
-    def getCollectiveVariables(self, simulation):
-        return self.look(simulation.context)[0]
+        def getBiasEnergy(self, context):
+            return self.look(context)[1] * unit.kilojoules_per_mole
 
-    def getBiasEnergy(self, context):
-        return self.look(context)[1] * unit.kilojoules_per_mole
+    # What the package would look the bias up by: forces of a system that is never run.
+    axes = zip(*(array.tolist() for array in (bias.low, bias.high, bias.width, points)), strict=True)
+    variables = [app.BiasVariable(openmm.CustomExternalForce("0"), *row, False, n) for *row, n in axes]
+    nowhere = openmm.System()
+    opes = LatentOPES(nowhere, variables, temperature, bias.barrier * kT, bias.pace, None)
+    opes.nowhere = nowhere  # which owns what the package holds on to
+    return opes

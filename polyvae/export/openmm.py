@@ -95,7 +95,7 @@ def bias_force(
     sigma: float | None = None,
 ):
     """An `openmm.PythonForce` whose energy is a function of all latents, for `System.addForce`: a restraint,
-    walls, or a bias of one's own. It costs less than a `CustomCVForce` of `latent_forces` does.
+    walls, or a bias of one's own.
 
     Args:
         cv: the collective variable, as `fit` and `load` give it.

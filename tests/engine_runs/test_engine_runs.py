@@ -198,29 +198,116 @@ def test_walls_have_the_slope_of_their_energy():
     assert not Bias(np.zeros(2), np.ones(2), np.ones(2), 5.0, 10).of_walls(np.ones((3, 2)))[0].any()
 
 
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_table_is_the_function_that_fills_it(n):
+    require("openmm_opes")
+    from polyvae.engines.opes import Table
+
+    low, high, points = np.array([-1.0, 0.0, 2.0])[:n], np.array([2.0, 1.5, 3.0])[:n], [60, 50, 40][:n]
+
+    def height(*x):
+        return np.sin(2 * x[0]) + sum(np.cos(2 * x[0] * y) for y in x[1:])
+
+    axes = [np.linspace(*ends) for ends in zip(low, high, points, strict=True)]
+    table = Table(low, high, height(*np.meshgrid(*axes, indexing="ij")))
+    at_point = [axis[7] for axis in axes]
+    assert table(at_point)[0] == pytest.approx(height(*at_point), abs=1e-12)
+    for z in low + (high - low) * np.random.default_rng(0).uniform(0.1, 0.9, (50, n)):
+        value, slope = table(z.tolist())
+        assert value == pytest.approx(height(*z), abs=1e-3)
+        steps = 1e-6 * np.eye(n)
+        differences = [(table((z + h).tolist())[0] - table((z - h).tolist())[0]) / 2e-6 for h in steps]
+        np.testing.assert_allclose(slope, differences, rtol=1e-6, atol=1e-7)
+    for far in (-50.0, 50.0):  # as at the edge, without a push
+        value, slope = table([far] * n)
+        assert slope == [0.0] * n
+        assert value == pytest.approx(table([49 * far] * n)[0])
+
+
+def held_at(system, frame):
+    import openmm
+
+    platform = openmm.Platform.getPlatformByName("Reference")
+    context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
+    context.setPositions(frame)
+    return context
+
+
 def test_openmm_has_the_walls_energy(cv):
     require("openmm_opes")
     import openmm
 
-    from polyvae.engines.openmm import _walls
-    from polyvae.export.openmm import latent_forces
+    from polyvae.engines.opes import latent_opes
 
     z = cv.transform(START[None])[0]
     bias = Bias(z - 3, z + 3, np.ones(2), 5.0, 10, np.stack([np.subtract(z, [0.1, 1.0]), np.add(z, [0.1, 0.05])]))
     system = openmm.System()
     for _ in range(N):
         system.addParticle(1.0)
-    system.addForce(_walls(bias, latent_forces(cv, range(N), system=system), 2.5))
-    platform = openmm.Platform.getPlatformByName("Reference")
-    context = openmm.Context(system, openmm.VerletIntegrator(0.001), platform)
+    opes = latent_opes(system, cv, range(N), bias, temperature=300, kT=2.5)
+    context = held_at(system, START)
     frames = START + 0.1 * np.random.default_rng(1).normal(size=(20, N, 3))
-    found = []
-    for frame in frames:
+    latents = cv.transform(pv.Trajectory(frames, length_unit="nm")).astype(float)
+    expected, found = 2.5 * bias.of_walls(latents)[0], []
+    for frame, z in zip(frames, latents, strict=True):
         context.setPositions(frame)
-        found.append(context.getState(energy=True).getPotentialEnergy()._value)
-    expected = 2.5 * bias.of_walls(cv.transform(pv.Trajectory(frames, length_unit="nm")).astype(float))[0]
+        seen, energy, walls = opes.look(context)
+        np.testing.assert_allclose(seen, z, atol=1e-5)
+        assert energy == pytest.approx(-12.5)  # where nothing has been added
+        assert context.getState(energy=True).getPotentialEnergy()._value == pytest.approx(walls - 12.5)
+        found.append(walls)
     assert (expected > 0.1).sum() > 3
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_opes_on_latents_is_that_of_its_package(cv):
+    """Against a `CustomCVForce` that fits a spline; and the force is the slope of the energy."""
+    require("openmm_opes")
+    import openmm
+    from openmm_opes import OPES
+
+    from polyvae.engines.opes import latent_opes
+    from polyvae.export.openmm import bias_variables
+
+    frames = START + 0.1 * np.random.default_rng(1).normal(size=(60, N, 3))
+    z = cv.transform(pv.Trajectory(frames, length_unit="nm"))
+    low, high, width = z.min(axis=0) - 1, z.max(axis=0) + 1, 0.5 * z.std(axis=0)
+    bias = Bias(low, high, width, 5.0, 10)
+    systems = [openmm.System(), openmm.System()]
+    for system in systems:
+        for _ in range(N):
+            system.addParticle(1.0)
+    given = {"minimum": low.tolist(), "maximum": high.tolist(), "width": width.tolist(), "system": systems[1]}
+    samplers = [
+        latent_opes(systems[0], cv, range(N), bias, temperature=300, kT=2.5),
+        OPES(systems[1], bias_variables(cv, range(N), **given), 300, 12.5, 10, None),
+    ]
+    contexts = [held_at(system, START) for system in systems]
+    for frame, place in zip(frames[:40], z, strict=False):
+        for sampler, context in zip(samplers, contexts, strict=True):
+            context.setPositions(frame)
+            sampler.addKernel(np.asarray(place, float), sampler.getBiasEnergy(context))
+            sampler.updateContext(context)
+    energies, forces = [], []
+    for frame in frames[40:]:
+        for sampler, context in zip(samplers, contexts, strict=True):
+            context.setPositions(frame)
+            energies.append(sampler.getBiasEnergy(context)._value)
+            forces.append(context.getState(forces=True).getForces(asNumpy=True)._value)
+    ours, theirs = np.reshape(energies, (-1, 2)).T
+    assert np.ptp(theirs) > 3
+    np.testing.assert_allclose(ours, theirs, atol=0.02)
+    ours, theirs = np.array(forces[0::2]), np.array(forces[1::2])
+    assert np.linalg.norm(ours - theirs) < 0.05 * np.linalg.norm(theirs)  # three points a width, for either
+
+    at, push, context = frames[-1], forces[-2], contexts[0]
+    for bead, axis in ((0, 0), (2, 1), (4, 2)):
+        step = 1e-5 * (np.arange(N) == bead)[:, None] * (np.arange(3) == axis)
+        sides = []
+        for side in (at + step, at - step):
+            context.setPositions(side)
+            sides.append(context.getState(energy=True).getPotentialEnergy()._value)
+        assert -(sides[0] - sides[1]) / 2e-5 == pytest.approx(push[bead, axis], rel=1e-4, abs=1e-5)
 
 
 def test_a_run_is_written_whole_or_not_at_all(cv, tmp_path):

@@ -253,6 +253,50 @@ def test_all_latents_are_evaluated_together(monkeypatch):
     np.testing.assert_array_equal(again, values[[0, 1, 0, 1]])
 
 
+def bowl(z: np.ndarray) -> tuple[float, np.ndarray]:
+    """An energy that knows how its latents are ordered, and its slope."""
+    by = np.array([3.0, -2.0])
+    return float(by @ z**2), 2 * by * z
+
+
+def flat(z: np.ndarray) -> tuple[float, None]:
+    return 7.0, None
+
+
+def test_a_bias_force_is_a_function_of_all_latents():
+    cv, frames = model("chain2d", "pair distances"), SIGMA * in_space(every(6, simulated("chain2d")))
+    z, gradients = engine.evaluate_forces(engine.latent_forces(cv, range(12), periodic=False, sigma=SIGMA), frames)
+    for function, energies, slopes in (
+        (bowl, [bowl(one)[0] for one in z], [bowl(one)[1] for one in z]),
+        (flat, [7.0] * 6, np.zeros((6, 2))),
+    ):
+        system = openmm.System()
+        for _ in range(12):
+            system.addParticle(1.0)
+        system.addForce(engine.bias_force(cv, range(12), function, system=system, sigma=SIGMA))
+        system = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(system))
+        context = openmm.Context(
+            system, openmm.VerletIntegrator(1e-3), openmm.Platform.getPlatformByName("Reference")
+        )
+        for frame, energy, slope, gradient in zip(frames, energies, slopes, gradients, strict=True):
+            context.setPositions(frame)
+            state = context.getState(energy=True, forces=True)
+            assert state.getPotentialEnergy()._value == pytest.approx(energy, rel=1e-12)
+            expected = -np.tensordot(slope, gradient, 1)
+            np.testing.assert_allclose(state.getForces(asNumpy=True)._value, expected, atol=1e-9)
+
+
+def test_a_bias_with_too_few_derivatives_is_named():
+    cv, system = model("chain2d", "pair distances"), openmm.System()
+    for _ in range(12):
+        system.addParticle(1.0)
+    system.addForce(engine.bias_force(cv, range(12), lambda z: (0.0, [1.0]), system=system, sigma=SIGMA))
+    context = openmm.Context(system, openmm.VerletIntegrator(1e-3), openmm.Platform.getPlatformByName("Reference"))
+    context.setPositions(SIGMA * in_space(every(1, simulated("chain2d")))[0])
+    with pytest.raises(Exception, match="a derivative for each of 2 latents; got 1"):
+        context.getState(energy=True)
+
+
 def test_a_system_with_its_bias_goes_through_xml_and_another_process(tmp_path):
     cv, system = model("chain2d"), chain_system()
     metadynamics(cv, system, data=simulated("chain2d"))
