@@ -29,13 +29,15 @@ from polyvae.measures.free_energy import FreeEnergy
 from polyvae.records import html_of, in_words
 from polyvae.tasks.rounds import (
     LEFT_OUT,
+    SAME_CV,
     Round,
     active,
+    alike,
     all_together,
     bias_for,
     evenly,
     from_each_basin,
-    has_converged,
+    has_settled,
     judged,
     relaxed,
     trained,
@@ -101,8 +103,8 @@ def adapt(
     A round trains a CV on unbiased frames (`trained`) and runs with a bias on it. From where that went unbiased
     runs start, `free_runs` evenly in time; with a CV of these as many again from each basin that they show, on
     which the next round trains. So a CV learns what is slow between basins that no unbiased run would have
-    reached, and of each as much. It ends when neither the CV nor the free energy changes any more, or after
-    `rounds`.
+    reached, and of each as much. It ends when neither the CV nor the free energy changes any more and the unbiased
+    runs of the last round, too, teach the same CV; or after `rounds`.
 
     Killed at any point it goes on from the folder. A run that fails raises, and is repeated with another seed by
     the next call.
@@ -157,11 +159,18 @@ def adapt(
     biased: list[Run] = []
     pieces: list[Run] = []  # unbiased runs, from which walkers start
     cv, before, converged, clock = None, None, False, _Clock()
-    for number in range(1, rounds + 1):
+    for number in range(1, rounds + 2):  # the last only looks whether the CV stays the same
         place = folder / f"round_{number:02d}"
         fitted = functools.partial(train, training=dict(training or {}))
-        cv = _model(place / MODEL, lambda: fitted(known, biased, seed=_seed(seed, number, 0)))  # noqa: B023
+        new = _model(place / MODEL, lambda: fitted(known, biased, seed=_seed(seed, number, 0)))  # noqa: B023
         clock.tick("training")
+        if cv is not None and has_settled(done[-1]):
+            same = alike(new, cv, known)
+            converged = same >= SAME_CV
+            tell(f"round {number - 1}: {_of_the_check(same, converged)}")
+            if converged or number > rounds:
+                break
+        cv = new
         latents = active(cv)
         along = cv.keep(latents)
         bias = choose(along, known, biased, barrier, pace)
@@ -184,7 +193,7 @@ def adapt(
         tell(_line(record))
         biased += runs
         before = (cv, runs)
-        if (converged := has_converged(record)) or number == rounds:
+        if number == rounds and not has_settled(record):
             break
 
         # Unbiased runs: from where the bias has been and, with a CV of these, as many from each basin.
@@ -309,6 +318,10 @@ def _described(cv: LatentCV, latents: Sequence[int]) -> str:
     named = ", ".join(f"z{k}" for k in latents)
     lag = cv.record.settings.lag
     return f"biased along {named} of a CV {f'with a lag of {lag} frames' if lag else 'without a lag'}"
+
+
+def _of_the_check(same: float, converged: bool) -> str:
+    return f"its unbiased runs teach {'the same' if converged else 'another'} CV ({same:.2f})"
 
 
 def _line(record: Round) -> str:

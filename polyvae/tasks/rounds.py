@@ -191,16 +191,13 @@ def judged(
     seconds: Mapping[str, float],
 ) -> Round:
     """What a round gave, beside what the one before did."""
-    from scipy.stats import spearmanr
-
     found = energy_of(cv, runs)
     z = np.concatenate([cv.transform(run.traj)[:, 0] for run in runs])
     states = states_of(cv, known)
     same_cv = same_energy = None
     if before is not None:
         old, earlier = before
-        rank = spearmanr(z, np.concatenate([old.transform(run.traj)[:, 0] for run in runs])).statistic
-        same_cv = float(rank**2) if np.isfinite(rank) else 0.0
+        same_cv = alike(cv, old, [run.traj for run in runs])
         then = energy_of(cv, earlier)
         deep = found.known
         other = np.interp(found.grid[0], then.grid[0], then.energy, left=np.inf, right=np.inf)
@@ -223,7 +220,17 @@ def judged(
     )
 
 
-def has_converged(record: Round) -> bool:
+def alike(cv: LatentCV, other: LatentCV, pieces: Sequence[Trajectory]) -> float:
+    """Squared rank correlation of the slowest latents of two CVs; 0 where one is the same in all frames."""
+    from scipy.stats import spearmanr
+
+    one, two = (np.concatenate([each.transform(piece)[:, 0] for piece in pieces]) for each in (cv, other))
+    rank = spearmanr(one, two).statistic
+    return float(rank**2) if np.isfinite(rank) else 0.0
+
+
+def has_settled(record: Round) -> bool:
+    """Whether CV and free energy are those of the round before, and the free energy is worth something."""
     known = record.slow and record.n_effective >= ENOUGH
     same = known and record.same_cv is not None and record.same_cv >= SAME_CV
     return same and record.same_energy is not None and record.same_energy <= SAME_ENERGY

@@ -14,7 +14,7 @@ import polyvae as pv
 from polyvae.engines import runs
 from polyvae.engines.runs import Bias, Run, Snapshots, kept_frames
 from polyvae.errors import InputError
-from polyvae.tasks import rounds
+from polyvae.tasks import adapting, rounds
 
 TRAINING = {"epochs": 40, "encoder": (16,), "decoder": (32,), "featurizer": pv.Reference()}
 GIVEN = {"steps": 60_000, "stride": 20, "rounds": 3, "free_runs": 6, "seed": 1, "training": TRAINING}
@@ -242,6 +242,31 @@ def test_steps_may_be_replaced(tmp_path):
     assert found.cv.latent_dim == 1
     assert [(known, biased) for known, biased, _ in called] == [(1, 0), (6, 1), (7, 1)]
     assert len({seed for *_, seed in called}) == 3
+
+
+@pytest.mark.parametrize(("rounds_given", "another"), [(4, False), (4, True), (2, False), (2, True)])
+def test_it_ends_where_the_unbiased_runs_teach_the_same_cv(tmp_path, monkeypatch, rounds_given, another):
+    """A state that the last biased run came into is first in the unbiased runs from there: a CV of these knows it."""
+    cv = rounds.trained([one_basin()], [], training=TRAINING | {"lag": 0}, seed=1)
+    trainings = []
+
+    def train(known, biased, *, training, seed):
+        trainings.append(len(biased))
+        return cv.keep([1, 0]) if another and len(biased) == 2 else cv
+
+    monkeypatch.setattr(adapting, "has_settled", lambda record: record.number == 2)
+    given = GIVEN | {"rounds": rounds_given, "steps": 4000, "free_steps": 400}
+    said = []
+    found = pv.adapt(one_basin(), hinge_engine, tmp_path, train=train, progress=said.append, **given)
+    assert found.converged == (not another)
+    assert len(found.rounds) == (rounds_given if another else 2)
+    teach = [line for line in said if "teach" in line]
+    assert len(teach) == 1
+    assert ("another" in teach[0]) == another
+    assert 2 in trainings  # with the frames of the second round, and those of its unbiased runs
+    if not another or rounds_given == 2:
+        assert not (tmp_path / "round_03" / "walker_00").exists()
+        np.testing.assert_array_equal(found.cv.transform(one_basin()), cv.transform(one_basin()))
 
 
 KILLED = """
