@@ -246,7 +246,7 @@ def test_steps_may_be_replaced(tmp_path):
 
 @pytest.mark.parametrize(("rounds_given", "another"), [(4, False), (4, True), (2, False), (2, True)])
 def test_it_ends_where_the_unbiased_runs_teach_the_same_cv(tmp_path, monkeypatch, rounds_given, another):
-    """A state that the last biased run came into is first in the unbiased runs from there: a CV of these knows it."""
+    """What the last biased run came into is first in the unbiased runs from there: a CV of these knows it."""
     cv = rounds.trained([one_basin()], [], training=TRAINING | {"lag": 0}, seed=1)
     trainings = []
 
