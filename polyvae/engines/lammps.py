@@ -4,6 +4,7 @@ Source: Barducci, Bussi & Parrinello, 10.1103/PhysRevLett.100.020603; the LAMMPS
 """
 
 import contextlib
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +16,8 @@ from polyvae.cv.latent import LatentCV
 from polyvae.engines.runs import Bias, Engine, Run, Snapshots, bead_trajectory, check_finite, kept_frames
 from polyvae.errors import InputError
 from polyvae.export.colvars import load_lammps
-from polyvae.export.lammps import attach
-from polyvae.export.metadynamics import Metadynamics
+from polyvae.export.lammps import LatentBias, attach
+from polyvae.export.lammps_grid import GridFix
 
 _HILL = 0.5, 0.1  # least height of the first hill in kT, and most, of the barrier
 _FILLED = 0.5  # of the run, by when hills of that height are as high as the barrier everywhere
@@ -66,17 +67,12 @@ def lammps_engine(
             if not lmp.extract_setting("box_exist") or not lmp.get_natoms():
                 raise InputError(f"{script}: has no atoms at its end; it must set up the system, and not run it")
             kT = lmp.extract_global("boltz") * temperature
-            hills = None
-            if bias is not None:
-                hills = Metadynamics(
-                    bias.width.tolist(),
-                    height=_hill(bias, steps) * kT,
-                    kT=kT,
-                    bias_factor=max(2.0, bias.barrier),
-                    stride=bias.pace,
-                )
-            interval = 1 if bias is not None else stride  # a free run is looked at when a frame is due
-            latent = attach(lmp, cv, _with_walls(hills, bias, kT, cv), atoms=atoms, sigma=sigma, interval=interval)
+            hills = None if bias is None else Hills(bias, _hill(bias, steps) * kT, kT)
+            latent: LatentBias
+            if hills is not None:
+                latent = GridFix(lmp, cv, hills.table, atoms=atoms, sigma=sigma)
+            else:  # looked at when a frame is due
+                latent = attach(lmp, cv, _nothing, atoms=atoms, sigma=sigma, interval=stride)
             if start is not None:
                 _place(lmp, start)
             _command(lmp, f"velocity all create {temperature} {seed} dist gaussian", script)
@@ -84,9 +80,15 @@ def lammps_engine(
             _command(lmp, "run 0 post no", script)
             n, n_atoms = max(1, steps // stride), lmp.get_natoms()
             kept = set(kept_frames(n, n_atoms).tolist())
-            frames, z, snapshots, boxes = [], [], [], []
+            frames, z, snapshots, boxes, step = [], [], [], [], 0
             for frame in range(n):
-                _command(lmp, f"run {stride} pre no post no", script)
+                for ahead in _stages(frame * stride, stride, None if bias is None else bias.pace):
+                    _command(lmp, f"run {ahead} pre no post no", script)
+                    if isinstance(latent, GridFix):
+                        latent.check()
+                    step += ahead
+                    if hills is not None and step % hills.pace == 0:
+                        hills.add(latent.z)
                 check_finite(latent.positions, frame, stride)
                 frames.append(latent.positions - latent.positions.mean(axis=0))
                 z.append(latent.z)
@@ -94,8 +96,8 @@ def lammps_engine(
                     snapshots.append(np.array(lmp.gather_atoms("x", 1, 3), np.float64).reshape(-1, 3))
                     boxes.append(_box(lmp))
             energy = np.zeros(n)
-            if hills is not None and bias is not None:
-                energy = hills.energy(np.array(z)) / kT + bias.of_walls(np.array(z))[0]
+            if hills is not None:
+                energy = np.array([hills.table(at)[0] for at in z]) / kT
             style = lmp.extract_global("units")
             time = stride * lmp.extract_global("dt") * _PICOSECONDS.get(style, 1.0) * np.arange(1, n + 1)
         traj = bead_trajectory(frames, time, cv.template, cv.length_unit)
@@ -111,19 +113,41 @@ def _hill(bias: Bias, steps: int) -> float:
     return float(np.clip(height, _HILL[0], max(_HILL[0], _HILL[1] * bias.barrier)))
 
 
-def _with_walls(hills: Metadynamics | None, bias: Bias | None, kT: float, cv: LatentCV):
-    """The function of latents and step that LAMMPS calls."""
-    if hills is None or bias is None:
-        return lambda z, step: (0.0, np.zeros(cv.latent_dim))
-    if bias.walls is None:
-        return hills
+class Hills:
+    """Well-tempered metadynamics on a table, with the walls of a bias.
 
-    def both(z: np.ndarray, step: int) -> tuple[float, np.ndarray]:
-        energy, slope = hills(z, step)
-        wall, push = bias.of_walls(z)
-        return energy + kT * float(wall), slope + kT * push
+    Args:
+        bias: range, width of the hills, barrier, pace, walls.
+        height: of the first hill.
+        kT: in the unit of the height.
 
-    return both
+    Attributes:
+        table: the bias, which `add` changes.
+    """
+
+    def __init__(self, bias: Bias, height: float, kT: float):
+        self.table, self.pace = bias.table(kT), bias.pace
+        self.height, self.rise = height, kT * (max(2.0, bias.barrier) - 1)
+        # On a coarse table a hill is as wide as its mesh, or it would be lost between the points.
+        self.axes = self.table.grid()
+        self.width = np.maximum(bias.width, [axis[1] - axis[0] for axis in self.axes])
+
+    def add(self, z: np.ndarray) -> None:
+        """Add a hill at latents (latent_dim,), lower where there are many."""
+        away = [(axis - s) / width for axis, s, width in zip(self.axes, z, self.width, strict=True)]
+        hill = functools.reduce(np.multiply.outer, [np.exp(-0.5 * each**2) for each in away])
+        energy = self.table(z)[0] - self.table.last[2]
+        self.table.values += self.height * np.exp(-energy / self.rise) * hill
+
+
+def _nothing(z: np.ndarray, step: int) -> tuple[float, np.ndarray]:
+    return 0.0, np.zeros(len(z))
+
+
+def _stages(step: int, stride: int, pace: int | None) -> list[int]:
+    """Steps to the next frame, from a step with a frame, by way of the hills."""
+    due = [] if pace is None else range(step + pace - step % pace, step + stride, pace)
+    return np.diff([step, *due, step + stride]).tolist()
 
 
 def _command(lmp, text: str, script: Path) -> None:

@@ -19,6 +19,9 @@ from polyvae.io.writing import write
 from polyvae.trajectory.record import Trajectory
 
 WALL = 10.0  # kT
+# Points of a bias on a grid, by the number of latents: a width of the kernels, and along each latent at most.
+# Kernels of OPES get narrower in a run, to a third of their first width.
+_POINTS = ((5, 2000), (3, 300), (2, 40))
 SNAPSHOTS = 100  # of a run, at most
 _HELD = 1 << 26  # bytes of them, at most
 
@@ -74,6 +77,15 @@ class Bias:
     barrier: float
     pace: int
     walls: Float[np.ndarray, "2 latent"] | None = None
+
+    def table(self, kT: float):
+        """An empty `export.grid_bias.GridBias` over the range, with the walls, in the unit of energy of kT."""
+        from polyvae.export.grid_bias import GridBias
+
+        a_width, most = _POINTS[len(self.low) - 1]
+        points = np.clip(np.ceil(a_width * (self.high - self.low) / self.width), 8, most).astype(int).tolist()
+        walls = None if self.walls is None else np.stack([*self.walls, kT * self.stiffness()])
+        return GridBias(self.low, self.high, points, walls)
 
     def stiffness(self) -> np.ndarray:
         """Force constants (latent_dim,) of the walls, in kT: energy k / 2 (z - wall)^2."""

@@ -11,34 +11,18 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from polyvae.errors import InputError
+from polyvae.export.grid_bias import GridBias
 
 log = logging.getLogger(__name__)
 
 FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-shared")
-# Beside the kernel in the library, for Python, where a call takes longer than the kernel does: its sizes, and a
-# loop over frames that returns the first whose latents are not finite, or -1.
-_LOOP = """
-const int latent_cv_sizes[3] = {LATENT_CV_BEADS, LATENT_CV_DIMS, LATENT_CV_LATENTS};
-
-long latent_cv_frames(long n, const double *positions, double *z, double *dz_dpositions);
-long latent_cv_frames(long n, const double *positions, double *z, double *dz_dpositions)
-{
-    const long size = LATENT_CV_BEADS * LATENT_CV_DIMS;
-    long bad = -1;
-    for (long i = n - 1; i >= 0; i--) {
-        double *gradient = dz_dpositions == NULL ? NULL : dz_dpositions + i * LATENT_CV_LATENTS * size;
-        if (latent_cv(positions + i * size, z + i * LATENT_CV_LATENTS, gradient))
-            bad = i;
-    }
-    return bad;
-}
-"""
 
 
 class Kernel(NamedTuple):
@@ -51,11 +35,16 @@ class Kernel(NamedTuple):
             With `gradients=False` there are None.
         whole: positions (n_beads, n_dims) and box (n_dims, n_dims), both contiguous, to whole positions, and
             whether every bond is then clearly shorter than half the box.
+        pushed: positions (n_beads, n_dims), a factor as for `one`, and a `GridBias`, to its energy, which it keeps
+            beside latents as its own call does, and what it adds to the forces (n_beads, n_dims).
+        fix_call: address of `latent_fix_call`, for LAMMPS.
     """
 
     one: Callable
     frames: Callable
     whole: Callable
+    pushed: Callable
+    fix_call: int
 
 
 def named(variable: str, *defaults: str) -> list[str]:
@@ -137,10 +126,11 @@ def compiled(source: Path, sizes: tuple[int, int, int]) -> Kernel:
     """
     command = compiler() or named("CC", "cc", "gcc", "clang")
     with workshop() as folder:
-        (folder / "frames.c").write_text(f'#include "latent_cv.c"\n{_LOOP}')
+        more = (resources.files("polyvae.export") / "c_files" / "in_process.c").read_text()
+        (folder / "in_process.c").write_text(f'#include "latent_cv.c"\n{more}')
         library = folder / "latent_cv.so"
         flags = ["-std=c99", *FLAGS, f"-I{source.absolute().parent}"]
-        run([*command, *flags, "frames.c", "-o", library.name, "-lm"], folder)
+        run([*command, *flags, "in_process.c", "-o", library.name, "-lm"], folder)
         code = ctypes.CDLL(str(library))
     found = tuple((ctypes.c_int * 3).in_dll(code, "latent_cv_sizes"))
     if found != sizes:
@@ -159,6 +149,7 @@ def _functions(code: ctypes.CDLL, sizes: tuple[int, int, int]) -> Kernel:
     code.latent_cv_frames.argtypes = [ctypes.c_long, *[pointer] * 3]
     code.latent_cv_frames.restype = ctypes.c_long
 
+    code.latent_cv_pushed.argtypes = [ctypes.c_double, *[pointer] * 6]
     # To ask numpy for an address takes as long as to compute a latent: each thread keeps arrays and asks once.
     rooms = threading.local()
 
@@ -166,6 +157,12 @@ def _functions(code: ctypes.CDLL, sizes: tuple[int, int, int]) -> Kernel:
         arrays = np.empty((n_beads, n_dims)), np.empty(n_latents), np.empty((n_latents, n_beads, n_dims))
         rooms.found = (*arrays, tuple(pointer(array.ctypes.data) for array in arrays))
         return rooms.found
+
+    def pushing(bias: GridBias) -> tuple:
+        x, z, energies, push = (np.empty(shape) for shape in ((n_beads, n_dims), n_latents, 2, (n_beads, n_dims)))
+        pointers = [pointer(array.ctypes.data) for array in (x, bias.values, bias.axes, z, energies, push)]
+        rooms.pushing = bias, x, z, energies, push, pointers
+        return rooms.pushing
 
     def one(positions: np.ndarray, factor: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
         try:
@@ -175,6 +172,15 @@ def _functions(code: ctypes.CDLL, sizes: tuple[int, int, int]) -> Kernel:
         np.multiply(positions, factor, out=x)
         code.latent_cv(*pointers)
         return z.copy(), gradients * factor
+
+    def pushed(positions: np.ndarray, factor: float, bias: GridBias) -> tuple[float, np.ndarray]:
+        kept = getattr(rooms, "pushing", (None,))
+        _, x, z, energies, push, pointers = kept if kept[0] is bias else pushing(bias)
+        x[:] = positions
+        code.latent_cv_pushed(factor, *pointers)
+        table, walls = energies.tolist()
+        bias.last = z.copy(), table, walls
+        return table + walls, push.copy()
 
     def frames(positions: np.ndarray, gradients: bool = True) -> tuple[np.ndarray, np.ndarray | None, int]:
         positions = np.ascontiguousarray(positions, np.float64)
@@ -189,4 +195,6 @@ def _functions(code: ctypes.CDLL, sizes: tuple[int, int, int]) -> Kernel:
         status = code.latent_cv_whole(positions.ctypes.data, box.ctypes.data, result.ctypes.data)
         return result, status == 0
 
-    return Kernel(one, frames, whole)
+    address = ctypes.cast(code.latent_fix_call, pointer).value
+    assert address is not None
+    return Kernel(one, frames, whole, pushed, address)

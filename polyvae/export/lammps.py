@@ -38,7 +38,7 @@ UNITS = {
     "si": ("nm", 1e9),
 }
 _UNBOUNDED = 1e300  # extent of the box in a direction that is not periodic: nothing is ever a whole box away
-Bias = Callable[[np.ndarray, int], tuple[float, np.ndarray]]
+Bias = Callable[[np.ndarray, int], tuple[float, Sequence[float] | np.ndarray]]
 
 
 def attach(

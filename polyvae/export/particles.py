@@ -25,6 +25,7 @@ from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.export import kernel
 from polyvae.export.c import compiled_if_possible
+from polyvae.export.grid_bias import GridBias
 from polyvae.trajectory.record import LENGTH_UNITS, unit_factor
 from polyvae.trajectory.wholeness import NEAR_HALF, spanning_tree
 
@@ -186,16 +187,46 @@ def in_engine(cv: LatentCV, factor: float, known: Wholeness | None) -> Callable:
         known: how to make the molecule whole in the periodic box; None leaves the positions as they are.
     """
     in_jax = functools.cache(lambda: _in_jax(cv, factor, known))
-    bonds = cv.template.bonds if known is None else known.bonds
-    template = dataclasses.replace(cv.template, bonds=bonds)
-    code = compiled_if_possible(LatentCV(cv.featurizer, cv.scaled, template, cv.record))
+    code, leaning = kernel_of(cv, known)
     if code is None:
         return in_jax()
     in_c = _in_c(code, cv.n_dims, factor, known)
-    if known is None or cv.n_dims == 3:
+    if not leaning:
         return in_c
-    # The kernel of a plane knows nothing of a third box vector that leans over it.
     return lambda positions, box: (in_jax() if box[2, :2].any() else in_c)(positions, box)
+
+
+def pushed_in_engine(cv: LatentCV, factor: float, known: Wholeness | None, bias: GridBias) -> Callable:
+    """A function from an engine's positions (n_beads, 3) and box (3, 3), as of `in_engine`, to the energy of a
+    bias, what it adds to the forces (n_beads, 3), and whether every bond was short enough. By the compiled kernel
+    where `in_engine` uses it."""
+    code, leaning = kernel_of(cv, known)
+    evaluate = None if code is not None and not leaning else in_engine(cv, factor, known)
+
+    def in_steps(positions: np.ndarray, box: np.ndarray):
+        assert evaluate is not None
+        z, gradient, _, whole = evaluate(positions, box)
+        energy, slope = bias(z)
+        return energy, -np.tensordot(slope, gradient, 1), whole
+
+    def in_c(positions: np.ndarray, box: np.ndarray):
+        assert code is not None
+        x, whole = positions[:, : cv.n_dims], True
+        if known is not None:
+            x, whole = code.whole(np.ascontiguousarray(x), np.ascontiguousarray(box[: cv.n_dims, : cv.n_dims]))
+        energy, push = code.pushed(x, factor, bias)
+        return energy, push if cv.n_dims == 3 else np.pad(push, ((0, 0), (0, 1))), whole
+
+    return in_steps if evaluate is not None else in_c
+
+
+def kernel_of(cv: LatentCV, known: Wholeness | None) -> tuple[kernel.Kernel | None, bool]:
+    """The compiled kernel, where there is a compiler; and whether it knows too little of some boxes: that of a
+    plane knows nothing of a third vector that leans over it."""
+    bonds = cv.template.bonds if known is None else known.bonds
+    template = dataclasses.replace(cv.template, bonds=bonds)
+    code = compiled_if_possible(LatentCV(cv.featurizer, cv.scaled, template, cv.record))
+    return code, known is not None and cv.n_dims == 2
 
 
 def _in_c(code: kernel.Kernel, n_dims: int, factor: float, known: Wholeness | None):

@@ -9,6 +9,8 @@ from engines import random_model, require
 
 import polyvae as pv
 from polyvae.engines.runs import Bias, Run, Snapshots, kept_frames, save_run, saved_run
+from polyvae.export.c import compiled
+from polyvae.export.grid_bias import GridBias
 
 N, DIMS = 5, 3
 START = np.c_[np.arange(N), 0.3 * np.arange(N) % 2, np.zeros(N)]
@@ -225,30 +227,57 @@ def test_walls_have_the_slope_of_their_energy():
     assert not Bias(np.zeros(2), np.ones(2), np.ones(2), 5.0, 10).of_walls(np.ones((3, 2)))[0].any()
 
 
-@pytest.mark.parametrize("n", [1, 2, 3])
-def test_a_table_is_the_function_that_fills_it(n):
-    require("openmm_opes")
-    from polyvae.engines.opes import Table
-
+def filled(n: int):
+    """A table of n latents, and the function that fills it."""
     low, high, points = np.array([-1.0, 0.0, 2.0])[:n], np.array([2.0, 1.5, 3.0])[:n], [60, 50, 40][:n]
 
     def height(*x):
         return np.sin(2 * x[0]) + sum(np.cos(2 * x[0] * y) for y in x[1:])
 
-    axes = [np.linspace(*ends) for ends in zip(low, high, points, strict=True)]
-    table = Table(low, high, height(*np.meshgrid(*axes, indexing="ij")))
-    at_point = [axis[7] for axis in axes]
-    assert table(at_point)[0] == pytest.approx(height(*at_point), abs=1e-12)
+    table = GridBias(low, high, points)
+    table.values[:] = height(*np.meshgrid(*table.grid(), indexing="ij"))
+    return table, height, low, high
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_table_is_the_function_that_fills_it(n):
+    table, height, low, high = filled(n)
+    at_point = [axis[7] for axis in table.grid()]
+    assert table(np.array(at_point))[0] == pytest.approx(height(*at_point), abs=1e-12)
     for z in low + (high - low) * np.random.default_rng(0).uniform(0.1, 0.9, (50, n)):
-        value, slope = table(z.tolist())
+        value, slope = table(z)
         assert value == pytest.approx(height(*z), abs=1e-3)
-        steps = 1e-6 * np.eye(n)
-        differences = [(table((z + h).tolist())[0] - table((z - h).tolist())[0]) / 2e-6 for h in steps]
+        differences = [(table(z + h)[0] - table(z - h)[0]) / 2e-6 for h in 1e-6 * np.eye(n)]
         np.testing.assert_allclose(slope, differences, rtol=1e-6, atol=1e-7)
     for far in (-50.0, 50.0):  # as at the edge, without a push
-        value, slope = table([far] * n)
+        value, slope = table(np.full(n, far))
         assert slope == [0.0] * n
-        assert value == pytest.approx(table([49 * far] * n)[0])
+        assert value == pytest.approx(table(np.full(n, 49 * far))[0])
+
+
+@pytest.mark.parametrize("walls", [False, True])
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_the_compiled_bias_is_that_in_python(n, walls):
+    """Inside the table, at its edges and far outside, with walls that some frames are beyond."""
+    rng = np.random.default_rng(n)
+    frames = START + 0.3 * rng.normal(size=(60, N, DIMS))
+    cv = random_model(pv.Trajectory(frames, length_unit="nm"), pv.PairDistances(), (8,), latent_dim=n)
+    z = cv.transform(frames.astype(np.float32)).astype(float)
+    low, high = np.quantile(z, 0.2, axis=0), np.quantile(z, 0.8, axis=0)
+    edges = np.stack([low + 0.01, np.quantile(z, 0.6, axis=0), 100.0 + np.arange(n)]) if walls else None
+    bias = GridBias(low, high, [9, 8, 7][:n], edges)
+    bias.values[:] = rng.normal(size=bias.values.shape)
+    factor, code = 0.1, compiled(cv)
+    for frame in frames:
+        energy, push = code.pushed(frame / factor, factor, bias)
+        seen, *parts = bias.last
+        at, gradient = code.one(frame / factor, factor)
+        np.testing.assert_array_equal(seen, at)
+        expected, slope = bias(at)
+        assert energy == pytest.approx(expected, rel=1e-12, abs=1e-12)
+        np.testing.assert_allclose(parts, bias.last[1:], rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(push, -np.tensordot(slope, gradient, 1), rtol=1e-9, atol=1e-11)
+    assert walls == any(bias(at.astype(float)) and bias.last[2] > 0 for at in z)
 
 
 def held_at(system, frame):
