@@ -20,17 +20,18 @@ after the = the rms of all rounds together, which is what `adapt` gives (not kep
 
 | system | textbook | seed 0 | seed 1 | seed 2 |
 |---|---|---|---|---|
-| alanine | 57, 43 (8 ns); 24 4 46 24 (2 ns) | 26 (.37), 140 (.28) = .26 | 4 (1.51), 25 (.39) = .39 | 223 (.25), 125 \
-(.48) = .21 |
+| alanine | 57, 43 (8 ns); 24 4 46 24 (2 ns) | 26 (.37), 140 (.28) = .26 | 4 (1.51), 25 (.39) = .39 | \
+223 (.25), 125 (.48) = .21 |
 | alanine_two | | 92 (.34), 19 (.35), 27 (.46) = .32 | 57 (.25), 121 (.27) = .20 | 3 (-), 35 (.40), 1 (-) = 1.58 |
 | ring | 725, 732 | 255 (.12), 366 (.14) = .09 | 238 (.13), 240 (.16) = .09 | 193 (.11), 219 (.13) = .06 |
-| valine | 40, 41 (8 ns) | 0 (-), 2 (1.10), 84 (.72) = .69 | -, 28 (1.00), 62 (.72) = .63 | 1 (2.55), 55 (2.13), 105 \
-(.71) = .63 |
-| globule | unbiased: 6 | 41 (1.57), 20 (1.69), 58 (-), 22 (1.83) = .85 | 49 (-), 16 (1.05), 49 (.76), 62 (-) = - | \
-17 (-), 48 (.54), 28 (1.05), 61 (.71) = .71 |
+| valine | 40, 41 (8 ns) | 0 (-), 2 (1.10), 84 (.72) = .69 | -, 28 (1.00), 62 (.72) = .63 | \
+1 (2.55), 55 (2.13), 105 (.71) = .63 |
+| globule | unbiased: 6 | 41 (1.57), 20 (1.69), 58 (-), 22 (1.83) = .85 | \
+49 (-), 16 (1.05), 49 (.76), \
+62 (-) = - | 17 (-), 48 (.54), 28 (1.05), 61 (.71) = .71 |
 
-With biased runs of 4x10^6 steps the globule's seed 0 gave .48 .37 .38 .43 = .43. What follows on the globule's walls
-and hills was found with earlier runs, of .55 1.00 .90.
+With biased runs of 4x10^6 steps the globule's seed 0 gave .48 .37 .38 .43 = .43. What follows on the globule's
+walls and hills was found with earlier runs, of .55 1.00 .90.
 
 `alanine` and `ring` are from round 2 on. Round 2 ends after 6.4x10^6 steps of all kinds (ring: 3.8), round 3
 after 11.9 (6.6), round 4 of the globule after 22 to 31. The ring flips without a bias 44, 9.5 and 1.5 times in
@@ -48,10 +49,10 @@ steps come within 0.11 to 0.24 kT. Lower hills (0.2 kT in place of 0.5) gained n
 with the CVs of round 4 of seeds 0 and 1 (1.22 for 0.95, 1.31 for 1.42), nor did OPES in the place of metadynamics
 (1.69 and an empty bin), each in one run.
 
-A step of alanine dipeptide takes 12 microseconds of one core (`cost`), with OPES on phi and psi 1.54 times as long,
-on one latent 2.07 and on two 1.97. So one latent must cross a third oftener a step than phi and psi do to cross as
-often a second, and does not in every seed. A biased step of the globule in LAMMPS takes 5 microseconds, a plain
-one 2 to 3.
+A step of alanine dipeptide takes 12 microseconds of one core (`cost`), with OPES on phi and psi 1.54 times as
+long, on one latent 2.07 and on two 1.97. So one latent must cross a third oftener a step than phi and psi do to
+cross as often a second, and does not in every seed. A biased step of the globule in LAMMPS takes 5
+microseconds, a plain one 2 to 3.
 
 A chain of ten beads whose ends attract each other by 20 kT (LAMMPS) crossed 0, 2, 0 and 2 times in 10^6 steps and
 learnt nothing slow: the open chain closes again within 10^5 steps, so that hardly an unbiased run shows it.
