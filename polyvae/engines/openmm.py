@@ -42,6 +42,7 @@ def openmm_engine(
     function("make", make)
     temperature = real_number("temperature", temperature, above=0)
     try:
+        import openmm
         import openmm_opes  # noqa: F401
         from openmm import unit
     except ImportError as error:
@@ -86,8 +87,14 @@ def openmm_engine(
             if opes is None:
                 simulation.step(stride)
             else:
-                opes.step(simulation, stride)
-                energies[frame] = sum(opes.look(simulation.context)[1:])
+                try:
+                    opes.step(simulation, stride)
+                    energies[frame] = sum(opes.look(simulation.context)[1:])
+                except (openmm.OpenMMException, ValueError, FloatingPointError) as error:
+                    where = f"between steps {frame * stride} and {(frame + 1) * stride}"
+                    raise InputError(
+                        f"the run failed {where}: {error}. Shorten the step where it blew up"
+                    ) from error
             state = simulation.context.getState(positions=True)
             x = state.getPositions(asNumpy=True)._value
             check_finite(x, frame, stride)

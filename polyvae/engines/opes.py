@@ -32,7 +32,7 @@ def latent_opes(
     positions.
 
     Args:
-        system: of OpenMM; the force is added to it, in a group of its own.
+        system: of OpenMM; the force is added to it, in the first group that it uses.
         cv: whose latents.
         particles: (n_beads,) numbers of the beads.
         bias: range and first width of the kernels, barrier, pace, walls.
@@ -51,7 +51,8 @@ def latent_opes(
     table = bias.table(kT)
     table.values[:] = -bias.barrier * kT
     force = grid_force(cv, particles, table, system=system, sigma=sigma)
-    force.setForceGroup(max(set(range(32)) - {other.getForceGroup() for other in system.getForces()}))
+    # Among forces that are integrated: of a group of its own an integrator with fixed groups knows nothing.
+    force.setForceGroup(min((other.getForceGroup() for other in system.getForces()), default=0))
     system.addForce(force)
     groups = {force.getForceGroup()}
 

@@ -43,6 +43,9 @@ class GridBias:
         """Energy, and its derivative by each latent, at latents z (latent_dim,). In plain numbers, which for one
         place are quicker than arrays."""
         at = np.asarray(z, np.float64).tolist()
+        if not np.isfinite(at).all():  # of a run that blew up, which its engine tells
+            self.last = np.array(at), np.nan, 0.0
+            return np.nan, [np.nan] * len(at)
         cells, counts = [], []
         for s, (low, step, n, *_) in zip(at, self._plain, strict=True):
             place = (s - low) / step

@@ -30,7 +30,7 @@ def bias_of(cv, walls=True, barrier=8.0):
     return Bias(low - 2, high + 2, np.full(2, 0.2), barrier, 20, np.stack([low, high]) if walls else None)
 
 
-def openmm_run(box=None):
+def openmm_run(box=None, change=None, step=0.02):
     """Of a periodic box, of `box` nm, the beads are where they are wrapped to."""
     require("openmm_opes")
     import openmm
@@ -51,7 +51,9 @@ def openmm_run(box=None):
             springs.setUsesPeriodicBoundaryConditions(True)
             system.setDefaultPeriodicBoxVectors(*box * np.eye(3))
         system.addForce(springs)
-        integrator = openmm.LangevinMiddleIntegrator(300 * unit.kelvin, 1.0, 0.02)
+        integrator = openmm.LangevinMiddleIntegrator(300 * unit.kelvin, 1.0, step)
+        if change is not None:
+            change(system, integrator)
         platform = openmm.Platform.getPlatformByName("Reference")
         simulation = app.Simulation(topology, system, integrator, platform)
         start = np.r_[START, [[5, 0, 0], [6, 0, 0]]]
@@ -215,6 +217,37 @@ def test_a_molecule_in_a_small_box_is_whole(cv, tmp_path, name):
     np.testing.assert_allclose(
         np.linalg.norm(np.diff(onward.traj.positions[0], axis=0), axis=1), lengths[-1], atol=0.2
     )
+
+
+def only_its_own_groups(system, integrator):
+    integrator.setIntegrationForceGroups({0})
+
+
+def all_groups(system, integrator):
+    import openmm
+
+    for group in range(1, 32):
+        force = openmm.CustomExternalForce("0")
+        force.setForceGroup(group)
+        system.addForce(force)
+
+
+@pytest.mark.parametrize("change", [only_its_own_groups, all_groups])
+def test_the_bias_acts_whatever_groups_are_integrated(cv, tmp_path, change):
+    engine, _ = openmm_run(change=change)
+    z = cv.transform(START[None])[0]
+    bias = Bias(z - 3, z + 3, np.full(2, 0.2), 8.0, 10_000, np.stack([z + 0.2, z + 1]))  # walls that push at once
+    given = {"start": None, "steps": 200, "stride": 20, "seed": 7, "folder": tmp_path}
+    free, pushed = (engine(cv, bias=each, **given) for each in (None, bias))
+    assert np.abs(free.traj.positions - pushed.traj.positions).max() > 1e-2
+    out = [np.maximum(z + 0.2 - cv.transform(run.traj), 0).sum() for run in (free, pushed)]
+    assert out[1] < out[0]
+
+
+def test_a_biased_run_that_blows_up_is_one_line(cv, tmp_path):
+    engine, _ = openmm_run(step=5.0)
+    with pytest.raises(pv.InputError, match=r"(blew up|failed between steps).*[Ss]horten the step"):
+        engine(cv, bias=bias_of(cv), start=None, steps=400, stride=20, seed=7, folder=tmp_path)
 
 
 def test_walls_have_the_slope_of_their_energy():

@@ -374,3 +374,20 @@ def test_sanitizers_and_fuzz(name, n_dims, tmp_path):
         )
         assert done.returncode == 0, done.stderr.decode()[:2000]
         assert int(done.stdout) == len(positions)
+
+
+@pytest.mark.parametrize("command", ["gcc -ffast-math", "clang -ffast-math"])
+def test_what_engines_build_with_fast_math_is_the_same(command, monkeypatch):
+    """Such a compiler may take a sum and a difference of the same number for nothing."""
+    if shutil.which(command.split()[0]) is None:
+        pytest.skip(f"no {command.split()[0]}")
+    rng = np.random.default_rng(0)
+    frames = np.cumsum(rng.normal(size=(20, 6, 3)), axis=1)
+    cv = random_model(pv.Trajectory(frames, length_unit="nm"), pv.Reference(), (32, 32))
+    monkeypatch.setenv("CC", command)
+    kernel.compiler.cache_clear()
+    try:
+        z = c.compiled(cv).frames(frames)[0]
+    finally:
+        kernel.compiler.cache_clear()
+    np.testing.assert_allclose(z, float64_values(cv, frames)[0], atol=1e-10)

@@ -19,9 +19,9 @@ static const double inverse_factorial[12] = {
    (1 - t) / (1 + t) with t = exp(-2 |x|) = 2^n exp(r), |r| < 0.35. */
 static double tanh_of(double x)
 {
-    const double shift = 6755399441055744.0; /* 1.5 * 2^52: what is added to it is rounded to a whole number */
-    const double far = fabs(x) > 20 ? 20 : fabs(x), whole = -2 * far * 1.4426950408889634 + shift;
-    const double n = whole - shift, r = (-2 * far - n * 0.6931471803691238) - n * 1.9082149292705877e-10;
+    const double shift = 6755399441055744.0; /* 1.5 * 2^52: a whole number added to it stands in its lowest bits */
+    const double far = fabs(x) > 20 ? 20 : fabs(x), n = rint(-2 * far * 1.4426950408889634), whole = n + shift;
+    const double r = (-2 * far - n * 0.6931471803691238) - n * 1.9082149292705877e-10;
     double t = 1 / 479001600.0, power;
     uint64_t bits;
     for (int k = 11; k >= 0; k--)
