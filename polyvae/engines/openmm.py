@@ -67,9 +67,18 @@ def openmm_engine(
             opes = latent_opes(system, cv, numbers, bias, temperature=temperature, kT=kT, sigma=sigma)
         if hasattr(integrator, "setRandomNumberSeed"):
             integrator.setRandomNumberSeed(seed)
+        if hasattr(integrator, "getTemperature"):
+            bath = integrator.getTemperature().value_in_unit(unit.kelvin)
+            if abs(bath - temperature) > 0.01:
+                raise InputError(
+                    f"the thermostat must have the temperature that weights are taken with, {temperature:g} K; "
+                    f"the simulation's has {bath:g} K"
+                )
         context = simulation.context
-        state = context.getState(positions=True)
+        state, parameters = context.getState(positions=True), dict(context.getParameters())
         context.reinitialize()  # with the bias, and with the seed, which a state that is kept would undo
+        for name, value in parameters.items():
+            context.setParameter(name, value)
         box = state.getPeriodicBoxVectors() if start is None or start.box is None else start.box[0]
         context.setPeriodicBoxVectors(*box)
         context.setPositions(state.getPositions() if start is None else start.positions[0])

@@ -332,7 +332,8 @@ def _links(cv: LatentCV) -> tuple[np.ndarray, np.ndarray]:
 
 def _stack_bytes(cv: LatentCV) -> int:
     """What a call needs, about."""
-    widths, n = _widths(cv), cv.n_beads * cv.n_dims
+    features, *units = _widths(cv)
+    widths, n = [features, *(-(-width // _BLOCK) * _BLOCK for width in units)], cv.n_beads * cv.n_dims
     hidden = len(widths) - 2
     widest = max(widths[1:])
     return 8 * ((2 + cv.latent_dim) * widths[0] + 4 * n + (hidden + 2 * cv.latent_dim) * widest)

@@ -86,7 +86,7 @@ def latent_forces(
             reduced model without `sigma`; a periodic system without bonds that join all beads; no OpenMM. And, in
             a periodic run, a bond of about half the box or longer, from which no whole molecule can be told.
     """
-    model, make = _forces(cv, particles, system, periodic, bonds, sigma)
+    model, make = force_maker(cv, particles, system, periodic, bonds, sigma)
     return [make(_Latent(model, k), f"latent {k}") for k in range(cv.latent_dim)]
 
 
@@ -114,11 +114,11 @@ def bias_force(
         InputError: as `latent_forces`; and, in a run, derivatives of another number.
     """
     function("bias", bias)
-    model, make = _forces(cv, particles, system, periodic, bonds, sigma)
+    model, make = force_maker(cv, particles, system, periodic, bonds, sigma)
     return make(_Bias(model, bias), "bias on latents")
 
 
-def _forces(cv, particles, system, periodic, bonds, sigma) -> tuple[bytes, Callable]:
+def force_maker(cv, particles, system, periodic, bonds, sigma) -> tuple[bytes, Callable]:
     """A pickled model, and what makes a named force on the particles of a function of a state."""
     openmm = _openmm()
     if not isinstance(system, (openmm.System, type(None))):
@@ -350,7 +350,7 @@ class _Joint:
         self.last = (b"", np.empty(0), np.empty(0))
 
     def at(self, state) -> tuple[bytes, np.ndarray, np.ndarray]:
-        positions, box = _positions(state, self.n_beads), self.no_box
+        positions, box = positions_of(state, self.n_beads), self.no_box
         key = positions.tobytes()
         if self.known is not None:
             box = np.array(state.getPeriodicBoxVectors(asNumpy=True)._value, np.float64)
@@ -365,7 +365,7 @@ class _Joint:
         return found
 
 
-def _positions(state, n_beads: int) -> np.ndarray:
+def positions_of(state, n_beads: int) -> np.ndarray:
     """Positions (n_beads, 3) of a state in nm, a copy of the engine's. What `getPositions` does about units takes
     longer than the CV, so it is passed over where this OpenMM lets us."""
     try:

@@ -18,7 +18,7 @@ def grid_force(cv: LatentCV, particles: Sequence[int], bias: GridBias, *, system
     Args:
         cv, particles, system, sigma: as for `latent_forces`.
     """
-    model, make = openmm._forces(cv, particles, system, None, None, sigma)
+    model, make = openmm.force_maker(cv, particles, system, None, None, sigma)
     return make(_Grid(model, bias), "bias on latents")
 
 
@@ -31,7 +31,7 @@ class _Grid:
         self.evaluate = pushed_in_engine(cv, factor, self.known, bias)
 
     def __call__(self, state) -> tuple[float, np.ndarray]:
-        positions, box = openmm._positions(state, self.n_beads), self.no_box
+        positions, box = openmm.positions_of(state, self.n_beads), self.no_box
         if self.known is not None:
             box = np.array(state.getPeriodicBoxVectors(asNumpy=True)._value, np.float64)
         energy, push, whole = self.evaluate(positions, box)

@@ -165,7 +165,7 @@ def adapt(
         new = _model(place / MODEL, lambda: fitted(known, biased, seed=_seed(seed, number, 0)))  # noqa: B023
         clock.tick("training")
         if cv is not None and has_settled(done[-1]):
-            same = alike(new, cv, known)
+            same = alike(new, cv, [relaxed(run) for run in pieces])  # of all frames a new basin would be few
             converged = same >= SAME_CV
             tell(f"round {number - 1}: {_of_the_check(same, converged)}")
             if converged or number > rounds:
@@ -226,6 +226,11 @@ def _gathered(data) -> Trajectory:
     if isinstance(data, Stream):
         data = concatenate(list(data))
     traj = as_trajectory(data)
+    if traj.weights is not None and np.ptp(traj.weights) > 0:
+        raise InputError(
+            "the frames to begin with must be unbiased, all of one weight; these have weights of their own. Give "
+            "those of an unbiased run"
+        )
     return dataclasses.replace(traj, weights=None)
 
 

@@ -30,7 +30,7 @@ def bias_of(cv, walls=True, barrier=8.0):
     return Bias(low - 2, high + 2, np.full(2, 0.2), barrier, 20, np.stack([low, high]) if walls else None)
 
 
-def openmm_run(box=None, change=None, step=0.02):
+def openmm_run(box=None, change=None, step=0.02, parameters=None):
     """Of a periodic box, of `box` nm, the beads are where they are wrapped to."""
     require("openmm_opes")
     import openmm
@@ -58,6 +58,8 @@ def openmm_run(box=None, change=None, step=0.02):
         simulation = app.Simulation(topology, system, integrator, platform)
         start = np.r_[START, [[5, 0, 0], [6, 0, 0]]]
         simulation.context.setPositions(start if box is None else start % box)
+        for name, value in (parameters or {}).items():
+            simulation.context.setParameter(name, value)
         return simulation
 
     return openmm_engine(make, temperature=300, particles=range(N)), N + 2
@@ -242,6 +244,33 @@ def test_the_bias_acts_whatever_groups_are_integrated(cv, tmp_path, change):
     assert np.abs(free.traj.positions - pushed.traj.positions).max() > 1e-2
     out = [np.maximum(z + 0.2 - cv.transform(run.traj), 0).sum() for run in (free, pushed)]
     assert out[1] < out[0]
+
+
+def test_another_temperature_than_the_thermostat_has_is_refused(cv, tmp_path):
+    engine, _ = openmm_run(change=lambda system, integrator: integrator.setTemperature(310))
+    with pytest.raises(pv.InputError, match="weights are taken with, 300 K; the simulation's has 310 K"):
+        engine(cv, bias=None, start=None, steps=20, stride=20, seed=7, folder=tmp_path)
+
+
+def test_parameters_of_the_context_stay(cv, tmp_path):
+    """A field along x whose strength `make` has set in the context alone."""
+
+    def change(system, integrator):
+        import openmm
+
+        field = openmm.CustomExternalForce("-pull*x")
+        field.addGlobalParameter("pull", 0.0)
+        for k in range(N + 2):
+            field.addParticle(k, [])
+        system.addForce(field)
+
+    given = {"bias": None, "start": None, "steps": 400, "stride": 20, "seed": 7, "folder": tmp_path}
+    moved = []
+    for pull in (0.0, 50.0):
+        engine, _ = openmm_run(change=change, parameters={"pull": pull})
+        snapshots = engine(cv, **given).snapshots.positions
+        moved.append(snapshots[-1, :, 0].mean())
+    assert moved[1] - moved[0] > 1
 
 
 def test_a_biased_run_that_blows_up_is_one_line(cv, tmp_path):

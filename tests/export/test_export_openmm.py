@@ -226,10 +226,10 @@ def test_positions_of_a_state_are_those_that_openmm_gives():
     context.setPositions(frame)
     state = context.getState(positions=True)
     public = SimpleNamespace(getPositions=state.getPositions)
-    for found in (engine._positions(state, 5), engine._positions(public, 5)):
+    for found in (engine.positions_of(state, 5), engine.positions_of(public, 5)):
         np.testing.assert_array_equal(found, frame)
         found[:] = 0
-    np.testing.assert_array_equal(engine._positions(public, 5), frame)
+    np.testing.assert_array_equal(engine.positions_of(public, 5), frame)
 
 
 def test_all_latents_are_evaluated_together(monkeypatch):

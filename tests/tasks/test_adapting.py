@@ -1,5 +1,6 @@
 """Rounds of bias and learning, on a system of our own that costs nothing: a chain with a hinge of two states."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -225,6 +226,14 @@ def test_a_full_disk_is_told_and_loses_nothing(tmp_path, monkeypatch):
     np.testing.assert_array_equal(found.free_energy.energy, whole.free_energy.energy)
 
 
+def test_frames_with_weights_are_no_unbiased_ones(tmp_path):
+    run = one_basin()[:200]
+    weighted = dataclasses.replace(run, weights=np.linspace(1, 2, 200))
+    with pytest.raises(pv.InputError, match="must be unbiased, all of one weight"):
+        pv.adapt(weighted, hinge_engine, tmp_path / "a", **GIVEN)
+    assert not (tmp_path / "a").exists()
+
+
 def test_steps_may_be_replaced(tmp_path):
     """A CV of one's own, and a bias of one's own."""
     called = []
@@ -254,6 +263,13 @@ def test_it_ends_where_the_unbiased_runs_teach_the_same_cv(tmp_path, monkeypatch
         trainings.append(len(biased))
         return cv.keep([1, 0]) if another and len(biased) == 2 else cv
 
+    compared = []
+
+    def alike(new, old, frames):
+        compared.append([len(piece) for piece in frames])
+        return rounds.alike(new, old, frames)
+
+    monkeypatch.setattr(adapting, "alike", alike)
     monkeypatch.setattr(adapting, "has_settled", lambda record: record.number == 2)
     given = GIVEN | {"rounds": rounds_given, "steps": 4000, "free_steps": 400}
     said = []
@@ -263,6 +279,7 @@ def test_it_ends_where_the_unbiased_runs_teach_the_same_cv(tmp_path, monkeypatch
     teach = [line for line in said if "teach" in line]
     assert len(teach) == 1
     assert ("another" in teach[0]) == another
+    assert compared == [[18] * 6]  # the six unbiased runs of this round, without all frames before
     assert 2 in trainings  # with the frames of the second round, and those of its unbiased runs
     if not another or rounds_given == 2:
         assert not (tmp_path / "round_03" / "walker_00").exists()
