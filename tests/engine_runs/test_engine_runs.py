@@ -240,10 +240,12 @@ def test_the_bias_acts_whatever_groups_are_integrated(cv, tmp_path, change):
     z = cv.transform(START[None])[0]
     bias = Bias(z - 3, z + 3, np.full(2, 0.2), 8.0, 10_000, np.stack([z + 0.2, z + 1]))  # walls that push at once
     given = {"start": None, "steps": 200, "stride": 20, "seed": 7, "folder": tmp_path}
-    free, pushed = (engine(cv, bias=each, **given) for each in (None, bias))
-    assert np.abs(free.traj.positions - pushed.traj.positions).max() > 1e-2
-    out = [np.maximum(z + 0.2 - cv.transform(run.traj), 0).sum() for run in (free, pushed)]
-    assert out[1] < out[0]
+    pushed = engine(cv, bias=bias, **given)
+    assert pushed.bias.max() < 10  # 150 to 700 kT up the walls, where they do not push
+    out = [
+        np.maximum(z + 0.2 - cv.transform(run.traj), 0).sum() for run in (engine(cv, bias=None, **given), pushed)
+    ]
+    assert out[1] < 0.2 * out[0]
 
 
 def test_another_temperature_than_the_thermostat_has_is_refused(cv, tmp_path):
