@@ -22,7 +22,8 @@ from polyvae.export.grid_bias import GridBias
 
 log = logging.getLogger(__name__)
 
-FLAGS = ("-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-shared")
+# Fast math is taken back where CC= asks for it: a library of it changes how the whole process rounds.
+FLAGS = ("-O3", "-march=native", "-fno-fast-math", "-ffp-contract=fast", "-fPIC", "-shared")
 
 
 class Kernel(NamedTuple):
