@@ -22,7 +22,7 @@ WALL = 10.0  # kT
 # Points of a bias on a grid, by the number of latents: a width of the kernels, and along each latent at most.
 # Kernels of OPES get narrower in a run, to a third of their first width.
 _POINTS = ((5, 2000), (3, 300), (2, 40))
-SNAPSHOTS = 100  # of a run, at most
+SNAPSHOTS = 400  # of a run, at most
 _HELD = 1 << 26  # bytes of them, at most
 
 FRAMES, REST, TABLE = "frames.npz", "run.npz", "COLVAR"

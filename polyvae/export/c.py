@@ -5,6 +5,7 @@ The arithmetic stands in `c_files`, a file for each subject, written out by hand
 those that its model needs, and the numbers as a table.
 """
 
+import functools
 import logging
 import os
 import textwrap
@@ -148,9 +149,16 @@ def compiled(cv: LatentCV) -> kernel.Kernel:
     Raises:
         InputError: no C compiler that works; what `write_sources` refuses.
     """
+    texts = tuple(_sources(cv, atom_numbers(cv)).items())
+    return _compiled(texts, (cv.n_beads, cv.n_dims, cv.latent_dim), kernel.compiler())
+
+
+@functools.lru_cache(maxsize=4)  # an engine's many short runs are of one CV
+def _compiled(texts: tuple[tuple[str, str], ...], sizes: tuple[int, int, int], by) -> kernel.Kernel:
     with kernel.workshop() as folder:
-        write_sources(cv, folder, atom_numbers(cv))
-        return kernel.compiled(folder / "latent_cv.c", (cv.n_beads, cv.n_dims, cv.latent_dim))
+        for name, text in texts:
+            (folder / name).write_text(text)
+        return kernel.compiled(folder / "latent_cv.c", sizes)
 
 
 def compiled_if_possible(cv: LatentCV) -> kernel.Kernel | None:
@@ -181,6 +189,11 @@ def write_sources(cv: LatentCV, folder: Path, numbers: Sequence[int]) -> None:
     Raises:
         InputError: a model of a single bead, or one so large that a call could overflow a thread's stack.
     """
+    for name, text in _sources(cv, numbers).items():
+        (folder / name).write_text(text)
+
+
+def _sources(cv: LatentCV, numbers: Sequence[int]) -> dict[str, str]:
     if cv.n_beads < 2:
         raise InputError("one bead has no conformation; a kernel needs a model of two beads or more")
     if (size := _stack_bytes(cv)) > _STACK:
@@ -188,10 +201,12 @@ def write_sources(cv: LatentCV, folder: Path, numbers: Sequence[int]) -> None:
             f"a kernel may take {_STACK // 1024} KiB of the stack, and this model needs {size // 1024}; train one "
             f"with fewer features, as pv.PairDistances(max_pairs=5000) has, or fewer latents"
         )
-    (folder / "latent_cv.h").write_text(_header(cv, numbers))
-    (folder / "latent_cv_weights.h").write_text(_weights(cv))
     parts = [_part(name) for name in ["head", "whole", *_features_parts(cv), _network_part(cv), "latent_cv"]]
-    (folder / "latent_cv.c").write_text("/* See latent_cv.h for what this computes. */\n\n" + "\n".join(parts))
+    return {
+        "latent_cv.h": _header(cv, numbers),
+        "latent_cv_weights.h": _weights(cv),
+        "latent_cv.c": "/* See latent_cv.h for what this computes. */\n\n" + "\n".join(parts),
+    }
 
 
 def _part(name: str) -> str:

@@ -4,7 +4,6 @@ What one round does stands in `tasks.rounds`, for scripts that do some of it oth
 """
 
 import dataclasses
-import functools
 import inspect
 import json
 import logging
@@ -29,12 +28,15 @@ from polyvae.measures.free_energy import FreeEnergy
 from polyvae.records import html_of, in_words
 from polyvae.tasks.rounds import (
     LEFT_OUT,
+    PAIRS,
     SAME_CV,
     Round,
     active,
+    after,
     alike,
     all_together,
     bias_for,
+    ended,
     evenly,
     from_each_basin,
     has_settled,
@@ -158,11 +160,25 @@ def adapt(
     known, done = [start], []
     biased: list[Run] = []
     pieces: list[Run] = []  # unbiased runs, from which walkers start
-    cv, before, converged, clock = None, None, False, _Clock()
+    shots: list[Trajectory] = []  # short ones, from where the bias had been
+    options = dict(training or {})
+    cv, before, converged, clock, unbiased = None, None, False, _Clock(), 0
     for number in range(1, rounds + 2):  # the last only looks whether the CV stays the same
         place = folder / f"round_{number:02d}"
-        fitted = functools.partial(train, training=dict(training or {}))
-        new = _model(place / MODEL, lambda: fitted(known, biased, seed=_seed(seed, number, 0)))  # noqa: B023
+
+        def model(name: str, frames: Sequence[Trajectory], kind: int) -> LatentCV:
+            own = _seed(seed, number, kind)  # noqa: B023
+            return _model(place / name, lambda: train(frames, biased, training=dict(options), seed=own))  # noqa: B023
+
+        def run_from(starts, name: str, length: int, bias: Bias | None, kind: int) -> list[Run]:
+            found = []
+            for k, at in enumerate(starts):
+                there, own = place / f"{name}_{k:02d}", _seed(seed, number, kind, k)  # noqa: B023
+                wanted = {"bias": bias, "start": at, "steps": length, "stride": stride}
+                found.append(_run(engine, there, along, own, wanted))  # noqa: B023
+            return found
+
+        new = model(MODEL, [*known, *shots], 0)
         clock.tick("training")
         if cv is not None and has_settled(done[-1]):
             same = alike(new, cv, [relaxed(run) for run in pieces])  # of all frames a new basin would be few
@@ -176,18 +192,9 @@ def adapt(
         bias = choose(along, known, biased, barrier, pace)
         tell(f"round {number}: {_described(cv, latents)}")
 
-        def run_from(starts, name: str, length: int, bias: Bias | None, kind: int) -> list[Run]:
-            found = []
-            for k, at in enumerate(starts):
-                there, own = place / f"{name}_{k:02d}", _seed(seed, number, kind, k)  # noqa: B023
-                given = {"bias": bias, "start": at, "steps": length, "stride": stride}
-                found.append(_run(engine, there, along, own, given))  # noqa: B023
-            return found
-
         runs = run_from([_start_of_walker(pieces, number, k) for k in range(walkers)], "walker", steps, bias, 1)
         clock.tick("biased")
-        free_before = stride * sum(len(piece.traj) for piece in pieces)
-        record = judged(number, along, latents, runs, before, known, free_before, stride, clock.taken())
+        record = judged(number, along, latents, runs, before, known, unbiased, stride, clock.taken())
         record = _written(place / SUMMARY, record)
         done.append(record)
         tell(_line(record))
@@ -196,21 +203,38 @@ def adapt(
         if number == rounds and not has_settled(record):
             break
 
-        # Unbiased runs: from where the bias has been and, with a CV of these, as many from each basin.
-        scouts = run_from(evenly(runs, free_runs), "scout", free_steps, None, 2)
-        clock.tick("unbiased")
-        seen = [*(known if cv.record.settings.lag else []), *map(relaxed, scouts)]
-        sorting = _model(place / SORTING, lambda: fitted(seen, biased, seed=_seed(seed, number, 3)))  # noqa: B023
-        clock.tick("training")
-        if sorting.record.settings.lag:
-            starts = from_each_basin(sorting, seen, [*pieces, *scouts], free_runs)
-            pieces = run_from(starts, "free", free_steps, None, 4)
+        # Unbiased runs from where the bias has been: while nothing slow is known long enough to tell what is, then
+        # many that show where one comes from there within the time lag.
+        lag, scouts, shown = cv.record.settings.lag, [], []
+        if not lag:
+            scouts = run_from([at for at, _ in evenly(runs, free_runs)], "scout", free_steps, None, 2)
+            shown = [relaxed(run) for run in scouts]
             clock.tick("unbiased")
-            known = [*(known if cv.record.settings.lag else []), *map(relaxed, pieces)]
-            tell(f"round {number}: {len(pieces)} unbiased runs from the basins that {len(scouts)} others showed")
-        else:
-            pieces, known = scouts, [*known, *map(relaxed, scouts)]
-            tell(f"round {number}: nothing slow in {len(scouts)} unbiased runs; the search goes on")
+            sorting = model(SORTING, shown, 3)
+            clock.tick("training")
+            lag = sorting.record.settings.lag
+            if not lag:
+                pieces, known = scouts, [*known, *shown]
+                unbiased = _steps(scouts, stride)
+                tell(f"round {number}: nothing slow in {len(scouts)} unbiased runs; the search goes on")
+                continue
+            known = []
+        options.setdefault("lag", lag)
+        length = (lag + PAIRS) * stride
+        origins = evenly(runs, max(1, free_runs * free_steps // (2 * length)))
+        shot = run_from([at for at, _ in origins], "shot", length, None, 5)
+        clock.tick("unbiased")
+        shots += [after(frame, run) for (_, frame), run in zip(origins, shot, strict=True)]
+        if not scouts:
+            shown = [run.traj[PAIRS:] for run in shot]
+            sorting = model(SORTING, [*known, *shots], 3)
+            clock.tick("training")
+        starts = from_each_basin(sorting, shown, [*pieces, *scouts, *map(ended, shot)], free_runs)
+        pieces = run_from(starts, "free", free_steps, None, 4)
+        clock.tick("unbiased")
+        known += map(relaxed, pieces)
+        unbiased = _steps([*scouts, *shot, *pieces], stride)
+        tell(f"round {number}: {len(pieces)} unbiased runs from the basins that {len(shot)} short ones showed")
     assert cv is not None
     # A search before anything slow was known has no walls, and goes where the system does not.
     slow = [biased[k * walkers : (k + 1) * walkers] for k, one in enumerate(done) if one.slow]
@@ -317,6 +341,10 @@ def _run(engine: Engine, place: Path, cv: LatentCV, seed: int, given: dict) -> R
     done = saved_run(place)  # as what is read again has fewer digits
     assert done is not None
     return done
+
+
+def _steps(runs: Sequence[Run], stride: int) -> int:
+    return stride * sum(len(run.traj) for run in runs)
 
 
 def _described(cv: LatentCV, latents: Sequence[int]) -> str:

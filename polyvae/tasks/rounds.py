@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 MARGIN = 0.5  # of the range that frames have, more on each side
 BEYOND = 0.2  # of the range between walls, which there are 40 kT high
 WALLS = 0.1  # of the range that unbiased frames have, more on each side
-SAME_CV = 0.9  # squared rank correlation of the slowest latent with that of the round before
+SAME_CV = 0.9  # squared correlation of the slowest latent with that of the round before
 SAME_ENERGY = 0.5  # kT, between the free energies of two rounds
 COVERED = 0.9  # of the points below 6 kT, for two free energies to be compared
 ENOUGH = 20.0  # independent frames that a free energy must be worth
@@ -31,6 +31,7 @@ SEARCH = 1.5  # times the barrier, while nothing slow is known
 SMOOTHNESS = 1.0  # of the CV, see `fit`
 RARE = 0.01  # of all frames: motions that last longer are slow
 LEFT_OUT = 0.1  # of each unbiased run, which starts from where a bias had driven it
+PAIRS = 3  # frames, by which a short run is longer than the time lag
 MOST_LATENTS = 3  # that are biased together
 
 
@@ -42,12 +43,12 @@ class Round(Record):
         number: from 1.
         steps: with a bias and, `free_steps`, without, before this round's biased runs.
         latents: that were biased.
-        n_frames: that the CV was trained on.
+        n_frames: unbiased, in the states that are known; the CV was trained on these and the short runs.
         slow: whether the CV knows something slow, and has a time lag; else the round was a search.
         states: basins along the slowest latent, of the unbiased frames.
         crossings: of the biased runs between these.
         n_effective: independent frames that the biased runs are worth.
-        same_cv: squared rank correlation of the slowest latent with that of the round before.
+        same_cv: squared correlation of the slowest latent with that of the round before.
         same_energy: root mean square difference, in kT, from the free energy over this latent that the round
             before gives, where this one is known; None where the other misses a place.
         seconds: that training and runs took, since the biased runs of the round before.
@@ -117,11 +118,26 @@ def bias_for(cv: LatentCV, known: Sequence[Trajectory], biased: Sequence[Run], b
     return Bias(low - margin, high + margin, bias_width(stats), barrier, pace, walls)
 
 
-def evenly(runs: Sequence[Run], n: int) -> list[Snapshots]:
-    """Snapshots of runs, evenly in time, without the first tenth."""
-    snapshots = [run.snapshots[k] for run in runs for k in range(len(run.snapshots) // 10, len(run.snapshots))]
-    chosen = np.linspace(0, len(snapshots) - 1, min(n, len(snapshots))).astype(int).tolist()
-    return [snapshots[k] for k in chosen]
+def evenly(runs: Sequence[Run], n: int) -> list[tuple[Snapshots, Trajectory]]:
+    """Snapshots of runs, evenly in time, without the first tenth; each with its frame of the beads."""
+    every = [
+        (run.snapshots[k], run.traj[run.snapshots.frames[k] : run.snapshots.frames[k] + 1])
+        for run in runs
+        for k in range(len(run.snapshots) // 10, len(run.snapshots))
+    ]
+    chosen = np.linspace(0, len(every) - 1, min(n, len(every))).astype(int).tolist()
+    return [every[k] for k in chosen]
+
+
+def after(frame: Trajectory, run: Run) -> Trajectory:
+    """The frames of a run with the one that it started from, in one piece."""
+    positions = np.concatenate([frame.positions, run.traj.positions])
+    return dataclasses.replace(run.traj, positions=positions, time=None, segments=(len(positions),))
+
+
+def ended(run: Run) -> Run:
+    """A run of whose snapshots only the last is left."""
+    return dataclasses.replace(run, snapshots=run.snapshots[len(run.snapshots) - 1])
 
 
 def from_each_basin(cv: LatentCV, known: Sequence[Trajectory], runs: Sequence[Run], n: int) -> list[Snapshots]:
@@ -221,12 +237,12 @@ def judged(
 
 
 def alike(cv: LatentCV, other: LatentCV, pieces: Sequence[Trajectory]) -> float:
-    """Squared rank correlation of the slowest latents of two CVs; 0 where one is the same in all frames."""
-    from scipy.stats import spearmanr
-
+    """Squared correlation of the slowest latents of two CVs; 0 where one is the same in all frames. Of ranks it
+    would be that of the noise within states, where a good CV hardly varies."""
     one, two = (np.concatenate([each.transform(piece)[:, 0] for piece in pieces]) for each in (cv, other))
-    rank = spearmanr(one, two).statistic
-    return float(rank**2) if np.isfinite(rank) else 0.0
+    if not (np.ptp(one) and np.ptp(two)):
+        return 0.0
+    return float(np.corrcoef(one.astype(np.float64), two.astype(np.float64))[0, 1] ** 2)
 
 
 def has_settled(record: Round) -> bool:

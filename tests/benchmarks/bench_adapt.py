@@ -185,14 +185,16 @@ def textbook(make, variables, barrier: float, steps: int, stride: int, seed: int
 
 
 def dipeptide(residue: str, two: bool) -> Case:
+    import openmm
 
-    topology, _, _, heavy, torsions = systems.dipeptide(residue)
+    topology, system, _, heavy, torsions = systems.dipeptide(residue)
+    xml = openmm.XmlSerializer.serialize(system)  # many simulations are made of it
     at = [heavy.index(atom) for atom in torsions[0]]
     stride, cores, edges = systems.EVERY, ((-165, -35), (30, 110)), np.linspace(-180, 180, 61)
 
     def made(seed: int):
         start = systems.prepared(seed, 0, residue)[0].context.getState(positions=True).getPositions()
-        return lambda: simulation_of(topology, systems.dipeptide(residue)[1], start, systems.STEP)
+        return lambda: simulation_of(topology, openmm.XmlSerializer.deserialize(xml), start, systems.STEP)
 
     def data(seed: int) -> pv.Trajectory:
         pieces = [systems.alanine_piece(1, basin, 6000, residue) for basin in range(1 + two)]

@@ -155,6 +155,85 @@ def test_a_run_counts_by_how_often_it_came_into_each_state():
     assert [run.traj.positions[0, 0, 0] < 0 for run in used] == [True]  # nothing is known but the last
 
 
+def test_short_runs_start_evenly_from_where_a_bias_has_been():
+    run = hinge_engine(flat(), bias=None, start=None, steps=4000, stride=20, seed=3)
+    kept = run.snapshots.frames
+    chosen = rounds.evenly([run, run], 20)
+    frames = [int(at.frames[0]) for at, _ in chosen]
+    assert len(frames) == 20
+    assert frames[:10] == sorted(frames[:10])
+    assert frames[10:] == sorted(frames[10:])
+    assert min(frames) >= len(run.traj) // 10 > 0
+    assert 15 < np.diff(frames[:10]).min() <= np.diff(frames[:10]).max() < 22
+    assert frames[-1] == kept[-1]
+    for at, frame in chosen:
+        np.testing.assert_array_equal(frame.positions, run.traj.positions[at.frames])
+    joined = rounds.after(chosen[3][1], run)
+    np.testing.assert_array_equal(joined.positions[0], run.traj.positions[frames[3]])
+    np.testing.assert_array_equal(joined.positions[1:], run.traj.positions)
+    assert joined.segments == (201,)
+    assert rounds.ended(run).snapshots.frames.tolist() == [199]
+
+
+def test_short_runs_teach_to_which_state_a_conformation_belongs():
+    """Halfway between two states, all fall into the first; from the states alone no CV can know."""
+    rng = np.random.default_rng(0)
+    at = np.repeat(np.tile([-1.0, 1.0], 10), 200)
+    known = pv.Trajectory(conformations(at + 0.05 * rng.normal(size=len(at)), rng))
+    lag = 8
+    shots = []
+    for _ in range(40):
+        fallen = -1 + 0.05 * rng.normal(size=lag + rounds.PAIRS)
+        run = run_of(np.zeros(len(fallen)))
+        run = dataclasses.replace(run, traj=pv.Trajectory(conformations(fallen, rng)))
+        shots.append(rounds.after(pv.Trajectory(conformations(0.1 * rng.normal(size=1), rng)), run))
+    places = pv.Trajectory(conformations([-1.0, 0.0, 1.0]))
+
+    def halfway(known):
+        cv = rounds.trained(known, [], training=TRAINING | {"lag": lag, "epochs": 80}, seed=1)
+        first, middle, second = cv.transform(places)[:, 0]
+        return (middle - first) / (second - first)
+
+    assert halfway([known, *shots]) < 0.25
+    assert 0.3 < halfway([known]) < 0.7
+
+
+def test_short_runs_reach_as_far_as_the_time_lag(adapted):
+    found, folder, said = adapted
+    lags = [pv.load(folder / f"round_{record.number:02d}" / "model.safetensors").record.settings.lag
+            for record in found.rounds]  # fmt: skip
+    assert len({lag for lag in lags if lag}) == 1
+    slow = [record.number for record in found.rounds if record.slow]
+    assert slow
+    for number in slow[:-1]:
+        shots = sorted((folder / f"round_{number:02d}").glob("shot_*"))
+        assert 50 < len(shots) <= 6 * 556 // (lags[-1] + rounds.PAIRS)
+        assert {len(pv.read(shot / "frames.npz")) for shot in shots} == {lags[-1] + rounds.PAIRS}
+        assert any(f"{len(shots)} short ones" in line for line in said)
+    first, later = (found.rounds[number - 1] for number in slow[:2])
+    ran = [*(folder / f"round_{first.number:02d}").glob("shot_*"),
+           *(folder / f"round_{first.number:02d}").glob("free_*")]  # fmt: skip
+    assert later.free_steps == 20 * sum(len(pv.read(run / "frames.npz")) for run in ran)
+
+
+def test_two_cvs_are_alike_where_only_what_is_within_states_differs():
+    class Affine(Identity):
+        def __init__(self, noise, sign):
+            self.noise, self.sign = noise, sign
+
+        def transform(self, traj):
+            return self.sign * (super().transform(traj) + self.noise[:, None])
+
+    rng = np.random.default_rng(0)
+    states = run_of(two_states(0.5, 20, 4000, rng)).traj
+    one, two = Affine(0.1 * rng.normal(size=4000), 1), Affine(0.1 * rng.normal(size=4000), -2)
+    assert rounds.alike(one, two, [states]) > 0.95
+    other = Affine(3 * two_states(0.5, 20, 4000, rng), 1)
+    assert rounds.alike(one, other, [states]) < 0.2
+    still = Affine(-states.positions[:, 0, 0], 1)
+    assert rounds.alike(one, still, [states]) == 0.0
+
+
 def test_each_round_is_a_folder_to_read(adapted):
     found, folder, _ = adapted
     for record in found.rounds:
