@@ -6,6 +6,7 @@ Source: the PLUMED manual, https://www.plumed.org/doc (action OPES_METAD); Inver
 
 import contextlib
 import os
+import shlex
 import shutil
 import string
 import subprocess
@@ -45,8 +46,8 @@ def command_engine(
 
     Args:
         command: with the places {plumed}, the input for PLUMED; {start}, a structure to start from; {seed};
-            {steps}; {stride}, steps between frames; {folder}. Each path is absolute. Such as
-            `sh run.sh {plumed} {start} {seed} {steps}`.
+            {steps}; {stride}, steps between frames; {folder}. Each path is absolute, and quoted for the shell
+            where it has to be. Such as `sh run.sh {plumed} {start} {seed} {steps}`.
         frames: pattern of the trajectory that it writes into its folder, such as "traj.xtc".
         topology: of all atoms, for `frames`; also the first start.
         temperature: K; of a model in reduced units kT.
@@ -87,8 +88,11 @@ def command_engine(
         place.mkdir(parents=True, exist_ok=True)
         _write_input(place, cv, bias, temperature, stride, atoms, dialect)
         begin = first if start is None else _structure(place / "start.pdb", topology, start)
-        places = {"plumed": place / "plumed.dat", "folder": place, "start": begin, "seed": seed}
-        line = command.format(**places, steps=steps, stride=stride)
+        for left in place.glob(frames):  # of a try that failed
+            left.unlink()
+        places = {"plumed": place / "plumed.dat", "folder": place, "start": begin}
+        quoted = {name: shlex.quote(os.fspath(path)) for name, path in places.items()}
+        line = command.format(**quoted, seed=seed, steps=steps, stride=stride)
         with (place / "command.log").open("w") as log:
             log.write(f"$ {line}\n")
             log.flush()
@@ -100,6 +104,7 @@ def command_engine(
             )
         return _read(place, cv, frames, options, bias, temperature, topology)
 
+    run.temperature = temperature  # type: ignore[attr-defined]
     return run
 
 

@@ -103,6 +103,7 @@ def lammps_engine(
         traj = bead_trajectory(frames, time, cv.template, cv.length_unit)
         return Run(traj, energy, Snapshots(np.array(snapshots), np.array(sorted(kept)), np.array(boxes)))
 
+    run.temperature = temperature  # type: ignore[attr-defined]
     return run
 
 

@@ -119,6 +119,7 @@ def openmm_engine(
         taken = Snapshots(np.array(snapshots), np.array(sorted(kept)), np.array(boxes) if periodic else None)
         return Run(traj, energies / kT, taken)
 
+    run.temperature = temperature  # type: ignore[attr-defined]
     return run
 
 

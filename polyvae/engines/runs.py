@@ -29,7 +29,10 @@ FRAMES, REST, TABLE = "frames.npz", "run.npz", "COLVAR"
 
 
 class Engine(Protocol):
-    """What starts a run and gives it back, with a bias on the latents or without one."""
+    """What starts a run and gives it back, with a bias on the latents or without one.
+
+    One with an attribute `temperature` goes on with no rounds of another temperature.
+    """
 
     def __call__(
         self,

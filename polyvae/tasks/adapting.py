@@ -53,6 +53,7 @@ from polyvae.vae.settings import Settings
 
 log = logging.getLogger(__name__)
 
+FEWEST = 100  # frames of a biased run
 MODEL, SORTING, SUMMARY, SETTINGS = "model.safetensors", "sorting.safetensors", "round.json", "adapt.json"
 
 
@@ -137,6 +138,11 @@ def adapt(
     function("engine", engine)
     steps, stride = whole_number("steps", steps, 1), whole_number("stride", stride, 1)
     rounds, walkers = whole_number("rounds", rounds, 1), whole_number("walkers", walkers, 1)
+    if steps < FEWEST * stride:
+        raise InputError(
+            f"a biased run must have {FEWEST} frames, with a stride of {stride:,} in {FEWEST * stride:,} steps; "
+            f"got {steps:,} steps. Give more of them, or a smaller stride"
+        )
     free_runs, seed = whole_number("free_runs", free_runs, 1), seed_number(seed)
     free_steps = (
         if_given(whole_number, "free_steps", free_steps, 1)
@@ -155,6 +161,7 @@ def adapt(
         folder,
         {"data": digest(start.positions), "steps": steps, "stride": stride, "walkers": walkers,
          "free_runs": free_runs, "free_steps": free_steps, "barrier": barrier, "pace": pace, "seed": seed,
+         "temperature": getattr(engine, "temperature", None),
          "training": {name: repr(value) for name, value in (training or {}).items()}},
     )  # fmt: skip
     known, done = [start], []
@@ -268,8 +275,8 @@ def _same_settings(folder: Path, settings: dict) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / SETTINGS
     if not path.exists():
-        if any(folder.glob("round_*")):
-            raise InputError(f"{folder} holds rounds, and no {SETTINGS} that says of what; name another folder")
+        if there := sorted(path.name for path in folder.iterdir()):
+            raise InputError(f"{folder} must hold rounds with their {SETTINGS}, or nothing; it has {there[0]}")
         write_json(path, settings)
         return
     there = json.loads(path.read_text())

@@ -470,7 +470,10 @@ def test_what_engines_refuse(cv, tmp_path):
     given = {"bias": None, "start": None, "steps": 4, "stride": 2, "seed": 0, "folder": tmp_path / "run"}
     with pytest.raises(pv.InputError, match="ended with 3; its words are in .*command.log: .*oh no"):
         engine(cv, **given)
-    engine = command_engine("true {plumed}", **there)
+    given["folder"] = tmp_path / "two words"
+    given["folder"].mkdir()
+    (given["folder"] / "left.xtc").write_text("of a try that failed")
+    engine = command_engine("test -f {plumed} && cd {folder}", **there)
     with pytest.raises(pv.InputError, match=r"must write \*.xtc into"):
         engine(cv, **given)
 

@@ -267,6 +267,31 @@ def test_a_call_of_finished_rounds_gives_them_again(adapted):
         pv.adapt(one_basin()[:100], engine, folder, **GIVEN)
 
 
+def test_rounds_of_another_temperature_are_not_gone_on_with(tmp_path):
+    def engine(cv, **given):
+        return hinge_engine(cv, **given)
+
+    engine.temperature = 300.0
+    given = GIVEN | {"rounds": 1, "steps": 4000, "training": TRAINING | {"epochs": 2}}
+    pv.adapt(one_basin(), engine, tmp_path / "a", **given)
+    engine.temperature = 310.0
+    with pytest.raises(pv.InputError, match=r"holds rounds with temperature 300.0; this call has 310.0"):
+        pv.adapt(one_basin(), engine, tmp_path / "a", **given)
+
+
+def test_files_of_ones_own_are_not_written_over(tmp_path):
+    (tmp_path / "model.safetensors").write_text("mine")
+    with pytest.raises(pv.InputError, match=r"must hold rounds with their adapt.json, or nothing; it has model"):
+        pv.adapt(one_basin(), hinge_engine, tmp_path, **GIVEN)
+    assert (tmp_path / "model.safetensors").read_text() == "mine"
+
+
+def test_too_few_frames_are_told_before_anything_runs(tmp_path):
+    with pytest.raises(pv.InputError, match=r"100 frames, with a stride of 20 in 2,000 steps; got 1,999 steps"):
+        pv.adapt(one_basin(), hinge_engine, tmp_path / "a", **GIVEN | {"steps": 1999})
+    assert not (tmp_path / "a").exists()
+
+
 def test_a_run_that_fails_is_told_and_repeated_with_another_seed(tmp_path):
     seeds = []
 
