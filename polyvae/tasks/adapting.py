@@ -103,11 +103,13 @@ def adapt(
 ) -> Adapted:
     """Bias, learn again, and in the end give a free energy: rounds in folders, each of which can be read.
 
-    A round trains a CV on unbiased frames (`trained`) and runs with a bias on it. From where that went unbiased
-    runs start, `free_runs` evenly in time; with a CV of these as many again from each basin that they show, on
-    which the next round trains. So a CV learns what is slow between basins that no unbiased run would have
-    reached, and of each as much. It ends when neither the CV nor the free energy changes any more and the unbiased
-    runs of the last round, too, teach the same CV; or after `rounds`.
+    A round trains a CV on unbiased frames (`trained`) and runs with a bias on it. As long as nothing slow is known,
+    `free_runs` unbiased runs start from where that went, evenly in time, long enough to tell what is. Then many
+    short ones do, a time lag long: what becomes of a conformation says to which state it belongs, as the committor
+    does (Geissler, Dellago & Chandler, 10.1021/jp984837g), which neither frames within the states can tell nor those
+    that a bias holds between them. With a CV of these start `free_runs` more, as many from each basin that shows. On
+    all of them the next round trains. It ends when neither the CV nor the free energy changes any more and the
+    unbiased runs of the last round, too, teach the same CV; or after `rounds`.
 
     Killed at any point it goes on from the folder. A run that fails raises, and is repeated with another seed by
     the next call.
@@ -122,7 +124,7 @@ def adapt(
         rounds: at most.
         walkers: biased runs of each round, each with a bias and a start of its own.
         free_runs, free_steps: unbiased runs of each round and the steps of each, by default for the 500 frames
-            that a time lag can be told from.
+            that a time lag can be told from; the short ones take at most half as many steps in all.
         barrier: in kT, the highest that the runs should cross.
         pace: steps between kernels or hills.
         seed: of all rounds.

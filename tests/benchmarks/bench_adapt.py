@@ -89,6 +89,7 @@ class Case:
         reference: that free energy; called once, and kept.
         stride: steps between frames.
         limit: in kT, up to where free energies are compared.
+        steps: of each biased run.
     """
 
     data: Callable[[int], pv.Trajectory]
@@ -99,6 +100,7 @@ class Case:
     reference: Callable[[], np.ndarray]
     stride: int
     limit: float = 6.0
+    steps: int = STEPS
 
     def told(self, s: np.ndarray, weights: np.ndarray, reference: np.ndarray | None) -> str:
         """Crossings, the states' difference and how far the free energy is off, in words."""
@@ -329,7 +331,7 @@ def globule(folder: Path) -> Case:
     return Case(
         data, lambda seed: lammps_engine(script, temperature=1.0),
         lambda x: np.sqrt((x**2).sum(axis=2).mean(axis=1)), ((1.3, 1.5), (2.0, 3.5)),
-        np.r_[table[:, 0], table[-1, 1]], reference, 500, limit=9.0,
+        np.r_[table[:, 0], table[-1, 1]], reference, 500, limit=9.0, steps=4 * STEPS,
     )  # fmt: skip
 
 
@@ -416,7 +418,7 @@ def main(argv=None) -> None:
             case.data(seed),
             watched(case.engine(seed), look),
             out / f"seed_{seed}",
-            steps=STEPS,
+            steps=case.steps,
             stride=case.stride,
             rounds=args.rounds,
             seed=seed,
