@@ -103,13 +103,13 @@ def adapt(
 ) -> Adapted:
     """Bias, learn again, and in the end give a free energy: rounds in folders, each of which can be read.
 
-    A round trains a CV on unbiased frames (`trained`) and runs with a bias on it. As long as nothing slow is known,
-    `free_runs` unbiased runs start from where that went, evenly in time, long enough to tell what is. Then many
-    short ones do, a time lag long: what becomes of a conformation says to which state it belongs, as the committor
-    does (Geissler, Dellago & Chandler, 10.1021/jp984837g), which neither frames within the states can tell nor those
-    that a bias holds between them. With a CV of these start `free_runs` more, as many from each basin that shows. On
-    all of them the next round trains. It ends when neither the CV nor the free energy changes any more and the
-    unbiased runs of the last round, too, teach the same CV; or after `rounds`.
+    A round trains a CV on unbiased frames (`trained`) and runs with a bias on it. As long as nothing slow is
+    known, `free_runs` unbiased runs start from where that went, evenly in time, long enough to tell what is. Then
+    many short ones do, a time lag long: what becomes of a conformation says to which state it belongs, as the
+    committor does (Geissler, Dellago & Chandler, 10.1021/jp984837g); frames within the states cannot tell, nor
+    those that a bias holds between them. With a CV of these start `free_runs` more, as many from each basin that
+    shows. On all of them the next round trains. It ends when neither the CV nor the free energy changes any more
+    and the unbiased runs of the last round, too, teach the same CV; or after `rounds`.
 
     Killed at any point it goes on from the folder. A run that fails raises, and is repeated with another seed by
     the next call.
