@@ -29,6 +29,7 @@ from polyvae.records import html_of, in_words
 from polyvae.tasks.rounds import (
     LEFT_OUT,
     PAIRS,
+    REACHED,
     SAME_CV,
     Round,
     active,
@@ -44,6 +45,7 @@ from polyvae.tasks.rounds import (
     relaxed,
     trained,
     weights_of,
+    within_walls,
 )
 from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory
@@ -54,7 +56,8 @@ from polyvae.vae.settings import Settings
 log = logging.getLogger(__name__)
 
 FEWEST = 100  # frames of a biased run
-MODEL, SORTING, SUMMARY, SETTINGS = "model.safetensors", "sorting.safetensors", "round.json", "adapt.json"
+MODEL, SUMMARY, SETTINGS = "model.safetensors", "round.json", "adapt.json"
+LOOKING, SORTING = "looking.safetensors", "sorting.safetensors"  # whether something is slow, and for the basins
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +174,7 @@ def adapt(
     pieces: list[Run] = []  # unbiased runs, from which walkers start
     shots: list[Trajectory] = []  # short ones, from where the bias had been
     options = dict(training or {})
-    cv, before, converged, clock, unbiased = None, None, False, _Clock(), 0
+    cv, bias, before, converged, clock, unbiased = None, None, None, False, _Clock(), 0
     for number in range(1, rounds + 2):  # the last only looks whether the CV stays the same
         place = folder / f"round_{number:02d}"
 
@@ -190,9 +193,11 @@ def adapt(
         new = model(MODEL, [*known, *shots], 0)
         clock.tick("training")
         if cv is not None and has_settled(done[-1]):
-            same = alike(new, cv, [relaxed(run) for run in pieces])  # of all frames a new basin would be few
-            converged = same >= SAME_CV
-            tell(f"round {number - 1}: {_of_the_check(same, converged)}")
+            shown = [relaxed(run) for run in pieces]  # of all frames a new basin would be few
+            assert bias is not None
+            same, reached = alike(new, cv, shown), within_walls(bias, cv.keep(active(cv)), shown)
+            converged = same >= SAME_CV and reached >= REACHED
+            tell(f"round {number - 1}: {_of_the_check(same, reached)}")
             if converged or number > rounds:
                 break
         cv = new
@@ -214,14 +219,13 @@ def adapt(
 
         # Unbiased runs from where the bias has been: while nothing slow is known long enough to tell what is, then
         # many that show where one comes from there within the time lag.
-        lag, scouts, shown = cv.record.settings.lag, [], []
+        lag, scouts = cv.record.settings.lag, []
         if not lag:
             scouts = run_from([at for at, _ in evenly(runs, free_runs)], "scout", free_steps, None, 2)
-            shown = [relaxed(run) for run in scouts]
             clock.tick("unbiased")
-            sorting = model(SORTING, shown, 3)
+            shown = [relaxed(run) for run in scouts]
+            lag = model(LOOKING, shown, 6).record.settings.lag
             clock.tick("training")
-            lag = sorting.record.settings.lag
             if not lag:
                 pieces, known = scouts, [*known, *shown]
                 unbiased = _steps(scouts, stride)
@@ -234,11 +238,10 @@ def adapt(
         shot = run_from([at for at, _ in origins], "shot", length, None, 5)
         clock.tick("unbiased")
         shots += [after(frame, run) for (_, frame), run in zip(origins, shot, strict=True)]
-        if not scouts:
-            shown = [run.traj[PAIRS:] for run in shot]
-            sorting = model(SORTING, [*known, *shots], 3)
-            clock.tick("training")
-        starts = from_each_basin(sorting, shown, [*pieces, *scouts, *map(ended, shot)], free_runs)
+        sorting = model(SORTING, [*known, *map(relaxed, scouts), *shots], 3)
+        clock.tick("training")
+        fallen = [run.traj[PAIRS:] for run in shot]
+        starts = from_each_basin(sorting, fallen, [*pieces, *scouts, *map(ended, shot)], free_runs)
         pieces = run_from(starts, "free", free_steps, None, 4)
         clock.tick("unbiased")
         known += map(relaxed, pieces)
@@ -362,8 +365,9 @@ def _described(cv: LatentCV, latents: Sequence[int]) -> str:
     return f"biased along {named} of a CV {f'with a lag of {lag} frames' if lag else 'without a lag'}"
 
 
-def _of_the_check(same: float, converged: bool) -> str:
-    return f"its unbiased runs teach {'the same' if converged else 'another'} CV ({same:.2f})"
+def _of_the_check(same: float, reached: float) -> str:
+    told = f"its unbiased runs teach {'the same' if same >= SAME_CV else 'another'} CV ({same:.2f})"
+    return told if reached >= REACHED else f"{told}, but {1 - reached:.0%} lie beyond the walls of its bias"
 
 
 def _line(record: Round) -> str:

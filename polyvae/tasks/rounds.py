@@ -25,6 +25,7 @@ BEYOND = 0.2  # of the range between walls, which there are 40 kT high
 WALLS = 0.1  # of the range that unbiased frames have, more on each side
 SAME_CV = 0.9  # squared correlation of the slowest latent with that of the round before
 SAME_ENERGY = 0.5  # kT, between the free energies of two rounds
+REACHED = 0.98  # of the frames of unbiased runs, which the last bias must not have kept out
 COVERED = 0.9  # of the points below 6 kT, for two free energies to be compared
 ENOUGH = 20.0  # independent frames that a free energy must be worth
 SEARCH = 1.5  # times the barrier, while nothing slow is known
@@ -243,6 +244,11 @@ def alike(cv: LatentCV, other: LatentCV, pieces: Sequence[Trajectory]) -> float:
     if not (np.ptp(one) and np.ptp(two)):
         return 0.0
     return float(np.corrcoef(one.astype(np.float64), two.astype(np.float64))[0, 1] ** 2)
+
+
+def within_walls(bias: Bias, cv: LatentCV, pieces: Sequence[Trajectory]) -> float:
+    """Share of the frames that the walls of a bias push by less than 1 kT; 1 without walls."""
+    return float(np.mean(np.concatenate([bias.of_walls(cv.transform(piece))[0] for piece in pieces]) < 1))
 
 
 def has_settled(record: Round) -> bool:

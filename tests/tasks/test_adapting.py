@@ -234,6 +234,17 @@ def test_two_cvs_are_alike_where_only_what_is_within_states_differs():
     assert rounds.alike(one, still, [states]) == 0.0
 
 
+def test_a_state_beyond_the_walls_of_a_bias_is_noticed():
+    bias = Bias(np.array([-2.0]), np.array([2.0]), np.array([0.1]), 16.0, 500, np.array([[-1.5], [0.5]]))
+    rng = np.random.default_rng(0)
+    states = run_of(two_states(0.25, 20, 4000, rng)).traj
+    outside = (states.positions[:, 0, 0] > 0.6).mean()
+    assert outside > 0.2
+    assert rounds.within_walls(bias, Identity(), [states]) == pytest.approx(1 - outside, abs=0.01)
+    free = dataclasses.replace(bias, walls=None)
+    assert rounds.within_walls(free, Identity(), [states]) == 1
+
+
 def test_each_round_is_a_folder_to_read(adapted):
     found, folder, _ = adapted
     for record in found.rounds:
