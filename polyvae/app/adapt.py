@@ -98,7 +98,7 @@ def adapt(
 
 
 def _told(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given: what is left out is chosen anew from the frames of every round."""
+    """The options that were given: what is left out is chosen from the frames of every round, the lag once."""
     return {name: value for name, value in options.items() if value is not None}
 
 

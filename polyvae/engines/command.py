@@ -86,10 +86,10 @@ def command_engine(
     ) -> Run:
         place = Path(folder).absolute()
         place.mkdir(parents=True, exist_ok=True)
-        _write_input(place, cv, bias, temperature, stride, atoms, dialect)
-        begin = first if start is None else _structure(place / "start.pdb", topology, start)
         for left in place.glob(frames):  # of a try that failed
             left.unlink()
+        _write_input(place, cv, bias, temperature, stride, atoms, dialect)
+        begin = first if start is None else _structure(place / "start.pdb", topology, start)
         places = {"plumed": place / "plumed.dat", "folder": place, "start": begin}
         quoted = {name: shlex.quote(os.fspath(path)) for name, path in places.items()}
         line = command.format(**quoted, seed=seed, steps=steps, stride=stride)

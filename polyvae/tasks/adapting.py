@@ -20,7 +20,7 @@ from polyvae.arguments import file_name, function, if_given, real_number, refusa
 from polyvae.cv.choices import LEAST_NEIGHBOURS
 from polyvae.cv.fitting import fit
 from polyvae.cv.latent import LatentCV, load_cv
-from polyvae.engines.runs import Bias, Engine, Run, Snapshots, save_run, saved_run
+from polyvae.engines.runs import SNAPSHOTS, Bias, Engine, Run, Snapshots, save_run, saved_run
 from polyvae.errors import InputError
 from polyvae.files import write_json
 from polyvae.io.writing import write
@@ -43,6 +43,7 @@ from polyvae.tasks.rounds import (
     has_settled,
     judged,
     relaxed,
+    thinned,
     trained,
     weights_of,
     within_walls,
@@ -56,6 +57,7 @@ from polyvae.vae.settings import Settings
 log = logging.getLogger(__name__)
 
 FEWEST = 100  # frames of a biased run
+TRIES = 3  # of a short unbiased run, before the others must do
 MODEL, SUMMARY, SETTINGS = "model.safetensors", "round.json", "adapt.json"
 LOOKING, SORTING = "looking.safetensors", "sorting.safetensors"  # whether something is slow, and for the basins
 
@@ -127,12 +129,12 @@ def adapt(
         rounds: at most.
         walkers: biased runs of each round, each with a bias and a start of its own.
         free_runs, free_steps: unbiased runs of each round and the steps of each, by default for the 500 frames
-            that a time lag can be told from; the short ones take at most half as many steps in all.
+            that a time lag can be told from; the short ones take about half as many steps in all.
         barrier: in kT, the highest that the runs should cross.
         pace: steps between kernels or hills.
         seed: of all rounds.
         training: options of `polyvae.fit`.
-        train: in place of `trained`, with its arguments.
+        train: in place of `trained`, with its arguments; `training` also has the lag once one is known.
         choose: in place of `bias_for`, with its arguments.
         progress: called with a line when something is done.
 
@@ -173,7 +175,7 @@ def adapt(
     biased: list[Run] = []
     pieces: list[Run] = []  # unbiased runs, from which walkers start
     shots: list[Trajectory] = []  # short ones, from where the bias had been
-    options = dict(training or {})
+    options = {name: value for name, value in (training or {}).items() if value is not None}
     cv, bias, before, converged, clock, unbiased = None, None, None, False, _Clock(), 0
     for number in range(1, rounds + 2):  # the last only looks whether the CV stays the same
         place = folder / f"round_{number:02d}"
@@ -182,12 +184,12 @@ def adapt(
             own = _seed(seed, number, kind)  # noqa: B023
             return _model(place / name, lambda: train(frames, biased, training=dict(options), seed=own))  # noqa: B023
 
-        def run_from(starts, name: str, length: int, bias: Bias | None, kind: int) -> list[Run]:
+        def run_from(starts, name: str, length: int, bias: Bias | None, kind: int, short: bool = False) -> list:
             found = []
             for k, at in enumerate(starts):
                 there, own = place / f"{name}_{k:02d}", _seed(seed, number, kind, k)  # noqa: B023
-                wanted = {"bias": bias, "start": at, "steps": length, "stride": stride}
-                found.append(_run(engine, there, along, own, wanted))  # noqa: B023
+                given = {"bias": bias, "start": at, "steps": length, "stride": stride}
+                found.append(_run(engine, there, along, own, given, short))  # noqa: B023
             return found
 
         new = model(MODEL, [*known, *shots], 0)
@@ -212,7 +214,7 @@ def adapt(
         record = _written(place / SUMMARY, record)
         done.append(record)
         tell(_line(record))
-        biased += runs
+        biased += map(ended, runs)
         before = (cv, runs)
         if number == rounds and not has_settled(record):
             break
@@ -232,17 +234,24 @@ def adapt(
                 tell(f"round {number}: nothing slow in {len(scouts)} unbiased runs; the search goes on")
                 continue
             known = []
-        options.setdefault("lag", lag)
+        options["lag"] = lag
         length = (lag + PAIRS) * stride
-        origins = evenly(runs, max(1, free_runs * free_steps // (2 * length)))
-        shot = run_from([at for at, _ in origins], "shot", length, None, 5)
+        wanted = min(SNAPSHOTS, max(free_runs, free_runs * free_steps // (2 * length)))
+        origins = evenly(runs, wanted)
+        went = run_from([at for at, _ in origins], "shot", length, None, 5, short=True)
         clock.tick("unbiased")
-        shots += [after(frame, run) for (_, frame), run in zip(origins, shot, strict=True)]
-        sorting = model(SORTING, [*known, *map(relaxed, scouts), *shots], 3)
+        shots += [after(frame, run) for (_, frame), run in zip(origins, went, strict=True) if run is not None]
+        shot = [run for run in went if run is not None]
+        if not shot:
+            raise InputError(f"{place}: none of the unbiased runs from the biased ones came to its end")
+        learnt = [*known, *map(relaxed, scouts)]
+        sorting = model(SORTING, [*learnt, *shots], 3)
         clock.tick("training")
         fallen = [run.traj[PAIRS:] for run in shot]
-        starts = from_each_basin(sorting, fallen, [*pieces, *scouts, *map(ended, shot)], free_runs)
-        pieces = run_from(starts, "free", free_steps, None, 4)
+        among = [*fallen, *thinned(learnt, sum(map(len, fallen)))]
+        starts = from_each_basin(sorting, among, [ended(run) for run in (*pieces, *scouts, *shot)], free_runs)
+        long_enough = math.ceil(2 * lag / (1 - LEFT_OUT)) * stride  # for pairs of frames a lag apart
+        pieces = run_from(starts, "free", max(free_steps, long_enough), None, 4)
         clock.tick("unbiased")
         known += map(relaxed, pieces)
         unbiased = _steps([*scouts, *shot, *pieces], stride)
@@ -280,7 +289,7 @@ def _same_settings(folder: Path, settings: dict) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / SETTINGS
     if not path.exists():
-        if there := sorted(path.name for path in folder.iterdir()):
+        if there := sorted(path.name for path in folder.iterdir() if path.name[0] != "."):
             raise InputError(f"{folder} must hold rounds with their {SETTINGS}, or nothing; it has {there[0]}")
         write_json(path, settings)
         return
@@ -339,17 +348,23 @@ def _start_of_walker(pieces: Sequence[Run], number: int, k: int) -> Snapshots | 
     return snapshots[len(snapshots) - 1]
 
 
-def _run(engine: Engine, place: Path, cv: LatentCV, seed: int, given: dict) -> Run:
+def _run(engine: Engine, place: Path, cv: LatentCV, seed: int, given: dict, short: bool = False) -> Run | None:
+    """A run, or what it was where it is done. Of a short one only the end is kept to start others from; one of
+    many, it may fail: None after `TRIES`."""
     if (done := saved_run(place)) is not None:
         return done
     place.mkdir(parents=True, exist_ok=True)
     failed = len(list(place.glob("failed_*.txt")))
+    if short and failed == TRIES:
+        return None
     try:
         run = engine(cv, seed=seed if not failed else _seed(seed, failed), folder=place, **given)
     except InputError as error:
         (place / f"failed_{failed + 1}.txt").write_text(f"{error}\n")
+        if short:
+            return _run(engine, place, cv, seed, given, short)
         raise InputError(f"{place}: {error} (the same call repeats this run with another seed)") from error
-    save_run(place, run, cv)
+    save_run(place, ended(run) if short else run, cv)
     done = saved_run(place)  # as what is read again has fewer digits
     assert done is not None
     return done

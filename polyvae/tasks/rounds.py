@@ -120,25 +120,35 @@ def bias_for(cv: LatentCV, known: Sequence[Trajectory], biased: Sequence[Run], b
 
 
 def evenly(runs: Sequence[Run], n: int) -> list[tuple[Snapshots, Trajectory]]:
-    """Snapshots of runs, evenly in time, without the first tenth; each with its frame of the beads."""
+    """Snapshots of runs, evenly in time, without the first tenth; each with its frame of the beads. Where fewer
+    were kept, some are taken more than once."""
     every = [
         (run.snapshots[k], run.traj[run.snapshots.frames[k] : run.snapshots.frames[k] + 1])
         for run in runs
         for k in range(len(run.snapshots) // 10, len(run.snapshots))
     ]
-    chosen = np.linspace(0, len(every) - 1, min(n, len(every))).astype(int).tolist()
-    return [every[k] for k in chosen]
+    return [every[k] for k in np.linspace(0, len(every) - 1, n).astype(int).tolist()]
 
 
 def after(frame: Trajectory, run: Run) -> Trajectory:
     """The frames of a run with the one that it started from, in one piece."""
     positions = np.concatenate([frame.positions, run.traj.positions])
-    return dataclasses.replace(run.traj, positions=positions, time=None, segments=(len(positions),))
+    return dataclasses.replace(
+        run.traj, positions=positions, time=None, segments=(len(positions),), weights=None, box=None, origin=None
+    )
 
 
 def ended(run: Run) -> Run:
-    """A run of whose snapshots only the last is left."""
-    return dataclasses.replace(run, snapshots=run.snapshots[len(run.snapshots) - 1])
+    """A run of whose snapshots only the last is left, those of large systems being large."""
+    last = run.snapshots[len(run.snapshots) - 1]
+    box = None if last.box is None else last.box.copy()
+    return dataclasses.replace(run, snapshots=Snapshots(last.positions.copy(), last.frames.copy(), box))
+
+
+def thinned(pieces: Sequence[Trajectory], n: int) -> list[Trajectory]:
+    """About n frames of all, evenly."""
+    step = max(1, sum(map(len, pieces)) // n)
+    return [piece[::step] for piece in pieces]
 
 
 def from_each_basin(cv: LatentCV, known: Sequence[Trajectory], runs: Sequence[Run], n: int) -> list[Snapshots]:

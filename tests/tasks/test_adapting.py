@@ -173,6 +173,10 @@ def test_short_runs_start_evenly_from_where_a_bias_has_been():
     np.testing.assert_array_equal(joined.positions[1:], run.traj.positions)
     assert joined.segments == (201,)
     assert rounds.ended(run).snapshots.frames.tolist() == [199]
+    assert len(rounds.evenly([run], 500)) == 500  # from some of them more than one
+    boxed = dataclasses.replace(run, traj=dataclasses.replace(run.traj, box=np.tile(50 * np.eye(3), (200, 1, 1))))
+    frame = boxed.traj[3:4]
+    np.testing.assert_array_equal(rounds.after(frame, boxed).positions[1:], run.traj.positions)
 
 
 def test_short_runs_teach_to_which_state_a_conformation_belongs():
@@ -319,6 +323,30 @@ def test_a_run_that_fails_is_told_and_repeated_with_another_seed(tmp_path):
     pv.adapt(one_basin(), engine, tmp_path / "a", **given)
     assert len(seeds) == 2
     assert seeds[0] != seeds[1]
+
+
+def test_a_short_run_that_fails_again_and_again_is_left_out(tmp_path, adapted):
+    """One of many, whose start may be where no run from comes to its end."""
+    _, whole, _ = adapted
+    number = min(int(path.parent.name[-2:]) for path in whole.glob("round_*/shot_00"))
+    length = len(pv.read(whole / f"round_{number:02d}" / "shot_00" / "frames.npz")) * 20
+    tried = []
+
+    def engine(cv, **given):
+        if given["folder"].name == "shot_03":
+            assert given["steps"] == length
+            tried.append(given["seed"])
+            raise InputError("the run blew up")
+        return hinge_engine(cv, **given)
+
+    given = GIVEN | {"rounds": number + 1}
+    found = pv.adapt(one_basin(), engine, tmp_path / "a", **given)
+    assert len(found.rounds) == number + 1
+    assert len(set(tried[:3])) == len(tried[:3]) == 3
+    assert len(list((tmp_path / "a" / f"round_{number:02d}" / "shot_03").glob("failed_*.txt"))) == 3
+    assert not (tmp_path / "a" / f"round_{number:02d}" / "shot_03" / "run.npz").exists()
+    with np.load(tmp_path / "a" / f"round_{number:02d}" / "shot_02" / "run.npz") as kept:
+        assert len(kept["positions"]) == 1
 
 
 def test_a_full_disk_is_told_and_loses_nothing(tmp_path, monkeypatch):
