@@ -145,11 +145,6 @@ def adapt(
     function("engine", engine)
     steps, stride = whole_number("steps", steps, 1), whole_number("stride", stride, 1)
     rounds, walkers = whole_number("rounds", rounds, 1), whole_number("walkers", walkers, 1)
-    if steps < FEWEST * stride:
-        raise InputError(
-            f"a biased run must have {FEWEST} frames, with a stride of {stride:,} in {FEWEST * stride:,} steps; "
-            f"got {steps:,} steps. Give more of them, or a smaller stride"
-        )
     free_runs, seed = whole_number("free_runs", free_runs, 1), seed_number(seed)
     free_steps = (
         if_given(whole_number, "free_steps", free_steps, 1)
@@ -164,6 +159,11 @@ def adapt(
     for name, given in {"train": train, "choose": choose, "progress": progress}.items():
         if_given(function, name, given)
     train, choose, tell = train or trained, choose or bias_for, progress or log.info
+    if steps < FEWEST * stride:
+        raise InputError(
+            f"a biased run must have {FEWEST} frames, with a stride of {stride:,} in {FEWEST * stride:,} steps; "
+            f"got {steps:,} steps. Give more of them, or a smaller stride"
+        )
     _same_settings(
         folder,
         {"data": digest(start.positions), "steps": steps, "stride": stride, "walkers": walkers,
