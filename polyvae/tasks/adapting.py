@@ -20,7 +20,7 @@ from polyvae.arguments import file_name, function, if_given, real_number, refusa
 from polyvae.cv.choices import LEAST_NEIGHBOURS
 from polyvae.cv.fitting import fit
 from polyvae.cv.latent import LatentCV, load_cv
-from polyvae.engines.runs import SNAPSHOTS, Bias, Engine, Run, Snapshots, save_run, saved_run
+from polyvae.engines.runs import SNAPSHOTS, Engine, Run, Snapshots, save_run, saved_run
 from polyvae.errors import InputError
 from polyvae.files import write_json
 from polyvae.io.writing import write
@@ -37,14 +37,17 @@ from polyvae.tasks.rounds import (
     alike,
     all_together,
     bias_for,
+    crossed,
     ended,
     evenly,
     from_each_basin,
     has_settled,
     judged,
     relaxed,
+    rivals,
     thinned,
     trained,
+    unlike,
     weights_of,
     within_walls,
 )
@@ -59,6 +62,8 @@ log = logging.getLogger(__name__)
 FEWEST = 100  # frames of a biased run
 TRIES = 3  # of a short unbiased run, before the others must do
 MODEL, SUMMARY, SETTINGS = "model.safetensors", "round.json", "adapt.json"
+TRAINED = "trained_{:02d}.safetensors"  # that were tried
+TRIED = 10  # trials of a CV are shorter than the biased runs by
 LOOKING, SORTING = "looking.safetensors", "sorting.safetensors"  # whether something is slow, and for the basins
 
 
@@ -98,6 +103,7 @@ def adapt(
     walkers: int = 1,
     free_runs: int = 16,
     free_steps: int | None = None,
+    trainings: int = 3,
     barrier: float = 16.0,
     pace: int = 500,
     seed: int = 0,
@@ -109,12 +115,14 @@ def adapt(
     """Bias, learn again, and in the end give a free energy: rounds in folders, each of which can be read.
 
     A round trains a CV on unbiased frames (`trained`) and runs with a bias on it. As long as nothing slow is
-    known, `free_runs` unbiased runs start from where that went, evenly in time, long enough to tell what is. Then
-    many short ones do, a time lag long: what becomes of a conformation says to which state it belongs, as the
-    committor does (Geissler, Dellago & Chandler, 10.1021/jp984837g); frames within the states cannot tell, nor
-    those that a bias holds between them. With a CV of these start `free_runs` more, as many from each basin that
-    shows. On all of them the next round trains. It ends when neither the CV nor the free energy changes any more
-    and the unbiased runs of the last round, too, teach the same CV; or after `rounds`.
+    known, `free_runs` unbiased runs start from where that went, least like what was known, and are long enough to
+    tell what is. Then many short ones do, a time lag long: what becomes of a conformation says to which state it
+    belongs, as the committor does (Geissler, Dellago & Chandler, 10.1021/jp984837g); frames within the states
+    cannot tell, nor those that a bias holds between them. With a CV of these start `free_runs` more, as many from
+    each basin that shows. On all of them the next round trains, and that several times, since how often a bias
+    crosses along a CV varies with the seed of its training: the one goes on that crosses oftest in a short run. It
+    ends when neither the CV nor the free energy changes any more and the unbiased runs of the last round, too,
+    teach the same CV; or after `rounds`.
 
     Killed at any point it goes on from the folder. A run that fails raises, and is repeated with another seed by
     the next call.
@@ -130,6 +138,8 @@ def adapt(
         walkers: biased runs of each round, each with a bias and a start of its own.
         free_runs, free_steps: unbiased runs of each round and the steps of each, by default for the 500 frames
             that a time lag can be told from; the short ones take about half as many steps in all.
+        trainings: of the CV in each round, once something slow is known; each is tried with a biased run of a
+            tenth of the steps.
         barrier: in kT, the highest that the runs should cross.
         pace: steps between kernels or hills.
         seed: of all rounds.
@@ -150,6 +160,7 @@ def adapt(
         if_given(whole_number, "free_steps", free_steps, 1)
         or math.ceil(LEAST_NEIGHBOURS / (1 - LEFT_OUT)) * stride
     )
+    trainings = whole_number("trainings", trainings, 1)
     barrier, pace = real_number("barrier", barrier, above=1), whole_number("pace", pace, 1)
     known_options = inspect.signature(fit).parameters
     if training is not None and not (isinstance(training, Mapping) and set(training) <= set(known_options)):
@@ -167,11 +178,12 @@ def adapt(
     _same_settings(
         folder,
         {"data": digest(start.positions), "steps": steps, "stride": stride, "walkers": walkers,
-         "free_runs": free_runs, "free_steps": free_steps, "barrier": barrier, "pace": pace, "seed": seed,
+         "free_runs": free_runs, "free_steps": free_steps, "trainings": trainings, "barrier": barrier,
+         "pace": pace, "seed": seed,
          "temperature": getattr(engine, "temperature", None),
          "training": {name: repr(value) for name, value in (training or {}).items()}},
     )  # fmt: skip
-    known, done = [start], []
+    known, done, trial_steps = [start], [], max(steps // (TRIED * stride), 1) * stride
     biased: list[Run] = []
     pieces: list[Run] = []  # unbiased runs, from which walkers start
     shots: list[Trajectory] = []  # short ones, from where the bias had been
@@ -180,19 +192,21 @@ def adapt(
     for number in range(1, rounds + 2):  # the last only looks whether the CV stays the same
         place = folder / f"round_{number:02d}"
 
-        def model(name: str, frames: Sequence[Trajectory], kind: int) -> LatentCV:
-            own = _seed(seed, number, kind)  # noqa: B023
+        def model(name: str, frames: Sequence[Trajectory], *kind: int) -> LatentCV:
+            own = _seed(seed, number, *kind)  # noqa: B023
             return _model(place / name, lambda: train(frames, biased, training=dict(options), seed=own))  # noqa: B023
 
-        def run_from(starts, name: str, length: int, bias: Bias | None, kind: int, short: bool = False) -> list:
-            found = []
-            for k, at in enumerate(starts):
-                there, own = place / f"{name}_{k:02d}", _seed(seed, number, kind, k)  # noqa: B023
-                given = {"bias": bias, "start": at, "steps": length, "stride": stride}
-                found.append(_run(engine, there, along, own, given, short))  # noqa: B023
-            return found
+        def run(
+            name: str, k: int, kind: int, cv: LatentCV, at, length: int, bias=None, short: bool = False
+        ) -> Any:
+            given = {"bias": bias, "start": at, "steps": length, "stride": stride}
+            return _run(engine, place / f"{name}_{k:02d}", cv, _seed(seed, number, kind, k), given, short)  # noqa: B023
 
-        new = model(MODEL, [*known, *shots], 0)
+        def free(name: str, kind: int, starts, length: int, short: bool = False) -> list:
+            return [run(name, k, kind, along, at, length, short=short) for k, at in enumerate(starts)]  # noqa: B023
+
+        frames = [*known, *shots]
+        new = model(TRAINED.format(0), frames, 0)
         clock.tick("training")
         if cv is not None and has_settled(done[-1]):
             shown = [relaxed(run) for run in pieces]  # of all frames a new basin would be few
@@ -202,15 +216,33 @@ def adapt(
             tell(f"round {number - 1}: {_of_the_check(same, reached)}")
             if converged or number > rounds:
                 break
-        cv = new
+        several = range(1, trainings if new.record.settings.lag else 1)
+        cvs = [new, *(model(TRAINED.format(k), frames, 0, k) for k in several)]
+        cvs = [cvs[k] for k in rivals(cvs, known)]
+        biases = [choose(one.keep(active(one)), known, biased, barrier, pace) for one in cvs]
+        clock.tick("training")
+        tried: list[int] = []
+        if len(cvs) > 1:
+            at = _start_of_walker(pieces, number, 0)
+            trials = [
+                run("trial", k, 7, one.keep(active(one)), at, trial_steps, bias, short=True)
+                for k, (one, bias) in enumerate(zip(cvs, biases, strict=True))
+            ]
+            tried = crossed(cvs[0], known, trials)
+            tell(f"round {number}: {_of_trials(tried, trial_steps)}")
+            clock.tick("trials")
+        best = int(np.argmax(tried)) if tried else 0
+        cv, bias = _model(place / MODEL, lambda: cvs[best]), biases[best]  # noqa: B023
         latents = active(cv)
         along = cv.keep(latents)
-        bias = choose(along, known, biased, barrier, pace)
         tell(f"round {number}: {_described(cv, latents)}")
 
-        runs = run_from([_start_of_walker(pieces, number, k) for k in range(walkers)], "walker", steps, bias, 1)
+        runs = [
+            run("walker", k, 1, along, _start_of_walker(pieces, number, k), steps, bias) for k in range(walkers)
+        ]
         clock.tick("biased")
-        record = judged(number, along, latents, runs, before, known, unbiased, stride, clock.taken())
+        cost = {"free_steps": unbiased, "trial_steps": trial_steps * len(tried), "seconds": clock.taken()}
+        record = judged(number, along, latents, runs, before, known, stride, tried=tried, **cost)
         record = _written(place / SUMMARY, record)
         done.append(record)
         tell(_line(record))
@@ -223,7 +255,7 @@ def adapt(
         # many that show where one comes from there within the time lag.
         lag, scouts = cv.record.settings.lag, []
         if not lag:
-            scouts = run_from([at for at, _ in evenly(runs, free_runs)], "scout", free_steps, None, 2)
+            scouts = free("scout", 2, unlike(along, known, runs, free_runs), free_steps)
             clock.tick("unbiased")
             shown = [relaxed(run) for run in scouts]
             lag = model(LOOKING, shown, 6).record.settings.lag
@@ -238,7 +270,7 @@ def adapt(
         length = (lag + PAIRS) * stride
         wanted = min(SNAPSHOTS, max(free_runs, free_runs * free_steps // (2 * length)))
         origins = evenly(runs, wanted)
-        went = run_from([at for at, _ in origins], "shot", length, None, 5, short=True)
+        went = free("shot", 5, [at for at, _ in origins], length, short=True)
         clock.tick("unbiased")
         shots += [after(frame, run) for (_, frame), run in zip(origins, went, strict=True) if run is not None]
         shot = [run for run in went if run is not None]
@@ -251,7 +283,7 @@ def adapt(
         among = [*fallen, *thinned(learnt, sum(map(len, fallen)))]
         starts = from_each_basin(sorting, among, [ended(run) for run in (*pieces, *scouts, *shot)], free_runs)
         long_enough = math.ceil(2 * lag / (1 - LEFT_OUT)) * stride  # for pairs of frames a lag apart
-        pieces = run_from(starts, "free", max(free_steps, long_enough), None, 4)
+        pieces = free("free", 4, starts, max(free_steps, long_enough))
         clock.tick("unbiased")
         known += map(relaxed, pieces)
         unbiased = _steps([*scouts, *shot, *pieces], stride)
@@ -378,6 +410,10 @@ def _described(cv: LatentCV, latents: Sequence[int]) -> str:
     named = ", ".join(f"z{k}" for k in latents)
     lag = cv.record.settings.lag
     return f"biased along {named} of a CV {f'with a lag of {lag} frames' if lag else 'without a lag'}"
+
+
+def _of_trials(tried: Sequence[int], steps: int) -> str:
+    return f"trials of {len(tried)} trainings: {', '.join(map(str, tried))} crossings in {steps:,} steps"
 
 
 def _of_the_check(same: float, reached: float) -> str:

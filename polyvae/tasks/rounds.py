@@ -2,12 +2,15 @@
 unbiased runs, and what came of it."""
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
+from polyvae.batches import map_frames
 from polyvae.cv.fitting import fit
 from polyvae.cv.latent import LatentCV
 from polyvae.engines.runs import Bias, Run, Snapshots
@@ -34,6 +37,7 @@ RARE = 0.01  # of all frames: motions that last longer are slow
 LEFT_OUT = 0.1  # of each unbiased run, which starts from where a bias had driven it
 PAIRS = 3  # frames, by which a short run is longer than the time lag
 MOST_LATENTS = 3  # that are biased together
+MOST_SEEN = 2000  # known frames that others are held against
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,12 +46,15 @@ class Round(Record):
 
     Args:
         number: from 1.
-        steps: with a bias and, `free_steps`, without, before this round's biased runs.
+        steps: of the biased runs.
+        trial_steps: of the trials before them.
+        free_steps: without a bias, since the biased runs of the round before.
         latents: that were biased.
         n_frames: unbiased, in the states that are known; the CV was trained on these and the short runs.
         slow: whether the CV knows something slow, and has a time lag; else the round was a search.
         states: basins along the slowest latent, of the unbiased frames.
         crossings: of the biased runs between these.
+        tried: crossings in each trial, first that of the CV whose slowest latent was slowest.
         n_effective: independent frames that the biased runs are worth.
         same_cv: squared correlation of the slowest latent with that of the round before.
         same_energy: root mean square difference, in kT, from the free energy over this latent that the round
@@ -57,19 +64,21 @@ class Round(Record):
 
     number: int
     steps: int
+    trial_steps: int
     free_steps: int
     latents: tuple[int, ...]
     n_frames: int
     slow: bool
     states: tuple[float, ...]
     crossings: int
+    tried: tuple[int, ...]
     n_effective: float
     same_cv: float | None
     same_energy: float | None
     seconds: Mapping[str, float]
 
     def __post_init__(self) -> None:
-        for name in ("latents", "states"):  # which files hold as lists
+        for name in ("latents", "states", "tried"):  # which files hold as lists
             object.__setattr__(self, name, tuple(getattr(self, name)))
         super().__post_init__()
 
@@ -122,12 +131,33 @@ def bias_for(cv: LatentCV, known: Sequence[Trajectory], biased: Sequence[Run], b
 def evenly(runs: Sequence[Run], n: int) -> list[tuple[Snapshots, Trajectory]]:
     """Snapshots of runs, evenly in time, without the first tenth; each with its frame of the beads. Where fewer
     were kept, some are taken more than once."""
-    every = [
+    every = _snapshots(runs)
+    return [every[k] for k in np.linspace(0, len(every) - 1, n).astype(int).tolist()]
+
+
+def _snapshots(runs: Sequence[Run]) -> list[tuple[Snapshots, Trajectory]]:
+    return [
         (run.snapshots[k], run.traj[run.snapshots.frames[k] : run.snapshots.frames[k] + 1])
         for run in runs
         for k in range(len(run.snapshots) // 10, len(run.snapshots))
     ]
-    return [every[k] for k in np.linspace(0, len(every) - 1, n).astype(int).tolist()]
+
+
+def unlike(cv: LatentCV, known: Sequence[Trajectory], runs: Sequence[Run], n: int) -> list[Snapshots]:
+    """Snapshots of runs, each the one whose features are farthest from those of the known frames and of what was
+    taken before it (k-centres: Gonzalez, 10.1016/0304-3975(85)90224-5), since a bias that searches is mostly
+    where it began. As `evenly`, without the first tenth, and some more than once where fewer were kept."""
+    from scipy.spatial.distance import cdist
+
+    features = functools.partial(map_frames, jax.jit(jax.vmap(cv.standardize)), width=cv.mean.size)
+    every = _snapshots(runs)
+    x = features(np.concatenate([cv.frames(frame) for _, frame in every]))
+    seen = features(np.concatenate([cv.frames(piece) for piece in thinned(known, MOST_SEEN)]))
+    away, chosen = cdist(x, seen).min(axis=1), []
+    for _ in range(n):
+        chosen.append(int(away.argmax()))
+        away = np.minimum(away, cdist(x, x[chosen[-1:]])[:, 0])
+    return [every[k][0] for k in chosen]
 
 
 def after(frame: Trajectory, run: Run) -> Trajectory:
@@ -187,6 +217,26 @@ def states_of(cv: LatentCV, known: Sequence[Trajectory]) -> list[Basin]:
     return clear_states(find_basins(along))
 
 
+def rivals(cvs: Sequence[LatentCV], known: Sequence[Trajectory]) -> list[int]:
+    """Which CVs are to be compared by a bias: the one whose slowest latent is slowest, and those alike with it. A
+    latent that tells something faster would be crossed oftener, and be the worse CV."""
+    if len(cvs) == 1:
+        return [0]
+    frames = concatenate([dataclasses.replace(piece, time=None) for piece in known])
+    lag = cvs[0].record.settings.lag
+    slow = [float(timescales(cv.transform(frames)[:, :1], lag, frames.segments)[0]) for cv in cvs]
+    first = int(np.argmax(slow))
+    others = [k for k in range(len(cvs)) if k != first]
+    return [first, *(k for k in others if alike(cvs[k], cvs[first], known) >= SAME_CV)]
+
+
+def crossed(cv: LatentCV, known: Sequence[Trajectory], runs: Sequence[Run | None]) -> list[int]:
+    """How often each run went from one to another of the states along the slowest latent of a CV; -1 of None."""
+    states = states_of(cv, known)
+    along = [None if run is None else cv.transform(run.traj)[:, 0] for run in runs]
+    return [-1 if z is None else crossings(z, states, [len(z)]) for z in along]
+
+
 def all_together(
     cv: LatentCV, rounds: Sequence[Sequence[Run]], known: Sequence[Trajectory]
 ) -> tuple[list[Run], FreeEnergy]:
@@ -213,11 +263,10 @@ def judged(
     runs: Sequence[Run],
     before: tuple[LatentCV, Sequence[Run]] | None,
     known: Sequence[Trajectory],
-    free_steps: int,
     stride: int,
-    seconds: Mapping[str, float],
+    **more,
 ) -> Round:
-    """What a round gave, beside what the one before did."""
+    """What a round gave, beside what the one before did; `more` are fields of the record known already."""
     found = energy_of(cv, runs)
     z = np.concatenate([cv.transform(run.traj)[:, 0] for run in runs])
     states = states_of(cv, known)
@@ -234,7 +283,6 @@ def judged(
     return Round(
         number=number,
         steps=stride * sum(len(run.traj) for run in runs),
-        free_steps=free_steps,
         latents=tuple(latents),
         n_frames=sum(map(len, known)),
         slow=bool(cv.record.settings.lag),
@@ -243,7 +291,7 @@ def judged(
         n_effective=found.n_effective,
         same_cv=same_cv,
         same_energy=same_energy,
-        seconds=dict(seconds),
+        **more,
     )
 
 

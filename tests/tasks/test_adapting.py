@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -179,6 +180,26 @@ def test_short_runs_start_evenly_from_where_a_bias_has_been():
     np.testing.assert_array_equal(rounds.after(frame, boxed).positions[1:], run.traj.positions)
 
 
+def test_a_search_looks_at_what_is_least_like_what_is_known():
+    """A bias that was in the known state but for one frame in fifty, in two others, and went evenly."""
+    rng = np.random.default_rng(0)
+    known = pv.Trajectory(conformations(-1 + 0.1 * rng.normal(size=600), rng))
+    went = -1 + 0.1 * rng.normal(size=400)
+    went[[90, 250, 251]], went[[130, 333, 380]] = 1.0, 2.0
+    went[:40] = 3.0  # as the run began, which is left out
+    kept = Snapshots(np.repeat(went[:, None, None], 3, axis=2), np.arange(400))
+    run = Run(pv.Trajectory(conformations(went, rng)), np.zeros(400), kept)
+    cv = rounds.trained([known], [], training=TRAINING | {"epochs": 1}, seed=1)
+    assert all(at.positions[0, 0, 0] < 0 for at, _ in rounds.evenly([run], 8))
+    found = [float(at.positions[0, 0, 0]) for at in rounds.unlike(cv, [known], [run], 8)]
+    assert found[0] == 2.0  # the farthest
+    assert set(found[:6]) >= {1.0, 2.0}
+    assert max(found) == 2.0
+    assert len(rounds.unlike(cv, [known], [run], 400)) == 400  # from some of them more than one
+    again = pv.Trajectory(conformations(np.r_[-1.0, 2.0, 2.0], rng))  # where one of them is known
+    assert rounds.unlike(cv, [known, again], [run], 1)[0].positions[0, 0, 0] == 1.0
+
+
 def test_short_runs_teach_to_which_state_a_conformation_belongs():
     """Halfway between two states, all fall into the first; from the states alone no CV can know."""
     rng = np.random.default_rng(0)
@@ -261,10 +282,55 @@ def test_each_round_is_a_folder_to_read(adapted):
     assert len(list((folder / "round_01").glob("scout_*"))) == 6
     first, later, *_ = found.rounds
     assert set(first.seconds) == {"training", "biased"}
-    assert set(later.seconds) == {"training", "biased", "unbiased"}
+    assert set(later.seconds) == {"training", "trials", "biased", "unbiased"}
     whole = pv.load(folder / "model.safetensors")
     np.testing.assert_array_equal(whole.transform(found.biased), found.cv.transform(found.biased))
     np.testing.assert_allclose(pv.read(folder / "biased.npz").weights, found.biased.weights, rtol=1e-6)
+
+
+def test_the_training_that_crosses_oftest_in_its_trial_goes_on(adapted):
+    found, folder, said = adapted
+    assert found.rounds[0].tried == ()  # a search
+    assert found.rounds[0].trial_steps == 0
+    for record in found.rounds[1:]:
+        place = folder / f"round_{record.number:02d}"
+        assert len(list(place.glob("trained_*"))) == 3
+        assert len(record.tried) >= 2
+        assert record.trial_steps == len(record.tried) * 6000
+        assert len(pv.read(place / "trial_00" / "frames.npz")) == 300
+        assert any(f"{record.tried[0]}, {record.tried[1]}" in line for line in said if "trials" in line)
+        # The model of the round is the one whose own trial it was, value for value.
+        model = pv.load(place / "model.safetensors").keep(record.latents)
+        best = place / f"trial_{int(np.argmax(record.tried)):02d}"
+        z = np.stack([pv.read_colvar(best / "COLVAR")[f"z{k}"] for k in range(model.latent_dim)], axis=1)
+        np.testing.assert_allclose(model.transform(pv.read(best / "frames.npz")), z, atol=1e-5)
+    assert max(max(record.tried) for record in found.rounds[1:]) > 0
+
+
+def test_a_cv_of_something_faster_is_no_rival():
+    """It would be crossed oftener."""
+    rng = np.random.default_rng(0)
+    slow, fast = two_states(0.5, 400, 8000, rng), two_states(0.5, 20, 8000, rng)
+    positions = np.zeros((8000, 2, 2))
+    positions[:, 0, 0], positions[:, 0, 1] = slow, fast
+
+    class Column:
+        record = types.SimpleNamespace(settings=types.SimpleNamespace(lag=5))
+
+        def __init__(self, column, sign):
+            self.column, self.sign = column, sign
+
+        def transform(self, traj):
+            return self.sign * traj.positions[:, 0, self.column : self.column + 1]
+
+    known = [pv.Trajectory(positions)]
+    one, other, faster = Column(0, 1), Column(0, -3), Column(1, 1)
+    assert rounds.rivals([faster, one, other], known) == [1, 2]
+    assert rounds.rivals([faster], known) == [0]
+    went = Run(known[0], np.zeros(8000), Snapshots(np.zeros((1, 2, 3)), np.array([7999])))
+    times = int((np.diff(np.sign(slow)) != 0).sum())
+    assert rounds.crossed(one, known, [went, None]) == [pytest.approx(times, abs=1), -1]
+    assert rounds.crossed(faster, known, [went])[0] > 5 * times
 
 
 def test_a_call_of_finished_rounds_gives_them_again(adapted):
