@@ -98,7 +98,7 @@ def openmm_engine(
             else:
                 try:
                     opes.step(simulation, stride)
-                    energies[frame] = sum(opes.look(simulation.context)[1:])
+                    energies[frame] = sum(opes.felt(simulation)[1:])
                 except (openmm.OpenMMException, ValueError, FloatingPointError) as error:
                     where = f"between steps {frame * stride} and {(frame + 1) * stride}"
                     raise InputError(

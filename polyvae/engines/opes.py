@@ -29,7 +29,8 @@ def latent_opes(
     """An `openmm_opes.OPES` on all latents of a CV, with the walls of a bias.
 
     Its `look(context)` gives latents (latent_dim,), and the energies of bias and walls in kJ/mol, at a context's
-    positions.
+    positions; its `felt(simulation)` those that have acted there, before a kernel that was just added, which would
+    make the weight of every frame that has one too large.
 
     Args:
         system: of OpenMM; the force is added to it, in the first group that it uses.
@@ -60,6 +61,10 @@ def latent_opes(
         def look(self, context) -> tuple[np.ndarray, float, float]:
             context.getState(energy=True, groups=groups)
             return table.last
+
+        def felt(self, simulation) -> tuple[np.ndarray, float, float]:
+            added = simulation.currentStep % self.frequency == 0  # and looked, before it added
+            return table.last if added else self.look(simulation.context)
 
         def updateContext(self, context) -> None:
             table.values[:] = self.getBias().value_in_unit(unit.kilojoules_per_mole).T

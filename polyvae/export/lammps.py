@@ -164,7 +164,7 @@ class LatentBias:
         rows = self._rows
         if rows.max() < len(tags) and (tags[rows] == self._atoms).all():
             return rows
-        self._rows = _rows(tags, self._atoms)
+        self._rows = _rows(tags, self._atoms, had_all=True)
         return self._rows
 
     def _stop(self, error: BaseException) -> None:
@@ -206,8 +206,8 @@ class _Box:
         return box
 
 
-def _rows(tags: np.ndarray, atoms: np.ndarray) -> np.ndarray:
-    """Where the atoms stand among `tags` (n,), atom IDs in no order."""
+def _rows(tags: np.ndarray, atoms: np.ndarray, had_all: bool = False) -> np.ndarray:
+    """Where the atoms stand among `tags` (n,), atom IDs in no order; `had_all` where they were all there once."""
     order = np.argsort(tags)
     rows = (
         order[np.minimum(np.searchsorted(tags, atoms, sorter=order), len(tags) - 1)]
@@ -215,6 +215,11 @@ def _rows(tags: np.ndarray, atoms: np.ndarray) -> np.ndarray:
         else atoms - atoms
     )
     lost = atoms[tags[rows] != atoms] if len(tags) else atoms
+    if len(lost) and had_all:
+        raise InputError(
+            f"LAMMPS has lost atom {lost[0]}, which is a bead: it left the box, or the run blew up. Shorten the "
+            f"step, or look at the structure that it starts from"
+        )
     if len(lost):
         raise InputError(
             f"LAMMPS has no atom with ID {lost[0]}, which is a bead; give atoms= as its input numbers them"

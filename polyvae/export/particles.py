@@ -32,6 +32,16 @@ from polyvae.trajectory.wholeness import NEAR_HALF, spanning_tree
 log = logging.getLogger(__name__)
 
 
+@functools.cache  # once, not in each of many runs
+def _tell_of_the_first(n_beads: int, n_particles: int | None) -> None:
+    if n_particles is not None and n_particles > n_beads:
+        log.warning(
+            "the model's %d beads are taken to be the first of the %d particles; name them where they are others",
+            n_beads,
+            n_particles,
+        )
+
+
 def particle_numbers(
     cv: LatentCV, particles: Sequence[int] | np.ndarray | None, n_particles: int | None = None
 ) -> list[int]:
@@ -51,8 +61,11 @@ def particle_numbers(
             f"an engine needs a CV of positions; got {shown(cv)}, which takes none. Give a model that pv.fit made "
             f"of a trajectory"
         )
-    if particles is None:
-        particles = range(cv.n_beads) if cv.template.selection is None else cv.template.selection.atoms
+    if particles is None and cv.template.selection is not None:
+        particles = cv.template.selection.atoms
+    elif particles is None:
+        _tell_of_the_first(cv.n_beads, n_particles)
+        particles = range(cv.n_beads)
     found = np.array(whole_numbers("particles", particles, "whole numbers, one for each bead"), int)
     n_particles = if_given(whole_number, "n_particles", n_particles, 1)
     if len(found) != cv.n_beads:

@@ -62,6 +62,7 @@ log = logging.getLogger(__name__)
 FEWEST = 100  # frames of a biased run
 TRIES = 3  # of a short unbiased run, before the others must do
 MODEL, SUMMARY, SETTINGS = "model.safetensors", "round.json", "adapt.json"
+CHECK = "check.json"  # what the unbiased runs of a round teach, where this may end
 TRAINED = "trained_{:02d}.safetensors"  # that were tried
 TRIED = 10  # trials of a CV are shorter than the biased runs by
 LOOKING, SORTING = "looking.safetensors", "sorting.safetensors"  # whether something is slow, and for the basins
@@ -213,6 +214,7 @@ def adapt(
             assert bias is not None
             same, reached = alike(new, cv, shown), within_walls(bias, cv.keep(active(cv)), shown)
             converged = same >= SAME_CV and reached >= REACHED
+            write_json(folder / f"round_{number - 1:02d}" / CHECK, {"same_cv": same, "within_walls": reached})
             tell(f"round {number - 1}: {_of_the_check(same, reached)}")
             if converged or number > rounds:
                 break

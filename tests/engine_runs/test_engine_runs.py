@@ -9,6 +9,7 @@ from engines import random_model, require
 
 import polyvae as pv
 from polyvae.engines.runs import Bias, Run, Snapshots, kept_frames, save_run, saved_run
+from polyvae.export import particles
 from polyvae.export.c import compiled
 from polyvae.export.grid_bias import GridBias
 
@@ -279,6 +280,40 @@ def test_a_biased_run_that_blows_up_is_one_line(cv, tmp_path):
     engine, _ = openmm_run(step=5.0)
     with pytest.raises(pv.InputError, match=r"(blew up|failed between steps).*[Ss]horten the step"):
         engine(cv, bias=bias_of(cv), start=None, steps=400, stride=20, seed=7, folder=tmp_path)
+
+
+def test_the_bias_of_a_frame_is_the_one_that_acted_there(cv, tmp_path):
+    """Not with the kernel that is added at this very step, which no force knew of."""
+    engine, _ = openmm_run()
+    bias = bias_of(cv)
+    given = {"bias": bias, "start": None, "seed": 7, "folder": tmp_path}
+    first, second = engine(cv, steps=2 * bias.pace, stride=bias.pace, **given).bias
+    assert first == pytest.approx(-bias.barrier, abs=1e-6)
+    assert second > -bias.barrier + 0.1
+    often = engine(cv, steps=2 * bias.pace, stride=bias.pace // 2, **given).bias
+    assert often[[1, 3]] == pytest.approx([first, second], abs=1e-6)
+    assert often[2] > first  # half-way to the next kernel, the first one acts
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_lammps_tells_of_a_bead_that_it_lost(cv, tmp_path, biased):
+    engine, _ = lammps_run(tmp_path)
+    script = tmp_path / "in.lammps"
+    script.write_text(script.read_text().replace("timestep 2e-5", "timestep 2e-1\nthermo_modify lost ignore"))
+    with pytest.raises(pv.InputError, match=r"(lost atom \d|not in the box any more).*[Ss]horten the (time)?step"):
+        engine(cv, bias=bias_of(cv) if biased else None, start=None, steps=400, stride=20, seed=7, folder=tmp_path)
+
+
+def test_beads_that_are_taken_to_be_the_first_particles_are_told_once(cv, caplog):
+    particles._tell_of_the_first.cache_clear()
+    for _ in range(3):
+        assert particles.particle_numbers(cv, None, N + 2) == list(range(N))
+    said = [record.message for record in caplog.records]
+    assert said == [f"the model's {N} beads are taken to be the first of the {N + 2} particles; name them where "
+                    f"they are others"]  # fmt: skip
+    assert particles.particle_numbers(cv, None, N) == list(range(N))
+    assert particles.particle_numbers(cv, range(N), N + 2) == list(range(N))
+    assert len(caplog.records) == 1
 
 
 def test_walls_have_the_slope_of_their_energy():

@@ -487,6 +487,9 @@ def test_it_ends_where_the_unbiased_runs_teach_the_same_cv(tmp_path, monkeypatch
     teach = [line for line in said if "teach" in line]
     assert len(teach) == 1
     assert ("another" in teach[0]) == another
+    check = json.loads((tmp_path / "round_02" / "check.json").read_text())
+    assert (check["same_cv"] > 0.99) != another
+    assert check["within_walls"] == 1.0
     assert compared == [[18] * 6]  # the six unbiased runs of this round, without all frames before
     assert 2 in trainings  # with the frames of the second round, and those of its unbiased runs
     if not another or rounds_given == 2:
