@@ -121,9 +121,9 @@ def adapt(
     belongs, as the committor does (Geissler, Dellago & Chandler, 10.1021/jp984837g); frames within the states
     cannot tell, nor those that a bias holds between them. With a CV of these start `free_runs` more, as many from
     each basin that shows. On all of them the next round trains, and that several times, since how often a bias
-    crosses along a CV varies with the seed of its training: the one goes on that crosses oftest in a short run. It
-    ends when neither the CV nor the free energy changes any more and the unbiased runs of the last round, too,
-    teach the same CV; or after `rounds`.
+    crosses along a CV varies with the seed of its training: of these and the last round's CV the one goes on that
+    crosses oftest in a short run. It ends when neither the CV nor the free energy changes any more and the
+    unbiased runs of the last round, too, teach the same CV; or after `rounds`.
 
     Killed at any point it goes on from the folder. A run that fails raises, and is repeated with another seed by
     the next call.
@@ -139,8 +139,8 @@ def adapt(
         walkers: biased runs of each round, each with a bias and a start of its own.
         free_runs, free_steps: unbiased runs of each round and the steps of each, by default for the 500 frames
             that a time lag can be told from; the short ones take about half as many steps in all.
-        trainings: of the CV in each round, once something slow is known; each is tried with a biased run of a
-            tenth of the steps.
+        trainings: of the CV in each round, once something slow is known; each is tried, beside the CV of the
+            round before, with a biased run of a tenth of the steps.
         barrier: in kT, the highest that the runs should cross.
         pace: steps between kernels or hills.
         seed: of all rounds.
@@ -220,6 +220,8 @@ def adapt(
                 break
         several = range(1, trainings if new.record.settings.lag else 1)
         cvs = [new, *(model(TRAINED.format(k), frames, 0, k) for k in several)]
+        if cv is not None and cv.record.settings.lag:
+            cvs.append(cv)
         cvs = [cvs[k] for k in rivals(cvs, known)]
         biases = [choose(one.keep(active(one)), known, biased, barrier, pace) for one in cvs]
         clock.tick("training")
@@ -415,7 +417,7 @@ def _described(cv: LatentCV, latents: Sequence[int]) -> str:
 
 
 def _of_trials(tried: Sequence[int], steps: int) -> str:
-    return f"trials of {len(tried)} trainings: {', '.join(map(str, tried))} crossings in {steps:,} steps"
+    return f"trials of {len(tried)} CVs: {', '.join(map(str, tried))} crossings in {steps:,} steps"
 
 
 def _of_the_check(same: float, reached: float) -> str:

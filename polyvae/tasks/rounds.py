@@ -47,35 +47,35 @@ class Round(Record):
     Args:
         number: from 1.
         steps: of the biased runs.
-        trial_steps: of the trials before them.
         free_steps: without a bias, since the biased runs of the round before.
         latents: that were biased.
         n_frames: unbiased, in the states that are known; the CV was trained on these and the short runs.
         slow: whether the CV knows something slow, and has a time lag; else the round was a search.
         states: basins along the slowest latent, of the unbiased frames.
         crossings: of the biased runs between these.
-        tried: crossings in each trial, first that of the CV whose slowest latent was slowest.
         n_effective: independent frames that the biased runs are worth.
         same_cv: squared correlation of the slowest latent with that of the round before.
         same_energy: root mean square difference, in kT, from the free energy over this latent that the round
             before gives, where this one is known; None where the other misses a place.
         seconds: that training and runs took, since the biased runs of the round before.
+        tried: crossings in each trial, first that of the CV whose slowest latent was slowest.
+        trial_steps: of all trials, which come before the biased runs and are in no other number.
     """
 
     number: int
     steps: int
-    trial_steps: int
     free_steps: int
     latents: tuple[int, ...]
     n_frames: int
     slow: bool
     states: tuple[float, ...]
     crossings: int
-    tried: tuple[int, ...]
     n_effective: float
     same_cv: float | None
     same_energy: float | None
     seconds: Mapping[str, float]
+    tried: tuple[int, ...]
+    trial_steps: int
 
     def __post_init__(self) -> None:
         for name in ("latents", "states", "tried"):  # which files hold as lists
