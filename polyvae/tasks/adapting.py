@@ -43,6 +43,7 @@ from polyvae.tasks.rounds import (
     from_each_basin,
     has_settled,
     judged,
+    oftest,
     relaxed,
     rivals,
     thinned,
@@ -121,9 +122,9 @@ def adapt(
     belongs, as the committor does (Geissler, Dellago & Chandler, 10.1021/jp984837g); frames within the states
     cannot tell, nor those that a bias holds between them. With a CV of these start `free_runs` more, as many from
     each basin that shows. On all of them the next round trains, and that several times, since how often a bias
-    crosses along a CV varies with the seed of its training: of these and the last round's CV the one goes on that
-    crosses oftest in a short run. It ends when neither the CV nor the free energy changes any more and the
-    unbiased runs of the last round, too, teach the same CV; or after `rounds`.
+    crosses along a CV varies with the seed of its training: the one goes on that crosses oftest in a short run, or
+    that of the last round where it does so by more than chance. It ends when neither the CV nor the free energy
+    changes any more and the unbiased runs of the last round, too, teach the same CV; or after `rounds`.
 
     Killed at any point it goes on from the folder. A run that fails raises, and is repeated with another seed by
     the next call.
@@ -220,8 +221,9 @@ def adapt(
                 break
         several = range(1, trainings if new.record.settings.lag else 1)
         cvs = [new, *(model(TRAINED.format(k), frames, 0, k) for k in several)]
-        if cv is not None and cv.record.settings.lag:
-            cvs.append(cv)
+        last: LatentCV | None = cv
+        if last is not None and last.record.settings.lag:
+            cvs.append(last)
         cvs = [cvs[k] for k in rivals(cvs, known)]
         biases = [choose(one.keep(active(one)), known, biased, barrier, pace) for one in cvs]
         clock.tick("training")
@@ -235,7 +237,7 @@ def adapt(
             tried = crossed(cvs[0], known, trials)
             tell(f"round {number}: {_of_trials(tried, trial_steps)}")
             clock.tick("trials")
-        best = int(np.argmax(tried)) if tried else 0
+        best = oftest(tried, [one is last for one in cvs])
         cv, bias = _model(place / MODEL, lambda: cvs[best]), biases[best]  # noqa: B023
         latents = active(cv)
         along = cv.keep(latents)

@@ -128,6 +128,21 @@ def bias_for(cv: LatentCV, known: Sequence[Trajectory], biased: Sequence[Run], b
     return Bias(low - margin, high + margin, bias_width(stats), barrier, pace, walls)
 
 
+def latents_of(cv: LatentCV, pieces: Sequence[Trajectory]) -> np.ndarray:
+    """Latents (n_frames, latent_dim) of all frames of some pieces, in double precision. In one go, since each call
+    takes as long as thousands of frames do."""
+    whole = joined_frames([piece.to_unit(pieces[0].length_unit) for piece in pieces])
+    return cv.transform(whole).astype(np.float64)
+
+
+def joined_frames(pieces: Sequence[Trajectory]) -> Trajectory:
+    """The frames of some pieces as one, in their order, without times and boxes."""
+    positions = np.concatenate([piece.positions for piece in pieces])
+    return dataclasses.replace(
+        pieces[-1], positions=positions, segments=(len(positions),), time=None, weights=None, box=None, origin=None
+    )
+
+
 def evenly(runs: Sequence[Run], n: int) -> list[tuple[Snapshots, Trajectory]]:
     """Snapshots of runs, evenly in time, without the first tenth; each with its frame of the beads. Where fewer
     were kept, some are taken more than once."""
@@ -162,10 +177,7 @@ def unlike(cv: LatentCV, known: Sequence[Trajectory], runs: Sequence[Run], n: in
 
 def after(frame: Trajectory, run: Run) -> Trajectory:
     """The frames of a run with the one that it started from, in one piece."""
-    positions = np.concatenate([frame.positions, run.traj.positions])
-    return dataclasses.replace(
-        run.traj, positions=positions, time=None, segments=(len(positions),), weights=None, box=None, origin=None
-    )
+    return joined_frames([frame, run.traj])
 
 
 def ended(run: Run) -> Run:
@@ -184,8 +196,8 @@ def thinned(pieces: Sequence[Trajectory], n: int) -> list[Trajectory]:
 def from_each_basin(cv: LatentCV, known: Sequence[Trajectory], runs: Sequence[Run], n: int) -> list[Snapshots]:
     """Snapshots of unbiased runs, as many from each basin along the slowest latent, evenly in time."""
     snapshots = [run.snapshots[k] for run in runs for k in range(len(run.snapshots))]
-    along = np.concatenate([cv.transform(traj)[:, 0] for traj in known]).astype(np.float64)
-    z = np.concatenate([cv.transform(run.traj)[run.snapshots.frames, 0] for run in runs])
+    along = latents_of(cv, known)[:, 0]
+    z = latents_of(cv, [run.traj[run.snapshots.frames] for run in runs])[:, 0]
     basin = np.searchsorted([found.low for found in find_basins(along)][1:], z)
     members = [np.flatnonzero(basin == b) for b in np.unique(basin)]
     chosen: list[int] = []
@@ -203,7 +215,7 @@ def relaxed(run: Run) -> Trajectory:
 def energy_of(cv: LatentCV, runs: Sequence[Run], worth: Sequence[float] | None = None) -> FreeEnergy:
     """The free energy over the slowest latent of a CV, from biased runs, in kT; what each run counts, by default
     its number of frames."""
-    z = np.concatenate([cv.transform(run.traj)[:, 0] for run in runs]).astype(np.float64)
+    z = latents_of(cv, [run.traj for run in runs])[:, 0]
     worth = [len(run.traj) for run in runs] if worth is None else worth
     # The constant of its bias is each run's own: it is set so that the weights of a run add up to its worth.
     bias = [run.bias - np.logaddexp.reduce(run.bias) + np.log(n) for run, n in zip(runs, worth, strict=True)]
@@ -213,8 +225,7 @@ def energy_of(cv: LatentCV, runs: Sequence[Run], worth: Sequence[float] | None =
 
 def states_of(cv: LatentCV, known: Sequence[Trajectory]) -> list[Basin]:
     """The states that the unbiased frames have along the slowest latent."""
-    along = np.concatenate([cv.transform(traj)[:, 0] for traj in known]).astype(np.float64)
-    return clear_states(find_basins(along))
+    return clear_states(find_basins(latents_of(cv, known)[:, 0]))
 
 
 def rivals(cvs: Sequence[LatentCV], known: Sequence[Trajectory]) -> list[int]:
@@ -235,6 +246,17 @@ def crossed(cv: LatentCV, known: Sequence[Trajectory], runs: Sequence[Run | None
     states = states_of(cv, known)
     along = [None if run is None else cv.transform(run.traj)[:, 0] for run in runs]
     return [-1 if z is None else crossings(z, states, [len(z)]) for z in along]
+
+
+def oftest(tried: Sequence[int], old: Sequence[bool]) -> int:
+    """Which CV goes on: of the new ones the first that crossed oftest; an old one, which has learnt from fewer
+    frames, where it did so oftener than these by two standard deviations of such counts."""
+    if not tried:
+        return 0
+    first = max(range(len(tried)), key=lambda k: tried[k])
+    new = max((k for k in range(len(tried)) if not old[k]), key=lambda k: tried[k], default=first)
+    beyond_chance = tried[first] - tried[new] > 2 * np.sqrt(max(0, tried[first] + tried[new]))
+    return first if beyond_chance else new
 
 
 def all_together(
@@ -268,7 +290,7 @@ def judged(
 ) -> Round:
     """What a round gave, beside what the one before did; `more` are fields of the record known already."""
     found = energy_of(cv, runs)
-    z = np.concatenate([cv.transform(run.traj)[:, 0] for run in runs])
+    z = latents_of(cv, [run.traj for run in runs])[:, 0]
     states = states_of(cv, known)
     same_cv = same_energy = None
     if before is not None:
@@ -298,15 +320,15 @@ def judged(
 def alike(cv: LatentCV, other: LatentCV, pieces: Sequence[Trajectory]) -> float:
     """Squared correlation of the slowest latents of two CVs; 0 where one is the same in all frames. Of ranks it
     would be that of the noise within states, where a good CV hardly varies."""
-    one, two = (np.concatenate([each.transform(piece)[:, 0] for piece in pieces]) for each in (cv, other))
+    one, two = (latents_of(each, pieces)[:, 0] for each in (cv, other))
     if not (np.ptp(one) and np.ptp(two)):
         return 0.0
-    return float(np.corrcoef(one.astype(np.float64), two.astype(np.float64))[0, 1] ** 2)
+    return float(np.corrcoef(one, two)[0, 1] ** 2)
 
 
 def within_walls(bias: Bias, cv: LatentCV, pieces: Sequence[Trajectory]) -> float:
     """Share of the frames that the walls of a bias push by less than 1 kT; 1 without walls."""
-    return float(np.mean(np.concatenate([bias.of_walls(cv.transform(piece))[0] for piece in pieces]) < 1))
+    return float(np.mean(bias.of_walls(latents_of(cv, pieces))[0] < 1))
 
 
 def has_settled(record: Round) -> bool:
