@@ -229,7 +229,7 @@ CALLS = {
                    "stride": 2, "rounds": 1,
                    "training": {"epochs": 1, "batch_size": 64, "encoder": (4,), "decoder": (4,)}},
         {"data": "data", "engine": "function", "folder": "path", "steps": "count", "stride": "count",
-         "rounds": "count", "walkers": "count", "free_runs": "count", "free_steps": "count?", "trainings": "count",
+         "rounds": "count", "walkers": "count", "free_runs": "count", "free_steps": "count?",
          "barrier": "positive", "pace": "count", "seed": "count", "training": "other?",
          "train": "function?", "choose": "function?", "progress": "function?"},
     ),

@@ -48,10 +48,6 @@ def adapt(
     free_steps: Annotated[
         int | None, typer.Option("--free-steps", min=1, help="Of each unbiased run [default: 500 frames].")
     ] = None,
-    trainings: Annotated[
-        int,
-        typer.Option("--trainings", min=1, help="Of the CV in a round; the best of short biased runs goes on."),
-    ] = 3,
     barrier: Annotated[float, typer.Option("--barrier", help="In kT, the highest to cross.")] = 16.0,
     pace: Annotated[int, typer.Option("--pace", min=1, help="Steps between kernels or hills.")] = 500,
     sigma: Annotated[float | None, typer.Option("--sigma", help="Of reduced units, in the engine's.")] = None,
@@ -92,7 +88,6 @@ def adapt(
         walkers=walkers,
         free_runs=free_runs,
         free_steps=free_steps,
-        trainings=trainings,
         barrier=barrier,
         pace=pace,
         seed=seed,

@@ -93,17 +93,15 @@ def openmm_engine(
         kept = set(kept_frames(n, system.getNumParticles()).tolist())
         frames, energies, snapshots, boxes = [], np.zeros(n), [], []
         for frame in range(n):
-            if opes is None:
-                simulation.step(stride)
-            else:
-                try:
+            try:
+                if opes is None:
+                    simulation.step(stride)
+                else:
                     opes.step(simulation, stride)
                     energies[frame] = sum(opes.felt(simulation)[1:])
-                except (openmm.OpenMMException, ValueError, FloatingPointError) as error:
-                    where = f"between steps {frame * stride} and {(frame + 1) * stride}"
-                    raise InputError(
-                        f"the run failed {where}: {error}. Shorten the step where it blew up"
-                    ) from error
+            except (openmm.OpenMMException, ValueError, FloatingPointError) as error:
+                where = f"between steps {frame * stride} and {(frame + 1) * stride}"
+                raise InputError(f"the run failed {where}: {error}. Shorten the step where it blew up") from error
             state = simulation.context.getState(positions=True)
             x = state.getPositions(asNumpy=True)._value
             check_finite(x, frame, stride)

@@ -29,8 +29,8 @@ def latent_opes(
     """An `openmm_opes.OPES` on all latents of a CV, with the walls of a bias.
 
     Its `look(context)` gives latents (latent_dim,), and the energies of bias and walls in kJ/mol, at a context's
-    positions; its `felt(simulation)` those that have acted there, before a kernel that was just added, which would
-    make the weight of every frame that has one too large.
+    positions. `felt(simulation)`, right after `step`, gives the same without the kernel that this step added: it
+    has not acted yet, and would make those frames weigh too much that kernels are added at.
 
     Args:
         system: of OpenMM; the force is added to it, in the first group that it uses.

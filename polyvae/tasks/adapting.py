@@ -20,7 +20,7 @@ from polyvae.arguments import file_name, function, if_given, real_number, refusa
 from polyvae.cv.choices import LEAST_NEIGHBOURS
 from polyvae.cv.fitting import fit
 from polyvae.cv.latent import LatentCV, load_cv
-from polyvae.engines.runs import SNAPSHOTS, Engine, Run, Snapshots, save_run, saved_run
+from polyvae.engines.runs import SNAPSHOTS, Bias, Engine, Run, Snapshots, save_run, saved_run
 from polyvae.errors import InputError
 from polyvae.files import write_json
 from polyvae.io.writing import write
@@ -37,15 +37,12 @@ from polyvae.tasks.rounds import (
     alike,
     all_together,
     bias_for,
-    crossed,
     ended,
     evenly,
     from_each_basin,
     has_settled,
     judged,
-    oftest,
     relaxed,
-    rivals,
     thinned,
     trained,
     unlike,
@@ -64,8 +61,6 @@ FEWEST = 100  # frames of a biased run
 TRIES = 3  # of a short unbiased run, before the others must do
 MODEL, SUMMARY, SETTINGS = "model.safetensors", "round.json", "adapt.json"
 CHECK = "check.json"  # what the unbiased runs of a round teach, where this may end
-TRAINED = "trained_{:02d}.safetensors"  # that were tried
-TRIED = 10  # trials of a CV are shorter than the biased runs by
 LOOKING, SORTING = "looking.safetensors", "sorting.safetensors"  # whether something is slow, and for the basins
 
 
@@ -105,7 +100,6 @@ def adapt(
     walkers: int = 1,
     free_runs: int = 16,
     free_steps: int | None = None,
-    trainings: int = 3,
     barrier: float = 16.0,
     pace: int = 500,
     seed: int = 0,
@@ -121,9 +115,7 @@ def adapt(
     tell what is. Then many short ones do, a time lag long: what becomes of a conformation says to which state it
     belongs, as the committor does (Geissler, Dellago & Chandler, 10.1021/jp984837g); frames within the states
     cannot tell, nor those that a bias holds between them. With a CV of these start `free_runs` more, as many from
-    each basin that shows. On all of them the next round trains, and that several times, since how often a bias
-    crosses along a CV varies with the seed of its training: the one goes on that crosses oftest in a short run, or
-    that of the last round where it does so by more than chance. It ends when neither the CV nor the free energy
+    each basin that shows. On all of them the next round trains. It ends when neither the CV nor the free energy
     changes any more and the unbiased runs of the last round, too, teach the same CV; or after `rounds`.
 
     Killed at any point it goes on from the folder. A run that fails raises, and is repeated with another seed by
@@ -140,8 +132,6 @@ def adapt(
         walkers: biased runs of each round, each with a bias and a start of its own.
         free_runs, free_steps: unbiased runs of each round and the steps of each, by default for the 500 frames
             that a time lag can be told from; the short ones take about half as many steps in all.
-        trainings: of the CV in each round, once something slow is known; each is tried, beside the CV of the
-            round before, with a biased run of a tenth of the steps.
         barrier: in kT, the highest that the runs should cross.
         pace: steps between kernels or hills.
         seed: of all rounds.
@@ -162,7 +152,6 @@ def adapt(
         if_given(whole_number, "free_steps", free_steps, 1)
         or math.ceil(LEAST_NEIGHBOURS / (1 - LEFT_OUT)) * stride
     )
-    trainings = whole_number("trainings", trainings, 1)
     barrier, pace = real_number("barrier", barrier, above=1), whole_number("pace", pace, 1)
     known_options = inspect.signature(fit).parameters
     if training is not None and not (isinstance(training, Mapping) and set(training) <= set(known_options)):
@@ -180,35 +169,33 @@ def adapt(
     _same_settings(
         folder,
         {"data": digest(start.positions), "steps": steps, "stride": stride, "walkers": walkers,
-         "free_runs": free_runs, "free_steps": free_steps, "trainings": trainings, "barrier": barrier,
-         "pace": pace, "seed": seed,
+         "free_runs": free_runs, "free_steps": free_steps, "barrier": barrier, "pace": pace, "seed": seed,
          "temperature": getattr(engine, "temperature", None),
          "training": {name: repr(value) for name, value in (training or {}).items()}},
     )  # fmt: skip
-    known, done, trial_steps = [start], [], max(steps // (TRIED * stride), 1) * stride
+    known, done = [start], []
     biased: list[Run] = []
     pieces: list[Run] = []  # unbiased runs, from which walkers start
     shots: list[Trajectory] = []  # short ones, from where the bias had been
+    looked: list[Trajectory] = []  # frames that a search has started from
     options = {name: value for name, value in (training or {}).items() if value is not None}
     cv, bias, before, converged, clock, unbiased = None, None, None, False, _Clock(), 0
     for number in range(1, rounds + 2):  # the last only looks whether the CV stays the same
         place = folder / f"round_{number:02d}"
 
-        def model(name: str, frames: Sequence[Trajectory], *kind: int) -> LatentCV:
-            own = _seed(seed, number, *kind)  # noqa: B023
+        def model(name: str, frames: Sequence[Trajectory], kind: int) -> LatentCV:
+            own = _seed(seed, number, kind)  # noqa: B023
             return _model(place / name, lambda: train(frames, biased, training=dict(options), seed=own))  # noqa: B023
 
-        def run(
-            name: str, k: int, kind: int, cv: LatentCV, at, length: int, bias=None, short: bool = False
-        ) -> Any:
-            given = {"bias": bias, "start": at, "steps": length, "stride": stride}
-            return _run(engine, place / f"{name}_{k:02d}", cv, _seed(seed, number, kind, k), given, short)  # noqa: B023
+        def run_from(starts, name: str, length: int, bias: Bias | None, kind: int, many: bool = False) -> list:
+            found = []
+            for k, at in enumerate(starts):
+                there, own = place / f"{name}_{k:02d}", _seed(seed, number, kind, k)  # noqa: B023
+                given = {"bias": bias, "start": at, "steps": length, "stride": stride}
+                found.append(_run(engine, there, along, own, given, many))  # noqa: B023
+            return found
 
-        def free(name: str, kind: int, starts, length: int, short: bool = False) -> list:
-            return [run(name, k, kind, along, at, length, short=short) for k, at in enumerate(starts)]  # noqa: B023
-
-        frames = [*known, *shots]
-        new = model(TRAINED.format(0), frames, 0)
+        new = model(MODEL, [*known, *shots], 0)
         clock.tick("training")
         if cv is not None and has_settled(done[-1]):
             shown = [relaxed(run) for run in pieces]  # of all frames a new basin would be few
@@ -219,36 +206,15 @@ def adapt(
             tell(f"round {number - 1}: {_of_the_check(same, reached)}")
             if converged or number > rounds:
                 break
-        several = range(1, trainings if new.record.settings.lag else 1)
-        cvs = [new, *(model(TRAINED.format(k), frames, 0, k) for k in several)]
-        last: LatentCV | None = cv
-        if last is not None and last.record.settings.lag:
-            cvs.append(last)
-        cvs = [cvs[k] for k in rivals(cvs, known)]
-        biases = [choose(one.keep(active(one)), known, biased, barrier, pace) for one in cvs]
-        clock.tick("training")
-        tried: list[int] = []
-        if len(cvs) > 1:
-            at = _start_of_walker(pieces, number, 0)
-            trials = [
-                run("trial", k, 7, one.keep(active(one)), at, trial_steps, bias, short=True)
-                for k, (one, bias) in enumerate(zip(cvs, biases, strict=True))
-            ]
-            tried = crossed(cvs[0], known, trials)
-            tell(f"round {number}: {_of_trials(tried, trial_steps)}")
-            clock.tick("trials")
-        best = oftest(tried, [one is last for one in cvs])
-        cv, bias = _model(place / MODEL, lambda: cvs[best]), biases[best]  # noqa: B023
+        cv = new
         latents = active(cv)
         along = cv.keep(latents)
+        bias = choose(along, known, biased, barrier, pace)
         tell(f"round {number}: {_described(cv, latents)}")
 
-        runs = [
-            run("walker", k, 1, along, _start_of_walker(pieces, number, k), steps, bias) for k in range(walkers)
-        ]
+        runs = run_from([_start_of_walker(pieces, number, k) for k in range(walkers)], "walker", steps, bias, 1)
         clock.tick("biased")
-        cost = {"free_steps": unbiased, "trial_steps": trial_steps * len(tried), "seconds": clock.taken()}
-        record = judged(number, along, latents, runs, before, known, stride, tried=tried, **cost)
+        record = judged(number, along, latents, runs, before, known, unbiased, stride, clock.taken())
         record = _written(place / SUMMARY, record)
         done.append(record)
         tell(_line(record))
@@ -261,7 +227,9 @@ def adapt(
         # many that show where one comes from there within the time lag.
         lag, scouts = cv.record.settings.lag, []
         if not lag:
-            scouts = free("scout", 2, unlike(along, known, runs, free_runs), free_steps)
+            chosen = unlike(along, [*known, *looked], runs, free_runs)
+            looked += [frame for _, frame in chosen]
+            scouts = _some(run_from([at for at, _ in chosen], "scout", free_steps, None, 2, many=True), place)
             clock.tick("unbiased")
             shown = [relaxed(run) for run in scouts]
             lag = model(LOOKING, shown, 6).record.settings.lag
@@ -276,20 +244,18 @@ def adapt(
         length = (lag + PAIRS) * stride
         wanted = min(SNAPSHOTS, max(free_runs, free_runs * free_steps // (2 * length)))
         origins = evenly(runs, wanted)
-        went = free("shot", 5, [at for at, _ in origins], length, short=True)
+        went = run_from([at for at, _ in origins], "shot", length, None, 5, many=True)
         clock.tick("unbiased")
         shots += [after(frame, run) for (_, frame), run in zip(origins, went, strict=True) if run is not None]
-        shot = [run for run in went if run is not None]
-        if not shot:
-            raise InputError(f"{place}: none of the unbiased runs from the biased ones came to its end")
+        shot = [ended(run) for run in _some(went, place)]
         learnt = [*known, *map(relaxed, scouts)]
         sorting = model(SORTING, [*learnt, *shots], 3)
         clock.tick("training")
         fallen = [run.traj[PAIRS:] for run in shot]
         among = [*fallen, *thinned(learnt, sum(map(len, fallen)))]
-        starts = from_each_basin(sorting, among, [ended(run) for run in (*pieces, *scouts, *shot)], free_runs)
+        starts = from_each_basin(sorting, among, [*map(ended, (*pieces, *scouts)), *shot], free_runs)
         long_enough = math.ceil(2 * lag / (1 - LEFT_OUT)) * stride  # for pairs of frames a lag apart
-        pieces = free("free", 4, starts, max(free_steps, long_enough))
+        pieces = run_from(starts, "free", max(free_steps, long_enough), None, 4)
         clock.tick("unbiased")
         known += map(relaxed, pieces)
         unbiased = _steps([*scouts, *shot, *pieces], stride)
@@ -386,23 +352,33 @@ def _start_of_walker(pieces: Sequence[Run], number: int, k: int) -> Snapshots | 
     return snapshots[len(snapshots) - 1]
 
 
-def _run(engine: Engine, place: Path, cv: LatentCV, seed: int, given: dict, short: bool = False) -> Run | None:
-    """A run, or what it was where it is done. Of a short one only the end is kept to start others from; one of
-    many, it may fail: None after `TRIES`."""
+def _some(runs: Sequence[Run | None], place: Path) -> list[Run]:
+    """Those that came to their end."""
+    if not (found := [run for run in runs if run is not None]):
+        raise InputError(
+            f"{place}: none of the {len(runs)} unbiased runs from the biased one came to its end; their folders' "
+            f"failed_1.txt say why. Mend that and remove {place} to do this round again"
+        )
+    return found
+
+
+def _run(engine: Engine, place: Path, cv: LatentCV, seed: int, given: dict, many: bool = False) -> Run | None:
+    """A run, or what it was where it is done. One of many may fail, since no run may come to its end from where it
+    starts: None after `TRIES`; and of these only the end is kept to start others from."""
     if (done := saved_run(place)) is not None:
         return done
     place.mkdir(parents=True, exist_ok=True)
     failed = len(list(place.glob("failed_*.txt")))
-    if short and failed == TRIES:
+    if many and failed == TRIES:
         return None
     try:
         run = engine(cv, seed=seed if not failed else _seed(seed, failed), folder=place, **given)
     except InputError as error:
         (place / f"failed_{failed + 1}.txt").write_text(f"{error}\n")
-        if short:
-            return _run(engine, place, cv, seed, given, short)
+        if many:
+            return _run(engine, place, cv, seed, given, many)
         raise InputError(f"{place}: {error} (the same call repeats this run with another seed)") from error
-    save_run(place, ended(run) if short else run, cv)
+    save_run(place, ended(run) if many else run, cv)
     done = saved_run(place)  # as what is read again has fewer digits
     assert done is not None
     return done
@@ -416,10 +392,6 @@ def _described(cv: LatentCV, latents: Sequence[int]) -> str:
     named = ", ".join(f"z{k}" for k in latents)
     lag = cv.record.settings.lag
     return f"biased along {named} of a CV {f'with a lag of {lag} frames' if lag else 'without a lag'}"
-
-
-def _of_trials(tried: Sequence[int], steps: int) -> str:
-    return f"trials of {len(tried)} CVs: {', '.join(map(str, tried))} crossings in {steps:,} steps"
 
 
 def _of_the_check(same: float, reached: float) -> str:

@@ -46,8 +46,7 @@ class Round(Record):
 
     Args:
         number: from 1.
-        steps: of the biased runs.
-        free_steps: without a bias, since the biased runs of the round before.
+        steps: with a bias and, `free_steps`, without, before this round's biased runs.
         latents: that were biased.
         n_frames: unbiased, in the states that are known; the CV was trained on these and the short runs.
         slow: whether the CV knows something slow, and has a time lag; else the round was a search.
@@ -58,8 +57,6 @@ class Round(Record):
         same_energy: root mean square difference, in kT, from the free energy over this latent that the round
             before gives, where this one is known; None where the other misses a place.
         seconds: that training and runs took, since the biased runs of the round before.
-        tried: crossings in each trial, first that of the CV whose slowest latent was slowest.
-        trial_steps: of all trials, which come before the biased runs and are in no other number.
     """
 
     number: int
@@ -74,11 +71,9 @@ class Round(Record):
     same_cv: float | None
     same_energy: float | None
     seconds: Mapping[str, float]
-    tried: tuple[int, ...]
-    trial_steps: int
 
     def __post_init__(self) -> None:
-        for name in ("latents", "states", "tried"):  # which files hold as lists
+        for name in ("latents", "states"):  # which files hold as lists
             object.__setattr__(self, name, tuple(getattr(self, name)))
         super().__post_init__()
 
@@ -137,7 +132,8 @@ def latents_of(cv: LatentCV, pieces: Sequence[Trajectory]) -> np.ndarray:
 
 def joined_frames(pieces: Sequence[Trajectory]) -> Trajectory:
     """The frames of some pieces as one, in their order, without times and boxes."""
-    positions = np.concatenate([piece.positions for piece in pieces])
+    several = len(pieces) > 1
+    positions = np.concatenate([piece.positions for piece in pieces]) if several else pieces[0].positions
     return dataclasses.replace(
         pieces[-1], positions=positions, segments=(len(positions),), time=None, weights=None, box=None, origin=None
     )
@@ -158,10 +154,12 @@ def _snapshots(runs: Sequence[Run]) -> list[tuple[Snapshots, Trajectory]]:
     ]
 
 
-def unlike(cv: LatentCV, known: Sequence[Trajectory], runs: Sequence[Run], n: int) -> list[Snapshots]:
+def unlike(
+    cv: LatentCV, known: Sequence[Trajectory], runs: Sequence[Run], n: int
+) -> list[tuple[Snapshots, Trajectory]]:
     """Snapshots of runs, each the one whose features are farthest from those of the known frames and of what was
     taken before it (k-centres: Gonzalez, 10.1016/0304-3975(85)90224-5), since a bias that searches is mostly
-    where it began. As `evenly`, without the first tenth, and some more than once where fewer were kept."""
+    where it began. Else as `evenly`."""
     from scipy.spatial.distance import cdist
 
     features = functools.partial(map_frames, jax.jit(jax.vmap(cv.standardize)), width=cv.mean.size)
@@ -169,10 +167,11 @@ def unlike(cv: LatentCV, known: Sequence[Trajectory], runs: Sequence[Run], n: in
     x = features(np.concatenate([cv.frames(frame) for _, frame in every]))
     seen = features(np.concatenate([cv.frames(piece) for piece in thinned(known, MOST_SEEN)]))
     away, chosen = cdist(x, seen).min(axis=1), []
-    for _ in range(n):
+    for _ in range(min(n, len(every))):
         chosen.append(int(away.argmax()))
         away = np.minimum(away, cdist(x, x[chosen[-1:]])[:, 0])
-    return [every[k][0] for k in chosen]
+        away[chosen] = -1  # also where two frames are the same
+    return [every[chosen[k % len(chosen)]] for k in range(n)]
 
 
 def after(frame: Trajectory, run: Run) -> Trajectory:
@@ -228,37 +227,6 @@ def states_of(cv: LatentCV, known: Sequence[Trajectory]) -> list[Basin]:
     return clear_states(find_basins(latents_of(cv, known)[:, 0]))
 
 
-def rivals(cvs: Sequence[LatentCV], known: Sequence[Trajectory]) -> list[int]:
-    """Which CVs are to be compared by a bias: the one whose slowest latent is slowest, and those alike with it. A
-    latent that tells something faster would be crossed oftener, and be the worse CV."""
-    if len(cvs) == 1:
-        return [0]
-    frames = concatenate([dataclasses.replace(piece, time=None) for piece in known])
-    lag = cvs[0].record.settings.lag
-    slow = [float(timescales(cv.transform(frames)[:, :1], lag, frames.segments)[0]) for cv in cvs]
-    first = int(np.argmax(slow))
-    others = [k for k in range(len(cvs)) if k != first]
-    return [first, *(k for k in others if alike(cvs[k], cvs[first], known) >= SAME_CV)]
-
-
-def crossed(cv: LatentCV, known: Sequence[Trajectory], runs: Sequence[Run | None]) -> list[int]:
-    """How often each run went from one to another of the states along the slowest latent of a CV; -1 of None."""
-    states = states_of(cv, known)
-    along = [None if run is None else cv.transform(run.traj)[:, 0] for run in runs]
-    return [-1 if z is None else crossings(z, states, [len(z)]) for z in along]
-
-
-def oftest(tried: Sequence[int], old: Sequence[bool]) -> int:
-    """Which CV goes on: of the new ones the first that crossed oftest; an old one, which has learnt from fewer
-    frames, where it did so oftener than these by two standard deviations of such counts."""
-    if not tried:
-        return 0
-    first = max(range(len(tried)), key=lambda k: tried[k])
-    new = max((k for k in range(len(tried)) if not old[k]), key=lambda k: tried[k], default=first)
-    beyond_chance = tried[first] - tried[new] > 2 * np.sqrt(max(0, tried[first] + tried[new]))
-    return first if beyond_chance else new
-
-
 def all_together(
     cv: LatentCV, rounds: Sequence[Sequence[Run]], known: Sequence[Trajectory]
 ) -> tuple[list[Run], FreeEnergy]:
@@ -285,10 +253,11 @@ def judged(
     runs: Sequence[Run],
     before: tuple[LatentCV, Sequence[Run]] | None,
     known: Sequence[Trajectory],
+    free_steps: int,
     stride: int,
-    **more,
+    seconds: Mapping[str, float],
 ) -> Round:
-    """What a round gave, beside what the one before did; `more` are fields of the record known already."""
+    """What a round gave, beside what the one before did."""
     found = energy_of(cv, runs)
     z = latents_of(cv, [run.traj for run in runs])[:, 0]
     states = states_of(cv, known)
@@ -305,6 +274,7 @@ def judged(
     return Round(
         number=number,
         steps=stride * sum(len(run.traj) for run in runs),
+        free_steps=free_steps,
         latents=tuple(latents),
         n_frames=sum(map(len, known)),
         slow=bool(cv.record.settings.lag),
@@ -313,7 +283,7 @@ def judged(
         n_effective=found.n_effective,
         same_cv=same_cv,
         same_energy=same_energy,
-        **more,
+        seconds=dict(seconds),
     )
 
 
