@@ -43,7 +43,7 @@ def adapt(
         Path | None, typer.Option("--structure", help="PDB of all atoms, to start from [default: --top].")
     ] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="At most.")] = 8,
-    walkers: Annotated[int, typer.Option("--walkers", min=1, help="Biased runs of a round.")] = 2,
+    walkers: Annotated[int, typer.Option("--walkers", min=1, help="Biased runs of a round.")] = 1,
     free_runs: Annotated[int, typer.Option("--free-runs", min=1, help="Unbiased runs of a round.")] = 16,
     free_steps: Annotated[
         int | None, typer.Option("--free-steps", min=1, help="Of each unbiased run [default: 500 frames].")

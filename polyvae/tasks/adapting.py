@@ -97,7 +97,7 @@ def adapt(
     steps: int,
     stride: int,
     rounds: int = 8,
-    walkers: int = 2,
+    walkers: int = 1,
     free_runs: int = 16,
     free_steps: int | None = None,
     barrier: float = 16.0,
@@ -129,8 +129,7 @@ def adapt(
         steps: of each biased run.
         stride: steps between frames.
         rounds: at most.
-        walkers: biased runs of each round, each with a bias and a start of its own: one alone may be caught in a
-            place that the CV does not tell from the way.
+        walkers: biased runs of each round, each with a bias and a start of its own.
         free_runs, free_steps: unbiased runs of each round and the steps of each, by default for the 500 frames
             that a time lag can be told from; the short ones take about half as many steps in all.
         barrier: in kT, the highest that the runs should cross.

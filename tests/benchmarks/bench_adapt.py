@@ -90,7 +90,7 @@ from polyvae.engines.openmm import openmm_engine
 from polyvae.engines.runs import Bias, Engine
 
 KT = 8.31446e-3 * 300  # kJ/mol
-STEPS = 500_000  # of each of two biased runs a round
+STEPS = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,7 +229,7 @@ def dipeptide(residue: str, two: bool) -> Case:
         counts = 0
         for seed in (900, 901):
             variables = systems.torsion_variables(torsions[:2])
-            x, weights, micro = textbook(made(seed), variables, 40.0, 8 * STEPS, stride, seed)
+            x, weights, micro = textbook(made(seed), variables, 40.0, 4 * STEPS, stride, seed)
             s = phi(x[:, heavy])
             print(f"phi, psi: {case.told(s, weights, None)}, {micro:.0f} us a step", flush=True)
             n = len(s) // 10
@@ -308,7 +308,7 @@ def chair(torsion: float = 7.0) -> Case:
             force = openmm.CustomCompoundBondForce(6, f"({sines})/6")
             force.addBond(list(range(6)), [])
             variable = app.BiasVariable(force, -1.2, 1.2, 0.05, False)
-            x, weights, micro = textbook(make, [variable], 60.0, 8 * STEPS, 100, seed)
+            x, weights, micro = textbook(make, [variable], 60.0, 4 * STEPS, 100, seed)
             print(f"pucker: {case.told(pucker(x), weights, None)}, {micro:.0f} us a step", flush=True)
             counts = counts + np.histogram(pucker(x), case.edges, weights=weights / weights.mean())[0]
         with np.errstate(divide="ignore"):
