@@ -365,6 +365,8 @@ def test_a_short_run_that_fails_again_and_again_is_left_out(tmp_path, adapted):
     assert len(list((tmp_path / "shot_03").glob("failed_*.txt"))) == 3
     with pytest.raises(pv.InputError, match="blew up"):
         adapting._run(engine, tmp_path / "walker_00", cv, 7, given)
+    with pytest.raises(pv.InputError, match=r"none of the 2 unbiased runs .* failed_1.txt say why"):
+        adapting._some([None, None], tmp_path)
     whole = adapting._run(hinge_engine, tmp_path / "walker_01", cv, 7, given)
     short = adapting._run(hinge_engine, tmp_path / "shot_04", cv, 7, given, many=True)
     np.testing.assert_array_equal(short.traj.positions, whole.traj.positions)
@@ -401,7 +403,7 @@ def test_frames_with_weights_are_no_unbiased_ones(tmp_path):
 
 
 def test_steps_may_be_replaced(tmp_path):
-    """A CV of one's own, and a bias of one's own."""
+    """A CV of one's own, and a bias of one's own, and one of six unbiased runs that fails."""
     called = []
 
     def train(known, biased, *, training, seed):
@@ -412,10 +414,16 @@ def test_steps_may_be_replaced(tmp_path):
         z = cv.transform(known[0])
         return Bias(z.min(axis=0) - 1, z.max(axis=0) + 1, np.full(cv.latent_dim, 0.5), barrier, pace)
 
-    found = pv.adapt(one_basin(), hinge_engine, tmp_path / "a", train=train, choose=choose,
+    def engine(cv, *, folder, **given):
+        if folder.name == "scout_01":  # from where no run comes to its end
+            raise InputError("the run blew up")
+        return hinge_engine(cv, **given)
+
+    found = pv.adapt(one_basin(), engine, tmp_path / "a", train=train, choose=choose,
                      **GIVEN | {"rounds": 2, "steps": 4000, "free_steps": 400})  # fmt: skip
     assert found.cv.latent_dim == 1
-    assert [(known, biased) for known, biased, _ in called] == [(1, 0), (6, 1), (7, 1)]
+    assert [(known, biased) for known, biased, _ in called] == [(1, 0), (5, 1), (6, 1)]
+    assert len(list((tmp_path / "a" / "round_01" / "scout_01").glob("failed_*.txt"))) == 3
     assert len({seed for *_, seed in called}) == 3
 
 
