@@ -28,7 +28,8 @@ after the = the rms of all rounds together, which is what `adapt` gives.
 | valine | 40 | 0 (-), 1 (1.24), 58 (1.20), 37 (.54) = .45 | 3 (.82), 26 (.78), 58 (.74), 46 (.74) = .48 | \
 2 (-), 2 (.54), 59 (.65), 17 (.75) = .47 |
 | ring | 725, 732 | 232 (.42), 264 (.12) = .15 | 111 (.14), 242 (.18) = .16 | 156 (.06), 314 (.22) = .12 |
-| globule | unbiased: 6 | 38 (.61), 53 (.47), 62 (.39), 75 (.52) = .19 | 34 (.78), 44 (.58), 55 (.65), 64 (.26) = .22 | 8 (-), 48 (.52), 69 (.49), 65 (.58) = .22 |
+| globule | unbiased: 6 | 38 (.61), 53 (.47), 62 (.39), 75 (.52) = .19 | \
+34 (.78), 44 (.58), 55 (.65), 64 (.26) = .22 | 8 (-), 48 (.52), 69 (.49), 65 (.58) = .22 |
 
 `alanine` and `ring` are from the first round on that knew something slow, the second in every seed, and the
 second basin was found in the first. Where a seed of `alanine`, `alanine_two` or `ring` ends before four rounds
