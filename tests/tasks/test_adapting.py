@@ -18,8 +18,7 @@ from polyvae.errors import InputError
 from polyvae.tasks import adapting, rounds
 
 TRAINING = {"epochs": 40, "encoder": (16,), "decoder": (32,), "featurizer": pv.Reference()}
-GIVEN = {"steps": 60_000, "stride": 20, "rounds": 3, "free_runs": 6, "seed": 1,
-         "training": TRAINING}  # fmt: skip
+GIVEN = {"steps": 60_000, "stride": 20, "rounds": 3, "free_runs": 6, "seed": 1, "training": TRAINING}
 POINTS = 4001  # of the hinge
 BARRIER = 8.0  # kT between the two states of the hinge, at -1 and 1
 
