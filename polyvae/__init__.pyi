@@ -56,8 +56,6 @@ from polyvae.tasks.optimization import optimize as optimize
 from polyvae.tasks.paths import LatentPath as LatentPath
 from polyvae.tasks.paths import interpolate as interpolate
 from polyvae.tasks.paths import latent_grid as latent_grid
-from polyvae.tasks.planning import Plan as Plan
-from polyvae.tasks.planning import plan as plan
 from polyvae.tasks.projection import project as project
 from polyvae.tasks.relaxation import Relaxed as Relaxed
 from polyvae.tasks.relaxation import chain_energy as chain_energy

@@ -31,7 +31,7 @@ def gradient() -> np.ndarray:
     import equinox as eqx
 
     weights, static = eqx.partition(VAE(6, **NETWORK, key=jax.random.key(0)), eqx.is_inexact_array)
-    x, layout = vectors(), layout_for(64, (701,))
+    x, layout = vectors(), layout_for(64, 701)
     order = jax.random.permutation(jax.random.key(1), 701)[:64]
     rows = epochs.Rows(x, x, None)
     rows = rows if layout is None else layout.shared(rows)

@@ -32,14 +32,13 @@ FLOOR = {name: k for k, names in enumerate(FLOORS) for name in names}
 # The arithmetic, which knows records and no files: only what people call reads and writes.
 NO_FILES = {"geometry", "trajectory", "features", "measures", "vae", "cv"}
 # Tasks stand side by side; only a sweep is many models scored, scores are a record of their own, and the loop of
-# adapting is told apart from the steps of its rounds; tables of many files are projections of each, and planned.
+# adapting is told apart from the steps of its rounds; tables of many files are projections of each.
 BESIDE = {
     ("tasks.sweeps", "tasks.scoring"),
     ("tasks.scoring", "tasks.scorecard"),
     ("tasks.verdict", "tasks.scorecard"),
     ("tasks.adapting", "tasks.rounds"),
     ("tasks.tables", "tasks.projection"),
-    ("tasks.planning", "tasks.tables"),
 }
 HEAVY = ("mdtraj", "MDAnalysis", "matplotlib", "typer", "tqdm")
 LAZY = ("jax", "numpy", "scipy", "pandas", "equinox", "optax")  # loaded with the name that needs them

@@ -173,11 +173,6 @@ CALLS = {
         lambda k: {"cv": k.cv, "data": k.traj, "path": k.out.with_name("COLVAR")},
         {"cv": "cv", "data": "data", "path": "path", "columns": "functions?", "progress": "function?"},
     ),
-    "plan": Call(
-        pv.plan,
-        lambda k: {"files": k.run},
-        {"files": "paths", "seconds": "positive", "options": "free"} | READING,
-    ),
     "transform_many": Call(
         pv.transform_many,
         lambda k: {"files": k.run, "cv": k.cv, "out": k.out},
@@ -249,7 +244,7 @@ CALLS = {
     "stream": Call(
         pv.stream,
         lambda k: {"paths": k.run},
-        {"paths": "paths", "chunk_bytes": "count", "client": "other?", "shared": "flag", "options": "free"}
+        {"paths": "paths", "chunk_bytes": "count", "client": "other?", "options": "free"}
         | READING,
     ),
     "write": Call(
@@ -272,7 +267,7 @@ CALLS = {
     "Stream": Call(
         pv.Stream,
         lambda k: {"chunks": lambda: iter([k.traj]), "n_frames": len(k.traj)},
-        {"chunks": "function", "n_frames": "count", "about": "text", "elsewhere": "function?", "shared": "flag"},
+        {"chunks": "function", "n_frames": "count", "about": "text", "elsewhere": "function?"},
     ),
     "PrincipalAxes": Call(pv.PrincipalAxes, one(), {"sign": "word", "masses": "array?"} | FEATURES),
     "Reference": Call(
@@ -306,7 +301,7 @@ CALLS |= {
 # Records of what a function found: nobody makes them of arguments.
 RECORDS = {
     "Adapted", "Check", "Colvar", "FittedVAE", "FreeEnergy", "InputError", "LatentCV", "LatentPath", "Limits",
-    "Optimum", "Plan", "Relaxed", "Sweep", "Tables",
+    "Optimum", "Relaxed", "Sweep", "Tables",
 }  # fmt: skip
 
 
@@ -384,7 +379,7 @@ MEASURES = {
     "limits_of": Call(
         measures.limits_of,
         lambda k: {"traj": k.traj},
-        {"traj": "data", "of_frames": "flag", "share": "free"},
+        {"traj": "data", "of_frames": "flag"},
     ),
     "vamp2": Call(
         measures.vamp2, one("z", lag=1), {"z": "finite array", "lag": "count", "segments": "counts?"}
@@ -392,7 +387,7 @@ MEASURES = {
     "timescales": Call(
         measures.timescales,
         one("z", lag=1),
-        {"z": "finite array", "lag": "count", "segments": "counts?", "share": "free"},
+        {"z": "finite array", "lag": "count", "segments": "counts?"},
     ),
     "autocorrelation_time": Call(
         measures.autocorrelation_time, one("z"), {"z": "finite array", "segments": "counts?"}
@@ -566,7 +561,6 @@ def words(known):
         "score": [model, run, "--out", str(known.model.with_name("scores.json"))],
         "export": [model, "--to", "plumed", *out],
         "info": [run],
-        "plan": [run],
         "movie": [model, run, "--out", str(known.model.with_name("m.gif"))],
         "fes": [str(known.table), "--cv", "z0", *out],
         "adapt": [run, *engine, "--steps", "9", "--stride", "1", "--top", pdb, *out],

@@ -51,8 +51,6 @@ from polyvae.app.options import (
     spread,
     takes,
 )
-from polyvae.app.plan import plan
-from polyvae.app.processes import Coordinator, Process, join
 from polyvae.app.project import project
 from polyvae.app.reading import as_the_model, for_reading, read_files, read_weights, with_weights
 from polyvae.app.report import report, write_report
@@ -179,19 +177,14 @@ def fit(
     out: Annotated[Path, typer.Option("--out", help="Model file to write.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
     generator: Generator = False,
-    coordinator: Coordinator = None,
-    process: Process = None,
     force: Force = False,
 ):
-    """Train a model on a trajectory, of any length, on all devices of this process or of several.
+    """Train a model on a trajectory, of any length, on all devices of this machine.
 
     The state of the run is kept in a file beside the model, OUT.unfinished, until the model is there.
 
     Example: polyvae fit run.xtc --top chain.pdb --latent-dim 2 --out model.safetensors
     """
-    if coordinator is not None and generator:
-        raise typer.BadParameter("one process trains it; leave it out here", param_hint="--generator")
-    first = join(coordinator, process)
     unfinished = out.with_name(out.name + ".unfinished")
     unfinished_generator = out.with_name(out.name + ".generator.unfinished")
     if resume and out.exists() and not unfinished.exists():
@@ -201,21 +194,17 @@ def fit(
     check_output(out, force=force or resume, suffixes=[".safetensors"], inputs=inputs)
     for path in (unfinished, unfinished_generator):
         refuse_inputs(path, inputs)
-        if force and not resume and first:
+        if force and not resume:
             path.unlink(missing_ok=True)
-    stream = pv.stream(files, client=client, shared=coordinator is not None, **for_reading(reading))
+    stream = pv.stream(files, client=client, **for_reading(reading))
     stream = with_weights(stream, training.pop("weights"))
-    n_frames = stream.share().n
-    if first:
-        say(f"training on {n_frames} frames")
+    say(f"training on {len(stream)} frames")
     try:
         with pv.progress_bar("training", unit="epoch") as progress:
             own: dict[str, Any] = {"checkpoint": unfinished, "resume": resume, "cache": out.parent}
-            cv = pv.fit(stream, **model, **training, progress=progress if first else None, **own)
+            cv = pv.fit(stream, **model, **training, progress=progress, **own)
         if generator:
             cv = _with_generator(cv, stream, model["seed"], checkpoint=unfinished_generator, resume=resume)
-        if not first:
-            return
     except (KeyboardInterrupt, SystemExit):
         if unfinished.exists():
             say(f"the run so far is in {unfinished}; --resume goes on with it")
@@ -353,7 +342,6 @@ def export(
 
 
 app.command()(sweep)
-app.command()(plan)
 app.command()(fes)
 app.command()(adapt)
 app.command()(movie)

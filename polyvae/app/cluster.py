@@ -39,11 +39,6 @@ def on_cluster(verb: Callable) -> Callable:
             raise typer.BadParameter(
                 "a scheduler has workers of its own; give one of the two, not both", param_hint="--workers"
             )
-        if given.get("coordinator") is not None and (cluster["scheduler"] or (cluster["workers"] or 1) > 1):
-            raise typer.BadParameter(
-                "processes that train together read their own files; leave it out with --coordinator",
-                param_hint="--workers" if cluster["scheduler"] is None else "--scheduler",
-            )
         with connected(**cluster) as client:
             return verb(client=client, **given)
 

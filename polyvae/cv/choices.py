@@ -14,7 +14,6 @@ from polyvae.features.continuity import describe, jumps
 from polyvae.features.featurizers import PairDistances, PrincipalAxes, Reference
 from polyvae.measures.kinetics import timescales
 from polyvae.trajectory.record import Trajectory
-from polyvae.trajectory.share import Share, alone
 from polyvae.trajectory.stream import concatenate
 
 MAX_STEPS = 20_000  # frames that jumps are counted on, in runs of neighbours
@@ -41,18 +40,15 @@ class Choice:
 NO_LAG_OF_WEIGHTS = Choice(0, "no time lag: frames with weights come of a bias, which speeds motions up")
 
 
-def alignment_for(traj: Trajectory, share: Share | None = None) -> Choice:
+def alignment_for(traj: Trajectory) -> Choice:
     """`PrincipalAxes()` where they never jump on this run (`continuity.jumps`), else `Reference()` where it jumps
     at no more than one step in a thousand, else the one of these and `PairDistances()` that jumps least.
 
     Principal axes need no reference structure; distances alone are continuous for a chain that turns itself
     inside out, but do not tell mirror images apart and are no coordinates.
     Of a long run, runs of neighbours, evenly spread, are looked at.
-
-    Args:
-        share: of the frames, where other processes hold more of them.
     """
-    sample = _runs_of_neighbours(traj, share or alone(len(traj)))
+    sample = _runs_of_neighbours(traj)
     found: list[tuple[float, str, Featurizer]] = []
     candidates: list[tuple[Featurizer, float]] = [(PrincipalAxes(), 0.0), (Reference(), BORNE)]
     if traj.n_beads > 1:
@@ -82,34 +78,16 @@ def _why(featurizer: Featurizer, found: list[tuple[float, str, Featurizer]]) -> 
     return f"alignment {describe(featurizer)}: " + ", ".join(words for _, words, _ in found)
 
 
-def _runs_of_neighbours(traj: Trajectory, share: Share) -> Trajectory:
-    """Runs of neighbours, of all processes, on each of them."""
-    starts, length = np.array([0]), share.n
-    if length > MAX_STEPS:
-        length = MAX_STEPS // _RUNS
-        starts = np.linspace(0, share.n - length, _RUNS).astype(int)
-    elif not share.several:
+def _runs_of_neighbours(traj: Trajectory) -> Trajectory:
+    """Runs of neighbours, evenly spread."""
+    if len(traj) <= MAX_STEPS:
         return traj
-    bounds = np.clip(np.stack([starts, starts + length]) - share.start, 0, len(traj))
-    pieces = [traj[a:b] for a, b in bounds.T if b > a]
-    if not share.several:
-        return concatenate(pieces)
-    here = concatenate(pieces) if pieces else traj[:1]
-    n = sum(map(len, pieces))
-    return dataclasses.replace(
-        here,
-        positions=share.joined(here.positions[:n]),
-        weights=None if here.weights is None else share.joined(here.weights[:n]),
-        segments=tuple(share.joined(np.array(here.segments if n else (), int)).tolist()),
-        time=None,
-        box=None,
-        origin=None,
-    )
+    length = MAX_STEPS // _RUNS
+    starts = np.linspace(0, len(traj) - length, _RUNS).astype(int)
+    return concatenate([traj[start : start + length] for start in starts])
 
 
-def lag_for(
-    x: Float[np.ndarray, "frames features"], segments: tuple[int, ...], most: int, share: Share | None = None
-) -> Choice:
+def lag_for(x: Float[np.ndarray, "frames features"], segments: tuple[int, ...], most: int) -> Choice:
     """The time lag, in frames, at which all but the slowest motion has relaxed.
 
     With t_1 >= t_2 >= ... the implied timescales of the features' leading principal components, the lag is 3 t_2,
@@ -120,18 +98,14 @@ def lag_for(
 
     The timescales are taken at a third of the lag, found in three rounds from 1 frame on: at a shorter one they
     come out too short (Prinz et al., 10.1063/1.3565032).
-
-    Args:
-        share: of the frames, where other processes hold more of them.
     """
-    share = share or alone(len(x))
-    longest = int(share.largest(max(segments)))
+    longest = max(segments)
     if longest < LEAST_NEIGHBOURS:
         return Choice(0, f"no time lag: {longest} frames in a row are too few to tell what is slow")
-    projected = _leading_components(x, share)
+    projected = _leading_components(x)
     at, lag, slowest, second = 1, 0.0, 0.0, 0.0
     for _ in range(3):
-        slowest, second = [*timescales(projected, at, segments, share).tolist(), 0.0][:2]
+        slowest, second = [*timescales(projected, at, segments).tolist(), 0.0][:2]
         lag = min(SEEN * max(second, 1.0), slowest / SEEN, longest / 10, most)
         at = max(1, int(lag / SEEN))
     if lag < LEAST_LAG:
@@ -145,10 +119,10 @@ def lag_for(
     )
 
 
-def _leading_components(x: np.ndarray, share: Share) -> Float[np.ndarray, "frames components"]:
+def _leading_components(x: np.ndarray) -> Float[np.ndarray, "frames components"]:
     """The leading principal components of the features, less those that hardly vary."""
     most = max(LEAST_FOR_COMPONENTS, min(MAX_FOR_COMPONENTS, _HELD // x.shape[1]))
-    few = share.joined(np.asarray(x[share.every(-(-share.n // most))], np.float64))
+    few = np.asarray(x[:: -(-len(x) // most)], np.float64)
     mean = few.mean(axis=0)
     _, spread, axes = np.linalg.svd(few - mean, full_matrices=False)
     kept = axes[:MAX_COMPONENTS][spread[:MAX_COMPONENTS] > 1e-3 * spread[0]]

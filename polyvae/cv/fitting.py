@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from polyvae.arguments import check_run, file_name, if_given, statistical_weights
@@ -20,15 +19,13 @@ from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.features.featurizers import FEATURIZERS, PairDistances, PrincipalAxes, Reference
 from polyvae.measures.kinetics import segments_within
-from polyvae.measures.limits import limits_among
+from polyvae.measures.limits import limits_of
 from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory
-from polyvae.trajectory.share import Share, alone
 from polyvae.trajectory.stream import Stream, concatenate
 from polyvae.vae.checkpoint import digest
 from polyvae.vae.fitting import prepare
 from polyvae.vae.likelihood import Gaussian
-from polyvae.vae.mesh import check_batch
 from polyvae.vae.model import FittedVAE
 from polyvae.vae.settings import DataRecord, Settings, sized
 from polyvae.vae.splits import validation_blocks
@@ -88,7 +85,6 @@ def fit(
             the mean conformation at that time. By default from the run's own relaxation times
             (`choices.lag_for`), and 0 where frames are as good as independent, have no order, or have weights.
         weights: (n_frames,) of the frames, such as exp(bias / kT) of a biased run; those of the data by default.
-            Of a shared stream, those of all processes.
         width: standard deviation of the decoder's Gaussian, "learned" or a length. With `PairDistances`,
             whose features each have their own scale, only "learned".
         epochs, batch_size, validation, patience: see `fit_vae`; by default they follow from the data.
@@ -100,13 +96,11 @@ def fit(
         cache: folder for temporary files with coordinates and features, which data of more than
             `IN_MEMORY` bytes are trained from; the system's own by default.
 
-    Training takes all devices of the process; `jax.local_devices()` lists them. Of a stream that is shared by the
-    processes of `jax.distributed` (`pv.stream(..., shared=True)`), all of them train one model together, on all of
-    their devices: all must call `fit` alike, and all get the model. To rounding, it is that of one device.
+    Training takes all devices of the process; `jax.local_devices()` lists them. To rounding, the model is that of
+    one device.
 
     Raises:
-        InputError: unusable settings, constant data, fewer training frames than a batch, a batch that the
-            processes do not divide.
+        InputError: unusable settings, constant data, fewer training frames than a batch.
     """
     check_run(progress, checkpoint, resume)
     settings = Settings(
@@ -150,33 +144,27 @@ def prepared_data(data, featurizer, settings: Settings, weights=None, cache=None
     if_given(file_name, "cache", cache)
     with contextlib.ExitStack() as stack:
         new_file = functools.partial(_temporary_file, stack, cache)
-        if isinstance(data, Stream):
-            traj, share = _together(data, new_file, settings.to_dict() | {"featurizer": repr(featurizer)})
-        else:
-            traj = as_trajectory(data)
-            share = alone(len(traj))
+        traj = _gathered(data, new_file) if isinstance(data, Stream) else as_trajectory(data)
+        n_frames = len(traj)
         if weights is not None:
-            traj = dataclasses.replace(traj, weights=share.here(statistical_weights(weights, share.n)))
+            traj = dataclasses.replace(traj, weights=statistical_weights(weights, n_frames))
         width = settings.width
         assert width is not None
-        settings = sized(settings, share.n, traj.n_beads * traj.n_dims)
-        check_batch(settings.batch_size, len(share.counts))
+        settings = sized(settings, n_frames, traj.n_beads * traj.n_dims)
         choices: dict[str, Choice] = {}
         if featurizer is None:
-            choices["featurizer"] = alignment_for(traj, share)
+            choices["featurizer"] = alignment_for(traj)
             featurizer = choices["featurizer"].value
         if not isinstance(featurizer, (PrincipalAxes, Reference, PairDistances)):
             raise InputError(
                 f"featurizer must be one of {', '.join(FEATURIZERS)}, as in Reference(); got {featurizer!r}"
             )
         # A reference structure must not see the frames that the model is measured on.
-        held_out = share.here(validation_blocks(share.n, settings.validation))
-        weights, told = traj.weights, featurizer
+        held_out = validation_blocks(n_frames, settings.validation)
+        weights, given = traj.weights, featurizer
         seen = dataclasses.replace(traj, weights=np.where(held_out, 0.0, 1.0 if weights is None else weights))
-        if share.several and isinstance(told, Reference) and told.structure is None:
-            told = dataclasses.replace(told, structure=jnp.asarray(told.mean_of(seen, share.total)))
-        featurizer = told.fit(seen)
-        if isinstance(told, PairDistances) and featurizer.every != told.every and told.pairs is None:
+        featurizer = given.fit(seen)
+        if isinstance(given, PairDistances) and featurizer.every != given.every and given.pairs is None:
             choices["pairs"] = pairs_for(featurizer)
         if not (featurizer.coordinates or isinstance(settings.width, str)):
             raise InputError(
@@ -185,8 +173,8 @@ def prepared_data(data, featurizer, settings: Settings, weights=None, cache=None
         features = _features(featurizer, traj, new_file)
         if settings.lag is None:
             # Half of a block that is held out, or it would hold no pairs.
-            most = int(share.largest(max(segments_within(held_out, traj.segments), default=0)) or share.n) // 2
-            found = lag_for(features, traj.segments, most, share) if weights is None else NO_LAG_OF_WEIGHTS
+            most = (max(segments_within(held_out, traj.segments), default=0) or n_frames) // 2
+            found = lag_for(features, traj.segments, most) if weights is None else NO_LAG_OF_WEIGHTS
             choices["lag"] = found
             settings = dataclasses.replace(settings, lag=choices["lag"].value)
         for choice in choices.values():
@@ -199,35 +187,12 @@ def prepared_data(data, featurizer, settings: Settings, weights=None, cache=None
             weights=weights,
             held_out=held_out,
             scaling="global" if featurizer.coordinates else "feature",
-            data=DataRecord(
-                _fingerprint(traj.positions, share),
-                share.n,
-                None if weights is None else _fingerprint(weights, share),
-            ),
-            share=share,
+            data=DataRecord(digest(traj.positions), n_frames, None if weights is None else digest(weights)),
         )
-        limits = limits_among(traj, share).record()
+        limits = limits_of(traj, of_frames=True).record()
         data = dataclasses.replace(prepared.data, limits=limits)
         reasons = {name: choice.reason for name, choice in choices.items()}
-        template = dataclasses.replace(_template(traj), positions=share.gathered(traj.positions[:1])[0])
-        yield featurizer, template, dataclasses.replace(prepared, data=data, choices=reasons or None)
-
-
-def _together(stream: Stream, new_file: Callable, facts: dict) -> tuple[Trajectory, Share]:
-    """The frames of a stream, and which of all processes' they are; refuses what the processes do not share."""
-    share = stream.share()
-    traj = share.together(lambda: _gathered(stream, new_file))
-    facts |= {"the number of beads": traj.n_beads, "the number of dimensions": traj.n_dims}
-    share.agree(facts | {"whether there are weights": traj.weights is not None})
-    unit = share.told(traj.length_unit)[0]
-    traj = share.together(lambda: traj.to_unit(unit))
-    return dataclasses.replace(traj, masses=share.gathered(traj.masses)[0]), share.of(len(traj))
-
-
-def _fingerprint(array: np.ndarray, share: Share) -> str:
-    """SHA-256 of an array; of several processes, of those of their parts."""
-    parts = share.told(digest(array))
-    return parts[0] if len(parts) == 1 else digest(np.frombuffer("".join(parts).encode(), np.uint8))
+        yield featurizer, _template(traj), dataclasses.replace(prepared, data=data, choices=reasons or None)
 
 
 def _template(traj: Trajectory) -> Trajectory:

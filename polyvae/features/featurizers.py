@@ -156,7 +156,13 @@ class Reference(eqx.Module):
         masses = _masses(traj, self.reversal)
         given: Array | np.ndarray | Trajectory | None = self.structure
         if given is None:
-            given = self.mean_of(traj)
+            given = superposition.mean_structure(
+                traj.positions,
+                masses,
+                traj.weights,
+                mirror=self._mirrored(traj.n_dims),
+                prepare=geometry.canonical_order if self.reversal else None,
+            )
         elif isinstance(given, Trajectory):
             if given.n_frames != 1:
                 raise InputError(
@@ -178,22 +184,6 @@ class Reference(eqx.Module):
         else:
             structure = structure - structure.mean(axis=0)
         return dataclasses.replace(self, structure=jnp.asarray(structure, jnp.float32), masses=masses, step=step)
-
-    def mean_of(self, traj: Trajectory, total: Callable = lambda value: value) -> np.ndarray:
-        """The iterated mean of the data, (n_beads, n_dims), which is the reference where none is given.
-
-        Args:
-            traj: the training data.
-            total: of a number or an array, its sum over processes that hold frames each.
-        """
-        return superposition.mean_structure(
-            traj.positions,
-            _masses(traj, self.reversal),
-            traj.weights,
-            mirror=self._mirrored(traj.n_dims),
-            prepare=geometry.canonical_order if self.reversal else None,
-            total=total,
-        )
 
     def template(self) -> Float[Array, "beads dims"]:
         """The reference as the superposition takes it.

@@ -100,7 +100,6 @@ def mean_structure(
     prepare: Callable | None = None,
     tolerance: float = 1e-5,
     max_iterations: int = 100,
-    total: Callable = lambda value: value,
 ) -> np.ndarray:
     """Mean of all frames, each superposed on that mean: the reference from which a data set departs least.
 
@@ -114,15 +113,13 @@ def mean_structure(
         weights: (n_frames,) statistical weights, or None for equal ones.
         mirror: superpose mirror images too.
         prepare: applied to each frame first, such as `geometry.canonical_order`.
-        total: of a number or an array, its sum over processes that hold frames each.
 
     Returns:
         (n_beads, n_dims) float64, centre of mass at the origin.
     """
     weights = np.ones(len(positions)) if weights is None else np.asarray(weights, np.float64)
     masses = None if masses is None else jnp.asarray(masses, jnp.float32)
-
-    whole = total(weights.sum())
+    whole = weights.sum()
 
     def mean(reference):
         found = np.zeros(positions.shape[1:])
@@ -132,7 +129,7 @@ def mean_structure(
             rows = np.pad(rows, ((0, missing), (0, 0), (0, 0)), mode="edge")
             aligned = np.asarray(_aligned(rows, reference, masses, mirror, prepare), np.float64)
             found = found + np.tensordot(np.pad(share, (0, missing)), aligned, 1)
-        return total(found) / whole
+        return found / whole
 
     structure = mean(None)
     for _ in range(max_iterations):

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 from polyvae import arguments
 from polyvae.errors import InputError
-from polyvae.io.frames import existing
-from polyvae.trajectory.share import Share, divided
 
 Paths = str | os.PathLike | Sequence[str | os.PathLike]
 
@@ -29,15 +27,6 @@ def expanded(paths: Paths) -> list[str | os.PathLike]:
             raise FileNotFoundError(f"{text}: no file matches this pattern; check the folder")
         found.extend(matches)
     return found
-
-
-def own_files(paths: Paths, share: Share) -> list[str | os.PathLike]:
-    """The files that this process reads: a run of them that holds about as many bytes as any other's."""
-    files = expanded(paths)
-    if not share.several:
-        return files
-    sizes = [existing(path).stat().st_size for path in files]
-    return [files[k] for k in divided(sizes, len(share.counts))[share.process]]
 
 
 def _natural(name: str) -> list:

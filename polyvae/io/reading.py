@@ -6,13 +6,11 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from polyvae.arguments import flag, whole_number
+from polyvae.arguments import whole_number
 from polyvae.cluster import checked_client, in_order, shared
-from polyvae.errors import InputError
-from polyvae.io.patterns import Paths, expanded, own_files
+from polyvae.io.patterns import Paths, expanded
 from polyvae.io.runs import CHUNK_BYTES, ReadOptions, Run
 from polyvae.trajectory.record import Trajectory
-from polyvae.trajectory.share import alone, among_processes
 from polyvae.trajectory.stream import Stream, concatenate
 
 
@@ -86,9 +84,7 @@ def read(
     return concatenate(pieces)
 
 
-def stream(
-    paths: Paths, *, chunk_bytes: int = CHUNK_BYTES, client: Any = None, shared: bool = False, **options
-) -> Stream:
+def stream(paths: Paths, *, chunk_bytes: int = CHUNK_BYTES, client: Any = None, **options) -> Stream:
     """A trajectory in chunks of bounded size: for files longer than memory.
 
     The files are checked, and their frames counted, before this returns. A chunk ends where a file ends;
@@ -103,9 +99,6 @@ def stream(
         client: a `distributed.Client`, whose workers then read the chunks, a few ahead of the one that is wanted,
             and for `project` encode them. Files must be XTC, DCD, GSD or dumps (no gzip), and have the same names
             for all workers; others, and with `keep_good` all, are read in this process.
-        shared: whether several processes of `jax.distributed` share the files: this one reads its own alone, a
-            run of them in their order that holds about as many bytes as any other's. All processes must call this
-            with the same files, and then `fit`.
         **options: those of `read`.
 
     Returns:
@@ -119,15 +112,12 @@ def stream(
         raise TypeError(f"stream() takes the options of read(), which {', '.join(sorted(unknown))} is not")
     chunk_bytes, checked = whole_number("chunk_bytes", chunk_bytes, 1), ReadOptions(**options)
     if checked_client(client) is not None:  # workers stand in folders of their own
-        if flag("shared", shared):
-            raise InputError("a shared stream is read by the processes that share it; give no client")
         paths = [os.path.abspath(path) for path in expanded(paths)]
-    share = among_processes(0) if flag("shared", shared) else alone(0)
-    run = share.together(lambda: Run(own_files(paths, share), checked))
+    run = Run(paths, checked)
     chunks = functools.partial(run.chunks, chunk_bytes)
     about = f" from {len(run.paths)} file{'s' * (len(run.paths) > 1)}"
     if client is None or not run.seeks or run.keep_good:
-        return Stream(chunks, run.n_frames, about, shared=shared)
+        return Stream(chunks, run.n_frames, about)
     elsewhere = functools.partial(_applied, client, run, chunk_bytes)
     return Stream(functools.partial(elsewhere, _itself), run.n_frames, about, elsewhere)
 

@@ -13,7 +13,6 @@ from jaxtyping import Bool, Float, Int
 
 from polyvae.arguments import numbers_array, segment_lengths, whole_number
 from polyvae.errors import InputError
-from polyvae.trajectory.share import Share, alone
 
 WINDOW = 5  # in autocorrelation times
 _RANK = 1e-10  # of the variance of standardised coordinates: what float32 resolves, squared, and some
@@ -49,7 +48,6 @@ def singular_values(
     z: Float[np.ndarray, "frames latent"],
     lag: int,
     segments: Sequence[int] | None = None,
-    share: Share | None = None,
 ) -> Float[np.ndarray, "latent"]:
     """Singular values of C00^(-1/2) C0t Ctt^(-1/2), largest first.
 
@@ -58,7 +56,6 @@ def singular_values(
 
     Args:
         lag: in frames.
-        share: of the frames, where other processes hold more of them, in segments of their own.
 
     Raises:
         InputError: the lag is no positive number, or leaves no more pairs than latents + 1, of which any
@@ -66,19 +63,18 @@ def singular_values(
     """
     z, segments = _checked(z, segments)
     lag = whole_number("lag", lag, 1)
-    share = share or alone(len(z))
     starts = lagged(segments, lag)
-    if (n := share.of(len(starts)).n) <= z.shape[1] + 1:
+    if (n := len(starts)) <= z.shape[1] + 1:
         raise InputError(
             f"a lag of {lag} frames needs more than {z.shape[1] + 1} pairs of frames within segments for "
-            f"{z.shape[1]} latents; got {n}, the longest segment having {share.largest(max(segments))} frames. "
+            f"{z.shape[1]} latents; got {n}, the longest segment having {max(segments)} frames. "
             f"Use a shorter lag"
         )
     pairs = (z[starts + shift] for shift in (0, lag))
-    now, then = (x - share.total(x.sum(axis=0)) / n for x in pairs)
-    resolution = share.largest(_resolution(z))
-    left, right = (_whitening(share.total(x.T @ x) / n, resolution) for x in (now, then))
-    values = np.linalg.svd(left.T @ (share.total(now.T @ then) / n) @ right, compute_uv=False)
+    now, then = (x - x.sum(axis=0) / n for x in pairs)
+    resolution = _resolution(z)
+    left, right = (_whitening(x.T @ x / n, resolution) for x in (now, then))
+    values = np.linalg.svd(left.T @ (now.T @ then / n) @ right, compute_uv=False)
     return np.clip(np.pad(values, (0, z.shape[1] - len(values))), 0, 1)
 
 
@@ -99,7 +95,6 @@ def timescales(
     z: Float[np.ndarray, "frames latent"],
     lag: int,
     segments: Sequence[int] | None = None,
-    share: Share | None = None,
 ) -> Float[np.ndarray, "latent"]:
     """Implied timescales -lag / ln(s) of the `singular_values` s, longest first, in frames.
 
@@ -107,9 +102,7 @@ def timescales(
     then. A lower bound on the true timescales, up to statistics; 0 for s = 0, infinite for s = 1.
     """
     with np.errstate(divide="ignore"):
-        return lag / np.abs(
-            np.log(singular_values(z, lag, segments, share))
-        )  # of a logarithm of 0, not minus infinity
+        return lag / np.abs(np.log(singular_values(z, lag, segments)))
 
 
 def autocorrelation(

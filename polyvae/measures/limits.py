@@ -22,7 +22,6 @@ from polyvae.measures.pairs import (
 from polyvae.measures.weights import counting, quantile
 from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory, bonds_of
-from polyvae.trajectory.share import Share, alone
 
 QUANTILE = 0.001
 _ROUNDING = 1e-4  # of a limit: it is the value of one frame, whose positions may come back rounded or turned
@@ -123,20 +122,11 @@ def limits_of(traj: Trajectory, *, of_frames: bool = False) -> Limits:
     so that 99.9 % of the frames keep within each limit. Frames count by their weights, those of weight 0 not
     at all.
     """
-    traj = as_trajectory(traj)
-    return _limits(traj, flag("of_frames", of_frames), alone(len(traj)))
-
-
-def limits_among(traj: Trajectory, share: Share) -> Limits:
-    """`limits_of` frames that several processes share, with `of_frames`."""
-    return _limits(traj, True, share)
-
-
-def _limits(traj: Trajectory, of_frames: bool, share: Share) -> Limits:
+    traj, of_frames = as_trajectory(traj), flag("of_frames", of_frames)
     if traj.n_beads < 2:
         raise InputError("limits on bonds and pairs need at least two beads; got one. Select more beads")
     bonds = bonds_of(traj)
-    positions, weights = _frames_for(traj, share)
+    positions, weights = _frames_for(traj)
     found = frame_measures(positions, bonds)
 
     def least(values, weights=weights):
@@ -169,15 +159,12 @@ def _limits(traj: Trajectory, of_frames: bool, share: Share) -> Limits:
     )
 
 
-def _frames_for(traj: Trajectory, share: Share) -> tuple[np.ndarray, np.ndarray | None]:
+def _frames_for(traj: Trajectory) -> tuple[np.ndarray, np.ndarray | None]:
     """The positions that limits are read from, and their weights: frames that count, as many as is quick."""
     n, (rows, weights) = traj.n_beads, counting(traj)
-    if weights is None and traj.weights is not None and share.several:  # others may hold frames that count
-        rows, weights = rows[:0], traj.weights[:0]
     cost, most = (n * (n - 1) // 2, _DISTANCES) if n <= MANY else (n, _SEARCHED)
-    part = share.of(len(rows))
-    every = part.every(-(-part.n * cost // most) or 1)
-    return share.joined(traj.positions[rows[every]]), None if weights is None else share.joined(weights[every])
+    step = -(-len(rows) * cost // most) or 1
+    return traj.positions[rows[::step]], None if weights is None else weights[::step]
 
 
 def _pooled(positions: np.ndarray, bonds: np.ndarray, weights: np.ndarray | None) -> list[float]:

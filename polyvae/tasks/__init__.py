@@ -3,7 +3,6 @@
 from polyvae.tasks.compiling import compile
 from polyvae.tasks.optimization import Optimum, optimize
 from polyvae.tasks.paths import LatentPath, interpolate, latent_grid
-from polyvae.tasks.planning import Plan, plan
 from polyvae.tasks.projection import project
 from polyvae.tasks.relaxation import Relaxed, chain_energy, relax
 from polyvae.tasks.sampling import sample
@@ -15,7 +14,6 @@ from polyvae.tasks.tables import Tables, transform_many
 __all__ = [
     "LatentPath",
     "Optimum",
-    "Plan",
     "Relaxed",
     "Scores",
     "Sweep",
@@ -25,7 +23,6 @@ __all__ = [
     "interpolate",
     "latent_grid",
     "optimize",
-    "plan",
     "project",
     "relax",
     "sample",

@@ -6,10 +6,9 @@ from typing import overload
 
 import numpy as np
 
-from polyvae.arguments import flag, function, if_given, statistical_weights, text, whole_number
+from polyvae.arguments import function, if_given, statistical_weights, text, whole_number
 from polyvae.errors import InputError
 from polyvae.trajectory.record import Trajectory
-from polyvae.trajectory.share import Share, alone, among_processes
 
 
 class Stream:
@@ -24,8 +23,6 @@ class Stream:
         n_frames: how many frames they hold together.
         about: what the repr says of where they come from.
         elsewhere: `apply`, where chunks are read by other processes.
-        shared: whether these frames are one process' share of a run, and those of the other processes of
-            `jax.distributed` the rest, in the order of the processes. `fit` then trains with all of them together.
     """
 
     def __init__(
@@ -34,13 +31,10 @@ class Stream:
         n_frames: int,
         about: str = "",
         elsewhere: Callable[..., Iterator] | None = None,
-        *,
-        shared: bool = False,
     ):
         self._chunks, self._about = function("chunks", chunks), text("about", about)
         self.n_frames = whole_number("n_frames", n_frames, 0)
         self._elsewhere = if_given(function, "elsewhere", elsewhere)
-        self.shared = flag("shared", shared)
 
     def apply(self, measure: Callable, *arguments) -> Iterator:
         """`measure(chunk, first_frame, *arguments)` of each chunk, in their order, made where the chunk is read.
@@ -63,10 +57,6 @@ class Stream:
     def __len__(self) -> int:
         return self.n_frames
 
-    def share(self) -> Share:
-        """Which of the frames of all processes these are; all processes ask this together."""
-        return among_processes(len(self)) if self.shared else alone(len(self))
-
     def __repr__(self):
         return f"<Stream: {self.n_frames} frames{self._about}>"
 
@@ -76,11 +66,10 @@ def weighted(data: Trajectory, weights: np.ndarray) -> Trajectory: ...
 @overload
 def weighted(data: Stream, weights: np.ndarray) -> Stream: ...
 def weighted(data: Trajectory | Stream, weights: np.ndarray) -> Trajectory | Stream:
-    """The same frames with statistical weights, (n_frames,); of a shared stream, those of all processes."""
+    """The same frames with statistical weights, (n_frames,)."""
     if isinstance(data, Trajectory):
         return dataclasses.replace(data, weights=statistical_weights(weights, len(data)))
-    share = data.share()
-    weights = share.here(statistical_weights(weights, share.n))
+    weights = statistical_weights(weights, len(data))
 
     def chunks() -> Iterator[Trajectory]:
         n = 0
@@ -88,7 +77,7 @@ def weighted(data: Trajectory | Stream, weights: np.ndarray) -> Trajectory | Str
             yield dataclasses.replace(chunk, weights=weights[n : n + len(chunk)])
             n += len(chunk)
 
-    return Stream(chunks, len(data), ", weighted", shared=data.shared)
+    return Stream(chunks, len(data), ", weighted")
 
 
 def concatenate(pieces: list[Trajectory], positions: np.ndarray | None = None) -> Trajectory:

@@ -24,14 +24,12 @@ class Checkpoint:
         identity: all that decides the result: settings, data fingerprint, versions. Another run's file is
             refused.
         resume: go on from the file where there is one; without it, a file that is there is refused.
-        writes: whether this process writes it, of several that read it.
 
     Raises:
         InputError: a file of another run, a damaged one, or one that would be lost.
     """
 
-    def __init__(self, path: str | os.PathLike, identity: dict, *, resume: bool, writes: bool = True):
-        self._writes = writes
+    def __init__(self, path: str | os.PathLike, identity: dict, *, resume: bool):
         self._path, self._identity, self._last = Path(path), json.dumps(identity, sort_keys=True), 0.0
         self.saved = self._load() if resume and self._path.exists() else None
         if not resume and self._path.exists():
@@ -42,7 +40,7 @@ class Checkpoint:
 
     def save(self, leaves: list, table: np.ndarray, last: bool) -> None:
         """Write the state after an epoch, once a second and at the end; the file appears whole or not at all."""
-        if not self._writes or (time.monotonic() - self._last < _EVERY and not last):
+        if time.monotonic() - self._last < _EVERY and not last:
             return
         tensors = {f"state.{k:04d}": np.asarray(leaf, order="C") for k, leaf in enumerate(leaves)}
         save_tensors(self._path, tensors | {"history": table}, {"polyvae-run": self._identity})

@@ -108,7 +108,7 @@ def one_pass(state: State, static, data: Rows, key, beta, plan: Plan):
     optimiser = plan.optimiser()
     order_key, noise_key = jax.random.split(key)
     shape = (plan.n_batches, plan.batch_size)
-    layout, n_rows = plan.layout, len(data.x) if plan.layout is None else sum(plan.layout.counts)
+    layout, n_rows = plan.layout, len(data.x) if plan.layout is None else plan.layout.n_rows
     order = jax.random.permutation(order_key, n_rows)[: shape[0] * shape[1]].reshape(shape)
     latent_dim = eqx.combine(state.weights, static).latent_dim
     data = data._replace(target=None if plan.lag == 0 else data.target)

@@ -15,7 +15,6 @@ from jaxtyping import Array
 
 from polyvae.arguments import check_run, one_of, segment_lengths, statistical_weights, whole_number
 from polyvae.errors import InputError
-from polyvae.trajectory.share import Share, alone
 from polyvae.vae import modelfile, training
 from polyvae.vae.checkpoint import Checkpoint, digest
 from polyvae.vae.likelihood import Bernoulli, Categorical, Gaussian
@@ -158,7 +157,6 @@ class Prepared:
         settings: with the number of epochs.
         data: the record of the data.
         pairs: frames, trained on, that have another one a lag later (one frame later without a lag).
-        share: of the frames, which are those of this process.
         choices: see `ModelRecord`.
     """
 
@@ -172,7 +170,6 @@ class Prepared:
     settings: Settings
     data: DataRecord
     pairs: np.ndarray
-    share: Share
     choices: dict[str, str] | None = None
 
     def initial(self) -> tuple[ScaledVAE, Array]:
@@ -194,14 +191,8 @@ class Prepared:
         scaled, key = self.initial()
         unfinished = None
         if checkpoint is not None:
-            inputs = "".join(self.share.told(self._inputs(scaled)))
-            identity = self.settings.to_dict() | versions() | {"inputs": inputs}
-            writes = self.share.process == 0
-            unfinished = self.share.together(
-                lambda: Checkpoint(checkpoint, identity, resume=resume, writes=writes)
-            )
-            done = 0 if unfinished.saved is None else len(unfinished.saved[1])
-            self.share.agree({"the epochs of the unfinished run": done})  # or one does not see the file
+            identity = self.settings.to_dict() | versions() | {"inputs": self._inputs(scaled)}
+            unfinished = Checkpoint(checkpoint, identity, resume=resume)
         volume, epochs = float(scaled.log_volume()), self.settings.epochs
         trained = train(
             scaled.vae,
@@ -211,7 +202,6 @@ class Prepared:
             weights=self.weights,
             settings=self.settings,
             key=key,
-            share=self.share,
             progress=progress and (lambda n, terms: progress(n, epochs, _in_units(terms, volume))),
             saved=None if unfinished is None else unfinished.saved,
             save=None if unfinished is None else unfinished.save,
@@ -236,18 +226,14 @@ class Prepared:
             )
         history = _in_units(trained.history, float(scaled.log_volume()))
         vae, collapsed = ordered_by_slowness(
-            trained.vae, self.x, self.rows, self.pairs, max(self.settings.lag or 1, 1), self.share
+            trained.vae, self.x, self.rows, self.pairs, max(self.settings.lag or 1, 1)
         )
         if collapsed:
             names = ", ".join(f"z{k}" for k in collapsed)
             log.info("%s of %d latents hardly vary: they carry nothing", names, vae.latent_dim)
         record = ModelRecord(
             settings=self.settings,
-            data=dataclasses.replace(
-                self.data,
-                n_train=self.share.of(len(self.rows)).n,
-                n_validation=self.share.of(len(self.val_rows)).n,
-            ),
+            data=dataclasses.replace(self.data, n_train=len(self.rows), n_validation=len(self.val_rows)),
             versions=versions(),
             history={name: values.astype(float).tolist() for name, values in history.items()},
             best_epoch=trained.best_epoch,
@@ -289,7 +275,6 @@ def prepare(
     held_out: np.ndarray,
     scaling: str,
     data: DataRecord,
-    share: Share | None = None,
 ) -> Prepared:
     """Choose the frames to train on and to validate with, and scale the data.
 
@@ -298,20 +283,18 @@ def prepare(
         segments, weights: as those of `fit_vae`, checked.
         held_out: (n_frames,), the frames that are not trained on.
         data: the record of the data.
-        share: of the frames, where other processes hold more of them; by default they are all here.
 
     Raises:
         InputError: too few frames for a batch or for the lag, weights that leave none, data that do not vary.
     """
-    share = share or alone(len(x))
-    rows, val_rows = _chosen_rows(settings, tuple(segments), held_out, share)
+    rows, val_rows = _chosen_rows(settings, tuple(segments), held_out)
     if weights is not None:
-        _check_sums(weights, rows, val_rows, share)
+        _check_sums(weights, rows, val_rows)
     mean, scale = jnp.zeros(x.shape[1]), jnp.asarray(1.0)
     if not isinstance(likelihood, Gaussian) and (x == x[:1]).all():
         raise InputError(f"the {len(x)} frames are all the same; there is nothing to learn from them")
     if isinstance(likelihood, Gaussian):
-        middle, spread = _moments(x, ~held_out if weights is None else np.where(held_out, 0, weights), share)
+        middle, spread = _moments(x, ~held_out if weights is None else np.where(held_out, 0, weights))
         if scaling == "global":
             spread = np.sqrt(np.mean(spread**2))
             likelihood = likelihood if likelihood.learned else Gaussian(float(likelihood.width / spread))
@@ -323,11 +306,9 @@ def prepare(
         mean, scale = jnp.asarray(middle, jnp.float32), jnp.asarray(spread, jnp.float32)
         x = _scaled(x, np.asarray(mean), np.asarray(scale))
     if settings.epochs is None:
-        settings = dataclasses.replace(
-            settings, epochs=default_epochs(settings, share.of(len(rows)).n, x.shape[1])
-        )
+        settings = dataclasses.replace(settings, epochs=default_epochs(settings, len(rows), x.shape[1]))
     pairs = first_of_pairs(~held_out, tuple(segments), max(settings.lag, 1))
-    return Prepared(x, weights, rows, val_rows, mean, scale, likelihood, settings, data, pairs, share)
+    return Prepared(x, weights, rows, val_rows, mean, scale, likelihood, settings, data, pairs)
 
 
 def default_epochs(settings: Settings, n_rows: int, n_features: int) -> int:
@@ -345,25 +326,24 @@ def default_epochs(settings: Settings, n_rows: int, n_features: int) -> int:
 
 
 def _chosen_rows(
-    settings: Settings, segments: tuple[int, ...], held_out: np.ndarray, share: Share
+    settings: Settings, segments: tuple[int, ...], held_out: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The frames to encode in training and in validation: those that have a partner a lag later."""
     lag = settings.lag
-    if lag >= (longest := share.largest(max(segments))):
+    if lag >= (longest := max(segments)):
         raise InputError(
             f"a lag of {lag} frames needs a segment of more frames than that; the longest has {longest}. "
             f"Use a shorter lag"
         )
     rows, val_rows = (first_of_pairs(mask, segments, lag) for mask in (~held_out, held_out))
-    n_rows, n_val = (share.of(len(chosen)).n for chosen in (rows, val_rows))
-    if n_rows < settings.batch_size:
+    if len(rows) < settings.batch_size:
         pairs = f" and in pairs {lag} frames apart" if lag else ""
         raise InputError(
-            f"training needs at least one batch of {settings.batch_size} frames; the data hold {share.n} "
-            f"frames, {n_rows} after {settings.validation:.0%} for validation{pairs}. "
+            f"training needs at least one batch of {settings.batch_size} frames; the data hold {len(held_out)} "
+            f"frames, {len(rows)} after {settings.validation:.0%} for validation{pairs}. "
             f"Use more frames or a smaller batch size"
         )
-    if share.largest(held_out.any()) and not n_val:
+    if held_out.any() and not len(val_rows):
         raise InputError(
             f"no two validation frames are {lag} frames apart in one segment; lower the lag, hold out a larger "
             f"fraction (now {settings.validation:.0%}), or none (validation 0)"
@@ -371,25 +351,25 @@ def _chosen_rows(
     return rows, val_rows
 
 
-def _check_sums(weights: np.ndarray, rows: np.ndarray, val_rows: np.ndarray, share: Share) -> None:
+def _check_sums(weights: np.ndarray, rows: np.ndarray, val_rows: np.ndarray) -> None:
     for name, chosen in (("training", rows), ("validation", val_rows)):
         with np.errstate(over="ignore"):
-            total = share.total(weights[chosen].sum())
-        if share.of(len(chosen)).n and not 0 < total < np.inf:
+            total = weights[chosen].sum()
+        if len(chosen) and not 0 < total < np.inf:
             raise InputError(
                 f"the weights of all {name} frames are 0, or too large to add; give exp((bias - max(bias)) / kT)"
             )
 
 
-def _moments(x: np.ndarray, weights: np.ndarray, share: Share) -> tuple[np.ndarray, np.ndarray]:
+def _moments(x: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Weighted mean and standard deviation of each feature, float64; refuses data that do not vary."""
     pieces = _pieces(x)
-    total = share.total(float(weights.sum(dtype=np.float64)))
-    mean = share.total(sum(weights[p].astype(np.float64) @ x[p] for p in pieces)) / total
-    variance = share.total(sum(weights[p].astype(np.float64) @ (x[p] - mean) ** 2 for p in pieces)) / total
-    largest = share.largest(max(float(np.abs(x[p]).max()) for p in pieces))
+    total = float(weights.sum(dtype=np.float64))
+    mean = sum(weights[p].astype(np.float64) @ x[p] for p in pieces) / total
+    variance = sum(weights[p].astype(np.float64) @ (x[p] - mean) ** 2 for p in pieces) / total
+    largest = max(float(np.abs(x[p]).max()) for p in pieces)
     if not np.sqrt(variance.mean()) > 1e-6 * largest:
-        raise InputError(f"the {share.n} frames are all the same; there is nothing to learn from them")
+        raise InputError(f"the {len(x)} frames are all the same; there is nothing to learn from them")
     return mean, np.sqrt(variance)
 
 

@@ -5,7 +5,6 @@ import jax
 import numpy as np
 
 from polyvae.batches import map_frames
-from polyvae.trajectory.share import Share, alone
 from polyvae.vae.network import VAE, Dense
 
 ACTIVE = 0.01  # variance of the mean above which a latent counts as active (Burda et al., arXiv:1509.00519)
@@ -15,7 +14,7 @@ _means = eqx.filter_jit(lambda vae, rows: jax.vmap(lambda row: vae.encode(row)[0
 
 
 def ordered_by_slowness(
-    vae: VAE, x: np.ndarray, rows: np.ndarray, pairs: np.ndarray, lag: int, share: Share | None = None
+    vae: VAE, x: np.ndarray, rows: np.ndarray, pairs: np.ndarray, lag: int
 ) -> tuple[VAE, list[int]]:
     """The same model with its latents in order of their correlation with themselves a lag later, active ones
     first; and the numbers, in that order, of those that are not active.
@@ -26,17 +25,12 @@ def ordered_by_slowness(
         x: (n_frames, n_features), scaled.
         rows: numbers of the training frames; pairs: of those that have another one `lag` frames later. Of both,
             evenly spaced ones are taken.
-        share: of the frames, where other processes hold more of them.
     """
-    share = share or alone(len(x))
-    parts = [share.of(len(chosen)) for chosen in (rows, pairs)]
-    thinned = [
-        chosen[part.every(-(-part.n // MAX_PAIRS) or 1)] for chosen, part in zip((rows, pairs), parts, strict=True)
-    ]
-    spread = share.joined(_encoded(vae, x, thinned[0])).var(axis=0)
+    rows, pairs = (chosen[:: -(-len(chosen) // MAX_PAIRS) or 1] for chosen in (rows, pairs))
+    spread = _encoded(vae, x, rows).var(axis=0)
     slowness = spread
-    if parts[1].n > 2:
-        now, then = (share.joined(_encoded(vae, x, thinned[1] + shift)) for shift in (0, lag))
+    if len(pairs) > 2:
+        now, then = (_encoded(vae, x, pairs + shift) for shift in (0, lag))
         now, then = now - now.mean(axis=0), then - then.mean(axis=0)
         norms = np.sqrt((now**2).sum(axis=0) * (then**2).sum(axis=0))
         slowness = (now * then).sum(axis=0) / np.where(norms > 0, norms, 1)

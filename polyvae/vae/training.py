@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Array
 
 from polyvae.errors import InputError
-from polyvae.trajectory.share import Share, alone
 from polyvae.vae import epochs
 from polyvae.vae.epochs import TERMS, Plan, Rows, initial_state, make_plan
 from polyvae.vae.mesh import at_home, layout_for
@@ -71,22 +70,17 @@ def _epoch_from_disk(state, static, x, weights, rows, val, keys, beta, number: i
     return state, row[None]
 
 
-def normalised(weights: np.ndarray | None, rows: np.ndarray, share: Share | None = None) -> np.ndarray | None:
-    """Weights whose mean over `rows`, those of all processes of the share, is 1."""
-    if weights is None:
-        return None
-    share = share or alone(len(weights))
-    return (weights / (share.total(weights[rows].sum()) / share.total(len(rows)))).astype(np.float32)
+def normalised(weights: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    """Weights whose mean over `rows` is 1."""
+    return None if weights is None else (weights / (weights[rows].sum() / len(rows))).astype(np.float32)
 
 
-def validation_rows(x, weights, val_rows, plan: Plan, share: Share) -> Rows | None:
-    """The validation frames of all processes on every device, thinned evenly to `MAX_VALIDATION`."""
-    part = share.of(0 if val_rows is None else len(val_rows))
-    if not part.n:
+def validation_rows(x, weights, val_rows, plan: Plan) -> Rows | None:
+    """The validation frames on every device, thinned evenly to `MAX_VALIDATION`."""
+    if val_rows is None or not len(val_rows):
         return None
-    val_rows = val_rows[part.every(-(-part.n // MAX_VALIDATION))]
-    rows = Rows.of(x, normalised(weights, val_rows, share), val_rows, plan.lag)
-    return _everywhere(jax.tree.map(share.joined, rows), plan)
+    val_rows = val_rows[:: -(-len(val_rows) // MAX_VALIDATION)]
+    return _everywhere(Rows.of(x, normalised(weights, val_rows), val_rows, plan.lag), plan)
 
 
 def _everywhere(tree, plan: Plan):
@@ -155,7 +149,6 @@ def train(
     settings: Settings,
     weights: np.ndarray | None = None,
     key,
-    share: Share | None = None,
     progress: Callable[[int, dict[str, float]], None] | None = None,
     saved: tuple[list[np.ndarray], np.ndarray] | None = None,
     save: Callable[[list[Array], np.ndarray, bool], None] | None = None,
@@ -181,7 +174,6 @@ def train(
         rows, val_rows: numbers of the training and the validation frames.
         settings: with the number of epochs.
         weights: (n_frames,) of the frames; both terms are linear in them, and they are normalised once.
-        share: of the frames; by default this process has all. All of its devices are trained on.
         progress: called with the number of epochs done and the latest terms.
         save: called now and then with all that is needed to go on: the leaves of the state, the history
             so far, (epochs done, terms), and whether this is the end.
@@ -191,14 +183,12 @@ def train(
     Raises:
         InputError: fewer frames than a batch; or a loss that is not finite before any epoch is done.
     """
-    share = share or alone(len(x))
-    part = share.of(len(rows))
-    on_disk = isinstance(x, np.memmap) and not share.several
-    plan = make_plan(part.n, settings, on_disk=on_disk)
-    counts = (plan.n_batches * plan.batch_size,) if on_disk else part.counts
-    plan = plan._replace(layout=layout_for(plan.batch_size, counts))
-    val = validation_rows(x, weights, val_rows, plan, share)
-    weights = normalised(weights, rows, share)
+    on_disk = isinstance(x, np.memmap)
+    plan = make_plan(len(rows), settings, on_disk=on_disk)
+    n_rows = plan.n_batches * plan.batch_size if on_disk else len(rows)
+    plan = plan._replace(layout=layout_for(plan.batch_size, n_rows))
+    val = validation_rows(x, weights, val_rows, plan)
+    weights = normalised(weights, rows)
     start, static = eqx.partition(vae, eqx.is_inexact_array)
     state, table = restored(initial_state(start, plan), saved, 2 if val is None else len(TERMS))
     keys, beta = jax.random.split(key), jnp.asarray(settings.beta, jnp.float32)
@@ -239,7 +229,7 @@ def train_together(
 ) -> list[Trained]:
     """`train` of models that differ in beta and seed alone, as one program over stacked weights."""
     plan = make_plan(len(rows), settings[0])
-    val = validation_rows(x, weights, val_rows, plan, alone(len(x)))
+    val = validation_rows(x, weights, val_rows, plan)
     data = jax.tree.map(jnp.asarray, Rows.of(x, normalised(weights, rows), rows, plan.lag))
     states, statics = zip(*(eqx.partition(vae, eqx.is_inexact_array) for vae in vaes), strict=True)
     state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(initial_state(start, plan) for start in states))

@@ -11,7 +11,7 @@ import pytest
 from conftest import ideal_chains
 
 import polyvae as pv
-from polyvae.app import cli, cluster, processes
+from polyvae.app import cli
 
 
 def good(n_frames=40, n_beads=12):
@@ -455,26 +455,6 @@ def test_lammps_files_that_are_no_trajectories_say_what_to_do(tmp_path):
     (tmp_path / "chain.data").write_text("LAMMPS data file\n\n1 atoms\n\nAtoms # bond\n\n1 1 1 0.0 0.0 0.0\n")
     with pytest.raises(pv.InputError, match="a LAMMPS data file is a topology: name the dump"):
         pv.read(tmp_path / "chain.data")
-
-
-def test_processes_that_do_not_meet_are_told_at_once(tmp_path, capfd, monkeypatch):
-    np.savez(tmp_path / "run.npz", positions=good().positions)
-    fit = ["fit", tmp_path / "run.npz", "--out", tmp_path / "m.safetensors"]
-    monkeypatch.setattr(cluster, "connected", None)
-    code, _, err = command(capfd, *fit, "--workers", "2", "--coordinator", "auto")
-    assert (code, "leave it out with --coordinator" in err) == (2, True)
-    monkeypatch.undo()
-    code, _, err = command(capfd, *fit, "--process", "0/2")
-    assert (code, "--process: it is for --coordinator HOST:PORT; give that, too" in err) == (2, True)
-
-    def initialize(*_, **__):
-        raise ValueError("coordinator_address should be defined.")
-
-    monkeypatch.setattr("jax.distributed.initialize", initialize)
-    code, _, err = command(capfd, *fit, "--coordinator", "auto")
-    assert (code, "the processes did not meet; outside of SLURM" in err) == (1, True)
-    assert processes._company(1, 1) == "1 process with 1 device trains"
-    assert processes._company(2, 4) == "2 processes with 4 devices train together"
 
 
 def test_a_file_named_twice_and_a_first_frame_without_a_time_are_noted(tmp_path, caplog):

@@ -39,46 +39,30 @@ def test_eight_devices_give_the_loss_curve_and_the_gradient_of_one(tmp_path):
 
 
 def test_one_device_needs_no_mesh():
-    assert layout_for(64, (100,)) is None
+    assert layout_for(64, 100) is None
 
 
 class TestWithManyDevices:
     @pytest.fixture(autouse=True)
     def _devices(self, monkeypatch):
         monkeypatch.setattr(jax, "local_devices", lambda: list("abcdefgh"))
-        monkeypatch.setattr(jax, "devices", lambda: list("abcdefgh"))
         monkeypatch.setattr(mesh, "Mesh", lambda devices, axes: list(devices))
 
     @pytest.mark.parametrize(
-        ("batch", "counts", "used"),
-        [(64, (100,), "abcdefgh"), (50, (100,), "abcde"), (6, (90, 10), "abcefg"), (60, (9, 9, 9, 9), "aceg")],
+        ("batch", "used"), [(64, "abcdefgh"), (50, "abcde"), (6, "abcdef"), (60, "abcdef"), (14, "abcdefg")]
     )
-    def test_as_many_share_a_batch_as_divide_it(self, batch, counts, used, caplog):
+    def test_as_many_share_a_batch_as_divide_it(self, batch, used, caplog):
         caplog.set_level(logging.INFO, "polyvae")
-        assert "".join(layout_for(batch, counts).mesh) == used
+        assert "".join(layout_for(batch, 100).mesh) == used
         assert f"training on {len(used)} devices, with {batch // len(used)} frames of each batch" in caplog.text
         assert ("8 are here" in caplog.text) == (len(used) < 8)
 
-    def test_processes_that_do_not_divide_a_batch_are_refused(self):
-        with pytest.raises(
-            pv.InputError, match=r"a batch of 9 frames cannot be shared by 2 processes; .*multiple of 2"
-        ):
-            layout_for(9, (50, 50))
 
-
-@pytest.mark.parametrize("counts", [(10,), (3, 7), (7, 0, 3)])
-def test_rows_are_found_by_their_number_among_all(counts):
-    """Two and three processes as their arrays would lie on one device."""
-    one = Mesh(np.array(jax.devices()[:1]), (mesh.ROWS,))
-    layout = Layout(one, (10,))
+def test_rows_are_found_by_their_number():
+    layout = Layout(Mesh(np.array(jax.devices()[:1]), (mesh.ROWS,)), 10)
     x = np.arange(10.0, dtype=np.float32)
-    filled = np.full((len(counts), max(counts)), -1, np.float32)
-    for k, part in enumerate(np.split(x, np.cumsum(counts)[:-1])):
-        filled[k, : len(part)] = part
     order = np.array([9, 0, 3, 6, 2, 7])
-    places = mesh.places(jax.numpy.asarray(order), counts, max(counts))
-    found = jax.jit(layout.take)(layout._replace(counts=(filled.size,)).shared(filled.ravel()), places)
-    np.testing.assert_array_equal(found, x[order])
+    np.testing.assert_array_equal(jax.jit(layout.take)(layout.shared(x), order), x[order])
 
 
 @pytest.mark.parametrize(("backend", "rows"), [("cpu", 4096), ("gpu", 65_536)])

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 import polyvae as pv
 from polyvae.cv import fitting as cv_fitting
 from polyvae.cv.latent import load_cv
-from polyvae.trajectory.share import alone
 from polyvae.vae import epochs, training
 from polyvae.vae import fitting as prepared
 from polyvae.vae.epochs import Rows
@@ -166,8 +165,8 @@ class TestWeights:
         for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
             np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-5)
         for a, b in zip(
-            prepared._moments(x, counts.astype(float), alone(len(x))),
-            prepared._moments(x[repeated], np.ones(len(repeated)), alone(len(repeated))),
+            prepared._moments(x, counts.astype(float)),
+            prepared._moments(x[repeated], np.ones(len(repeated))),
             strict=True,
         ):
             np.testing.assert_allclose(a, b, rtol=1e-6)
