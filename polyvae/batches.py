@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Callable
 
-import jax
 import numpy as np
 
 BATCH = 4096  # rows at a time on a CPU
@@ -24,6 +23,8 @@ def map_frames(batched: Callable, *columns: np.ndarray, batch: int = BATCH, widt
         columns: arrays of one length, row i of each belonging to row i of the others.
         width: numbers that are made of a row, where these are many, as distances are.
     """
+    import jax  # here, so that reading files, which knows `BATCH`, does not load it
+
     n = len(columns[0])
     if n == 0:
         output = jax.eval_shape(batched, *(jax.ShapeDtypeStruct((0, *c.shape[1:]), c.dtype) for c in columns))

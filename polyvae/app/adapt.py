@@ -2,19 +2,17 @@
 
 import csv
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import polyvae as pv
-from polyvae import plot
 from polyvae.app.console import print_free_energy, say
-from polyvae.app.fes import summary_of, write_energy
 from polyvae.app.options import ONE_MODEL, READING, TRAINING, Figures, for_training, takes
 from polyvae.app.reading import for_reading, read_files
-from polyvae.arguments import if_given, real_number
-from polyvae.engines.runs import Engine
-from polyvae.files import replacing
+
+if TYPE_CHECKING:
+    from polyvae.engines.runs import Engine
 
 
 @takes(model=ONE_MODEL, training=TRAINING, reading=READING)
@@ -70,6 +68,8 @@ def adapt(
         raise typer.BadParameter("the frames to begin with are unbiased", param_hint="--weights")
     if sum(kind is not None for kind in (openmm, lammps, command)) != 1:
         raise typer.BadParameter("name one engine: --openmm, --lammps or --command", param_hint="--openmm")
+    from polyvae.arguments import if_given, real_number
+
     real_number("temperature", temperature, above=0)
     real_number("barrier", barrier, above=1)
     real_number("timestep", timestep, above=0)
@@ -102,7 +102,9 @@ def _told(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _engine(openmm, lammps, command, frames, structure, temperature, sigma, timestep, platform, reading) -> Engine:
+def _engine(
+    openmm, lammps, command, frames, structure, temperature, sigma, timestep, platform, reading
+) -> "Engine":
     if openmm is not None:
         from polyvae.engines.openmm import function_in, openmm_engine, simulation_maker
 
@@ -131,7 +133,10 @@ def _engine(openmm, lammps, command, frames, structure, temperature, sigma, time
     )
 
 
-def _results(out: Path, found: pv.Adapted, figures: str) -> None:
+def _results(out: Path, found: "pv.Adapted", figures: str) -> None:
+    from polyvae.app.fes import summary_of, write_energy
+    from polyvae.files import replacing
+
     with replacing(out / "rounds.csv") as temporary, temporary.open("w", newline="") as file:
         rows = [record.to_dict() for record in found.rounds]
         table = csv.DictWriter(file, rows[0])
@@ -140,8 +145,10 @@ def _results(out: Path, found: pv.Adapted, figures: str) -> None:
     about = {"converged": found.converged, "rounds": len(found.rounds)} | summary_of(found.free_energy, ["z0"])
     write_energy(out, ["z0"], "kT", found.free_energy, about, figures=figures)
     z = found.cv.transform(found.biased)[:, 0]
-    axes = plot.free_energy_checks(found.free_energy, z, segments=found.biased.segments, names=["z0"], unit="kT")
-    plot.save(axes, out / f"checks.{figures}")
+    axes = pv.plot.free_energy_checks(
+        found.free_energy, z, segments=found.biased.segments, names=["z0"], unit="kT"
+    )
+    pv.plot.save(axes, out / f"checks.{figures}")
     print_free_energy(found.free_energy, ["z0"], "kT")
     end = (
         "CV and free energy have stopped to change"

@@ -1,7 +1,5 @@
 """The command line: one verb a step, and `run` for all of them."""
 
-import math
-import re
 import signal
 import sys
 from pathlib import Path
@@ -10,30 +8,16 @@ from typing import Annotated, Any
 import typer
 
 import polyvae as pv
-from polyvae import plot
-from polyvae.app import conformations
 from polyvae.app.adapt import adapt
+from polyvae.app.choices import OBJECTIVES, TARGETS, TRAJECTORIES
 from polyvae.app.cluster import CLUSTER, on_cluster
-from polyvae.app.console import (
-    about_run,
-    command_line,
-    fail,
-    notes,
-    print_model,
-    print_optimum,
-    print_scores,
-    print_trajectory,
-    say,
-)
-from polyvae.app.explorer import FILE, save_explorer
+from polyvae.app.console import fail, notes, print_model, print_optimum, print_scores, print_trajectory, say
 from polyvae.app.fes import fes
 from polyvae.app.movie import movie
-from polyvae.app.observables import Observable, observable_files, observables_of
+from polyvae.app.observables import Observable
 from polyvae.app.options import (
     EXPORTING,
-    FEATURIZERS,
     MAKING,
-    OBJECTIVES,
     ONE_MODEL,
     READING,
     TRAINING,
@@ -53,28 +37,17 @@ from polyvae.app.options import (
 )
 from polyvae.app.project import project
 from polyvae.app.reading import as_the_model, for_reading, read_files, read_weights, with_weights
-from polyvae.app.report import report, write_report
 from polyvae.app.sweep import sweep
-from polyvae.cv.generator import MAX_BEADS
-from polyvae.cv.latent import load_cv
 from polyvae.errors import InputError, one_line
-from polyvae.export import TARGETS, export_files
-from polyvae.files import check_output, refuse_inputs, replacing_folder, write_json
-from polyvae.io.writing import WRITERS
-from polyvae.tasks.verdict import verdict
-from polyvae.vae.settings import Settings, sized
 
 app = typer.Typer(
     help="Collective variables from finished MD runs: train a VAE on a trajectory, project, generate, optimise.",
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
 _HELD_FRAMES = 200_000
-_RUN_RESULTS = ("model.safetensors", "COLVAR", "latent.npz", "generated.*", "optimized.pdb", "scores.json",
-                FILE, "report.html", "figures/*")  # fmt: skip
-_QUICK = {"steps": 1000, "n_starts": 8, "refine_steps": 700}
 
 
 def _print_version(wanted: bool) -> None:
@@ -113,56 +86,11 @@ def run(
 
     Example: polyvae run run.xtc --top chain.pdb --unit sigma --out out
     """
-    inputs = [*files, reading["topology"], training["weights"], *observable_files(observable)]
-    training, seed = for_training(training), model["seed"]
-    with replacing_folder(out, force=force, results=_RUN_RESULTS, inputs=inputs) as folder:
-        traj = read_files(files, reading)
-        traj = with_weights(traj, training.pop("weights"))  # for all that follows, and not for training alone
-        observables = observables_of(observable, traj)
-        if quick and training["epochs"] is None:
-            training["epochs"] = _quick_epochs(traj, training, _QUICK["steps"])
-        with pv.progress_bar("training", unit="epoch") as progress:
-            cv = pv.fit(traj, **model, **training, progress=progress)
-        if generator and traj.n_beads > MAX_BEADS:
-            say(f"the decoder draws the conformations, roughly: a generator of over {MAX_BEADS} beads takes hours")
-        elif generator:
-            brief = {"steps": _QUICK["steps"]} if quick and traj.n_frames > _QUICK["steps"] else {}
-            cv = _with_generator(cv, traj, seed, **brief)
-        else:
-            say("the decoder draws the conformations, roughly; without --no-generator they are drawn well")
-        cv.save(folder / "model.safetensors")
+    from polyvae.app.running import run_all
 
-        for name in ("COLVAR", "latent.npz"):
-            pv.project(cv, traj, folder / name)
-        generated = pv.sample(cv, min(traj.n_frames, 10_000), seed=seed)
-        suffix = files[0].suffix.lower()
-        pv.write(folder / f"generated{suffix if suffix in WRITERS else '.xtc'}", generated)
-
-        say("optimising Rg in the latent space")
-        effort: dict[str, Any] = {k: v for k, v in _QUICK.items() if k != "steps"} if quick else {}
-        optimum = pv.optimize(cv, start=traj, seed=seed, **effort)
-        pv.write(folder / "optimized.pdb", optimum.structure)
-
-        say("scoring and drawing")
-        scores = pv.score(cv, traj, generated=generated, alternatives=not quick, seed=seed)
-        if scores.alignment is not None and scores.alignment.message:
-            options = {kind.__name__: f"--align {name}" for name, kind in FEATURIZERS.items() if kind}
-            text = re.sub(r"(\w+)\(\)", lambda m: options.get(m[1], m[0]), scores.alignment.message)
-            say(f"note: the CV jumps where the conformation hardly changes: {text}")
-        found, z = optimum.summary(), cv.transform(traj)
-        said = verdict(cv, scores, traj, z)
-        about = about_run(files, traj, cv) | {"command": command_line()}
-        write_json(
-            folder / "scores.json", scores.to_dict() | {"verdict": said.to_dict(), "optimized": found} | about
-        )
-        (folder / "figures").mkdir()
-        formats = ["png", figures]  # the report shows the first
-        plot.save_figures(folder / "figures", cv, traj, z, generated, optimum, formats=formats)
-        save_explorer(folder / FILE, cv, traj, observables, pieces=[path.name for path in files])
-        write_report(folder)
-    print_scores(scores)
-    print_optimum(found, "rg", traj.length_unit)
-    print("", *said.lines(), "", f"results in {out}; open {out / 'report.html'}", sep="\n")
+    groups: dict[str, Any] = {"model": model, "training": training, "reading": reading}
+    chosen: dict[str, Any] = {"quick": quick, "generator": generator, "figures": figures, "observable": observable}
+    run_all(files, out, **groups, **chosen, force=force)
 
 
 @app.command()
@@ -185,6 +113,9 @@ def fit(
 
     Example: polyvae fit run.xtc --top chain.pdb --latent-dim 2 --out model.safetensors
     """
+    from polyvae.app.running import with_generator
+    from polyvae.files import check_output, refuse_inputs
+
     unfinished = out.with_name(out.name + ".unfinished")
     unfinished_generator = out.with_name(out.name + ".generator.unfinished")
     if resume and out.exists() and not unfinished.exists():
@@ -204,7 +135,7 @@ def fit(
             own: dict[str, Any] = {"checkpoint": unfinished, "resume": resume, "cache": out.parent}
             cv = pv.fit(stream, **model, **training, progress=progress, **own)
         if generator:
-            cv = _with_generator(cv, stream, model["seed"], checkpoint=unfinished_generator, resume=resume)
+            cv = with_generator(cv, stream, model["seed"], checkpoint=unfinished_generator, resume=resume)
     except (KeyboardInterrupt, SystemExit):
         if unfinished.exists():
             say(f"the run so far is in {unfinished}; --resume goes on with it")
@@ -213,18 +144,6 @@ def fit(
     for path in (unfinished, unfinished_generator):
         path.unlink(missing_ok=True)
     print(f"{cv} in {out}; {cv.record.stopped}, best epoch {cv.record.best_epoch}")
-
-
-def _quick_epochs(traj: pv.Trajectory, training: dict, steps: int) -> int:
-    """Epochs that make about so many steps."""
-    told = Settings(batch_size=training["batch_size"], validation=training["validation"])
-    chosen = sized(told, traj.n_frames, traj.n_beads * traj.n_dims)
-    return math.ceil(steps / max(1, int(traj.n_frames * (1 - chosen.validation)) // chosen.batch_size))
-
-
-def _with_generator(cv: pv.LatentCV, data, seed: int, **options) -> pv.LatentCV:
-    with pv.progress_bar("training the generator") as progress:
-        return pv.fit_generator(cv, data, seed=seed, progress=progress, **options)
 
 
 app.command()(project)
@@ -236,7 +155,7 @@ def generate(
     model: Model,
     making: dict,
     reading: dict,
-    out: Annotated[Path, typer.Option("--out", help=f"File to write: {', '.join(WRITERS)}.")],
+    out: Annotated[Path, typer.Option("--out", help=f"File to write: {', '.join(TRAJECTORIES)}.")],
     n: Annotated[
         int | None, typer.Option("-n", "--number", min=1, help="How many conformations [default: 1000; path 100].")
     ] = None,
@@ -249,6 +168,9 @@ def generate(
 
     Example: polyvae generate model.safetensors -n 1000 --out gen.xtc
     """
+    from polyvae.app import conformations
+    from polyvae.cv.latent import load_cv
+
     making = conformations.checked(making, n)
     conformations.check_outputs([out], force=force, inputs=[model, *(making["data"] or ()), reading["topology"]])
     cv = load_cv(model)
@@ -263,7 +185,7 @@ def optimize(
     model: Model,
     files: Files,
     reading: dict,
-    out: Annotated[Path, typer.Option("--out", help=f"File to write: {', '.join(WRITERS)}.")],
+    out: Annotated[Path, typer.Option("--out", help=f"File to write: {', '.join(TRAJECTORIES)}.")],
     objective: Objective = "rg",
     maximize: Annotated[bool, typer.Option("--maximize", help="Largest in place of smallest.")] = False,
     target: Annotated[float | None, typer.Option("--target", help="A value to meet to 1 % instead.")] = None,
@@ -278,6 +200,9 @@ def optimize(
 
     Example: polyvae optimize model.safetensors run.xtc --top chain.pdb --objective rg --out best.pdb
     """
+    from polyvae.app import conformations
+    from polyvae.cv.latent import load_cv
+
     known("objective", objective, OBJECTIVES)
     if maximize and target is not None:
         raise typer.BadParameter("a target takes no --maximize", param_hint="--target")
@@ -309,6 +234,9 @@ def score(
 
     Example: polyvae score model.safetensors heldout.npz --out scores.json
     """
+    from polyvae.cv.latent import load_cv
+    from polyvae.files import check_output, write_json
+
     check_output(out, force=force, inputs=[model, *files, reading["topology"]])
     cv = load_cv(model)
     reading = as_the_model(reading, cv)
@@ -336,6 +264,9 @@ def export(
 
     Example: polyvae export model.safetensors --to plumed --data run*.xtc --top chain.pdb --out plumed
     """
+    from polyvae.cv.latent import load_cv
+    from polyvae.export import export_files
+
     known("to", exporting["to"], TARGETS)
     cv = load_cv(model)
     print(export_files(cv, out, reading=for_reading(as_the_model(reading, cv)), force=force, **exporting))
@@ -345,7 +276,32 @@ app.command()(sweep)
 app.command()(fes)
 app.command()(adapt)
 app.command()(movie)
-app.command()(report)
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders that `polyvae run` wrote.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="File to write [default: DIR/report.html; of several compare.html]."),
+    ] = None,
+    force: Force = False,
+):
+    """Write report.html of a results folder again; of several, a page that sets their models side by side.
+
+    Example: polyvae report out1 out2 out3 --out compare.html
+    """
+    from polyvae.app.report import write_comparison, write_report
+    from polyvae.files import check_output
+
+    if len(folders) > 1 and out is None:
+        out = Path("compare.html")
+    if out is not None:
+        check_output(out, force=force, suffixes=[".html"])
+    if len(folders) == 1 or out is None:
+        print(write_report(folders[0], out))
+    else:
+        print(write_comparison(folders, out))
 
 
 @app.command()

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from polyvae.cluster import connected
-
 # By the name in `polyvae.cluster.connected`.
 CLUSTER = {
     "scheduler": (
@@ -39,6 +37,8 @@ def on_cluster(verb: Callable) -> Callable:
             raise typer.BadParameter(
                 "a scheduler has workers of its own; give one of the two, not both", param_hint="--workers"
             )
+        from polyvae.cluster import connected
+
         with connected(**cluster) as client:
             return verb(client=client, **given)
 

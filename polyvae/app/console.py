@@ -2,19 +2,15 @@
 
 import contextlib
 import logging
+import math
 import platform
 import shlex
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import jax
-import numpy as np
-
-from polyvae.batches import map_frames
-from polyvae.geometry.shape import radius_of_gyration
-from polyvae.measures.weights import counting, effective_size
-from polyvae.tasks.scorecard import Scores
-from polyvae.trajectory.record import is_linear
+if TYPE_CHECKING:
+    from polyvae.tasks.scorecard import Scores
 
 
 @contextlib.contextmanager
@@ -58,6 +54,8 @@ def command_line() -> str:
 
 def about_run(files: list, traj, cv) -> dict:
     """What scores.json says of the data and of the model, so that the run can be told from others and repeated."""
+    from polyvae.measures.weights import effective_size
+
     data = {name: getattr(traj, name) for name in ("n_frames", "n_beads", "n_dims", "length_unit")}
     data |= {"n_segments": len(traj.segments)} | {k: v for k, v in cv.record["data"].items() if "sha256" in k}
     if traj.selection is not None:
@@ -81,16 +79,22 @@ def print_model(cv) -> None:
 
 
 def print_trajectory(traj) -> None:
-    rg = map_frames(jax.jit(jax.vmap(radius_of_gyration)), traj.positions)
+    import numpy as np
+
     print(traj)
-    rows, weights = counting(traj)
-    rg = rg[rows]
+    weights = traj.weights
+    if weights is None or not weights.any():
+        weights = np.ones(len(traj))
+    # NumPy gives what `geometry.radius_of_gyration` gives, without the second that loading JAX takes.
+    chunks = np.array_split(traj.positions, len(traj) // 4096 + 1)
+    rg = np.concatenate([np.sqrt(chunk.var(axis=1, dtype=np.float64).sum(axis=-1)) for chunk in chunks])
     mean = np.average(rg, weights=weights)
     sd = np.sqrt(np.average((rg - mean) ** 2, weights=weights))
+    rg = rg[weights > 0]
     print(f"  Rg  mean {mean:.4g}, sd {sd:.4g}, {rg.min():.4g} to {rg.max():.4g} {traj.length_unit}")
 
 
-def print_scores(scores: Scores) -> None:
+def print_scores(scores: "Scores") -> None:
     _table(scores.table())
     if scores.generated is not None:
         print(scores.about_generated().replace(": ", ":\n  ", 1))
@@ -105,6 +109,8 @@ def _table(rows: list[list[str]]) -> None:
 
 def print_check(check, unit: str, n_beads: int) -> None:
     """Conformations beside the data: mean and standard deviation of each measure, and how many are valid."""
+    from polyvae.trajectory.record import is_linear
+
     rows = [[unit, "these", "the data"]]
     names = {"bond": "bond length", "closest_pair": "closest pair without a bond", "rg": "Rg"}
     for name, data in check.limits.shape.items():
@@ -156,7 +162,7 @@ def print_free_energy(result, names: list[str], unit: str) -> None:
     print(f"  worth {result.n_effective:.0f} independent frames ({result.kish:.0f} by the weights alone)")
     head, *states = result.table(names)
     _table([["  " + first, *cells] for first, *cells in [head, *states]])
-    apart = f"{result.halves:.2f} apart (rms below 6 kT)" if np.isfinite(result.halves) else "one misses a place"
+    apart = f"{result.halves:.2f} apart (rms below 6 kT)" if math.isfinite(result.halves) else "one misses a place"
     print(f"  first and second half of the run: {apart}")
     if result.bandwidth is not None:
         print(f"  kernels {' and '.join(f'{width:.3g}' for width in result.bandwidth)} wide")

@@ -2,34 +2,22 @@
 
 import csv
 import itertools
+import math
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-import jax
-import numpy as np
-import scipy.constants
 import typer
 
 import polyvae as pv
-from polyvae import plot
+from polyvae.app.choices import ENERGY_UNITS, OBJECTIVES
 from polyvae.app.console import command_line, print_free_energy, say
 from polyvae.app.options import READING, Figures, Force, known, numbers, takes
 from polyvae.app.reading import for_reading, read_weights
-from polyvae.batches import map_frames
 from polyvae.errors import InputError
-from polyvae.files import replacing, replacing_folder, write_json
-from polyvae.measures.free_energy import FreeEnergy
-from polyvae.measures.hills import hills_of
-from polyvae.tasks.optimization import OBJECTIVES
 
-_R = scipy.constants.R / 1000  # kJ/mol/K
-# Thermal energy a kelvin, in each unit.
-_BOLTZMANN = {
-    "kJ/mol": _R,
-    "kcal/mol": _R / 4.184,
-    "eV": scipy.constants.k / scipy.constants.e,
-    "Ha": scipy.constants.k / scipy.constants.value("Hartree energy"),
-}
+if TYPE_CHECKING:
+    import numpy as np
+
 _RESULTS = ("fes.*", "checks.*", "summary.json")
 
 
@@ -51,7 +39,7 @@ def fes(
     ] = None,
     temperature: Annotated[float | None, typer.Option("--temperature", help="In kelvin.")] = None,
     energy_unit: Annotated[
-        str, typer.Option("--energy-unit", help=f"Of bias and result: {', '.join([*_BOLTZMANN, 'kT'])}.")
+        str, typer.Option("--energy-unit", help=f"Of bias and result: {', '.join(ENERGY_UNITS)}.")
     ] = "kJ/mol",
     kt: Annotated[
         float | None, typer.Option("--kt", help="Thermal energy in units of the bias, as 1.0 of reduced units.")
@@ -86,6 +74,11 @@ def fes(
 
     Example: polyvae fes COLVAR --cv z0 --bias opes.bias --temperature 300 --out fes
     """
+    import numpy as np
+
+    from polyvae.files import replacing_folder
+    from polyvae.measures.hills import hills_of
+
     names = [*(cv or []), *(over or [])]
     if not 1 <= len(names) <= 2 or len(set(names)) < len(names):
         raise typer.BadParameter("name one column or two different ones, such as --cv z0", param_hint="--cv")
@@ -141,10 +134,10 @@ def fes(
                 sum_of = -of_run.total(points).reshape(result.energy.shape)
                 others["hills"] = sum_of - sum_of.min()
             write_energy(folder, names, unit, result, summary_of(result, names), others, figures=figures)
-            axes = plot.free_energy_checks(
+            axes = pv.plot.free_energy_checks(
                 result, run.s[:, 0], time=run.time, segments=run.segments, names=names, unit=unit
             )
-            plot.save(axes, folder / f"checks.{figures}")
+            pv.plot.save(axes, folder / f"checks.{figures}")
             print_free_energy(result, names, unit)
     print(f"results in {out}: fes.csv, fes.npz, summary.json and pictures")
 
@@ -158,10 +151,10 @@ def _share(text: str) -> float:
 
 def _thermal_energy(temperature, unit: str, kt, needed: bool) -> tuple[float, str]:
     """kT and the unit of energies."""
-    known("energy-unit", unit, [*_BOLTZMANN, "kT"])
+    known("energy-unit", unit, ENERGY_UNITS)
     if kt is not None and temperature is not None:
         raise typer.BadParameter("give the temperature or kT, not both", param_hint="--kt")
-    if any(value is not None and not 0 < value < np.inf for value in (kt, temperature)):
+    if any(value is not None and not 0 < value < math.inf for value in (kt, temperature)):
         raise typer.BadParameter("must be a number greater than 0", param_hint="--kt" if kt else "--temperature")
     if kt is not None:
         return kt, "units of the bias"
@@ -174,7 +167,20 @@ def _thermal_energy(temperature, unit: str, kt, needed: bool) -> tuple[float, st
                 param_hint="--temperature",
             )
         return 1.0, "kT"
-    return _BOLTZMANN[unit] * temperature, unit
+    return _boltzmann(unit) * temperature, unit
+
+
+def _boltzmann(unit: str) -> float:
+    """Thermal energy of one kelvin."""
+    from scipy import constants
+
+    joules = {
+        "kJ/mol": 1000 / constants.N_A,
+        "kcal/mol": 4184 / constants.N_A,
+        "eV": constants.e,
+        "Ha": constants.value("Hartree energy"),
+    }
+    return constants.k / joules[unit]
 
 
 def _ranges(option: str, texts: list[str] | None, n: int | None = None):
@@ -195,15 +201,21 @@ def _ranges(option: str, texts: list[str] | None, n: int | None = None):
 class _Run(NamedTuple):
     """Variables (n_frames, n) of the frames, what weighs them, and how they follow on each other."""
 
-    s: np.ndarray
+    s: "np.ndarray"
     log: dict[str, Any]
     segments: tuple[int, ...]
-    time: np.ndarray | None
+    time: "np.ndarray | None"
     periods: list | None
     rows: Any  # of the COLVAR
 
 
 def _read(table, cvs, over, traj, reading, bias, weights) -> _Run:
+    import jax
+    import numpy as np
+
+    from polyvae.batches import map_frames
+    from polyvae.tasks import optimization
+
     names = [*cvs, *over]
     frames = pv.read(traj, **for_reading(reading)) if over else None
     log = {}
@@ -227,7 +239,7 @@ def _read(table, cvs, over, traj, reading, bias, weights) -> _Run:
         n = sum(table.segments)
         log = {name: value[rows] if len(value) == n else value for name, value in log.items()}
         columns = [table[name][rows] for name in cvs]
-    measures = [jax.jit(jax.vmap(OBJECTIVES[name])) for name in over]
+    measures = [jax.jit(jax.vmap(optimization.OBJECTIVES[name])) for name in over]
     columns += [np.asarray(map_frames(measure, frames.positions), np.float64) for measure in measures]
     return _Run(np.stack(columns, axis=1), log, frames.segments, frames.time, periods, rows)
 
@@ -246,10 +258,10 @@ def _said(table, log: dict, bias, weights, hills) -> str:
 
 
 def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    return float(value) if math.isfinite(value) else None
 
 
-def summary_of(result: FreeEnergy, names: list[str]) -> dict:
+def summary_of(result: "pv.FreeEnergy", names: list[str]) -> dict:
     states = []
     for state in result.states:
         numbers_of = {"weight": state.weight, "energy": _finite(state.energy), "error": _finite(state.error)}
@@ -284,6 +296,10 @@ def write_energy(
 ) -> None:
     """fes.csv (the first variable, energy, error, then the second variable), fes.npz, summary.json and the picture
     fes."""
+    import numpy as np
+
+    from polyvae.files import replacing, write_json
+
     others = others or {}
     mesh = [m.ravel() for m in np.meshgrid(*result.grid, indexing="ij")]
     columns = {names[0]: mesh[0], "free_energy": result.energy.ravel(), "error": result.error.ravel()}
@@ -297,7 +313,7 @@ def write_energy(
     said = {"command": command_line(), "unit": unit, "kT": result.kT, "variables": names}
     write_json(folder / "summary.json", said | about)
     if len(names) == 1:
-        picture = plot.free_energy(result, names=names, unit=unit, others=others or None)
+        picture = pv.plot.free_energy(result, names=names, unit=unit, others=others or None)
     else:
-        picture = plot.free_energy_with_error(result, names=names, unit=unit)
-    plot.save(picture, folder / f"fes.{figures}")
+        picture = pv.plot.free_energy_with_error(result, names=names, unit=unit)
+    pv.plot.save(picture, folder / f"fes.{figures}")

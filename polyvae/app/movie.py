@@ -8,8 +8,6 @@ import typer
 import polyvae as pv
 from polyvae.app.options import READING, Files, Force, Model, Weights, takes
 from polyvae.app.reading import as_the_model, read_files, read_weights, with_weights
-from polyvae.cv.latent import load_cv
-from polyvae.plot.movie import check_movie_output
 
 
 @takes(reading=READING)
@@ -27,6 +25,9 @@ def movie(
 
     Example: polyvae movie model.safetensors run.xtc --top chain.pdb --stop 500 --out run.gif
     """
+    from polyvae.cv.latent import load_cv
+    from polyvae.plot.movie import check_movie_output
+
     check_movie_output(out, fps=fps, force=force, inputs=[model, *files, reading["topology"], weights])
     cv = load_cv(model)
     traj = with_weights(read_files(files, as_the_model(reading, cv)), read_weights(weights))

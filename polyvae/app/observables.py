@@ -1,24 +1,24 @@
 """The option `--observable`: what else than size and time the frames of an explorer are coloured by."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import jax
-import numpy as np
 import typer
 
 import polyvae as pv
+from polyvae.app.choices import OBJECTIVES
 from polyvae.app.options import known
-from polyvae.batches import map_frames
 from polyvae.errors import InputError
-from polyvae.tasks.optimization import OBJECTIVES
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Observable = Annotated[
     list[str] | None,
     typer.Option(
         "--observable",
         metavar="NAME",
-        help=f"To colour the explorer by, repeatable: {', '.join(OBJECTIVES)}, or FILE:COLUMN, as energies.csv:E.",
+        help=f"Quantity that colours the explorer, repeatable: {', '.join(OBJECTIVES)}, or FILE:COLUMN.",
     ),
 ]
 
@@ -37,13 +37,19 @@ def observable_files(names: list[str] | None) -> list[Path]:
     return found
 
 
-def observables_of(names: list[str] | None, traj: pv.Trajectory) -> dict[str, np.ndarray]:
+def observables_of(names: list[str] | None, traj: "pv.Trajectory") -> "dict[str, np.ndarray]":
     """Values (n_frames,) by name: of the frames, or a column of a table with a row for each, or at its time."""
+    import jax
+    import numpy as np
+
+    from polyvae.batches import map_frames
+    from polyvae.tasks import optimization
+
     found: dict[str, np.ndarray] = {}
     for name in names or ():
         file, _, column = name.rpartition(":")
         if not file:
-            found[name] = np.asarray(map_frames(jax.jit(jax.vmap(OBJECTIVES[name])), traj.positions))
+            found[name] = np.asarray(map_frames(jax.jit(jax.vmap(optimization.OBJECTIVES[name])), traj.positions))
             continue
         table = pv.read_colvar(file)
         try:

@@ -9,21 +9,18 @@ from typing import Annotated
 import typer
 
 import polyvae as pv
+from polyvae.app.choices import (
+    BETA_SCHEDULES,
+    FEATURIZERS,
+    FIGURES,
+    LENGTH_UNITS,
+    LR_SCHEDULES,
+    OBJECTIVES,
+    PATHS,
+    PRIORS,
+    TARGETS,
+)
 from polyvae.app.reading import read_weights
-from polyvae.export import TARGETS
-from polyvae.plot.style import FORMATS
-from polyvae.tasks.optimization import OBJECTIVES
-from polyvae.tasks.paths import WAYS
-from polyvae.tasks.sampling import PRIORS
-from polyvae.trajectory.record import LENGTH_UNITS
-from polyvae.vae.settings import BETA_SCHEDULES, LR_SCHEDULES
-
-FEATURIZERS = {
-    "auto": None,
-    "principal": pv.PrincipalAxes,
-    "reference": pv.Reference,
-    "distances": pv.PairDistances,
-}
 
 Files = Annotated[
     list[Path],
@@ -56,8 +53,8 @@ Figures = Annotated[
     str,
     typer.Option(
         "--figures",
-        callback=lambda name: known("figures", name, FORMATS),
-        help=f"Format of the pictures: {', '.join(FORMATS)}.",
+        callback=lambda name: known("figures", name, FIGURES),
+        help=f"Format of the pictures: {', '.join(FIGURES)}.",
     ),
 ]
 
@@ -296,8 +293,8 @@ MAKING = {
         None,
     ),
     "along": (
-        Annotated[str, typer.Option("--along", help=f"Of the path: {', '.join(WAYS)} (where --data are dense).")],
-        WAYS[0],
+        Annotated[str, typer.Option("--along", help=f"Of the path: {', '.join(PATHS)} (where --data are dense).")],
+        PATHS[0],
     ),
     "grid": (
         Annotated[
@@ -401,10 +398,11 @@ def for_training(training: dict) -> dict:
         for name in ("encoder", "decoder")
         if training[name] is not None
     }
-    kind, every = FEATURIZERS[training["featurizer"]], training["every"]
-    if every is not None and kind is not pv.PairDistances:
+    name, every = FEATURIZERS[training["featurizer"]], training["every"]
+    if every is not None and name != "PairDistances":
         raise typer.BadParameter("is for --align distances", param_hint="--every")
-    featurizer = pv.PairDistances(every=every) if every is not None else kind and kind()
+    own = {} if every is None else {"every": every}
+    featurizer = name and getattr(pv, name)(**own)
     found = {"featurizer": featurizer, "weights": read_weights(training["weights"])}
     if training["width"] != "learned":
         (found["width"],) = numbers("width", training["width"], float, 0) or [0.0]

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 
 import polyvae as pv
+from polyvae.app.choices import OBJECTIVES, TABLES
 from polyvae.app.cluster import CLUSTER, on_cluster
 from polyvae.app.console import fail
 from polyvae.app.options import (
-    OBJECTIVES,
     READING,
     Files,
     Force,
@@ -19,11 +19,7 @@ from polyvae.app.options import (
     takes,
 )
 from polyvae.app.reading import as_the_model, for_reading
-from polyvae.cv.latent import load_cv
 from polyvae.errors import InputError
-from polyvae.files import check_output
-from polyvae.io.colvar import check_table_name
-from polyvae.tasks.tables import KINDS
 
 
 @takes(reading=READING, cluster=CLUSTER)
@@ -40,7 +36,7 @@ def project(
         bool, typer.Option("--each", help="Each file is a run of its own: a table of each; run again, it goes on.")
     ] = False,
     kind: Annotated[
-        str | None, typer.Option("--kind", help=f"Of the tables of --each: {', '.join(KINDS)} [default: COLVAR].")
+        str | None, typer.Option("--kind", help=f"Of the tables of --each: {', '.join(TABLES)} [default: COLVAR].")
     ] = None,
     add: Annotated[
         list[str] | None, typer.Option("--add", help=f"A further column, repeatable: {', '.join(OBJECTIVES)}.")
@@ -53,12 +49,19 @@ def project(
 
     Example: polyvae project model.safetensors run.xtc --top chain.pdb --out COLVAR
     """
-    columns = {name: OBJECTIVES[known("add", name, OBJECTIVES)] for name in add or ()}
+    for name in add or ():
+        known("add", name, OBJECTIVES)
     if kind is not None and not each:
         raise typer.BadParameter(
             "it is for --each; without --each, end --out in .csv or .npz", param_hint="--kind"
         )
-    kind = known("kind", kind or "COLVAR", KINDS)
+    kind = known("kind", kind or "COLVAR", TABLES)
+    from polyvae.cv.latent import load_cv
+    from polyvae.files import check_output
+    from polyvae.io.colvar import check_table_name
+    from polyvae.tasks import optimization
+
+    columns = {name: optimization.OBJECTIVES[name] for name in add or ()}
     if not each:
         check_table_name(out)
         check_output(out, force=force, inputs=[model, *files, reading["topology"]])
@@ -79,7 +82,7 @@ def project(
     print(f"{cv.latent_dim} latents of {n} frames in {out}")
 
 
-def print_tables(made: pv.Tables, latent_dim: int, out: Path) -> None:
+def print_tables(made: "pv.Tables", latent_dim: int, out: Path) -> None:
     """What became of many files; raises `InputError` where some failed."""
     n, n_failed = len(made.tables), len(made.failed)
     before = f", {len(made.skipped)} of them there before" if made.skipped else ""

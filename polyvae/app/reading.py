@@ -2,20 +2,21 @@
 
 import warnings
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 import polyvae as pv
 from polyvae.app.console import say
-from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
-from polyvae.io.topology import read_topology
-from polyvae.trajectory.stream import weighted
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
-def as_the_model(reading: dict, cv: LatentCV) -> dict:
+def as_the_model(reading: dict, cv: "pv.LatentCV") -> dict:
     """Options for reading with the model's dimensions and, of a system of as many atoms, its selection, where none
     are given."""
+    from polyvae.io.topology import read_topology
+
     found = reading | {"dims": cv.n_dims if reading["dims"] is None else reading["dims"]}
     trained, topology = cv.template.selection, reading["topology"]
     if trained is None or trained.text is None or topology is None or reading["select"] is not None:
@@ -31,16 +32,18 @@ def for_reading(reading: dict) -> dict:
     return reading | {"unwrap": "auto" if reading["unwrap"] is None else reading["unwrap"]}
 
 
-def read_files(files, reading: dict) -> pv.Trajectory:
+def read_files(files, reading: dict) -> "pv.Trajectory":
     """The trajectory in some files, which is said."""
     traj = pv.read(files, **for_reading(reading))
     say(f"read {traj}")
     return traj
 
 
-def read_weights(path: Path | None) -> np.ndarray | None:
+def read_weights(path: Path | None) -> "np.ndarray | None":
     if path is None:
         return None
+    import numpy as np
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of an empty file
@@ -52,6 +55,10 @@ def read_weights(path: Path | None) -> np.ndarray | None:
     return weights
 
 
-def with_weights(data, weights: np.ndarray | None):
+def with_weights(data, weights: "np.ndarray | None"):
     """A trajectory or a stream with the weights, where they are given."""
-    return data if weights is None else weighted(data, weights)
+    if weights is None:
+        return data
+    from polyvae.trajectory.stream import weighted
+
+    return weighted(data, weights)

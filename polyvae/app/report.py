@@ -4,40 +4,14 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from polyvae.app import comparing, sections
 from polyvae.app.explorer import explorer_section
 from polyvae.app.markup import page
-from polyvae.app.options import Force
 from polyvae.errors import InputError
-from polyvae.files import check_output, replacing
+from polyvae.files import replacing
 
 _ADVICE = "`polyvae run` writes it"
-
-
-def report(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders that `polyvae run` wrote.")],
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="File to write [default: DIR/report.html; of several compare.html]."),
-    ] = None,
-    force: Force = False,
-):
-    """Write report.html of a results folder again; of several, a page that sets their models side by side.
-
-    Example: polyvae report out1 out2 out3 --out compare.html
-    """
-    if len(folders) > 1 and out is None:
-        out = Path("compare.html")
-    if out is not None:
-        check_output(out, force=force, suffixes=[".html"])
-    if len(folders) == 1 or out is None:
-        print(write_report(folders[0], out))
-    else:
-        print(write_comparison(folders, out))
 
 
 def write_report(folder: str | os.PathLike, out: str | os.PathLike | None = None) -> Path:

@@ -7,12 +7,10 @@ from typing import Annotated, Any
 import typer
 
 import polyvae as pv
-from polyvae import plot
 from polyvae.app.cluster import CLUSTER, on_cluster
 from polyvae.app.console import command_line, print_sweep
 from polyvae.app.options import READING, TRAINING, Figures, Files, Force, for_training, numbers, takes
 from polyvae.app.reading import read_files
-from polyvae.files import replacing, replacing_folder, write_json
 
 _RESULTS = ("models.csv", "summary.json", "sweep.*", "best.safetensors")
 
@@ -37,6 +35,8 @@ def sweep(
 
     Example: polyvae sweep run.xtc --top chain.pdb --latent-dim 1,2,4 --beta 0.1,1,4 --out sweep
     """
+    from polyvae.files import replacing, replacing_folder, write_json
+
     inputs = [*files, reading["topology"], training["weights"]]
     training = for_training(training)
     sizes, betas = numbers("latent-dim", latent_dim, int, 1), numbers("beta", beta, float, 0)
@@ -53,7 +53,7 @@ def sweep(
             folder / "summary.json",
             {"command": command_line(), "settings": result.summary()},
         )
-        plot.save(plot.sweep(result), folder / f"sweep.{figures}")
+        pv.plot.save(pv.plot.sweep(result), folder / f"sweep.{figures}")
         result.best().save(folder / "best.safetensors")
     print_sweep(result)
     print(f"\nresults in {out}; {result.best()} has the best bound, {out / 'best.safetensors'}")
