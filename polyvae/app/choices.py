@@ -1,7 +1,7 @@
 """The names that options take.
 
-They stand here as words, so that help and completion are shown without the seconds that loading JAX takes. A test
-compares them with the tables of the modules that hold what they mean.
+They are listed here as words, so that help and completion are shown without the seconds that loading JAX takes. A
+test compares them with the tables of the modules that hold what they mean.
 """
 
 # By the name of `--align`: the public name of the featurizer.

@@ -82,7 +82,7 @@ def run(
     observable: Observable = None,
     force: Force = False,
 ):
-    """The whole job: train, project, generate, optimise Rg, score, draw and report.
+    """Do the whole job: train, project, generate, optimise Rg, score, draw and report.
 
     Example: polyvae run run.xtc --top chain.pdb --unit sigma --out out
     """
@@ -103,7 +103,7 @@ def fit(
     reading: dict,
     client,
     out: Annotated[Path, typer.Option("--out", help="Model file to write.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an unfinished run.")] = False,
     generator: Generator = False,
     force: Force = False,
 ):
@@ -162,9 +162,10 @@ def generate(
     seed: Seed = 0,
     force: Force = False,
 ):
-    """Draw conformations from the model's generator, or else its decoder; or decode a latent path or grid.
+    """Draw conformations from the model's generator or decoder, or decode a latent path or grid.
 
-    Checks them against the data's limits, and writes the z of each beside them, as OUT with .COLVAR.
+    The conformations are checked against the limits of the data. A table with the z of each is written beside OUT,
+    with the suffix .COLVAR.
 
     Example: polyvae generate model.safetensors -n 1000 --out gen.xtc
     """
@@ -187,16 +188,19 @@ def optimize(
     reading: dict,
     out: Annotated[Path, typer.Option("--out", help=f"File to write: {', '.join(TRAJECTORIES)}.")],
     objective: Objective = "rg",
-    maximize: Annotated[bool, typer.Option("--maximize", help="Largest in place of smallest.")] = False,
-    target: Annotated[float | None, typer.Option("--target", help="A value to meet to 1 % instead.")] = None,
-    n_starts: Annotated[int | None, typer.Option("--starts", min=1, help="Starting points.")] = None,
+    maximize: Annotated[
+        bool, typer.Option("--maximize", help="Search for the largest value instead of the smallest.")
+    ] = False,
+    target: Annotated[float | None, typer.Option("--target", help="Search for this value, to 1 %.")] = None,
+    n_starts: Annotated[int | None, typer.Option("--starts", min=1, help="Number of starting points.")] = None,
     weights: Weights = None,
     seed: Seed = 0,
     force: Force = False,
 ):
     """Search the latent space for the structure with the smallest, largest or a given objective.
 
-    Beside it OUT-starts holds what became of every start, OUT-path how the best came about, and .COLVAR files z.
+    Two more trajectories are written beside OUT: OUT-starts has the result of every start, and OUT-path the steps
+    that led to the best. Each has a .COLVAR table of its z.
 
     Example: polyvae optimize model.safetensors run.xtc --top chain.pdb --objective rg --out best.pdb
     """
@@ -230,7 +234,7 @@ def score(
     seed: Seed = 0,
     force: Force = False,
 ):
-    """Measure a model on a trajectory, the training one or another.
+    """Measure a model on a trajectory: the training data or another run.
 
     Example: polyvae score model.safetensors heldout.npz --out scores.json
     """
@@ -342,7 +346,7 @@ def main(argv: list[str] | None = None) -> None:
     except (KeyboardInterrupt, typer.Abort):
         fail("interrupted; no result was written", 130)
     except Exception as error:
-        # What the parser raises for bad use knows its message and exit code.
+        # Errors of the parser about bad use carry their message and exit code.
         if debug or not hasattr(error, "format_message"):
             raise
         fail(f"{error.format_message()} (see `polyvae --help`)", error.exit_code)  # type: ignore[attr-defined]  # as above

@@ -13,7 +13,9 @@ CLUSTER = {
         Annotated[
             str | None,
             typer.Option(
-                "--scheduler", metavar="ADDRESS", help="Of a Dask cluster, or else --workers: tcp://host:8786."
+                "--scheduler",
+                metavar="ADDRESS",
+                help="Address of a Dask cluster, as tcp://host:8786; not with --workers.",
             ),
         ],
         None,
@@ -21,7 +23,7 @@ CLUSTER = {
     "workers": (
         Annotated[
             int | None,
-            typer.Option("--workers", min=1, help="Processes on this machine, or else --scheduler [default: 1]."),
+            typer.Option("--workers", min=1, help="Processes on this machine; not with --scheduler [default: 1]."),
         ],
         None,
     ),

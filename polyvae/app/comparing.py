@@ -26,7 +26,7 @@ _BETTER = '<span class="better">{} <small>better</small></span>'
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
-    """A short name for each folder: its own where that tells them apart, else as much of the path as it takes."""
+    """A short name for each folder: its last part, or as many parts of the path as make all names different."""
     full = [path.resolve().parts for path in folders]
     for depth in range(1, max(map(len, full)) + 1):
         names = [os.sep.join(parts[-depth:]) for parts in full]
@@ -109,12 +109,12 @@ def _numbers(scores: dict[str, dict], same: bool | None) -> str:
 
 
 def _common(values: Sequence[str]) -> str | None:
-    """What they all are; None where they differ."""
+    """The one value that all have, or None."""
     return values[0] if len(set(values)) == 1 else None
 
 
 def _best(quantity: Quantity, values: Sequence[float | None], scores: Sequence[dict]) -> tuple[str | None, str]:
-    """The best value as it is shown, None where none is better; and why that cannot be said, if so."""
+    """The best value as it is shown, or None; and the reason where values cannot be compared."""
     shown = [number(value) for value in values]
     if not quantity.better or None in shown or len(set(shown)) == 1:
         return None, ""

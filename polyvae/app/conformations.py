@@ -1,4 +1,4 @@
-"""What the verbs `generate` and `optimize` make and write: conformations, and a table of their z beside them."""
+"""Results of the verbs `generate` and `optimize`: conformations, and a table of their z beside them."""
 
 import dataclasses
 from collections.abc import Collection
@@ -102,7 +102,7 @@ def made(
 
 
 def relaxed(cv: LatentCV, traj: pv.Trajectory, data) -> pv.Trajectory:
-    """Relaxed conformations in the model's frame; how far they moved is said."""
+    """Relax conformations, print how far they moved, and return them in the model's frame."""
     result = pv.relax(traj, cv if data is None else data)
     far = np.quantile(result.moved, [0.5, 1.0])
     say(f"relaxed {len(traj)}: moved by {far[0]:.3g} {cv.length_unit} (median RMSD), {far[1]:.3g} at most")

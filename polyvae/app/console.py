@@ -1,4 +1,4 @@
-"""What the command line shows a person: notes, progress bars and tables."""
+"""Output of the command line for people: notes and tables."""
 
 import contextlib
 import logging
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def notes() -> Iterator[None]:
-    """Show on stderr what the package tells its log; what is said again, as of a file that is read twice, once."""
+    """Show the package's log on stderr. A message that repeats, as for a file that is read twice, is shown once."""
     logger, handler = logging.getLogger("polyvae"), logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("note: %(message)s"))
     said: set[str] = set()
@@ -53,7 +53,7 @@ def command_line() -> str:
 
 
 def about_run(files: list, traj, cv) -> dict:
-    """What scores.json says of the data and of the model, so that the run can be told from others and repeated."""
+    """Data and model as scores.json describes them, so that the run can be identified and repeated."""
     from polyvae.measures.weights import effective_size
 
     data = {name: getattr(traj, name) for name in ("n_frames", "n_beads", "n_dims", "length_unit")}

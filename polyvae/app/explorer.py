@@ -1,7 +1,7 @@
 """The latent explorer: the plane of the latents and the chain that the decoder gives, alive in a page of its own.
 
 `save_explorer` writes what the page needs of a run, `explorer_section` makes HTML of it, `explore` both at once.
-The page decodes by itself, from the decoder's weights, in the JavaScript that lies in `page/explorer/`; nothing
+The page decodes by itself, from the decoder's weights, in the JavaScript of the folder `page/explorer/`; nothing
 is fetched.
 """
 
@@ -35,7 +35,7 @@ from polyvae.trajectory.record import Trajectory, bonds_of, is_linear, unit_fact
 
 FILE = "explorer.json"
 LIMIT = 3_000_000  # bytes of the section, code included, for 10,000 frames
-_MOST_POINTS = 20_000  # frames in the plane: more are no more than ink
+_MOST_POINTS = 20_000  # frames in the plane: with more, points cover each other
 _WEIGHTS = 1_600_000  # characters for the decoder, beyond which frames alone are shown
 _FRAMES = 1_200_000  # characters for the coordinates of frames
 _STEPS = 32_767  # a coordinate is a whole number of these from the middle
@@ -153,7 +153,7 @@ def explorer_data(
     observables: Mapping[str, Any] | None = None,
     pieces: Sequence[str] | None = None,
 ) -> dict:
-    """What the page is made of, as plain values that JSON holds; arrays are base64, little end first."""
+    """Contents of the page as values that JSON holds; arrays are base64, little-endian."""
     cv = latent_cv(cv)
     traj = cv.as_trajectory(traj)
     z = cv.transform(traj)
@@ -223,7 +223,8 @@ def _observables(traj: Trajectory, given: Mapping[str, Any] | None) -> dict[str,
 
 
 def _kernel_widths(z: np.ndarray, weights: np.ndarray | None) -> list[float]:
-    """Of the free energy over two latents, as `polyvae.free_energy` takes them; 0 for one that is constant."""
+    """Kernel widths for the free energy over two latents, as `polyvae.free_energy` takes them; 0 for a constant
+    one."""
     share = np.ones(len(z)) if weights is None else np.asarray(weights, float)
     kept = share > 0
     columns = z[kept].T.astype(float)
@@ -268,7 +269,7 @@ def _model(cv: LatentCV) -> dict:
 
 
 def _limits(cv: LatentCV, traj: Trajectory) -> dict | None:
-    """What `Limits` hold of bonds and pairs, which the page compares with; of large chains of bonds alone."""
+    """Limits of bonds and pairs, which the page checks decoded chains with; for large chains of bonds alone."""
     if cv.n_beads < 2:
         return None
     try:
@@ -291,7 +292,7 @@ def _carried(cv: LatentCV, traj: Trajectory, rows: np.ndarray, room: int) -> dic
     """Coordinates of evenly spaced frames, as many as there is room for, in the frame that the decoder's have."""
     of_points = evenly(len(rows), max(1, room // -(-8 * cv.n_beads * cv.n_dims // 3)))
     frames = traj.positions[rows[of_points]]
-    # Of two mirror images, which distances do not tell apart, the one that the decoder gives.
+    # Distances cannot distinguish mirror images, so the frame is shown as the one that the decoder gives.
     x = cv.turn(frames) if cv.featurizer.coordinates else map_frames(_in_one_frame, frames)
     step = float(np.abs(x).max()) / _STEPS or 1.0
     return {"points": _packed(of_points, "<u4"), "step": step, "x": _packed(np.rint(x / step), "<i2")}

@@ -1,4 +1,4 @@
-"""The pieces of which pages are made: numbers, marks, tables and figures as HTML, and what lies in scores.json."""
+"""Parts of pages as HTML (numbers, marks, tables, figures), and access to the values in scores.json."""
 
 import base64
 import io
@@ -32,20 +32,20 @@ def page(title: str, sections: Iterable[str]) -> str:
 
 
 def get(tree, *keys, kind=object):
-    """What lies at a path of keys, or None where it is missing or not of that kind."""
+    """The value at a path of keys, or None where it is missing or not of that kind."""
     for key in keys:
         tree = tree.get(key) if isinstance(tree, dict) else None
     return tree if isinstance(tree, kind) else None
 
 
 def finite(value) -> float | None:
-    """The number, or None for what is no finite number."""
+    """The number, or None where the value is not a finite number."""
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     return value if good else None
 
 
 def number(value) -> str | None:
-    """Three significant digits, thousands separated; None for what is no finite number."""
+    """Three significant digits, thousands separated; None where the value is not a finite number."""
     if finite(value) is None:
         return None
     if isinstance(value, int) or value == 0:
@@ -107,7 +107,7 @@ def facts(rows: Iterable[tuple[str, str | None]], css: str = "facts") -> str:
 
 
 def section(title: str, *parts: str) -> str:
-    """A heading and what stands under it; nothing without that."""
+    """A heading and the parts under it; empty where all parts are empty."""
     return f"<section>\n<h2>{title}</h2>\n" + "\n".join(filter(None, parts)) + "\n</section>" if any(parts) else ""
 
 
@@ -148,7 +148,7 @@ def _picture(path: Path) -> tuple[str, bytes, str]:
 
 
 def viewer() -> str:
-    """What shows a figure large; report.js fills it."""
+    """Dialog that shows a figure large; report.js fills it."""
     return (
         '<dialog id="large" aria-label="Figure"><img alt=""><p></p><form method="dialog">'
         '<button type="button" data-step="-1">Previous</button><button type="button" data-step="1">Next</button>'

@@ -16,8 +16,10 @@ def movie(
     files: Files,
     reading: dict,
     out: Annotated[Path, typer.Option("--out", help="File to write: .gif, or .mp4 where ffmpeg is.")],
-    frames: Annotated[int, typer.Option("--frames", min=1, help="At most so many, evenly spread.")] = 200,
-    fps: Annotated[float, typer.Option("--fps", help="Frames a second.")] = 10.0,
+    frames: Annotated[
+        int, typer.Option("--frames", min=1, help="Largest number of frames in the movie; they are evenly spaced.")
+    ] = 200,
+    fps: Annotated[float, typer.Option("--fps", help="Frames per second.")] = 10.0,
     weights: Weights = None,
     force: Force = False,
 ):

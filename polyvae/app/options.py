@@ -25,25 +25,33 @@ from polyvae.app.reading import read_weights
 Files = Annotated[
     list[Path],
     typer.Argument(
-        metavar="TRAJ...", help="Files or patterns: .npz, .xtc, .dcd, .lammpstrj, all MDAnalysis reads."
+        metavar="TRAJ...",
+        help="Files or patterns: .npz, .xtc, .dcd, .lammpstrj, or any other format that MDAnalysis reads.",
     ),
 ]
-Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model.safetensors.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of weights, batches and draws.")]
-Weights = Annotated[
-    Path | None, typer.Option("--weights", help="Text file, one weight a frame, as of a biased run.")
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file, as model.safetensors.")]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of initial weights, batches and draws.")
 ]
-Lag = Annotated[int | None, typer.Option("--lag", min=1, help="Frames, for VAMP-2 [default: as trained, else 1].")]
+Weights = Annotated[
+    Path | None, typer.Option("--weights", help="Text file with one weight per frame, as for a biased run.")
+]
+Lag = Annotated[
+    int | None, typer.Option("--lag", min=1, help="Lag of VAMP-2 in frames [default: the lag of training, or 1].")
+]
 Generator = Annotated[
     bool,
-    typer.Option("--generator/--no-generator", help="Then train a generator, to draw conformations from."),
+    typer.Option(
+        "--generator/--no-generator",
+        help="Train a generator after the model; it draws better conformations than the decoder.",
+    ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
-Objective = Annotated[str, typer.Option("--objective", help=f"One of {', '.join(OBJECTIVES)}.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
+Objective = Annotated[str, typer.Option("--objective", help=f"Quantity to optimise: {', '.join(OBJECTIVES)}.")]
 
 
 def known(option: str, name: str, table) -> str:
-    """A name of the table; another is refused as bad use."""
+    """The name, if the table has it; bad use otherwise."""
     if name not in table:
         raise typer.BadParameter(f"{name!r} is not one of {', '.join(table)}", param_hint=f"--{option}")
     return name
@@ -58,7 +66,7 @@ Figures = Annotated[
     ),
 ]
 
-# What units are called beside their names, in lower case.
+# Other names of units, in lower case.
 _OTHER_NAMES = {
     "a": "angstrom",
     "å": "angstrom",
@@ -74,46 +82,68 @@ def _unit(name: str | None) -> str | None:
 
 # By the name in `pv.read`: type and default.
 READING = {
-    "topology": (Annotated[Path | None, typer.Option("--top", help="Topology that MDAnalysis reads.")], None),
+    "topology": (Annotated[Path | None, typer.Option("--top", help="Topology file that MDAnalysis reads.")], None),
     "format": (
         Annotated[
             str | None,
-            typer.Option("--format", help="Of the files, as MDAnalysis names it: LAMMPSDUMP [default: by name]."),
+            typer.Option(
+                "--format", help="Format of the files by MDAnalysis' name, as LAMMPSDUMP [default: by suffix]."
+            ),
         ],
         None,
     ),
     "topology_format": (
-        Annotated[str | None, typer.Option("--topology-format", help="Of the topology [default: by name].")],
+        Annotated[
+            str | None, typer.Option("--topology-format", help="Format of the topology [default: by suffix].")
+        ],
         None,
     ),
-    "select": (Annotated[str | None, typer.Option("--select", help='Atoms, as in MDAnalysis: "name B".')], None),
+    "select": (
+        Annotated[
+            str | None, typer.Option("--select", help='Atoms to read, in MDAnalysis\' language, as "name B".')
+        ],
+        None,
+    ),
     "length_unit": (
         Annotated[
             str | None,
             typer.Option(
                 "--unit",
                 callback=_unit,
-                help="Unit of the numbers in the file: nm, angstrom, sigma.",
+                help="Length unit of the file: nm, angstrom, sigma.",
             ),
         ],
         None,
     ),
-    "start": (Annotated[int, typer.Option("--start", min=0, help="First frame of each file.")], 0),
-    "stop": (Annotated[int | None, typer.Option("--stop", help="Frame to stop before.")], None),
-    "step": (Annotated[int, typer.Option("--step", min=1, help="Take every STEP-th frame.")], 1),
+    "start": (Annotated[int, typer.Option("--start", min=0, help="First frame to read of each file, from 0.")], 0),
+    "stop": (Annotated[int | None, typer.Option("--stop", help="Frame of each file to stop before.")], None),
+    "step": (Annotated[int, typer.Option("--step", min=1, help="Read every STEP-th frame.")], 1),
     "unwrap": (
         Annotated[
             bool | None,
-            typer.Option("--unwrap/--no-unwrap", help="Make molecules whole [default: where there is a box]."),
+            typer.Option(
+                "--unwrap/--no-unwrap",
+                help="Make molecules whole across periodic boundaries [default: if the file has a box].",
+            ),
         ],
         None,
     ),
     "per_molecule": (
-        Annotated[bool, typer.Option("--per-molecule", help="Each of many like molecules is a frame.")],
+        Annotated[
+            bool,
+            typer.Option(
+                "--per-molecule", help="Treat each molecule of a melt or solution as a frame of its own."
+            ),
+        ],
         False,
     ),
     "dims": (
-        Annotated[int | None, typer.Option("--dims", min=2, max=3, help="2 or 3 [default: 2 if z never varies].")],
+        Annotated[
+            int | None,
+            typer.Option(
+                "--dims", min=2, max=3, help="Number of dimensions, 2 or 3 [default: 2 if z never varies]."
+            ),
+        ],
         None,
     ),
     "keep_good": (
@@ -121,13 +151,16 @@ READING = {
             bool,
             typer.Option(
                 "--keep-good",
-                help="Take the whole frames of a damaged XTC, DCD or dump; gross damage alone shows.",
+                help="Read the intact frames of a damaged XTC, DCD or dump; small damage cannot be detected.",
             ),
         ],
         False,
     ),
     "ignore_times": (
-        Annotated[bool, typer.Option("--ignore-times", help="Leave out times, which must increase else.")],
+        Annotated[
+            bool,
+            typer.Option("--ignore-times", help="Ignore frame times. Without this option they must increase."),
+        ],
         False,
     ),
 }
@@ -138,7 +171,8 @@ TRAINING = {
         Annotated[
             str,
             typer.Option(
-                "--align", help=f"How frames are aligned: {', '.join(FEATURIZERS)} (the first that hardly jumps)."
+                "--align",
+                help=f"Alignment of frames: {', '.join(FEATURIZERS)}; auto takes the first that hardly jumps.",
             ),
         ],
         "auto",
@@ -147,31 +181,41 @@ TRAINING = {
         Annotated[
             int | None,
             typer.Option(
-                "--every", min=1, help="Of --align distances: one bead in so many [default: 100 beads at most]."
+                "--every",
+                min=1,
+                help="Use every EVERY-th bead for --align distances [default: at most 100 beads].",
             ),
         ],
         None,
     ),
     "encoder": (
         Annotated[
-            str | None, typer.Option("--encoder", help="Widths of the hidden layers [default: 64,64 or less].")
+            str | None,
+            typer.Option("--encoder", help="Widths of the encoder's hidden layers [default: 64,64 or less]."),
         ],
         None,
     ),
-    "decoder": (Annotated[str, typer.Option("--decoder", help="Widths of the hidden layers.")], "256,256"),
+    "decoder": (
+        Annotated[str, typer.Option("--decoder", help="Widths of the decoder's hidden layers.")],
+        "256,256",
+    ),
     "beta_schedule": (
         Annotated[str, typer.Option("--beta-schedule", help=f"Rise of beta: {', '.join(BETA_SCHEDULES)}.")],
         "constant",
     ),
     "free_bits": (
-        Annotated[float, typer.Option("--free-bits", min=0.0, help="Nats per latent that cost nothing.")],
+        Annotated[
+            float, typer.Option("--free-bits", min=0.0, help="KL, in nats per latent, that is not penalised.")
+        ],
         0.0,
     ),
     "smoothness": (
         Annotated[
             float | None,
             typer.Option(
-                "--smoothness", min=0.0, help="Of the way between frames, for a bias [default: 0; adapt: 1]."
+                "--smoothness",
+                min=0.0,
+                help="Penalty on latents that jump between frames, for biased runs [default: 0; adapt: 1].",
             ),
         ],
         None,
@@ -182,26 +226,43 @@ TRAINING = {
             typer.Option(
                 "--lag",
                 min=0,
-                help="Decode the frame so many later: a slow CV [default: by relaxation times].",
+                help="Decode the frame LAG frames later, for a slow CV [default: by relaxation times].",
             ),
         ],
         None,
     ),
     "weights": (Weights, None),
-    "width": (Annotated[str, typer.Option("--width", help="Of the decoder: learned, or a length.")], "learned"),
+    "width": (
+        Annotated[
+            str,
+            typer.Option("--width", help="Standard deviation of the decoder's Gaussian: learned, or a length."),
+        ],
+        "learned",
+    ),
     "epochs": (
         Annotated[
-            int | None, typer.Option("--epochs", min=1, help="Passes over the data [default: ~8,000 steps].")
+            int | None,
+            typer.Option(
+                "--epochs", min=1, help="Number of passes over the data [default: as many as take 8,000 steps]."
+            ),
         ],
         None,
     ),
     "batch_size": (
-        Annotated[int | None, typer.Option("--batch-size", min=1, help="Frames in a batch [default: 16 to 256].")],
+        Annotated[
+            int | None,
+            typer.Option("--batch-size", min=1, help="Number of frames in a batch [default: 16 to 256]."),
+        ],
         None,
     ),
-    "learning_rate": (Annotated[float, typer.Option("--learning-rate", help="Of Adam.")], 2e-3),
+    "learning_rate": (
+        Annotated[float, typer.Option("--learning-rate", help="Learning rate of the Adam optimiser.")],
+        2e-3,
+    ),
     "lr_schedule": (
-        Annotated[str, typer.Option("--lr-schedule", help=f"One of {', '.join(LR_SCHEDULES)}.")],
+        Annotated[
+            str, typer.Option("--lr-schedule", help=f"Schedule of the learning rate: {', '.join(LR_SCHEDULES)}.")
+        ],
         "cosine",
     ),
     "validation": (
@@ -211,7 +272,7 @@ TRAINING = {
                 "--validation",
                 min=0.0,
                 max=0.9,
-                help="Fraction held out for early stopping; 0 for none [default: 0.1, of few frames 0.2].",
+                help="Fraction of frames held out for early stopping [default: 0.1; of few frames 0.2].",
             ),
         ],
         None,
@@ -219,7 +280,11 @@ TRAINING = {
     "patience": (
         Annotated[
             int | None,
-            typer.Option("--patience", min=1, help="Epochs without progress [default: a fifth; lag: all]."),
+            typer.Option(
+                "--patience",
+                min=1,
+                help="Epochs without progress before training stops [default: a fifth of all; with a lag all].",
+            ),
         ],
         None,
     ),
@@ -227,14 +292,15 @@ TRAINING = {
 # By the name in `polyvae.export.export_files`.
 EXPORTING = {
     "to": (
-        Annotated[str, typer.Option("--to", help=f"Engine: {', '.join(TARGETS)}.")],
+        Annotated[str, typer.Option("--to", help=f"Engine or format to write: {', '.join(TARGETS)}.")],
         inspect.Parameter.empty,
     ),
     "atoms": (
         Annotated[
             str | None,
             typer.Option(
-                "--atoms", help='Its atoms, from 1: "1-12,20" [default: by --select, else as in training].'
+                "--atoms",
+                help='Atoms of the engine, from 1, as "1-12,20" [default: by --select, or as in training].',
             ),
         ],
         None,
@@ -242,16 +308,16 @@ EXPORTING = {
     "data": (
         Annotated[
             list[Path] | None,
-            typer.Option("--data", metavar="TRAJ...", help="For widths and bounds of metadynamics: as for fit."),
+            typer.Option(
+                "--data", metavar="TRAJ...", help="Training data, for widths and bounds of metadynamics."
+            ),
         ],
         None,
     ),
     "check": (
         Annotated[
             list[Path] | None,
-            typer.Option(
-                "--check", metavar="TRAJ...", help="Evaluate in the engine, if it is here, on these frames."
-            ),
+            typer.Option("--check", metavar="TRAJ...", help="Frames to compare the installed engine with JAX on."),
         ],
         None,
     ),
@@ -268,64 +334,90 @@ EXPORTING = {
     "latents": (
         Annotated[
             str | None,
-            typer.Option("--latents", metavar="0,1", help="Which to export, from 0 [default: those that vary]."),
+            typer.Option("--latents", metavar="0,1", help="Latents to export, from 0 [default: those that vary]."),
         ],
         None,
     ),
-    "bias": (Annotated[str | None, typer.Option("--bias", help="openmm: metad or opes.")], None),
+    "bias": (Annotated[str | None, typer.Option("--bias", help="Bias of --to openmm: metad or opes.")], None),
 }
-# Of `generate`: what else than draws from the model, and which of them.
+# By the name in `conformations.made`: what `generate` makes.
 MAKING = {
-    "mean": (Annotated[bool, typer.Option("--mean", help="The decoder's mean, without its noise.")], False),
+    "mean": (Annotated[bool, typer.Option("--mean", help="Take the decoder's mean, without its noise.")], False),
     "at": (
-        Annotated[str | None, typer.Option("--at", metavar="Z0,Z1", help="Draw all at this point of the CV.")],
+        Annotated[
+            str | None, typer.Option("--at", metavar="Z0,Z1", help="Draw all conformations at this latent point.")
+        ],
         None,
     ),
     "prior": (
         Annotated[
             str | None,
-            typer.Option("--prior", help=f"Else z is of: {', '.join(PRIORS)} [default: data with a generator]."),
+            typer.Option(
+                "--prior",
+                help=f"Distribution of z: {', '.join(PRIORS)} [default: data if the model has a generator].",
+            ),
         ],
         None,
     ),
     "path": (
-        Annotated[str | None, typer.Option("--path", metavar="A:B", help="Between latent points: -1,0:2,1.")],
+        Annotated[
+            str | None,
+            typer.Option("--path", metavar="A:B", help="Decode a path between two latent points, as -1,0:2,1."),
+        ],
         None,
     ),
     "along": (
-        Annotated[str, typer.Option("--along", help=f"Of the path: {', '.join(PATHS)} (where --data are dense).")],
+        Annotated[
+            str,
+            typer.Option("--along", help=f"Course of --path: {', '.join(PATHS)} (along dense regions of --data)."),
+        ],
         PATHS[0],
     ),
     "grid": (
         Annotated[
             int | None,
-            typer.Option("--grid", min=2, help="Points for each latent, over the range of --data, else -2 to 2."),
+            typer.Option(
+                "--grid",
+                min=2,
+                help="Decode a grid with this many points per latent, over the range of --data, or -2 to 2.",
+            ),
         ],
         None,
     ),
     "data": (
         Annotated[
             list[Path] | None,
-            typer.Option("--data", metavar="TRAJ...", help="For --along, --grid, and to check against."),
+            typer.Option(
+                "--data",
+                metavar="TRAJ...",
+                help="Frames for --along and --grid, and to check the conformations against.",
+            ),
         ],
         None,
     ),
     "valid_only": (
-        Annotated[bool, typer.Option("--valid-only", help="Draw until all are within the data's limits.")],
+        Annotated[
+            bool, typer.Option("--valid-only", help="Keep only conformations within the limits of the data.")
+        ],
         False,
     ),
     "max_draws": (
         Annotated[
-            int | None, typer.Option("--max-draws", min=1, help="For --valid-only [default: 20 for each wanted].")
+            int | None,
+            typer.Option(
+                "--max-draws",
+                min=1,
+                help="Largest number of draws for --valid-only [default: 20 for each wanted].",
+            ),
         ],
         None,
     ),
     "relax": (
-        Annotated[bool, typer.Option("--relax", help="Put bonds and overlaps right, as the data have them.")],
+        Annotated[bool, typer.Option("--relax", help="Relax bonds and overlaps to those of the data.")],
         False,
     ),
 }
-_OF_FILES = ("--data", "--check")  # as many as follow
+_OF_FILES = ("--data", "--check")  # options that take all words up to the next option
 ONE_MODEL = {
     "latent_dim": (Annotated[int, typer.Option("--latent-dim", min=1, help="Number of collective variables.")], 2),
     "beta": (Annotated[float, typer.Option("--beta", min=0.0, help="Weight of the KL term; 1 is the ELBO.")], 1.0),
@@ -334,7 +426,7 @@ ONE_MODEL = {
 
 
 def takes(**groups: dict) -> Callable:
-    """Decorator: the verb takes all options of each group, and gets them as one dictionary under its name."""
+    """Decorator: add the options of each group to a verb, which gets them as one dictionary per group."""
 
     def with_groups(verb: Callable) -> Callable:
         own = [p for p in inspect.signature(verb).parameters.values() if p.name not in groups]
@@ -359,8 +451,8 @@ def takes(**groups: dict) -> Callable:
 
 
 def spread(words: list[str]) -> list[str]:
-    """The words of a command line with an option of several files, `--data a.xtc b.xtc`, before each of them, as
-    the parser takes it; a model among the files is left where it is."""
+    """Repeat an option of several files, `--data a.xtc b.xtc`, before each file, as the parser needs it; a
+    model among the files is left where it is."""
     found, option, first = [], "", False
     for word in words:
         if word.startswith("-"):
@@ -375,7 +467,7 @@ def spread(words: list[str]) -> list[str]:
 
 
 def numbers(option: str, text: str, kind: type, least: float) -> list:
-    """Numbers of one kind, none below `least`, from text such as "1,2,4"; none from an empty text."""
+    """Parse numbers of one kind, none below `least`, from text such as "1,2,4"; an empty text has none."""
     try:
         found = [kind(word) for word in text.split(",")] if text.strip() else []
     except ValueError:
@@ -389,7 +481,7 @@ def numbers(option: str, text: str, kind: type, least: float) -> list:
 
 
 def for_training(training: dict) -> dict:
-    """The options of `pv.fit` from those of the command line; bad ones are refused."""
+    """Turn options of the command line into arguments of `pv.fit`; bad ones are refused."""
     known("align", training["featurizer"], FEATURIZERS)
     known("beta-schedule", training["beta_schedule"], BETA_SCHEDULES)
     known("lr-schedule", training["lr_schedule"], LR_SCHEDULES)

@@ -33,10 +33,11 @@ def project(
         Path, typer.Option("--out", help="COLVAR, or a name ending in .csv or .npz; with --each a folder.")
     ] = Path("COLVAR"),
     each: Annotated[
-        bool, typer.Option("--each", help="Each file is a run of its own: a table of each; run again, it goes on.")
+        bool, typer.Option("--each", help="Write a table for each file; a repeated command does the rest.")
     ] = False,
     kind: Annotated[
-        str | None, typer.Option("--kind", help=f"Of the tables of --each: {', '.join(TABLES)} [default: COLVAR].")
+        str | None,
+        typer.Option("--kind", help=f"Format of the tables of --each: {', '.join(TABLES)} [default: COLVAR]."),
     ] = None,
     add: Annotated[
         list[str] | None, typer.Option("--add", help=f"A further column, repeatable: {', '.join(OBJECTIVES)}.")
@@ -45,7 +46,8 @@ def project(
 ):
     """Write the collective variables of every frame, of files of any length.
 
-    With --each, files are runs of their own, thousands if need be; what has its table is not done again.
+    With --each, every file is a run of its own. There may be thousands, and files that have their table are
+    skipped.
 
     Example: polyvae project model.safetensors run.xtc --top chain.pdb --out COLVAR
     """
@@ -73,7 +75,7 @@ def project(
             with pv.progress_bar("projecting", unit="file") as bar:
                 made = pv.transform_many(files, cv, out, progress=bar, **own, **options)
         except KeyboardInterrupt:
-            fail(f"interrupted; the tables so far are in {out}, and the same command goes on", 130)
+            fail(f"interrupted; the tables so far are in {out}, and the same command continues", 130)
         print_tables(made, cv.latent_dim, out)
         return
     stream = pv.stream(files, client=client, **options)
@@ -83,7 +85,7 @@ def project(
 
 
 def print_tables(made: "pv.Tables", latent_dim: int, out: Path) -> None:
-    """What became of many files; raises `InputError` where some failed."""
+    """Print the results of many files; raises `InputError` where some failed."""
     n, n_failed = len(made.tables), len(made.failed)
     before = f", {len(made.skipped)} of them there before" if made.skipped else ""
     print(f"{latent_dim} latents of {made.n_frames} frames in {n} table{'s' * (n != 1)} in {out}{before}")

@@ -21,11 +21,11 @@ class Quantity:
     """One number of a model.
 
     Args:
-        key: where it lies in `FrameScores`, or a name of its own; name: in words; unit: escaped, or "".
-        good: what a good value is.
-        given: what it was taken at, if that varies from model to model.
-        better: 1 where larger is better, -1 where smaller is, 0 where neither can be said.
-        alike: what two models must share, of `setting`, beside their data, for that to be said.
+        key: field of `FrameScores`, or a name of its own; name: in words; unit: escaped, or "".
+        good: description of a good value.
+        given: condition that it was taken at, if that varies from model to model.
+        better: 1 where larger is better, -1 where smaller is, 0 where neither is.
+        alike: settings, beside their data, that two models must share to be compared.
     """
 
     key: str
@@ -136,7 +136,7 @@ def of_ensemble(scores: dict) -> list[tuple[str, float | None, float | None, flo
 
 
 def good_ratio(key: str) -> str:
-    """What a good distance is, in noise floors: of what the verdict asks for, and of angles."""
+    """Description of a good distance in noise floors."""
     limit = f"below {FLOORS:g}" if key in JUDGED else "the verdict does not ask"
     return f"{limit}; 1 is the data's own noise"
 
@@ -170,7 +170,7 @@ def _first(values) -> float | None:
 
 
 def setting(scores: dict, name: str):
-    """What a number of a model depends on, by the name in `Quantity.alike`; None where it is not known."""
+    """A setting that numbers of a model depend on, by its name in `Quantity.alike`; None where it is not known."""
     paths = {
         "alignment": ("model", "settings", "featurizer"),
         "lag": ("model", "settings", "lag"),
@@ -181,7 +181,7 @@ def setting(scores: dict, name: str):
 
 
 def data_of(scores: dict) -> tuple | None:
-    """What tells the data of a model from others: fingerprints of frames and weights, and the unit."""
+    """Identity of a model's data: fingerprints of frames and weights, and the unit."""
     data = get(scores, "data", kind=dict) or {}
     frames = get(data, "sha256", kind=str)
     return (frames, get(data, "weights_sha256"), get(data, "length_unit")) if frames else None

@@ -1,4 +1,4 @@
-"""What the options of reading come to: a trajectory, and the weights of its frames."""
+"""Trajectories and weights from the reading options of the command line."""
 
 import warnings
 from pathlib import Path
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def as_the_model(reading: dict, cv: "pv.LatentCV") -> dict:
-    """Options for reading with the model's dimensions and, of a system of as many atoms, its selection, where none
-    are given."""
+    """Options for reading, where by default the dimensions are the model's, and so is the selection if the
+    topology has as many atoms."""
     from polyvae.io.topology import read_topology
 
     found = reading | {"dims": cv.n_dims if reading["dims"] is None else reading["dims"]}
@@ -33,7 +33,7 @@ def for_reading(reading: dict) -> dict:
 
 
 def read_files(files, reading: dict) -> "pv.Trajectory":
-    """The trajectory in some files, which is said."""
+    """Read a trajectory, and print what was read."""
     traj = pv.read(files, **for_reading(reading))
     say(f"read {traj}")
     return traj

@@ -17,14 +17,14 @@ _ADVICE = "`polyvae run` writes it"
 def write_report(folder: str | os.PathLike, out: str | os.PathLike | None = None) -> Path:
     """Write the report of a results folder; returns its path.
 
-    It holds what scores.json, explorer.json and figures/*.png do, and stands alone: pictures, style and script are
-    inside, and nothing is fetched. What is missing is left out.
+    It shows scores.json, explorer.json and figures/*.png. Pictures, style and script are inside the page, and
+    nothing is fetched. Missing files are left out.
 
     Args:
         out: the file to write; by default report.html in the folder.
 
     Raises:
-        InputError: there is no scores.json in the folder, or it does not hold a JSON object.
+        InputError: scores.json is missing, or it does not hold a JSON object.
     """
     folder = Path(folder)
     scores = _read_scores(folder)
@@ -46,7 +46,7 @@ def write_comparison(folders: Sequence[str | os.PathLike], out: str | os.PathLik
     """Write a page that sets the models of several results folders side by side; returns its path.
 
     Raises:
-        InputError: a folder has no scores.json, or it does not hold a JSON object; a folder is named twice.
+        InputError: a folder has no scores.json, or one without a JSON object; a folder is named twice.
     """
     paths = [Path(folder) for folder in folders]
     seen: dict[Path, Path] = {}

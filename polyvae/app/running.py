@@ -91,9 +91,9 @@ def run_all(
 
 
 def _quick_epochs(traj: pv.Trajectory, training: dict, steps: int) -> int:
-    """Epochs that make about so many steps."""
-    told = Settings(batch_size=training["batch_size"], validation=training["validation"])
-    chosen = sized(told, traj.n_frames, traj.n_beads * traj.n_dims)
+    """Number of epochs that take about `steps` steps."""
+    chosen = Settings(batch_size=training["batch_size"], validation=training["validation"])
+    chosen = sized(chosen, traj.n_frames, traj.n_beads * traj.n_dims)
     return math.ceil(steps / max(1, int(traj.n_frames * (1 - chosen.validation)) // chosen.batch_size))
 
 

@@ -47,7 +47,7 @@ _PURPOSES = {
 
 
 def title_of(scores: dict) -> str:
-    """What was read and what came out, in words."""
+    """Data and results in one sentence."""
     data, latents = get(scores, "data", kind=dict) or {}, n_latents(scores)
     frames = number(get(data, "n_frames")) or number(get(scores, "frames", "all", "n_frames"))
     beads, dims = number(get(data, "n_beads")), number(get(data, "n_dims"))
@@ -235,7 +235,7 @@ def _sources(scores: dict, folder: Path) -> str:
 
 
 def settings_of(scores: dict) -> dict[str, str]:
-    """What the model was told, the generator last, as HTML."""
+    """Settings of the model, the generator last, as HTML."""
     settings, generator = (get(scores, "model", key, kind=dict) or {} for key in ("settings", "generator"))
     given = {escape(str(key).replace("_", " ")): plain(value) for key, value in settings.items()}
     return given | {f"generator {escape(str(key).replace('_', ' '))}": plain(v) for key, v in generator.items()}

@@ -23,9 +23,13 @@ def sweep(
     reading: dict,
     client,
     out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("polyvae-sweep"),
-    latent_dim: Annotated[str, typer.Option("--latent-dim", help="Numbers of latents to try.")] = "1,2,4",
-    beta: Annotated[str, typer.Option("--beta", help="Weights of the KL term to try.")] = "0.1,1,4",
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Models of each setting.")] = 3,
+    latent_dim: Annotated[
+        str, typer.Option("--latent-dim", help="Numbers of latents to try, separated by commas.")
+    ] = "1,2,4",
+    beta: Annotated[
+        str, typer.Option("--beta", help="Weights of the KL term to try, separated by commas.")
+    ] = "0.1,1,4",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Number of models of each setting.")] = 3,
     figures: Figures = "png",
     force: Force = False,
 ):
