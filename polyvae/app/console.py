@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def notes() -> Iterator[None]:
-    """Show the package's log on stderr. A message that repeats, as for a file that is read twice, is shown once."""
+    """Show the package's log on stderr, and a message that repeats only once."""
     logger, handler = logging.getLogger("polyvae"), logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("note: %(message)s"))
     said: set[str] = set()

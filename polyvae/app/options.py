@@ -80,347 +80,200 @@ def _unit(name: str | None) -> str | None:
     return None if name is None else known("unit", _OTHER_NAMES.get(name.lower(), name), LENGTH_UNITS)
 
 
-# By the name in `pv.read`: type and default.
+def _option(kind, default, name: str, text: str, **more) -> tuple:
+    """Annotation and default of a parameter that is an option of the command line."""
+    return Annotated[kind, typer.Option(name, help=text, **more)], default
+
+
+# By the name in `pv.read`.
 READING = {
-    "topology": (Annotated[Path | None, typer.Option("--top", help="Topology file that MDAnalysis reads.")], None),
-    "format": (
-        Annotated[
-            str | None,
-            typer.Option(
-                "--format", help="Format of the files by MDAnalysis' name, as LAMMPSDUMP [default: by suffix]."
-            ),
-        ],
+    "topology": _option(Path | None, None, "--top", "Topology file that MDAnalysis reads."),
+    "format": _option(
+        str | None,
         None,
+        "--format",
+        "Format of the files by MDAnalysis' name, as LAMMPSDUMP [default: by suffix].",
     ),
-    "topology_format": (
-        Annotated[
-            str | None, typer.Option("--topology-format", help="Format of the topology [default: by suffix].")
-        ],
+    "topology_format": _option(
+        str | None, None, "--topology-format", "Format of the topology [default: by suffix]."
+    ),
+    "select": _option(str | None, None, "--select", 'Atoms to read, in MDAnalysis\' language, as "name B".'),
+    "length_unit": _option(
+        str | None, None, "--unit", "Length unit of the file: nm, angstrom, sigma.", callback=_unit
+    ),
+    "start": _option(int, 0, "--start", "First frame to read of each file, from 0.", min=0),
+    "stop": _option(int | None, None, "--stop", "Frame of each file to stop before."),
+    "step": _option(int, 1, "--step", "Read every STEP-th frame.", min=1),
+    "unwrap": _option(
+        bool | None,
         None,
+        "--unwrap/--no-unwrap",
+        "Make molecules whole across periodic boundaries [default: if the file has a box].",
     ),
-    "select": (
-        Annotated[
-            str | None, typer.Option("--select", help='Atoms to read, in MDAnalysis\' language, as "name B".')
-        ],
-        None,
+    "per_molecule": _option(
+        bool, False, "--per-molecule", "Treat each molecule of a melt or solution as a frame of its own."
     ),
-    "length_unit": (
-        Annotated[
-            str | None,
-            typer.Option(
-                "--unit",
-                callback=_unit,
-                help="Length unit of the file: nm, angstrom, sigma.",
-            ),
-        ],
-        None,
+    "dims": _option(
+        int | None, None, "--dims", "Number of dimensions, 2 or 3 [default: 2 if z never varies].", min=2, max=3
     ),
-    "start": (Annotated[int, typer.Option("--start", min=0, help="First frame to read of each file, from 0.")], 0),
-    "stop": (Annotated[int | None, typer.Option("--stop", help="Frame of each file to stop before.")], None),
-    "step": (Annotated[int, typer.Option("--step", min=1, help="Read every STEP-th frame.")], 1),
-    "unwrap": (
-        Annotated[
-            bool | None,
-            typer.Option(
-                "--unwrap/--no-unwrap",
-                help="Make molecules whole across periodic boundaries [default: if the file has a box].",
-            ),
-        ],
-        None,
-    ),
-    "per_molecule": (
-        Annotated[
-            bool,
-            typer.Option(
-                "--per-molecule", help="Treat each molecule of a melt or solution as a frame of its own."
-            ),
-        ],
+    "keep_good": _option(
+        bool,
         False,
+        "--keep-good",
+        "Read the intact frames of a damaged XTC, DCD or dump; small damage cannot be detected.",
     ),
-    "dims": (
-        Annotated[
-            int | None,
-            typer.Option(
-                "--dims", min=2, max=3, help="Number of dimensions, 2 or 3 [default: 2 if z never varies]."
-            ),
-        ],
-        None,
-    ),
-    "keep_good": (
-        Annotated[
-            bool,
-            typer.Option(
-                "--keep-good",
-                help="Read the intact frames of a damaged XTC, DCD or dump; small damage cannot be detected.",
-            ),
-        ],
-        False,
-    ),
-    "ignore_times": (
-        Annotated[
-            bool,
-            typer.Option("--ignore-times", help="Ignore frame times. Without this option they must increase."),
-        ],
-        False,
+    "ignore_times": _option(
+        bool, False, "--ignore-times", "Ignore frame times. Without this option they must increase."
     ),
 }
 
 # By the name in `pv.fit`, but for `every` of the featurizer.
 TRAINING = {
-    "featurizer": (
-        Annotated[
-            str,
-            typer.Option(
-                "--align",
-                help=f"Alignment of frames: {', '.join(FEATURIZERS)}; auto takes the first that hardly jumps.",
-            ),
-        ],
+    "featurizer": _option(
+        str,
         "auto",
+        "--align",
+        f"Alignment of frames: {', '.join(FEATURIZERS)}; auto takes the first that hardly jumps.",
     ),
-    "every": (
-        Annotated[
-            int | None,
-            typer.Option(
-                "--every",
-                min=1,
-                help="Use every EVERY-th bead for --align distances [default: at most 100 beads].",
-            ),
-        ],
+    "every": _option(
+        int | None,
         None,
+        "--every",
+        "Use every EVERY-th bead for --align distances [default: at most 100 beads].",
+        min=1,
     ),
-    "encoder": (
-        Annotated[
-            str | None,
-            typer.Option("--encoder", help="Widths of the encoder's hidden layers [default: 64,64 or less]."),
-        ],
+    "encoder": _option(
+        str | None, None, "--encoder", "Widths of the encoder's hidden layers [default: 64,64 or less]."
+    ),
+    "decoder": _option(str, "256,256", "--decoder", "Widths of the decoder's hidden layers."),
+    "beta_schedule": _option(str, "constant", "--beta-schedule", f"Rise of beta: {', '.join(BETA_SCHEDULES)}."),
+    "free_bits": _option(float, 0.0, "--free-bits", "KL, in nats per latent, that is not penalised.", min=0.0),
+    "smoothness": _option(
+        float | None,
         None,
+        "--smoothness",
+        "Penalty on latents that jump between frames, for biased runs [default: 0; adapt: 1].",
+        min=0.0,
     ),
-    "decoder": (
-        Annotated[str, typer.Option("--decoder", help="Widths of the decoder's hidden layers.")],
-        "256,256",
-    ),
-    "beta_schedule": (
-        Annotated[str, typer.Option("--beta-schedule", help=f"Rise of beta: {', '.join(BETA_SCHEDULES)}.")],
-        "constant",
-    ),
-    "free_bits": (
-        Annotated[
-            float, typer.Option("--free-bits", min=0.0, help="KL, in nats per latent, that is not penalised.")
-        ],
-        0.0,
-    ),
-    "smoothness": (
-        Annotated[
-            float | None,
-            typer.Option(
-                "--smoothness",
-                min=0.0,
-                help="Penalty on latents that jump between frames, for biased runs [default: 0; adapt: 1].",
-            ),
-        ],
+    "lag": _option(
+        int | None,
         None,
-    ),
-    "lag": (
-        Annotated[
-            int | None,
-            typer.Option(
-                "--lag",
-                min=0,
-                help="Decode the frame LAG frames later, for a slow CV [default: by relaxation times].",
-            ),
-        ],
-        None,
+        "--lag",
+        "Decode the frame LAG frames later, for a slow CV [default: by relaxation times].",
+        min=0,
     ),
     "weights": (Weights, None),
-    "width": (
-        Annotated[
-            str,
-            typer.Option("--width", help="Standard deviation of the decoder's Gaussian: learned, or a length."),
-        ],
-        "learned",
+    "width": _option(
+        str, "learned", "--width", "Standard deviation of the decoder's Gaussian: learned, or a length."
     ),
-    "epochs": (
-        Annotated[
-            int | None,
-            typer.Option(
-                "--epochs", min=1, help="Number of passes over the data [default: as many as take 8,000 steps]."
-            ),
-        ],
+    "epochs": _option(
+        int | None,
         None,
+        "--epochs",
+        "Number of passes over the data [default: as many as take 8,000 steps].",
+        min=1,
     ),
-    "batch_size": (
-        Annotated[
-            int | None,
-            typer.Option("--batch-size", min=1, help="Number of frames in a batch [default: 16 to 256]."),
-        ],
+    "batch_size": _option(
+        int | None, None, "--batch-size", "Number of frames in a batch [default: 16 to 256].", min=1
+    ),
+    "learning_rate": _option(float, 2e-3, "--learning-rate", "Learning rate of the Adam optimiser."),
+    "lr_schedule": _option(
+        str, "cosine", "--lr-schedule", f"Schedule of the learning rate: {', '.join(LR_SCHEDULES)}."
+    ),
+    "validation": _option(
+        float | None,
         None,
+        "--validation",
+        "Fraction of frames held out for early stopping [default: 0.1; of few frames 0.2].",
+        min=0.0,
+        max=0.9,
     ),
-    "learning_rate": (
-        Annotated[float, typer.Option("--learning-rate", help="Learning rate of the Adam optimiser.")],
-        2e-3,
-    ),
-    "lr_schedule": (
-        Annotated[
-            str, typer.Option("--lr-schedule", help=f"Schedule of the learning rate: {', '.join(LR_SCHEDULES)}.")
-        ],
-        "cosine",
-    ),
-    "validation": (
-        Annotated[
-            float | None,
-            typer.Option(
-                "--validation",
-                min=0.0,
-                max=0.9,
-                help="Fraction of frames held out for early stopping [default: 0.1; of few frames 0.2].",
-            ),
-        ],
+    "patience": _option(
+        int | None,
         None,
-    ),
-    "patience": (
-        Annotated[
-            int | None,
-            typer.Option(
-                "--patience",
-                min=1,
-                help="Epochs without progress before training stops [default: a fifth of all; with a lag all].",
-            ),
-        ],
-        None,
+        "--patience",
+        "Epochs without progress before training stops [default: a fifth of all; with a lag all].",
+        min=1,
     ),
 }
 # By the name in `polyvae.export.export_files`.
 EXPORTING = {
-    "to": (
-        Annotated[str, typer.Option("--to", help=f"Engine or format to write: {', '.join(TARGETS)}.")],
-        inspect.Parameter.empty,
-    ),
-    "atoms": (
-        Annotated[
-            str | None,
-            typer.Option(
-                "--atoms",
-                help='Atoms of the engine, from 1, as "1-12,20" [default: by --select, or as in training].',
-            ),
-        ],
+    "to": _option(str, inspect.Parameter.empty, "--to", f"Engine or format to write: {', '.join(TARGETS)}."),
+    "atoms": _option(
+        str | None,
         None,
+        "--atoms",
+        'Atoms of the engine, from 1, as "1-12,20" [default: by --select, or as in training].',
     ),
-    "data": (
-        Annotated[
-            list[Path] | None,
-            typer.Option(
-                "--data", metavar="TRAJ...", help="Training data, for widths and bounds of metadynamics."
-            ),
-        ],
+    "data": _option(
+        list[Path] | None,
         None,
+        "--data",
+        "Training data, for widths and bounds of metadynamics.",
+        metavar="TRAJ...",
     ),
-    "check": (
-        Annotated[
-            list[Path] | None,
-            typer.Option("--check", metavar="TRAJ...", help="Frames to compare the installed engine with JAX on."),
-        ],
+    "check": _option(
+        list[Path] | None,
         None,
+        "--check",
+        "Frames to compare the installed engine with JAX on.",
+        metavar="TRAJ...",
     ),
-    "dialect": (
-        Annotated[
-            str | None,
-            typer.Option(
-                "--dialect",
-                help="plumed: vector, ann for old ones, native (C++, fastest); colvars: lammps, namd, gromacs.",
-            ),
-        ],
+    "dialect": _option(
+        str | None,
         None,
+        "--dialect",
+        "plumed: vector, ann for old ones, native (C++, fastest); colvars: lammps, namd, gromacs.",
     ),
-    "latents": (
-        Annotated[
-            str | None,
-            typer.Option("--latents", metavar="0,1", help="Latents to export, from 0 [default: those that vary]."),
-        ],
-        None,
+    "latents": _option(
+        str | None, None, "--latents", "Latents to export, from 0 [default: those that vary].", metavar="0,1"
     ),
-    "bias": (Annotated[str | None, typer.Option("--bias", help="Bias of --to openmm: metad or opes.")], None),
+    "bias": _option(str | None, None, "--bias", "Bias of --to openmm: metad or opes."),
 }
 # By the name in `conformations.made`: what `generate` makes.
 MAKING = {
-    "mean": (Annotated[bool, typer.Option("--mean", help="Take the decoder's mean, without its noise.")], False),
-    "at": (
-        Annotated[
-            str | None, typer.Option("--at", metavar="Z0,Z1", help="Draw all conformations at this latent point.")
-        ],
+    "mean": _option(bool, False, "--mean", "Take the decoder's mean, without its noise."),
+    "at": _option(str | None, None, "--at", "Draw all conformations at this latent point.", metavar="Z0,Z1"),
+    "prior": _option(
+        str | None,
         None,
+        "--prior",
+        f"Distribution of z: {', '.join(PRIORS)} [default: data if the model has a generator].",
     ),
-    "prior": (
-        Annotated[
-            str | None,
-            typer.Option(
-                "--prior",
-                help=f"Distribution of z: {', '.join(PRIORS)} [default: data if the model has a generator].",
-            ),
-        ],
+    "path": _option(
+        str | None, None, "--path", "Decode a path between two latent points, as -1,0:2,1.", metavar="A:B"
+    ),
+    "along": _option(
+        str, PATHS[0], "--along", f"Course of --path: {', '.join(PATHS)} (along dense regions of --data)."
+    ),
+    "grid": _option(
+        int | None,
         None,
+        "--grid",
+        "Decode a grid with this many points per latent, over the range of --data, or -2 to 2.",
+        min=2,
     ),
-    "path": (
-        Annotated[
-            str | None,
-            typer.Option("--path", metavar="A:B", help="Decode a path between two latent points, as -1,0:2,1."),
-        ],
+    "data": _option(
+        list[Path] | None,
         None,
+        "--data",
+        "Frames for --along and --grid, and to check the conformations against.",
+        metavar="TRAJ...",
     ),
-    "along": (
-        Annotated[
-            str,
-            typer.Option("--along", help=f"Course of --path: {', '.join(PATHS)} (along dense regions of --data)."),
-        ],
-        PATHS[0],
-    ),
-    "grid": (
-        Annotated[
-            int | None,
-            typer.Option(
-                "--grid",
-                min=2,
-                help="Decode a grid with this many points per latent, over the range of --data, or -2 to 2.",
-            ),
-        ],
+    "valid_only": _option(bool, False, "--valid-only", "Keep only conformations within the limits of the data."),
+    "max_draws": _option(
+        int | None,
         None,
+        "--max-draws",
+        "Largest number of draws for --valid-only [default: 20 for each wanted].",
+        min=1,
     ),
-    "data": (
-        Annotated[
-            list[Path] | None,
-            typer.Option(
-                "--data",
-                metavar="TRAJ...",
-                help="Frames for --along and --grid, and to check the conformations against.",
-            ),
-        ],
-        None,
-    ),
-    "valid_only": (
-        Annotated[
-            bool, typer.Option("--valid-only", help="Keep only conformations within the limits of the data.")
-        ],
-        False,
-    ),
-    "max_draws": (
-        Annotated[
-            int | None,
-            typer.Option(
-                "--max-draws",
-                min=1,
-                help="Largest number of draws for --valid-only [default: 20 for each wanted].",
-            ),
-        ],
-        None,
-    ),
-    "relax": (
-        Annotated[bool, typer.Option("--relax", help="Relax bonds and overlaps to those of the data.")],
-        False,
-    ),
+    "relax": _option(bool, False, "--relax", "Relax bonds and overlaps to those of the data."),
 }
 _OF_FILES = ("--data", "--check")  # options that take all words up to the next option
 ONE_MODEL = {
-    "latent_dim": (Annotated[int, typer.Option("--latent-dim", min=1, help="Number of collective variables.")], 2),
-    "beta": (Annotated[float, typer.Option("--beta", min=0.0, help="Weight of the KL term; 1 is the ELBO.")], 1.0),
+    "latent_dim": _option(int, 2, "--latent-dim", "Number of collective variables.", min=1),
+    "beta": _option(float, 1.0, "--beta", "Weight of the KL term; 1 is the ELBO.", min=0.0),
     "seed": (Seed, 0),
 }
 
