@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 
@@ -9,8 +10,29 @@ BATCH = 4096  # rows at a time on a CPU
 ACCELERATED = 16  # times as much at a time on a GPU or TPU, which many small pieces leave idle
 _NUMBERS = 1 << 22  # that come with one batch, at most
 _MADE = 1 << 24  # numbers that are made of one batch, at most
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
+def single_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """Run a function with JAX in single precision, whatever `jax_enable_x64` says; within this thread alone.
+
+    Models, draws and numbers are then the same in a process that another package has switched to double precision.
+    For functions of whole data sets. A pure function of one frame follows the type of its argument instead, since
+    it may stand in a program of the caller's.
+    """
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        import jax  # here, so that reading files, which knows `BATCH`, does not load it
+
+        with jax.enable_x64(False):
+            return function(*args, **kwargs)
+
+    return run
+
+
+@single_precision
 def map_frames(batched: Callable, *columns: np.ndarray, batch: int = BATCH, width: int = 1):
     """A compiled, batched function over many rows, in chunks of one fixed size, smaller for long rows.
 
@@ -23,7 +45,7 @@ def map_frames(batched: Callable, *columns: np.ndarray, batch: int = BATCH, widt
         columns: arrays of one length, row i of each belonging to row i of the others.
         width: numbers that are made of a row, where these are many, as distances are.
     """
-    import jax  # here, so that reading files, which knows `BATCH`, does not load it
+    import jax
 
     n = len(columns[0])
     if n == 0:

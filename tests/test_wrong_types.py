@@ -76,10 +76,13 @@ class Call:
 
 @pytest.fixture(scope="module")
 def known(traj, cv, tmp_path_factory):
-    """What the calls are of."""
+    return known_in(tmp_path_factory.mktemp("wrong"), traj, cv)
+
+
+def known_in(folder, traj, cv):
+    """What the calls are of; files lie in the folder."""
     x = traj.positions.reshape(len(traj), -1)
     vae = pv.fit_vae(x, epochs=1, batch_size=64, encoder=(4,), decoder=(4,))
-    folder = tmp_path_factory.mktemp("wrong")
     run, model = folder / "run.npz", folder / "model.safetensors"
     pv.write(run, traj)
     pv.write(run.with_suffix(".xtc"), traj)
@@ -118,9 +121,10 @@ def one(*names, **more):
 def standing_still(known):
     """An engine whose runs are frames that are there."""
 
-    def engine(cv, **given):
-        traj = known.traj[:20]
-        return Run(traj, np.zeros(20), Snapshots(np.zeros((1, 8, 3)), np.array([19])))
+    def engine(cv, *, steps, stride, **given):
+        n = steps // stride
+        last = Snapshots(known.traj.positions[n - 1 : n], np.array([n - 1]))
+        return Run(known.traj[:n], np.zeros(n), last)
 
     return engine
 
@@ -143,7 +147,7 @@ CALLS = {
     ),
     "fit_generator": Call(
         pv.fit_generator,
-        lambda k: {"cv": k.cv, "data": k.traj, "steps": 1},
+        lambda k: {"cv": k.cv, "data": k.traj, "steps": 1, "width": 8, "depth": 1},
         {"cv": "cv", "data": "data", "steps": "count?", "batch_size": "count?", "learning_rate": "positive",
          "width": "count", "depth": "count", "validation": "positive", "seed": "count", "progress": "function?",
          "checkpoint": "path?", "resume": "flag"},
@@ -220,7 +224,7 @@ CALLS = {
     ),
     "adapt": Call(
         pv.adapt,
-        lambda k: {"data": k.traj, "engine": standing_still(k), "folder": k.out / "rounds", "steps": 40,
+        lambda k: {"data": k.traj, "engine": standing_still(k), "folder": k.out / "rounds", "steps": 400,
                    "stride": 2, "rounds": 1,
                    "training": {"epochs": 1, "batch_size": 64, "encoder": (4,), "decoder": (4,)}},
         {"data": "data", "engine": "function", "folder": "path", "steps": "count", "stride": "count",
@@ -420,12 +424,12 @@ EXPORTS = {
         lambda k: {"cv": k.cv, "to": "plumed", "folder": k.out / "write"},
         EXPORT | {"to": "word", "n_atoms": "count?", "latents": "counts?", "options": "free"},
     ),
+    **{name: folder(name) for name in ("c", "lammps", "pysages", "pycv")},
     "compare": Call(
         polyvae.export.compare,
-        lambda k: {"cv": k.cv, "to": "c", "folder": k.out / "c", "frames": k.traj.positions},
+        lambda k: {"cv": k.superposed, "to": "c", "folder": k.out / "c", "frames": k.traj.positions},
         {"cv": "cv", "to": "word", "folder": "path", "frames": "array", "atoms": "counts?"},
     ),
-    **{name: folder(name) for name in ("c", "lammps", "pysages", "pycv")},
     "plumed": folder("plumed", dialect="word"),
     "colvars": folder("colvars", dialect="word?"),
     "openmm": folder("openmm", sigma="positive?", bias="word"),

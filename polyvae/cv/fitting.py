@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from polyvae.arguments import check_run, file_name, if_given, statistical_weights
-from polyvae.batches import map_frames
+from polyvae.batches import map_frames, single_precision
 from polyvae.cv.choices import NO_LAG_OF_WEIGHTS, Choice, alignment_for, lag_for, pairs_for
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
@@ -38,6 +38,7 @@ _PIECE = 1 << 16  # frames at a time then
 _featurize = eqx.filter_jit(lambda featurizer, rows: jax.vmap(featurizer)(rows))
 
 
+@single_precision
 def fit(
     data: Trajectory | Stream | np.ndarray,
     *,

@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array
 
 from polyvae.arguments import check_run
+from polyvae.batches import single_precision
 from polyvae.cv.diffusion import (
     LOG_NOISE,
     Generator,
@@ -63,6 +64,7 @@ class _State(NamedTuple):
     best: Network
 
 
+@single_precision
 def fit_generator(
     cv: LatentCV,
     data,
@@ -267,7 +269,8 @@ def _validation(x, z, weights, rows, unit, key):
 
 def _optimiser(settings: GeneratorSettings) -> optax.GradientTransformation:
     steps, rate = settings.steps, float(settings.learning_rate)
-    schedule = optax.warmup_cosine_decay_schedule(0.0, rate, max(1, steps // 20), steps, 0.01 * rate)
+    rise = min(max(1, steps // 20), steps - 1)  # none where there is one step
+    schedule = optax.warmup_cosine_decay_schedule(0.0, rate, rise, steps, 0.01 * rate)
     return optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
 
 

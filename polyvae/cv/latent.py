@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from polyvae import geometry
 from polyvae.arguments import flag, numbers_array, one_frame, refusal, whole_number, whole_numbers
-from polyvae.batches import map_frames
+from polyvae.batches import map_frames, single_precision
 from polyvae.cv.diffusion import Generator
 from polyvae.errors import InputError
 from polyvae.features.featurizers import FEATURIZERS, PairDistances, PrincipalAxes, Reference
@@ -275,6 +275,7 @@ class LatentCV:
                 log.warning("bonds are %.2g times as long as the model's; is the length unit right?", given / own)
         return data
 
+    @single_precision
     def keep(self, latents: Sequence[int]) -> "LatentCV":
         """The CV of some of the latents, in that order, such as those that have not collapsed (see `record`).
 
@@ -371,6 +372,7 @@ def latent_cv(value: Any) -> LatentCV:
     return value
 
 
+@single_precision
 def load(path: str | os.PathLike) -> LatentCV | FittedVAE:
     """Read a model that was saved. Nothing in the file is executed.
 

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 
 from polyvae import geometry
 from polyvae.arguments import check_shape, flag, one_frame, one_of, real_number, whole_number
+from polyvae.batches import single_precision
 from polyvae.errors import InputError
 from polyvae.geometry import superposition
 from polyvae.geometry.distance_geometry import coordinates_from_distances, straight_between
@@ -73,6 +74,7 @@ class PrincipalAxes(eqx.Module):
         if self.mirror and self.sign != "chain":
             raise InputError('mirror=True needs sign="chain"')
 
+    @single_precision
     def fit(self, traj: Trajectory) -> "PrincipalAxes":
         """The featurizer with what it takes from the data: the masses, where they differ.
 
@@ -146,6 +148,7 @@ class Reference(eqx.Module):
             check_shape("structure", self.structure, ("n_beads", "n_dims"))
         _check_masses(self.masses)
 
+    @single_precision
     def fit(self, traj: Trajectory) -> "Reference":
         """The featurizer with what it takes from the data: reference, masses where they differ, grid.
 
@@ -257,6 +260,7 @@ class PairDistances(eqx.Module):
         if self.pairs is not None:
             check_shape("pairs", self.pairs, ("n_pairs", 2), whole=True)
 
+    @single_precision
     def fit(self, traj: Trajectory) -> "PairDistances":
         """The featurizer with its list of pairs.
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from polyvae.arguments import numbers_array, refusal, statistical_weights
+from polyvae.batches import single_precision
 from polyvae.errors import InputError
 from polyvae.measures.weights import merged, quantile
 
@@ -14,6 +15,7 @@ _POINTS = 1000
 _LEAST_VARIANCE = 1e-6  # of a direction, as a fraction of the variance in all
 
 
+@single_precision
 def log_density(
     z: np.ndarray, rng: np.random.Generator, weights: np.ndarray | None = None
 ) -> tuple[Callable, float]:

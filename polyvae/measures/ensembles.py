@@ -8,7 +8,7 @@ import numpy as np
 
 from polyvae import geometry
 from polyvae.arguments import seed_number, whole_number
-from polyvae.batches import map_frames
+from polyvae.batches import map_frames, single_precision
 from polyvae.measures.pairs import even_pairs
 from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory, bonded_triples, bonds_of
@@ -82,6 +82,7 @@ def _apart(one: tuple[dict, np.ndarray], other: tuple[dict, np.ndarray]) -> dict
     return result | {"pairs": float(np.mean([distance(x, y) for x, y in each]))}
 
 
+@single_precision
 def shape_measures(traj: Trajectory, bonds: np.ndarray) -> dict[str, np.ndarray]:
     """Per frame: "bond" (n_frames, n_bonds), "angle" (n_frames, n_angles), "rg" and "end_to_end" (n_frames,)."""
     measures = map_frames(functools.partial(_shape, bonds, bonded_triples(bonds)), traj.positions)
@@ -97,6 +98,7 @@ def _shape(bonds, triples, frames):
     return jax.vmap(measures)(frames)
 
 
+@single_precision
 def pair_distances(traj: Trajectory, pairs: np.ndarray) -> np.ndarray:
     """Distances (n_frames, n_pairs) between pairs of beads, pairs of shape (n_pairs, 2)."""
     return map_frames(functools.partial(_distances, pairs), traj.positions)

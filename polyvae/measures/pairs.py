@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from polyvae import geometry
+from polyvae.batches import single_precision
 
 MANY = 250
 FAR = 4  # bonds apart, from which on all pairs are of one kind
@@ -35,6 +36,7 @@ class FrameMeasures(NamedTuple):
     contacts: np.ndarray
 
 
+@single_precision
 def over_frames(one: Callable, positions: np.ndarray):
     """A function of one frame over many, compiled once, in pieces that hold a bounded number of distances."""
     size = max(1, _AT_ONCE // positions.shape[1] ** 2)

@@ -12,7 +12,7 @@ import optax
 
 from polyvae import geometry
 from polyvae.arguments import flag, if_given, real_number, seed_number, shown, whole_number
-from polyvae.batches import map_frames
+from polyvae.batches import map_frames, single_precision
 from polyvae.cv.latent import LatentCV, latent_cv
 from polyvae.errors import InputError
 from polyvae.geometry.linalg import safe_sqrt
@@ -125,6 +125,7 @@ class Optimum:
         }
 
 
+@single_precision
 def optimize(
     cv: LatentCV,
     objective: Callable | str = geometry.radius_of_gyration,

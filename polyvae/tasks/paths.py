@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from polyvae.arguments import numbers_array, one_of, seed_number, whole_number
+from polyvae.batches import single_precision
 from polyvae.cv.latent import LatentCV, latent_cv
 from polyvae.errors import InputError
 from polyvae.measures.ensembles import frame_weights
@@ -26,6 +27,7 @@ class LatentPath(NamedTuple):
     z: np.ndarray
 
 
+@single_precision
 def interpolate(
     cv: LatentCV,
     a,
@@ -65,6 +67,7 @@ def interpolate(
     return _decoded(cv, z, (n,))
 
 
+@single_precision
 def latent_grid(cv: LatentCV, n: int, *, data: Trajectory | np.ndarray | None = None) -> LatentPath:
     """Decoded conformations on a regular grid of the latent space, n points for each latent, the last one fastest.
 

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from polyvae.arguments import function, if_given, whole_number
+from polyvae.batches import single_precision
 from polyvae.errors import InputError
 from polyvae.geometry.linalg import safe_sqrt
 from polyvae.geometry.superposition import rmsd
@@ -77,6 +78,7 @@ def _energy_of(limits: Limits) -> Callable:
     return energy
 
 
+@single_precision
 def relax(traj: Trajectory, data=None, *, energy: Callable | None = None, steps: int = 200) -> Relaxed:
     """Move conformations to the nearest minimum of a potential, by L-BFGS, all in one compiled program.
 

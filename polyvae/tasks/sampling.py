@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from polyvae.arguments import flag, numbers_array, one_of, seed_number, whole_number
-from polyvae.batches import map_frames
+from polyvae.batches import map_frames, single_precision
 from polyvae.cv.diffusion import draw_frames, draw_latents
 from polyvae.cv.latent import LatentCV, latent_cv
 from polyvae.errors import InputError
@@ -16,6 +16,7 @@ from polyvae.trajectory.record import Trajectory
 PRIORS = ("normal", "data")
 
 
+@single_precision
 def sample(
     cv: LatentCV,
     n: int,

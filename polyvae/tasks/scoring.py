@@ -13,7 +13,7 @@ import numpy as np
 
 from polyvae import geometry
 from polyvae.arguments import flag, if_given, seed_number, whole_number
-from polyvae.batches import map_frames
+from polyvae.batches import map_frames, single_precision
 from polyvae.cv.latent import CVFunction, LatentCV, latent_cv
 from polyvae.errors import InputError
 from polyvae.features import continuity
@@ -32,6 +32,7 @@ MAX_COSTLY = 4000  # frames that the importance-weighted bound and the gradients
 _AT_ONCE = 1 << 24  # numbers that the draws of some frames decode to together
 
 
+@single_precision
 def score(
     cv: LatentCV,
     data,

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from polyvae.arguments import flag, function, if_given, one_of, whole_number
+from polyvae.batches import single_precision
 from polyvae.cluster import checked_client, outcomes, shared
 from polyvae.cv.fitting import checked_width, fit, latent_cv, prepared_data
 from polyvae.cv.latent import LatentCV
@@ -98,6 +99,7 @@ class Sweep:
         return self.models[int(np.argmax(values))]
 
 
+@single_precision
 def sweep(
     data,
     *,
@@ -196,6 +198,7 @@ def _there(runs: list[Settings], common: tuple, client: Any) -> Iterator[tuple[i
         yield place, one
 
 
+@single_precision  # on a worker
 def _trained(run: Settings, common: tuple) -> tuple[LatentCV, dict]:
     prepared, *rest = common
     return _judged(run, dataclasses.replace(prepared, settings=run).train(), *rest)

@@ -7,12 +7,13 @@ import jax
 import numpy as np
 
 from polyvae.arguments import if_given, refusal, seed_number, whole_number
-from polyvae.batches import map_frames
+from polyvae.batches import map_frames, single_precision
 from polyvae.vae.likelihood import Categorical, Gaussian
 from polyvae.vae.model import FittedVAE, vectors
 from polyvae.vae.scaled import ScaledVAE
 
 
+@single_precision
 def check_vae(
     model: FittedVAE, x: np.ndarray, *, n_samples: int | None = None, n_draws: int = 16, seed: int = 0
 ) -> dict:

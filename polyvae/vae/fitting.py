@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array
 
 from polyvae.arguments import check_run, one_of, segment_lengths, statistical_weights, whole_number
+from polyvae.batches import single_precision
 from polyvae.errors import InputError
 from polyvae.vae import modelfile, training
 from polyvae.vae.checkpoint import Checkpoint, digest
@@ -34,6 +35,7 @@ _ADAM_WORK = 200  # a weight and step, beside 6 a weight and frame
 _CHUNK = 1 << 24  # features at a time, which are taken in double precision and may lie on disk
 
 
+@single_precision
 def fit_vae(
     x: np.ndarray,
     *,

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from polyvae.arguments import numbers_array, seed_number, whole_number
-from polyvae.batches import map_frames
+from polyvae.batches import map_frames, single_precision
 from polyvae.errors import InputError
 from polyvae.records import html_of
 from polyvae.vae import modelfile
@@ -82,6 +82,7 @@ class FittedVAE:
             raise InputError(f"z must have shape (n, {self.latent_dim}); got {z.shape}")
         return map_frames(functools.partial(_decoded, self.scaled), z)
 
+    @single_precision
     def sample(self, n: int, *, seed: int = 0) -> np.ndarray:
         """Draw vectors (n, n_features): z from the standard normal prior, then x from p(x|z).
 
