@@ -101,7 +101,10 @@ def export(
                 },
             },
             use="Copy all files to the folder of the run; then\n\n"
-            "- LAMMPS: `fix latent all colvars colvars.in output run`\n"
+            "- LAMMPS: `fix latent all colvars colvars.in output run tstat BATH`, where BATH is the ID of the\n"
+            "  thermostat. Without `tstat` Colvars takes the temperature to be 0, and the free energy in\n"
+            "  `run.pmf` is too small by the factor 1 - 1 / (bias factor). A later run goes on with the bias by\n"
+            "  `input run` in the same line\n"
             "- NAMD: `colvars on` and `colvarsConfig colvars.in`\n"
             "- GROMACS: `colvars-active = yes` and `colvars-configfile = colvars.in`",
             notes=[
@@ -140,7 +143,8 @@ def _config(cv: LatentCV, numbers: list[int], n_layers: int, stats: dict | None,
     bias = [
         "# Metadynamics: take the # away, and set the weight (energy) and the temperature to your system. The",
         f"# width follows the spread inside the narrowest basin of the {int(stats['n_frames'])} frames given, the",
-        "# bounds are their range and half of it more on each side.",
+        "# bounds are their range and half of it more on each side. biasTemperature is the temperature times",
+        "# (bias factor - 1); in LAMMPS `fix colvars` needs `tstat`, see README.md.",
         "# metadynamics {",
         f"#   colvars {' '.join(latents)}",
         f"#   gaussianSigmas {' '.join(f'{value:.6g}' for value in grid['sigma'])}",

@@ -54,7 +54,8 @@ def attach(
 ) -> "LatentBias":
     """Bias a LAMMPS instance along the latents: adds `fix ID all external pf/callback 1 1` and stands behind it.
 
-    f_ID is the energy of the bias; it counts in the potential energy, and its virial in the pressure. In a
+    f_ID is the energy of the bias; it counts in the potential energy, and its virial in the pressure. Thermo
+    output under `units lj` divides it by the number of atoms unless `thermo_modify norm no` is given. In a
     periodic box, triclinic ones too, the molecule is made whole along its bonds in every step; of a 2-D model only
     x and y count. LAMMPS calls the bias in every step of `run` and `minimize` with `run_style verlet`.
 
@@ -333,7 +334,9 @@ def export(
                 "In a periodic box the molecule is made whole along its bonds, in every step. Where the model "
                 "knows none, give them to `attach`: `bonds=[(0, 1), (1, 2), ...]`, in bead numbers.",
                 "f_latent is the energy of the bias. It is part of the potential energy, and its virial of the "
-                "pressure.",
+                "pressure. In thermo output under `units lj` LAMMPS divides it, as all energies, by the number of "
+                "atoms, unless the input says `thermo_modify norm no`.",
+                "Each run begins without a bias, and its files replace those of the run before.",
                 "One MPI process, with as many threads as you like, and `run_style verlet`. For more, export to "
                 "plumed or colvars.",
             ],

@@ -95,7 +95,11 @@ def export(
             files={name: text for name, text in _FILES.items() if (place / name).exists()},
             use="Copy all files to the folder of the run and give `plumed.dat` to the engine, or, on frames in "
             f"{cv.length_unit}:\n\n```sh\nplumed driver --plumed plumed.dat --ixyz frames.xyz --length-units "
-            f"{_DRIVER_UNITS[cv.length_unit]}\n```\n\nPRINT writes every 100th step or frame: change its STRIDE.",
+            f"{_DRIVER_UNITS[cv.length_unit]} --box 0,0,0\n```\n\n"
+            "`--box 0,0,0` is for frames without a periodic box. For others give the edges of the box, or leave\n"
+            "`--box` out where the second line of each frame holds them. PRINT writes every 100th step or frame:\n"
+            "change its STRIDE. A run that goes on with the bias of an earlier one needs the line RESTART at the\n"
+            "top of `plumed.dat`.",
             notes=notes,
             checked=CHECKED,
             stats=stats,
@@ -128,24 +132,41 @@ def main_input(cv: LatentCV, stats: dict | None, cv_lines: str, label: str = "")
     latents = ",".join(f"{label}z{k}" for k in range(cv.latent_dim))
     bias = "# Biases: give --data TRAJ to `polyvae export` for METAD and OPES_METAD lines with widths and bounds."
     if stats is not None:
-        grid = bias_grid(stats)
-        sigma, low, high = (",".join(f"{v:.6g}" for v in grid[name]) for name in ("sigma", "low", "high"))
-        kernel = ",".join(f"{v:.2g}" for v in bias_width(stats))
-        bins = ",".join(str(n) for n in grid["bins"])
-        hot = "TEMP=1.0 HEIGHT=0.5 " if cv.length_unit == "sigma" else "TEMP=300 HEIGHT=1.0 "
-        barrier = "BARRIER=10 TEMP=1.0" if cv.length_unit == "sigma" else "BARRIER=30 TEMP=300"
-        bias = (
-            f"# Biases, one of the two: take its # away, and set TEMP and heights to your system. SIGMA is\n"
-            f"# the spread inside the narrowest basin of the {int(stats['n_frames'])} frames given, or a fifth of "
-            f"that over all if less;\n# the grid is their range and half of it more on each side.\n"
-            f"# METAD ARG={latents} SIGMA={sigma} {hot}BIASFACTOR=10 PACE=500 GRID_MIN={low} GRID_MAX={high} "
-            f"GRID_BIN={bins} FILE=HILLS\n"
-            f"# OPES_METAD ARG={latents} SIGMA={kernel} {barrier} PACE=500 FILE=KERNELS"
-        )
+        bias = "\n".join(f"# {line}" for line in _bias_lines(cv, stats, latents))
     return (
         f"# Latents {latents} of a polyvae model; README.md says what they are.\n"
         f"{UNITS[cv.length_unit]}\n{cv_lines}\nPRINT ARG={latents} STRIDE=100 FILE=COLVAR\n{bias}\n"
     )
+
+
+def _bias_lines(cv: LatentCV, stats: dict, latents: str) -> list[str]:
+    """Lines of METAD, of the walls that keep it on its grid, and of OPES_METAD, with a text that explains them."""
+
+    def joined(values) -> str:
+        return ",".join(f"{value:.6g}" for value in values)
+
+    reduced, grid = cv.length_unit == "sigma", bias_grid(stats)
+    kT, temperature = (1.0, "TEMP=1.0") if reduced else (2.5, "TEMP=300")
+    low, high = grid["low"], grid["high"]
+    walls = 0.5 * (stats["min"] + low), 0.5 * (stats["max"] + high)
+    lines = [
+        "Biases, METAD with its two walls or OPES_METAD: take the # away, and set TEMP and heights to your",
+        f"system. SIGMA is the spread inside the narrowest basin of the {int(stats['n_frames'])} frames given, or",
+        "a fifth of that over all if less; the grid is their range and half of it more on each side. PLUMED stops",
+        "when a latent leaves the grid: the walls begin halfway to its edge, and rise to 100 kT there.",
+        f"METAD ARG={latents} SIGMA={joined(grid['sigma'])} {temperature} HEIGHT={0.5 if reduced else 1.0} "
+        f"BIASFACTOR=10 PACE=500 GRID_MIN={joined(low)} GRID_MAX={joined(high)} GRID_BIN={joined(grid['bins'])} "
+        f"FILE=HILLS",
+    ]
+    for side, wall, edge in (("LOWER", walls[0], low), ("UPPER", walls[1], high)):
+        stiffness = 100 * kT / (edge - wall) ** 2  # PLUMED has no factor 1/2
+        lines.append(f"{side}_WALLS ARG={latents} AT={joined(wall)} KAPPA={joined(stiffness)}")
+    kernel = ",".join(f"{value:.2g}" for value in bias_width(stats))
+    barrier = 10 if reduced else 30
+    return [
+        *lines,
+        f"OPES_METAD ARG={latents} SIGMA={kernel} BARRIER={barrier} {temperature} PACE=500 FILE=KERNELS",
+    ]
 
 
 def _vector_dialect(cv: LatentCV, numbers: list[int], folder: Path) -> tuple[list[str], list[str]]:
