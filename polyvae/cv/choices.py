@@ -1,6 +1,6 @@
-"""What `fit` chooses from the data where it is not told: the alignment, the beads of distances, and the time lag.
+"""Settings that `fit` chooses from the data by default: the alignment, the beads of distances, and the time lag.
 
-All are decided before training, from the frames alone, and said in one line each.
+All are decided before training, from the frames alone, and logged with the reason.
 """
 
 import dataclasses
@@ -20,9 +20,9 @@ MAX_STEPS = 20_000  # frames that jumps are counted on, in runs of neighbours
 MAX_COMPONENTS = 10  # principal components of the features that relaxation times are taken on
 MAX_FOR_COMPONENTS, LEAST_FOR_COMPONENTS = 4000, 500  # frames that these are found on, fewer of wide ones
 SEEN = 3.0  # relaxation times after which a motion has gone: down to 5 %
-BORNE = 1e-3  # share of steps at which a superposition may jump before distances take its place
-LEAST_LAG = 1.0  # frames, below which a lag is none
-LEAST_NEIGHBOURS = 500  # frames in a row, below which timescales are noise
+BORNE = 1e-3  # share of steps at which a superposition may jump; with more, distances take its place
+LEAST_LAG = 1.0  # frames; a shorter lag is taken as 0
+LEAST_NEIGHBOURS = 500  # frames in a row; timescales of fewer are noise
 _RUNS = 20
 _HELD = 1 << 24  # features at a time, in double precision
 
@@ -31,7 +31,7 @@ Featurizer = PrincipalAxes | Reference | PairDistances
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """What was chosen, and the sentence that says why."""
+    """A chosen value, and a sentence with the reason."""
 
     value: Any
     reason: str
@@ -41,12 +41,12 @@ NO_LAG_OF_WEIGHTS = Choice(0, "no time lag: frames with weights come of a bias, 
 
 
 def alignment_for(traj: Trajectory) -> Choice:
-    """`PrincipalAxes()` where they never jump on this run (`continuity.jumps`), else `Reference()` where it jumps
-    at no more than one step in a thousand, else the one of these and `PairDistances()` that jumps least.
+    """Choose the alignment that jumps least on this run (`continuity.jumps`).
 
-    Principal axes need no reference structure; distances alone are continuous for a chain that turns itself
-    inside out, but do not tell mirror images apart and are no coordinates.
-    Of a long run, runs of neighbours, evenly spread, are looked at.
+    `PrincipalAxes()` is taken if it never jumps, since it needs no reference structure. `Reference()` is next, if
+    it jumps at no more than one step in a thousand. Otherwise the one of these and `PairDistances()` that jumps
+    least is taken. Distances alone are continuous for a chain that turns itself inside out, but they give no
+    coordinates and are equal for mirror images. A long run is sampled: evenly spaced runs of neighbouring frames.
     """
     sample = _runs_of_neighbours(traj)
     found: list[tuple[float, str, Featurizer]] = []
@@ -64,7 +64,7 @@ def alignment_for(traj: Trajectory) -> Choice:
 
 
 def pairs_for(fitted: PairDistances) -> Choice:
-    """What `PairDistances().fit` chose for a long chain, of whose beads it takes every k-th."""
+    """The choice of `PairDistances().fit` for a long chain: distances among every k-th bead."""
     assert fitted.n_beads is not None
     n, every = fitted.n_beads, fitted.every
     return Choice(
@@ -79,7 +79,7 @@ def _why(featurizer: Featurizer, found: list[tuple[float, str, Featurizer]]) -> 
 
 
 def _runs_of_neighbours(traj: Trajectory) -> Trajectory:
-    """Runs of neighbours, evenly spread."""
+    """Evenly spaced runs of neighbouring frames."""
     if len(traj) <= MAX_STEPS:
         return traj
     length = MAX_STEPS // _RUNS
@@ -93,8 +93,8 @@ def lag_for(x: Float[np.ndarray, "frames features"], segments: tuple[int, ...], 
     With t_1 >= t_2 >= ... the implied timescales of the features' leading principal components, the lag is 3 t_2,
     by when the second slowest motion has come down to 5 %, but at most t_1 / 3, so that the slowest one is still
     there, at most a tenth of the longest segment, and at most `most`. It is 0 where frames are as good as
-    independent (no motion lasts for three frames), where no segment is long enough to tell, and where frames have
-    no order.
+    independent (no motion lasts for three frames), where all segments are too short to decide, and where frames
+    have no order.
 
     The timescales are taken at a third of the lag, found in three rounds from 1 frame on: at a shorter one they
     come out too short (Prinz et al., 10.1063/1.3565032).

@@ -79,7 +79,7 @@ class Generator(eqx.Module):
             (n_bonds + n_angles + 1, n_quantiles), in raw draws and in the data. The last row may be missing.
         z, z_width: latent coordinates (n, latent_dim) of the data, and the widths of the Gaussian kernel on
             each of them.
-        mean: coefficients of `quadratic` terms of z, whose sum is the conformation that `denoise` starts from.
+        mean: coefficients of `quadratic` terms of z; their sum is the conformation that `denoise` starts from.
         spread: the standard deviation of the coordinates about it.
 
     All lengths but `scale` are multiples of `scale`.
@@ -166,7 +166,7 @@ class Generator(eqx.Module):
 
     def settle(self, x: Float[Array, "beads dims"]) -> Float[Array, "beads dims"]:
         """The conformation nearby whose bonds, angles and radius of gyration are those of the data, rank for rank,
-        and whose other pairs are no closer than any in the data.
+        and whose other pairs are as far apart as those in the data.
 
         All pairs of beads that are not as far apart as they should be move along the line between them, all
         at once, again and again (Jacobi's form of SHAKE, 10.1016/0021-9991(77)90098-5, with momentum).
@@ -207,7 +207,7 @@ class Generator(eqx.Module):
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, np.ndarray], shape: tuple[int, int]) -> "Generator":
-        """What `tensors` was made from; raises ValueError or KeyError where they do not fit.
+        """The generator that `tensors` was made from; raises ValueError or KeyError where they do not fit.
 
         Files of before there was `mean` have a centre of zeros and a spread of 1.
         """

@@ -33,7 +33,7 @@ from polyvae.vae.splits import validation_blocks
 log = logging.getLogger(__name__)
 
 IN_MEMORY = 1 << 30  # bytes of coordinates beyond which `fit` works from a file
-_PIECE = 1 << 16  # frames at a time then
+_PIECE = 1 << 16  # frames at a time from a file
 
 _featurize = eqx.filter_jit(lambda featurizer, rows: jax.vmap(featurizer)(rows))
 
@@ -80,8 +80,8 @@ def fit(
             what runs inside an MD engine at every step, the decoder never does.
         beta: weight of the KL term.
         beta_schedule, free_bits, learning_rate, lr_schedule: see `fit_vae`.
-        smoothness: see `fit_vae`; about 1 where the CV is to be biased: between two basins a latent is else a step
-            that no data lie on, and a bias on it too steep for an engine's time step.
+        smoothness: see `fit_vae`; about 1 where the CV is to be biased. Otherwise the latent may jump between two
+            basins, where data are missing, and a bias on it is too steep for an engine's time step.
         lag: decode the frame that many frames later, so that the latents hold what is slow; the decoder then gives
             the mean conformation at that time. By default from the run's own relaxation times
             (`choices.lag_for`), and 0 where frames are as good as independent, have no order, or have weights.
@@ -92,7 +92,7 @@ def fit(
         seed: of weights, batches and noise; one seed gives one result.
         progress: called with epochs done, epochs in all, and the latest loss terms.
         checkpoint: file for the state of the run, renewed about every second; remove it once the model is saved.
-        resume: go on from that file where it exists; on the same machine with as many cores the result has
+        resume: continue from that file where it exists; on the same machine with as many cores the result has
             the same bits.
         cache: folder for temporary files with coordinates and features, which data of more than
             `IN_MEMORY` bytes are trained from; the system's own by default.
@@ -129,7 +129,7 @@ def fit(
 
 
 def checked_width(width) -> float | str:
-    """A length as a number, or the word that the likelihood knows; raises `InputError` for what is neither."""
+    """Check a width: a length, or "learned"; raises `InputError` otherwise."""
     Gaussian(width)
     return width if isinstance(width, str) else float(width)
 
@@ -207,7 +207,7 @@ def _temporary_file(stack: contextlib.ExitStack, folder, shape: tuple[int, ...])
 
 
 def _gathered(stream: Stream, new_file: Callable) -> Trajectory:
-    """All chunks of a stream as one trajectory, whose positions lie on disk where they are many."""
+    """All chunks of a stream as one trajectory; its positions are kept on disk if they are large."""
     chunks: list[Trajectory] = []
     store, n = None, 0
     for chunk in stream:

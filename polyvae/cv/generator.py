@@ -36,17 +36,17 @@ from polyvae.vae.settings import GeneratorRecord, GeneratorSettings, versions
 from polyvae.vae.splits import validation_blocks
 from polyvae.vae.training import restored, run
 
-MAX_BEADS = 1000  # beyond which training and settling, whose cost grows as the square, take hours
+MAX_BEADS = 1000  # with more, training and settling take hours: their cost grows as the square
 MAX_FRAMES = 50_000  # of a `Stream` that a generator is trained on, evenly spaced
 MAX_PAIRS = 2000  # that the network sees: all up to 64 beads, beyond that the bonds and evenly chosen ones
-MAX_POINTS = 10_000  # latent coordinates that stand for the data's density of z
+MAX_POINTS = 10_000  # latent points that represent the data's density of z
 _BATCH = 256  # frames, by default
 _STRIDE = 250  # steps between two looks at the validation frames
 _PATIENCE = 4  # looks without a better one, after which training stops
-_CALIBRATION = 4096  # raw draws that tell how far bond lengths are off
+_CALIBRATION = 4096  # raw draws that measure how far bond lengths are off
 _QUANTILES = 401
 _DISTANCES = 200_000_000  # looked at for the smallest, a second for 20 million
-_TOLD = 0.01  # of the variance, what z may leave untold for draws to start from a fit on z
+_EXPLAINED = 0.01  # share of the variance that z may leave unexplained for draws to start from a fit on z
 _LEAST = 0.01  # spread about that fit, of the whole: a fit through every point leaves none
 MAX_VALIDATION = 4096
 _REPEATS = 8  # noise levels at which each validation frame is looked at
@@ -91,7 +91,7 @@ def fit_generator(
     Args:
         cv: a trained CV.
         data: what it was trained on, or more: a `Trajectory`, what `as_trajectory` takes, or a `Stream` of
-            any length, of which at most `MAX_FRAMES` evenly spaced frames are taken. Weights count.
+            any length, sampled at up to `MAX_FRAMES` evenly spaced frames. Weights count.
         steps: at most; by default 350 passes over the training frames and no more than 6,000 steps: few frames
             are soon learnt by heart, and the learning rate should have come down by then.
         batch_size: by default 256, or all training frames where they are fewer.
@@ -103,7 +103,7 @@ def fit_generator(
         seed: of weights, batches and noise; one seed gives one result.
         progress: called with steps done, steps in all, and the loss on training and validation frames.
         checkpoint: file for the state of the run, renewed now and then; remove it once the model is saved.
-        resume: go on from that file where it exists; on the same machine with as many cores the result has
+        resume: continue from that file where it exists; on the same machine with as many cores the result has
             the same bits.
 
     Raises:
@@ -214,11 +214,11 @@ def _untrained(
 
 
 def _centre(x: np.ndarray, z: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, float]:
-    """`mean` and `spread` of a `Generator`: a least-squares fit where z tells nearly all, else nothing and 1.
+    """`mean` and `spread` of a `Generator`: a least-squares fit if z determines nearly all, or zeros and 1.
 
-    A large molecule of few frames, whose z tells all but thermal motion, cannot be learnt from noise. A chain
-    whose z tells less gains nothing from the fit: its draws were further from the data. What the fit leaves is
-    that of new frames: a fit of nearly as many terms as frames leaves nothing of those that it was made on.
+    Few frames of a large molecule cannot be generated from noise alone if z determines all but thermal motion. A
+    chain with a less informative z gains nothing from the fit: its draws were further from the data. The residual
+    is corrected for the number of terms, since a fit of nearly as many terms as frames has none on its own frames.
     """
     terms = np.asarray(jax.vmap(quadratic)(jnp.asarray(z)), np.float64)
     n, n_terms = 1 / (share**2).sum(), terms.shape[1]
@@ -228,7 +228,7 @@ def _centre(x: np.ndarray, z: np.ndarray, share: np.ndarray) -> tuple[np.ndarray
     root, flat = np.sqrt(share)[:, None], x.reshape(len(x), -1).astype(np.float64)
     mean = np.linalg.lstsq(root * terms, root * flat, rcond=1e-4)[0]
     left = share @ ((flat - terms @ mean) ** 2).mean(axis=1) * n / (n - n_terms)
-    if left > _TOLD:
+    if left > _EXPLAINED:
         return nothing
     return mean.reshape(-1, *x.shape[1:]), max(float(np.sqrt(left)), _LEAST)
 
@@ -238,14 +238,14 @@ def _density(z: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray
     shared among the latents as their standard deviations.
 
     The density of a CV has sharp edges and clusters next to empty regions, which one width for all blurs.
-    Latents that carry nothing hardly vary, and so neither part the points nor widen the others.
+    Inactive latents hardly vary, so they neither separate the points nor widen the others.
     Source: Breiman, Meisel & Purcell, 10.1080/00401706.1977.10489521.
     """
     from scipy.spatial import KDTree
 
     if len(z) > MAX_POINTS or (weights != weights[0]).any():
         z = z[drawn_evenly(weights, min(len(z), MAX_POINTS))]
-    points = np.unique(z, axis=0)  # a frame that is there more than once is no neighbour of itself
+    points = np.unique(z, axis=0)  # equal frames must not be neighbours of each other
     if len(points) < 2:
         return z, np.zeros_like(z)
     spread = z.std(axis=0)

@@ -36,7 +36,7 @@ FAR_OFF = 3.0  # times the model's bonds: no chain stretches so far
 
 
 class CVFunction(eqx.Module):
-    """What a `LatentCV` computes, for one frame, without what it knows beside."""
+    """The function of one frame that a `LatentCV` computes, without its records."""
 
     featurizer: PrincipalAxes | Reference | PairDistances
     scaled: ScaledVAE
@@ -227,7 +227,7 @@ class LatentCV:
     def align(self, data: Trajectory | np.ndarray) -> np.ndarray:
         """Positions (n_frames, n_beads, n_dims) in the featurizer's frame, where decoded ones are too.
 
-        `PairDistances` has no frame; the principal axes then stand in.
+        `PairDistances` has no frame; the principal axes are used for it.
 
         Args:
             data: a `Trajectory`, or what `polyvae.as_trajectory` takes.
@@ -254,7 +254,7 @@ class LatentCV:
         return self.as_trajectory(data).positions
 
     def as_trajectory(self, data: Trajectory | np.ndarray) -> Trajectory:
-        """What `polyvae.as_trajectory` gives, in the model's unit and checked against the model.
+        """Convert data with `polyvae.as_trajectory` to the model's unit, and check them against the model.
 
         Args:
             data: a `Trajectory`, or what `polyvae.as_trajectory` takes.
@@ -286,7 +286,7 @@ class LatentCV:
             latents: their numbers, from 0.
 
         Raises:
-            InputError: numbers that are no latents, or one twice.
+            InputError: a number that is not that of a latent, or one twice.
         """
         some = f"some of 0 to {self.latent_dim - 1}, each once"
         chosen = list(whole_numbers("latents", [latents] if np.ndim(latents) == 0 else latents, some))
@@ -380,8 +380,8 @@ def load(path: str | os.PathLike) -> LatentCV | FittedVAE:
         path: a file that `save` wrote.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        InputError: the file is no polyvae model, of another format, or incomplete; named.
+        FileNotFoundError: the file does not exist.
+        InputError: the file is not a polyvae model, has another format version, or is incomplete.
     """
     tensors, header = modelfile.read(path)
     try:
@@ -391,7 +391,7 @@ def load(path: str | os.PathLike) -> LatentCV | FittedVAE:
 
 
 def load_cv(path: str | os.PathLike) -> LatentCV:
-    """`load`, for what needs coordinates; another kind of model is refused by name."""
+    """Load a model of coordinates; a model of other vectors is refused."""
     model = load(path)
     if not isinstance(model, LatentCV):
         raise InputError(f"{path} holds {model!r}, which takes no coordinates; give a model of a trajectory")

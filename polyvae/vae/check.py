@@ -19,7 +19,7 @@ def check_vae(
 ) -> dict:
     """How well a `FittedVAE` holds up on vectors, in the unit of the data; `score` is the same for a `LatentCV`.
 
-    A model that was trained with a lag is measured without it, as its frames stand.
+    A model that was trained with a lag is measured without it: each frame is decoded to itself.
 
     Args:
         x: (n_frames, n_features), such as the data that it was trained on, or others.
@@ -30,7 +30,7 @@ def check_vae(
     Returns:
         Samples against data:
 
-        - sample_distance: between `model.sample` and x, averaged over variables. Of real numbers the
+        - sample_distance: between `model.sample` and x, averaged over variables: for real numbers the
           Wasserstein-1 distance in their unit, of states and contacts the total variation distance, half the
           sum of the differences between frequencies;
         - sample_noise_floor: the same between two random halves of x.
@@ -95,7 +95,7 @@ def check_vae(
 
 @eqx.filter_jit
 def _terms(scaled: ScaledVAE, x, noise):
-    """Of each vector and the noise of its latents: log p(x|z), and the KL of each latent."""
+    """log p(x|z) and the KL of each latent, for vectors and the noise of their latents."""
     return jax.vmap(scaled.elbo_terms)(x, noise)
 
 

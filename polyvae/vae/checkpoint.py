@@ -1,4 +1,4 @@
-"""Unfinished training runs on disk: what is needed to go on, to the bit."""
+"""Unfinished training runs on disk: all that is needed to continue with the same bits."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ class Checkpoint:
         path: of the file. A finished run leaves it, for its result is still in memory alone.
         identity: all that decides the result: settings, data fingerprint, versions. Another run's file is
             refused.
-        resume: go on from the file where there is one; without it, a file that is there is refused.
+        resume: continue from the file where there is one; without it, an existing file is refused.
 
     Raises:
         InputError: a file of another run, a damaged one, or one that would be lost.
@@ -72,7 +72,7 @@ def _difference(theirs: str | None, ours: str) -> str:
 
 
 def digest(*arrays: np.ndarray | Array | None) -> str:
-    """SHA-256 of arrays, a piece at a time where they lie on disk."""
+    """SHA-256 of arrays, computed in pieces so that arrays on disk stay there."""
     found = hashlib.sha256()
     for array in arrays:
         if array is None:

@@ -16,11 +16,11 @@ from polyvae.vae.network import VAE
 from polyvae.vae.settings import BETA_SCHEDULES, Settings
 
 TERMS = ("reconstruction", "kl", "val_reconstruction", "val_kl")
-BLOCK_ROWS = 1 << 18  # frames in memory at once where the data lie on disk
+BLOCK_ROWS = 1 << 18  # frames in memory at once where the data are on disk
 
 
 class Plan(NamedTuple):
-    """What the compiled program is made for, beside the shapes of its arrays."""
+    """Settings that the compiled program depends on, beside the shapes of its arrays."""
 
     batch_size: int
     n_batches: int  # in a pass over the rows that are in memory
@@ -51,13 +51,13 @@ class Plan(NamedTuple):
         )
 
     def beta_factor(self, step):
-        """What beta is multiplied by at a step: 1, or a ramp from 0 over a tenth or half of the steps."""
+        """Factor of beta at a step: 1, or a ramp from 0 over a tenth or half of the steps."""
         share = BETA_SCHEDULES[self.beta_schedule]
         return 1.0 if share == 0 else optax.linear_schedule(0.0, 1.0, max(1, int(share * self.n_steps)))(step)
 
 
 class State(NamedTuple):
-    """All that training carries from epoch to epoch."""
+    """State that training carries from epoch to epoch."""
 
     weights: VAE
     opt_state: tuple
@@ -69,7 +69,7 @@ class State(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Frames, what is to be decoded from each, and their weights, whose mean over all is 1; or None for equal."""
+    """Frames, the target to decode from each, and weights with a mean of 1 over all frames; None for equal ones."""
 
     x: Array
     target: Array | None
@@ -94,7 +94,7 @@ def initial_state(weights: VAE, plan: Plan) -> State:
 
 
 def loss_terms(weights, static, data: Rows, noise, free_bits: float):
-    """Means over a batch of -log p, of the KL as it stands, and of the KL as it is paid for."""
+    """Means over a batch of -log p, of the KL, and of the KL that counts beyond `free_bits`."""
     model = eqx.combine(weights, static)
     log_prob, kl = jax.vmap(lambda *row: elbo_terms(model, *row))(data.x, noise, data.target)
     if data.weights is not None:
@@ -112,7 +112,7 @@ def one_pass(state: State, static, data: Rows, key, beta, plan: Plan):
     order = jax.random.permutation(order_key, n_rows)[: shape[0] * shape[1]].reshape(shape)
     latent_dim = eqx.combine(state.weights, static).latent_dim
     data = data._replace(target=None if plan.lag == 0 else data.target)
-    # Gathered and drawn once an epoch, which is much cheaper than once a step; but of rows that lie on several
+    # Gathered and drawn once an epoch, which is much cheaper than once a step; but for rows that are on several
     # devices once a step, or each device would come to hold all of them.
     batches = jax.tree.map(lambda rows: rows[order], data) if layout is None else order
     noise = jax.random.normal(noise_key, (*shape, latent_dim))
@@ -149,7 +149,7 @@ def one_pass(state: State, static, data: Rows, key, beta, plan: Plan):
 def judge(state: State, static, row, val: Rows | None, sample: Rows, noise, number, beta, plan: Plan):
     """The state after an epoch, with the best weights so far, and the row of the history.
 
-    Without validation frames a sample of the training frames tells whether the weights are of any use.
+    Without validation frames, a sample of the training frames shows whether the weights are usable.
     """
     seen = sample if val is None else val, noise
     if plan.layout is not None:
@@ -207,7 +207,7 @@ def fixed_noise(key, state, static, rows: Rows):
 
 
 def make_plan(n_rows: int, settings: Settings, *, on_disk: bool = False) -> Plan:
-    """The plan of a training run on so many rows, on one device; refuses fewer than a batch."""
+    """The plan of a training run on one device; raises `InputError` for fewer rows than a batch."""
     batch_size, epochs, lag = settings.batch_size, settings.epochs, settings.lag
     n_batches = n_rows // batch_size
     if n_batches == 0:

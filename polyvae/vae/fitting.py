@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 _DEFAULT_STEPS, _LEAST_STEPS = 8000, 500
 _DEFAULT_WORK = 2e12  # multiplications and the like, a minute or so: what wide networks have fewer steps for
 _ADAM_WORK = 200  # a weight and step, beside 6 a weight and frame
-_CHUNK = 1 << 24  # features at a time, which are taken in double precision and may lie on disk
+_CHUNK = 1 << 24  # features at a time, which are taken in double precision and may be on disk
 
 
 @single_precision
@@ -71,14 +71,14 @@ def fit_vae(
 
     Args:
         x: (n_frames, n_features).
-        likelihood: `Gaussian()`, whose width is learned, by default; `Gaussian(0.1)` for a fixed width in
+        likelihood: `Gaussian()`, with a trained width, by default; `Gaussian(0.1)` for a fixed width in
             the unit of the data, `Categorical(n_classes)` for one-hot states, `Bernoulli()` for contacts.
         latent_dim: number of latent coordinates.
         encoder, decoder: widths of the hidden layers; the encoder's by default as `settings.sized` says.
         beta: weight of the KL term.
         beta_schedule: "constant", "warmup" (a rise from 0 over the first tenth of the steps) or "cycle" (a
             rise over the first half).
-        free_bits: nats per latent that cost nothing, against latents that die early.
+        free_bits: KL, in nats per latent, that is not penalised; it keeps latents from becoming inactive early.
         smoothness: weight of a term that makes latents go evenly from one vector to another (`bound.unevenness`).
         lag: decode the frame `lag` frames later, so that the latents hold what lasts. No pair crosses a
             segment, and none joins training and validation frames.
@@ -91,14 +91,13 @@ def fit_vae(
         batch_size: frames in a step; by default as `settings.sized` says.
         learning_rate, lr_schedule: of Adam; "cosine", "plateau" or "constant".
         validation: fraction of the frames held out in contiguous blocks, for early stopping; by default a tenth,
-            of few frames a fifth. With 0 the model learns from every frame for all epochs, and will in time learn
-            them by heart.
+            of few frames a fifth. With 0 the model is trained on every frame for all epochs, and will overfit.
         patience: epochs without a better validation bound before training stops; by default a fifth of all, and
             with a lag all.
         seed: of weights, batches and noise; one seed gives one result.
         progress: called with epochs done, epochs in all, and the latest loss terms.
         checkpoint: file for the state of the run, renewed about every second; remove it once the model is saved.
-        resume: go on from that file where it exists; on the same machine with as many cores the result has
+        resume: continue from that file where it exists; on the same machine with as many cores the result has
             the same bits.
 
     Raises:
@@ -281,7 +280,7 @@ def prepare(
     """Choose the frames to train on and to validate with, and scale the data.
 
     Args:
-        x: (n_frames, n_features) float32; a `numpy.memmap` is scaled where it lies.
+        x: (n_frames, n_features) float32; a `numpy.memmap` is scaled in place.
         segments, weights: as those of `fit_vae`, checked.
         held_out: (n_frames,), the frames that are not trained on.
         data: the record of the data.

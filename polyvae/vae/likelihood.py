@@ -71,8 +71,8 @@ class Categorical(eqx.Module):
     """Discrete states, one-hot encoded: log p(x | out) = sum over variables of x . log softmax(out).
 
     Args:
-        n_classes: states of each variable. The features are blocks of so many numbers, one block a
-            variable, all of them 0 but a 1 at the variable's state. None: all features are one variable.
+        n_classes: number of states of each variable. The features are blocks of `n_classes` numbers, one block
+            per variable: 1 at the variable's state, 0 elsewhere. None: all features are one variable.
     """
 
     n_classes: int | None = eqx.field(
@@ -134,7 +134,7 @@ class Bernoulli(eqx.Module):
         return jax.random.bernoulli(key, jax.nn.sigmoid(out)).astype(out.dtype)
 
     def check(self, x: np.ndarray) -> None:
-        """Raise `InputError` where x, (n_frames, n_features), holds what is no probability."""
+        """Raise `InputError` where x, (n_frames, n_features), holds anything but probabilities."""
         good = ((x >= 0) & (x <= 1)).all(axis=1)
         if not good.all():
             frame = int(np.argmin(good))

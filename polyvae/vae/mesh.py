@@ -72,7 +72,7 @@ class Layout(NamedTuple):
 
 
 def layout_for(batch_size: int, n_rows: int) -> Layout | None:
-    """The devices that share batches of so many rows: as many as divide them; None for one device."""
+    """The devices that share batches of `batch_size` rows: as many as divide it; None for one device."""
     devices = jax.local_devices()
     used = max(k for k in range(1, len(devices) + 1) if batch_size % k == 0)
     if used == 1:

@@ -33,8 +33,8 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
     """Tensors and header of a model file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        InputError: the file is no polyvae model, or of another format; named.
+        FileNotFoundError: the file does not exist.
+        InputError: the file is not a polyvae model, or has another format version.
     """
     path = file_name("path", path)
     if not os.path.isfile(path):
@@ -67,7 +67,7 @@ def tensors_of(scaled: ScaledVAE) -> dict:
 
 
 def header_of(vae: VAE) -> dict:
-    """What the tensors do not say of the VAE."""
+    """Description of the VAE beyond its tensors."""
     likelihood = {"kind": type(vae.likelihood).__name__}
     likelihood |= {
         name: getattr(vae.likelihood, name) for name in ("learned", "n_classes") if hasattr(vae.likelihood, name)
@@ -79,7 +79,7 @@ def scaled_of(tensors: dict[str, np.ndarray], header: dict, *, one_scale: bool |
     """Scaling and VAE again.
 
     Args:
-        one_scale: whether the scale must be one number, or else one a feature; both will do by default.
+        one_scale: True if the scale must be one number, False if one per feature; None accepts both.
 
     Raises:
         ValueError, KeyError, TypeError: tensors and header do not fit.

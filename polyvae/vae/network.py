@@ -1,4 +1,4 @@
-"""The variational autoencoder on vectors: encoder and decoder. What they are trained on stands in `bound`.
+"""The variational autoencoder on vectors: encoder and decoder. Their training objective is in `bound`.
 
 Everything takes one vector; use `jax.vmap` for many. Source: Kingma & Welling, arXiv:1312.6114.
 """
@@ -67,7 +67,7 @@ class VAE(eqx.Module):
         return out[: self.latent_dim], jnp.exp(out[self.latent_dim :])
 
     def decode(self, z: Float[Array, "latent"]) -> Float[Array, "features"]:
-        """What the likelihood takes: the mean of a Gaussian, the logits of the others."""
+        """Parameter of the likelihood: the mean of a Gaussian, the logits of the others."""
         return self.decoder(z)
 
 

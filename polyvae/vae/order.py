@@ -23,8 +23,8 @@ def ordered_by_slowness(
 
     Args:
         x: (n_frames, n_features), scaled.
-        rows: numbers of the training frames; pairs: of those that have another one `lag` frames later. Of both,
-            evenly spaced ones are taken.
+        rows: numbers of the training frames; pairs: of those that have another one `lag` frames later. Evenly
+            spaced ones of both are used.
     """
     rows, pairs = (chosen[:: -(-len(chosen) // MAX_PAIRS) or 1] for chosen in (rows, pairs))
     spread = _encoded(vae, x, rows).var(axis=0)

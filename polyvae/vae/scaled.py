@@ -16,7 +16,7 @@ class ScaledVAE(eqx.Module):
         log p(x|z) = log p(y|z) - sum(log scale)
 
     Args:
-        mean: (n_features,), in the unit of the data; 0 where the features are no real numbers.
+        mean: (n_features,), in the unit of the data; 0 for states and contacts.
         scale: one standard deviation for all features, or one a feature; or 1.
         vae: acts on the scaled features.
     """
@@ -26,7 +26,7 @@ class ScaledVAE(eqx.Module):
     vae: VAE
 
     def standardize(self, x: Float[Array, "features"]) -> Float[Array, "features"]:
-        """What the VAE sees of a vector."""
+        """Scale a vector for the VAE."""
         return (x - self.mean) / self.scale
 
     def restore(self, y: Float[Array, "features"]) -> Float[Array, "features"]:

@@ -1,4 +1,4 @@
-"""What a training run was told, what it was told it on, and what came of it: the records of a model."""
+"""Training settings, training data, and results: the records of a model."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -13,9 +13,9 @@ BETA_SCHEDULES = {"constant": 0.0, "warmup": 0.1, "cycle": 0.5}  # share of the 
 LR_SCHEDULES = ("cosine", "plateau", "constant")
 Left = Any  # of the kind that the docstring says, or None until the data say
 LEFT_TO_THE_DATA = ("lag", "batch_size", "validation", "encoder", "epochs", "patience")
-LEAST_FRAMES = 50  # below which no default makes sense
-FEW_FRAMES = 1000  # below which more is held out
-WIDE = 1500  # features, from which on the encoder is narrow, since engines run it at every step
+LEAST_FRAMES = 50  # with fewer, no default makes sense
+FEW_FRAMES = 1000  # with fewer, a larger share is held out
+WIDE = 1500  # features; from there on the encoder is narrow, since engines run it at every step
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,8 +89,8 @@ def _layer_widths(name: str, value) -> tuple[int, ...]:
 
 
 def sized(settings: Settings, n_frames: int, n_features: int) -> Settings:
-    """Settings with the validation share, the batch and the encoder that suit so many frames and features, where
-    they are None.
+    """Replace a validation share, batch size and encoder that are None by values for this number of frames and
+    features.
 
     The share held out is a tenth, of fewer than 1,000 frames a fifth. A batch is a third of the training frames,
     as a power of two from 16 to 256. The encoder is (64, 64), from 1,500 features on (32, 32). Smaller networks
@@ -174,15 +174,16 @@ class ModelRecord(Record):
     """How a model was made.
 
     Args:
-        settings: what it was told.
-        data: what it was trained on.
+        settings: settings of the training.
+        data: record of the training data.
         versions: of polyvae and of the libraries that did the arithmetic.
         history: per epoch, in nats per frame: "reconstruction" and "kl", and "val_" of both if any.
         best_epoch: the epoch, from 0, that the weights come from.
         stopped: why training ended, in words.
-        choices: what was chosen from the data, and why, in a line each: "featurizer", "pairs", "lag".
-        collapsed: the latents, from 0, whose mean hardly varies: they carry nothing. Latents are ordered by
-            slowness, these last.
+        choices: settings that were chosen from the data, with the reason, one sentence each: "featurizer",
+            "pairs", "lag".
+        collapsed: numbers, from 0, of the inactive latents: their mean hardly varies. Latents are ordered by
+            slowness, inactive ones last.
         generator: how the generator was made, where there is one.
     """
 
@@ -199,7 +200,7 @@ class ModelRecord(Record):
     OPTIONAL = ("choices", "collapsed", "generator")
 
     def rows(self) -> list[tuple[str, str]]:
-        """What people ask of a model first, by name."""
+        """Rows (name, text) that describe the model to people."""
         rows = [(name, str(value)) for name, value in self.settings.to_dict().items()]
         rows += [("chosen", text) for text in (self.choices or {}).values()]
         if self.collapsed:
@@ -213,5 +214,5 @@ class ModelRecord(Record):
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides a result."""
+    """Versions of the packages that a result depends on."""
     return {name: metadata.version(name) for name in ("polyvae", "jax", "equinox", "optax")}

@@ -18,12 +18,12 @@ from polyvae.vae.network import VAE
 from polyvae.vae.settings import Settings
 
 MAX_VALIDATION = 65_536  # validation frames that are looked at after each epoch, evenly spread
-_RUN_OF_ROWS = 1024  # neighbours that are read together where the data lie on disk
+_RUN_OF_ROWS = 1024  # neighbours that are read together where the data are on disk
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trained:
-    """What a training run gives.
+    """Result of a training run.
 
     Args:
         vae: the weights of the epoch with the best validation objective, or of the last epoch.
@@ -84,7 +84,7 @@ def validation_rows(x, weights, val_rows, plan: Plan) -> Rows | None:
 
 
 def _everywhere(tree, plan: Plan):
-    """What every device needs whole."""
+    """Copy arrays whole to every device."""
     return jax.tree.map(jnp.asarray, tree) if plan.layout is None else plan.layout.everywhere(tree)
 
 
@@ -175,10 +175,10 @@ def train(
         settings: with the number of epochs.
         weights: (n_frames,) of the frames; both terms are linear in them, and they are normalised once.
         progress: called with the number of epochs done and the latest terms.
-        save: called now and then with all that is needed to go on: the leaves of the state, the history
+        save: called about every second with the state to continue from: the leaves of the state, the history
             so far, (epochs done, terms), and whether this is the end.
-        saved: leaves and history that `save` was called with; training goes on from there, and ends, on the
-            same machine with as many cores, with the same bits as if it had not been interrupted.
+        saved: leaves and history that `save` was called with; training continues from there and gives, on the
+            same machine with as many cores, the same bits as without the interruption.
 
     Raises:
         InputError: fewer frames than a batch; or a loss that is not finite before any epoch is done.
@@ -269,7 +269,7 @@ def _epochs_of_all(state, static, data, val, keys, betas, span, plan):
 
 
 def _end_of_one(table: np.ndarray, best_epoch: int, plan: Plan, validated: bool) -> tuple[int, str] | None:
-    """How many epochs count for one of many runs, and why it ended; None where it goes on."""
+    """Number of epochs of one of many runs, and why it ended; None where it continues."""
     patient = best_epoch + plan.patience + 1 if validated else len(table)
     n = min(len(table), max(patient, 1))
     stopped = ended(table[:n], best_epoch, plan, validated)
@@ -287,7 +287,7 @@ def ended(table: np.ndarray, best_epoch: int, plan: Plan, validated: bool) -> st
 
 
 def finished(best_weights, static, table, best_epoch: int, stopped: str, plan: Plan) -> Trained:
-    """What training gives; raises `InputError` where no epoch was of any use."""
+    """Make the result of training; raises `InputError` where no epoch gave usable weights."""
     if best_epoch < 0:
         raise InputError(f"{stopped}, the first; lower the learning rate (now {plan.learning_rate:g})")
     history = {name: table[:, k] for k, name in enumerate(TERMS[: table.shape[1]])}
