@@ -93,12 +93,12 @@ def fit_generator(
         data: what it was trained on, or more: a `Trajectory`, what `as_trajectory` takes, or a `Stream` of
             any length, sampled at up to `MAX_FRAMES` evenly spaced frames. Weights count.
         steps: at most; by default 350 passes over the training frames and no more than 6,000 steps: few frames
-            are soon learnt by heart, and the learning rate should have come down by then.
+            are soon memorised, and the learning rate should have come down by then.
         batch_size: by default 256, or all training frames where they are fewer.
         learning_rate: of Adam, with a rise over the first twentieth and a fall along a cosine.
         width, depth: of the network, in units and residual blocks.
         validation: fraction of the frames held out in contiguous blocks. The weights that denoise them best
-            are kept, so that frames are not learnt by heart, and training stops 1,000 steps after them; with 0
+            are kept, so that frames are not memorised, and training stops 1,000 steps after them; with 0
             the last.
         seed: of weights, batches and noise; one seed gives one result.
         progress: called with steps done, steps in all, and the loss on training and validation frames.

@@ -21,10 +21,10 @@ _HELD = 1 << 24  # features at a time
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Jumps:
-    """What `jumps` finds.
+    """Result of `jumps`.
 
     Args:
-        fraction: of the steps that are jumps; 0 where there are no steps.
+        fraction: share of the steps that are jumps; 0 without steps.
         frames: the frames that are jumped to, by number in the trajectory.
         n_steps: pairs of neighbouring frames within a segment.
         aligned: (n_steps,) root mean square change of the features, a length.
@@ -44,7 +44,7 @@ class Jumps:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AlignmentReport:
-    """What `check_alignment` finds.
+    """Result of `check_alignment`.
 
     Args:
         name: of the featurizer in question.
@@ -137,7 +137,7 @@ def check_alignment(traj: Trajectory, featurizer, candidates=None) -> AlignmentR
         featurizer: fitted.
         candidates: featurizers to try in its place, best liked first; each is fitted to `traj`. By
             default `Reference()`, `PrincipalAxes()` and `PairDistances()`, without those of its own kind
-            and options. With none, jumps are counted and nothing else is tried.
+            and options. With none, jumps are counted only.
     """
     found = jumps(traj, featurizer)
     name = describe(featurizer)
@@ -181,11 +181,11 @@ def with_images(traj: Trajectory, *, mirror: bool = False, reversal: bool = Fals
     `mirror` adds the mirror image (the last coordinate negated), `reversal` the chain numbered from its
     other end, both together all four. A model trained on them is symmetric as far as it has learned to
     be, and stays continuous; `PrincipalAxes(reversal=True)` and the like are symmetric exactly. The
-    images stand beside their frame, so that blocks held out for validation hold both. Each frame
+    images follow their frame, so that blocks held out for validation hold both. Each frame
     becomes its own segments: times and lagged pairs have no meaning any more.
 
     Raises:
-        InputError: reversal of a chain whose masses tell its ends apart.
+        InputError: reversal of a chain with masses that distinguish its ends.
     """
     if reversal and not np.array_equal(traj.masses, traj.masses[::-1]):
         raise InputError("reversal=True needs masses that read the same from both ends of the chain")

@@ -5,7 +5,7 @@ reference, a list of pairs). `featurizer(positions)` is a pure function of one f
 
 Symmetries are the caller's choice. They are canonical forms: `mirror=True` gives a conformation and its
 mirror image the same features, `reversal=True` a chain and the same chain numbered from its other end
-(a homopolymer cannot tell them apart; see `geometry.canonical_order`). Both identify what a continuous
+(they are equal for a homopolymer; see `geometry.canonical_order`). Both identify what a continuous
 motion keeps apart, so features may jump where the motion crosses from one side to the other;
 `continuity.jumps` counts how often. The alternative that keeps features continuous, and the symmetry
 approximate, is to train on the images as well: `continuity.with_images`.
@@ -30,15 +30,15 @@ from polyvae.geometry.distance_geometry import coordinates_from_distances, strai
 from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory
 
-# A PDB file holds three decimals. In reduced units an engine reads the number as it is; `write`, whose sigma
-# is 10 Å, holds such a number as well.
+# A PDB file holds three decimals. In reduced units an engine reads the number as it is; `write` takes
+# 10 Å for one sigma, so its files hold such a number as well.
 _PDB_STEP = {"angstrom": 1e-3, "nm": 1e-4, "sigma": 1e-3}
 ALL_BEADS = 100  # of longer chains not all pairs are taken, unless asked for: 4,950 that every engine can bear
 MOST_PAIRS = 200_000  # that a network can be trained on: some 300 weights each, held five times
 
 
 def _option(name: str, default, check: Callable, **bounds) -> Any:
-    """A field that is no array, checked where the record is made; None will do where that is the default."""
+    """A static field, checked where the record is made; None is accepted if it is the default."""
 
     def converter(value):
         return None if value is None and default is None else check(name, value, **bounds)
@@ -232,14 +232,14 @@ class Reference(eqx.Module):
 class PairDistances(eqx.Module):
     """Distances between beads: no frame at all, hence nothing that can jump.
 
-    The same for a conformation and its mirror image, which distances cannot tell apart.
+    They are the same for a conformation and its mirror image.
 
     Args:
         pairs: (n_pairs, 2) bead numbers from 0. By default all pairs i < j, thinned by `every` and `max_pairs`.
         every: only pairs among every k-th bead, the first included. By default, where `max_pairs` is not given
             either, all beads of up to 100, and of longer chains every k-th, so that no more than 100 are left. All
             pairs of N beads are N (N - 1) / 2: 4,950 for 100 beads.
-        max_pairs: at most so many pairs, spread evenly over that list.
+        max_pairs: largest number of pairs; they are spread evenly over that list.
         reversal: give a chain and its reverse the same features.
         n_beads: set by `fit`.
 
@@ -280,7 +280,7 @@ class PairDistances(eqx.Module):
             )
             pairs = beads[geometry.pairs_at(len(beads), places)]
         else:
-            every = every if self.n_beads is not None else None  # of a list of one's own they are no more
+            every = every if self.n_beads is not None else None  # a caller's list is taken as it is
             pairs = np.asarray(self.pairs)
             if pairs.size and (pairs.min() < 0 or pairs.max() >= n or (pairs[:, 0] == pairs[:, 1]).any()):
                 raise InputError(
@@ -292,7 +292,7 @@ class PairDistances(eqx.Module):
         return dataclasses.replace(self, pairs=jnp.asarray(pairs, jnp.int32), every=every, n_beads=n)
 
     def __call__(self, positions: Float[Array, "beads dims"]) -> Float[Array, "features"]:
-        """Distances (n_pairs,) in one frame, `positions` (n_beads, n_dims), of what `fit` gave."""
+        """Distances (n_pairs,) in one frame, `positions` (n_beads, n_dims); call `fit` first."""
         if self.pairs is None:
             raise InputError("this PairDistances has no pairs yet; use the featurizer that .fit(traj) returns")
         return geometry.distances(_ordered(self, positions), self.pairs)
@@ -301,7 +301,7 @@ class PairDistances(eqx.Module):
         """Positions whose distances come closest, up to a mirror image, in their principal frame.
 
         Multidimensional scaling and refinement (`distance_geometry.coordinates_from_distances`). With `every`
-        that holds for every k-th bead, and those between lie on straight lines, of which no distance tells.
+        that holds for every k-th bead, and the beads between, without distances, are put on straight lines.
 
         Args:
             features: (n_features,) of one frame, unscaled.
@@ -321,7 +321,7 @@ class PairDistances(eqx.Module):
 
     @property
     def n_joined(self) -> int:
-        """Beads that distances are to tell the places of: all, or every k-th."""
+        """Number of beads that the distances determine: all, or every k-th."""
         return -(-(self.n_beads or 0) // (self.every or 1))
 
     @property
@@ -330,7 +330,7 @@ class PairDistances(eqx.Module):
         return 100 * self.n_joined**2
 
     def margins(self, positions: Float[Array, "beads dims"]) -> dict[str, Float[Array, ""]]:
-        """Nothing but the margin of `reversal`: there is no frame that could be undefined.
+        """The margin of `reversal` alone: distances need no frame that could be undefined.
 
         Args:
             positions: (n_beads, n_dims) of one frame.
@@ -375,7 +375,7 @@ def _check_masses(masses) -> None:
 
 
 def _masses(traj: Trajectory, reversal: bool):
-    """The masses as an array, or None where all are equal; they must not tell the chain's ends apart."""
+    """The masses as an array, or None if all are equal; with `reversal` they must be the same from both ends."""
     if (traj.masses == traj.masses[0]).all():
         return None
     if reversal and not np.array_equal(traj.masses, traj.masses[::-1]):

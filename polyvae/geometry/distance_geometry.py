@@ -19,7 +19,7 @@ def coordinates_from_distances(
     belong to a real conformation, all pairs given, come back exactly; others, such as a decoder's, in
     the least-squares sense. Negative distances count as 0.
 
-    Distances do not tell a conformation from its mirror image: the one whose coordinates correlate with
+    Distances are the same for a conformation and its mirror image: the one whose coordinates correlate with
     the bead number along every axis (`principal_frame(mirror=True)`) is returned.
 
     The derivative is that of the refinement; through the starting point it is left out, being undefined
@@ -55,7 +55,7 @@ def coordinates_from_distances(
 
 
 def straight_between(x: Float[Array, "some dims"], every: int, n_beads: int) -> Float[Array, "beads dims"]:
-    """All beads of a chain, in its principal frame, from every k-th: the others lie evenly on straight lines
+    """All beads of a chain, in its principal frame, from every k-th: the others are put evenly on straight lines
     between their neighbours among these, and beyond the last of these on the last line."""
     place = jnp.arange(n_beads)
     left = jnp.minimum(place // every, x.shape[0] - 2)

@@ -92,7 +92,7 @@ def gyration_tensor(
 
 
 def chain_moment(positions: Float[Array, "beads dims"]) -> Float[Array, "dims"]:
-    """Chain moment sum_i (i - (N-1)/2) r_i: where the second half of the chain lies from the first.
+    """Chain moment sum_i (i - (N-1)/2) r_i: the direction from the first half of the chain to the second.
 
     It changes sign when the chain is numbered from its other end.
     """
@@ -115,7 +115,7 @@ def principal_frame(
 
     `principal_frame(x) @ (x - com)` is unchanged by rotation and translation of x, except where two
     extents are equal or the chain moment is perpendicular to an axis: there the frame is undefined and
-    jumps (`frame_margins` tells how near that is). The derivative leaves out the terms that divide by an
+    jumps (`frame_margins` measures how near that is). The derivative leaves out the terms that divide by an
     extent difference of zero.
     """
     return _center_and_frame(positions, masses, sign, mirror)[1]
@@ -155,7 +155,7 @@ def frame_margins(
     The gap is the smallest difference of neighbouring eigenvalues of the gyration tensor over their sum;
     at 0 two axes are arbitrary. The moment is the smallest |correlation| between a bead's number and its
     coordinate along an axis, over the axes that it signs (all but the last; with `mirror` all of them);
-    at 0 a sign is arbitrary. Both lie between 0 and 1 and have no unit.
+    at 0 a sign is arbitrary. Both are between 0 and 1, without a unit.
     """
     values, axes = eigh_descending(gyration_tensor(positions, masses))
     total = jnp.sum(values)
@@ -188,7 +188,7 @@ def canonical_order(positions: Float[Array, "beads dims"]) -> Float[Array, "bead
         tie = jnp.abs(asymmetry) <= 64 * jnp.finfo(positions.dtype).eps * bound
         asymmetry = jnp.where(tie, area, asymmetry)
     # Exactly 0 is left by chains that a half turn maps on their reversal. Any numbering then gives the same
-    # features, but not the same last bits, so one is picked by the lie of the chain.
+    # features, but not the same last bits, so one is picked by the orientation of the chain.
     half = positions.shape[0] // 2
     lie = jnp.sum((positions[:half] - positions[::-1][:half]) * _LIE[None, : positions.shape[1]])
     asymmetry = jnp.where(asymmetry == 0, lie, asymmetry)
@@ -348,8 +348,8 @@ def contacts(positions: Float[Array, "beads dims"], cutoff: float, separation: i
     """Smooth number of contacts: sum over pairs of 1 / (1 + (r_ij / cutoff)^6).
 
     A pair counts 1/2 at the cutoff and next to nothing at twice that. It is the rational switching
-    function (1 - x^6) / (1 - x^12) of Iannuzzi, Laio & Parrinello, 10.1103/PhysRevLett.90.238302, whose
-    removable singularity at x = 1 is divided out; smooth everywhere, also at coincident beads.
+    function (1 - x^6) / (1 - x^12) of Iannuzzi, Laio & Parrinello, 10.1103/PhysRevLett.90.238302. Its
+    removable singularity at x = 1 is divided out, and it is smooth everywhere, also at coincident beads.
 
     Args:
         positions: (n_beads, n_dims) of one frame.

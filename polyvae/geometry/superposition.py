@@ -153,7 +153,7 @@ def _aligned(frames, reference, masses, mirror, prepare):
 
 
 def round_to_grid(structure: np.ndarray, step: float) -> np.ndarray:
-    """Positions as whole numbers of steps, (n_beads, n_dims), whose sum is exactly zero along each axis.
+    """Positions as whole numbers of steps, (n_beads, n_dims), with a sum of exactly zero along each axis.
 
     For files with a fixed number of decimals, such as PDB: what such a file holds is then exactly the
     reference that was used. After rounding, what is left of the sum is taken from the coordinates that

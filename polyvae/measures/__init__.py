@@ -1,4 +1,4 @@
-"""What is measured on frames: distances of ensembles, limits of conformations, kinetics, density."""
+"""Measures of frames: distances of ensembles, limits of conformations, kinetics, density."""
 
 from polyvae.measures.density import log_density
 from polyvae.measures.ensembles import ensemble_distances, frame_weights, noise_floor

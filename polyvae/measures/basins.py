@@ -25,7 +25,7 @@ class Basin:
         weight: share of the statistical weight of all frames.
         centre: median of its values.
         spread: standard deviation, from the quantiles at 16 % and 84 %, which frames in transit hardly move.
-        low, high: where it ends; infinite towards a side where there is no other.
+        low, high: its ends; infinite towards a side without another basin.
     """
 
     weight: float
@@ -52,8 +52,8 @@ def find_basins(
         least: share of the weight below which a basin is left out.
 
     Returns:
-        At least one basin; one that is all there is where z is the same in all frames, or where they are as good
-        as fewer than 200 of equal weight, too few to tell.
+        At least one basin. It holds all frames if z is the same in all of them, or if they are worth fewer than
+        200 of equal weight, which is too few to find more.
 
     Raises:
         InputError: values that are not finite or no row of numbers; weights that do not fit them.
@@ -72,7 +72,7 @@ def find_basins(
         return (everything,)
     m = max(_IN_WINDOW / effective, _SMOOTHING[0])
     start = np.linspace(0, 1 - m, _WINDOWS)
-    # The middle of a frame's step, so that a gap lies between the quantiles of the frames beside it.
+    # The middle of a frame's step, so that a gap is between the quantiles of the frames beside it.
     middle = total - 0.5 * share
     left, right = np.interp(start, middle, z), np.interp(start + m, middle, z)
     finest = 1e-6 * (z[-1] - z[0]) or 1.0  # of equal values
@@ -103,7 +103,7 @@ def _checked(z, weights) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _basin(z: np.ndarray, share: np.ndarray, low: float, high: float) -> Basin | None:
-    """What lies from `low` to `high`, of sorted values; None where that is nothing."""
+    """The basin of the sorted values from `low` to `high`; None if it is empty."""
     inside = slice(np.searchsorted(z, low), np.searchsorted(z, high))
     z, share = z[inside], share[inside]
     if not len(z):
@@ -119,8 +119,7 @@ def spreads_apart(one: Basin, two: Basin) -> float:
 
 
 def clear_states(basins: tuple[Basin, ...]) -> list[Basin]:
-    """Those of the basins, from left to right, that stand clear of the one before them; of two that do not, the
-    heavier."""
+    """Merge basins, from left to right, that overlap with the one before them; the heavier of the two is kept."""
     found = [basins[0]]
     for basin in basins[1:]:
         if spreads_apart(found[-1], basin) >= _CLEAR:

@@ -32,9 +32,9 @@ def ensemble_distances(a: Trajectory, b: Trajectory) -> dict[str, float]:
 def noise_floor(traj: Trajectory, *, n_splits: int = 8, seed: int = 0) -> dict[str, float]:
     """`ensemble_distances` between two random halves of the frames, the mean over several ways to halve them.
 
-    One way alone tells little: its distances vary by a factor of four from one to the next. "pairs" is over at
-    most 250 pairs. Of what hardly varies (by half a percent or less: rigid bonds, rounded in a file), no less
-    than a thousandth of its mean. Of one frame, 0.
+    A single split is a poor estimate: its distances vary by a factor of four from one split to the next. "pairs"
+    is over at most 250 pairs. The floor of a length that hardly varies (by half a percent or less: rigid bonds,
+    rounded in a file) is at least a thousandth of its mean. The floor of one frame is 0.
     """
     traj = as_trajectory(traj)
     traj = traj[np.flatnonzero(frame_weights(traj) > 0)]

@@ -19,7 +19,7 @@ _RANK = 1e-10  # of the variance of standardised coordinates: what float32 resol
 
 
 def lagged(segments: Sequence[int], lag: int) -> Int[np.ndarray, "pairs"]:
-    """The frames t for which t and t + lag lie in one segment."""
+    """The frames t for which t and t + lag are in one segment."""
     ends = np.repeat(np.cumsum(segments), segments)
     frames = np.arange(len(ends))
     return frames[frames + lag < ends]
@@ -58,8 +58,8 @@ def singular_values(
         lag: in frames.
 
     Raises:
-        InputError: the lag is no positive number, or leaves no more pairs than latents + 1, of which any
-            would look perfectly correlated.
+        InputError: the lag is not positive, or leaves at most latents + 1 pairs, and so few always look perfectly
+            correlated.
     """
     z, segments = _checked(z, segments)
     lag = whole_number("lag", lag, 1)
@@ -81,7 +81,7 @@ def singular_values(
 def vamp2(z: Float[np.ndarray, "frames latent"], lag: int, segments: Sequence[int] | None = None) -> float:
     """VAMP-2 score: 1 + the sum of the squared `singular_values`.
 
-    The 1 is the constant function's, so that the score lies between 1 and 1 + latent_dim: more is slower.
+    The 1 is the constant function's, so that the score is between 1 and 1 + latent_dim: more is slower.
     It is the same for every invertible linear map of z. Hence the score of held-out frames is just this
     function of them: the cross-validated score, of the singular functions that were fitted to the training
     frames, is such a map's as long as all latents are kept. Wu & Noé 2020, doi:10.1007/s00332-019-09567-y.
@@ -137,7 +137,7 @@ def autocorrelation_time(
     Frames divided by it is the number of independent ones; an exponential decay of time T has about 2 T.
     The sum ends at the first lag that is at least `WINDOW` times the sum up to it: Sokal's self-consistent
     window, in doi:10.1007/978-1-4899-0319-8_6, as emcee has it. NaN for a latent that does not vary, and
-    where every segment ends before the window does: the run is too short to tell.
+    where every segment ends before the window does: the run is too short for an estimate.
     """
     rho = autocorrelation(z, segments)
     times = 2 * np.cumsum(rho, axis=0) - 1
@@ -154,7 +154,7 @@ def _checked(z, segments) -> tuple[np.ndarray, tuple[int, ...]]:
 
 
 def _resolution(z: np.ndarray) -> np.ndarray:
-    """The smallest standard deviation of each latent that single precision tells from none."""
+    """The smallest standard deviation of each latent that single precision resolves."""
     return np.finfo(np.float32).eps * np.abs(z).max(axis=0)
 
 

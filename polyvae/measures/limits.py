@@ -24,15 +24,15 @@ from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory, bonds_of
 
 QUANTILE = 0.001
-_ROUNDING = 1e-4  # of a limit: it is the value of one frame, whose positions may come back rounded or turned
+_ROUNDING = 1e-4  # share of a limit: it is the value of one frame, and its positions may come back rounded
 _DISTANCES = 1 << 26  # of all pairs in all frames, that limits are read from
-_SEARCHED = 1 << 21  # beads in all frames, whose neighbours are searched for where all pairs are too many
+_SEARCHED = 1 << 21  # beads in all frames that a neighbour search is done for where all pairs are too many
 _HELD = 1 << 22  # distances that are in memory together
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Limits:
-    """What data allow, by their 0.1 % and 99.9 % quantiles, weighted where the data are. Lengths in their unit.
+    """Limits from the 0.1 % and 99.9 % quantiles of data, weighted where the data are. Lengths in their unit.
 
     Args:
         bonds: (n_bonds, 2), the pairs that are bonded.
@@ -172,7 +172,7 @@ def _pooled(positions: np.ndarray, bonds: np.ndarray, weights: np.ndarray | None
     and four or more bonds apart; 0 where there are none."""
     n = positions.shape[1]
     n_pairs = n * (n - 1) // 2
-    # Of many beads only the closest pairs are held.
+    # For many beads only the closest pairs are held.
     held = n_pairs if n <= MANY else 8 * n + int(4 * QUANTILE * n_pairs)
     step = -(-len(positions) * held // _HELD) or 1
     positions = positions[::step]
@@ -187,7 +187,7 @@ def _pooled(positions: np.ndarray, bonds: np.ndarray, weights: np.ndarray | None
     r, apart, frame = close_pairs(positions, near, QUANTILE, shares)
 
     def least(kind, count):
-        """Of `count` pairs a frame, of which the closest are listed; the others weigh what is missing."""
+        """Quantile of `count` pairs per frame. Only the closest are listed; the others have the missing weight."""
         listed = shares[frame[kind]]
         rest = max(count * shares.sum() - listed.sum(), 0.0)
         return quantile(np.append(r[kind], np.inf), QUANTILE, np.append(listed, rest)) if count else 0.0
@@ -225,7 +225,7 @@ def _shape(
 
 
 def data_or_model(data):
-    """What limits are read off: a `LatentCV` as it is, and anything else as a `Trajectory`."""
+    """Source of limits: a `LatentCV` as it is, and all other data as a `Trajectory`."""
     return data if hasattr(data, "record") and hasattr(data, "template") else as_trajectory(data)
 
 
@@ -250,7 +250,7 @@ def known_limits(data) -> Limits:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Check:
-    """What `check_conformations` found.
+    """Result of `check_conformations`.
 
     Args:
         valid: (n_frames,), which conformations keep within the limits.

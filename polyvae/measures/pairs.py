@@ -20,7 +20,7 @@ _AT_ONCE = 1 << 22  # distances that a compiled program holds
 
 
 class FrameMeasures(NamedTuple):
-    """Of each frame, lengths in the unit of the positions.
+    """Measures of each frame: lengths in the unit of the positions.
 
     Args:
         bonds: (n_frames, n_bonds) lengths.
@@ -128,8 +128,8 @@ def distances(positions: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 
 def _closest(positions: np.ndarray, near: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Of each frame the mean distance of the closest pairs without a bond, as many as beads, and the distance of
-    the closest pair four or more bonds apart; from pairs up to a distance that is raised until both are found."""
+    """Mean distance of the closest pairs without a bond, as many as beads, and distance of the closest pair
+    four or more bonds apart, for each frame; from pairs up to a distance that is raised until both are found."""
     n = positions.shape[1]
     n_free = n * (n - 1) // 2 - len(near[0])
     wanted, any_far = min(n, n_free), n_free > sum(map(len, near[1:]))

@@ -61,7 +61,7 @@ CAPTIONS = {
     "03_training": (
         "Training",
         "Both terms of the loss, of whose sum lower is better: a validation curve that climbs away from the "
-        "training curve shows learning by heart, and the dashed line marks the weights that were kept.",
+        "training curve indicates overfitting, and the dashed line marks the weights that were kept.",
     ),
     "04_samples": (
         "Generated conformations",
@@ -148,7 +148,7 @@ def save_figures(
     rg_label = label_length("radius of gyration Rg", cv.length_unit)
 
     pictures = {"01_frames": lambda: overlay(data, **unit, **bonds, **weighted)}
-    if generated is None:  # the picture of both has them else
+    if generated is None:  # otherwise the picture of both shows them
         pictures["02_distances"] = lambda: marginals({"data": data}, weights={"data": weights}, **unit)
     pictures["03_training"] = lambda: training(cv.record.history, best_epoch=cv.record.best_epoch)
     if generated is not None:

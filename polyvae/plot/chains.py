@@ -44,7 +44,7 @@ def overlay(
         limits: ((x0, x1), (y0, y1)), by default those that hold every frame.
         max_frames: more frames than this, or than make 100,000 bonds, are thinned evenly, and the title says so.
         weights: (n_frames,); a frame is then drawn as often as its weight says.
-        alpha: opacity of the lines, by default from how densely they lie.
+        alpha: opacity of the lines, by default from their density.
         colorbar: with a key to the colours.
         bonds: (n_bonds, 2) bead numbers; by default neighbours along the chain.
         length_unit: of the lengths: "nm", "angstrom" or "sigma".
@@ -170,8 +170,8 @@ def structure(
 ):
     """One conformation, ball and stick, beads coloured along the chain and the ends numbered.
 
-    A 3-D chain is seen along its third axis: nearer beads cover farther ones, and farther ones fade. Of more than
-    1,000 beads, which no page can show, the bonds are drawn as lines.
+    A 3-D chain is seen along its third axis: nearer beads cover farther ones, and farther ones fade. More than
+    1,000 beads are too many for a page; then the bonds are drawn as lines.
 
     Args:
         positions: (n_beads, n_dims).
@@ -241,7 +241,7 @@ def balls_and_sticks(positions: np.ndarray, bonds: np.ndarray, radius: float):
         middle = (positions[i] + positions[j]) / 2
         side = 0.35 * radius * np.array([-step[1], step[0]]) / (np.linalg.norm(step[:2]) or 1.0)
         for end, sign in ((i, 1), (j, -1)):
-            # A stick begins where it leaves the ball: pointing at the viewer it covers the ball, else not.
+            # A stick begins where it leaves the ball, which it covers only if it points at the viewer.
             start = positions[end] + sign * 0.9 * radius * step / length
             corners = [start[:2] + side, middle[:2] + side, middle[:2] - side, start[:2] - side]
             level = (start[2] + middle[2]) / 2 if n_dims == 3 else -1.0

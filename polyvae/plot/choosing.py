@@ -1,4 +1,4 @@
-"""What a sweep over settings came to."""
+"""Results of a sweep over settings."""
 
 import numpy as np
 

@@ -22,7 +22,7 @@ def marginals(
 ):
     """Distributions of the distances from bead 0 to beads 1, 3, 5 and 7, as far as the chain has them.
 
-    A band about the first ensemble holds those of its random halves: what differs by less cannot be told from it.
+    A band about the first ensemble holds those of its random halves: smaller differences are not significant.
     With two ensembles each panel's title gives the Wasserstein-1 distance between them and, in brackets, the mean
     one between the halves.
 
@@ -51,7 +51,7 @@ def marginals(
         distances = [np.linalg.norm(p[:, j] - p[:, 0], axis=1) for p in ensembles.values()]
         for k, label in enumerate(ensembles):
             _one_density(ax, k, label, distances[k], shares[k], sizes[k])
-        ax.ticklabel_format(axis="x", useOffset=False)  # of rigid bonds, whose lengths differ in the last digits
+        ax.ticklabel_format(axis="x", useOffset=False)  # lengths of rigid bonds differ in the last digits
         ax.set(ylim=(0, None), xlabel=label_length(f"distance between beads 0 and {j}", length_unit))
         ax.set_ylabel(f"density (1/{UNIT_SYMBOLS[length_unit]})")
         if len(distances) == 2:
@@ -77,7 +77,7 @@ def latent_marginals(
 ):
     """The distribution of each latent, of the first six, beside the prior.
 
-    A band about that of the data holds those of its random halves: what differs by less cannot be told from it.
+    A band about that of the data holds those of its random halves: smaller differences are not significant.
 
     Args:
         z: (n_frames, latent_dim); weights: (n_frames,), if any.

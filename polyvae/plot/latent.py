@@ -35,7 +35,7 @@ def latent_trajectory(
     """The way through the latent plane, coloured by time, over the density of all frames.
 
     A long way is shown in part: the frames from the start of the longest segment until the way is as long
-    as a page can carry. One latent is drawn against time, all of it. Of more than two, the two with the
+    as a page can carry. One latent is drawn against time, all of it. With more than two, those with the
     largest KL are shown (the largest variance where `kl` is not given).
 
     Args:
@@ -195,7 +195,7 @@ def density_levels(
     z: np.ndarray, weights: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[float]]:
     """The density of points (n_frames, 2) on a grid: its x and y, the values there, and the levels above which 95,
-    75, 50 and 25 % of the points lie, by their weights if any."""
+    75, 50 and 25 % of the points are, by their weights if any."""
     from scipy.ndimage import gaussian_filter
 
     if weights is not None:

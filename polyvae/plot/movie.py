@@ -43,16 +43,16 @@ def movie(
     """Write a run as a movie, GIF or MP4 by the suffix; returns the number of frames in it.
 
     On the left the chain moves as in the data, and the view follows before it would leave; a 3-D chain is seen
-    along its third axis. In the middle the same frame stands in the model's alignment, of `PairDistances`, which
-    has none, in its principal axes. On the right its latent point draws a fading trail over the density of all
-    frames of the data, by their weights if any; one latent is drawn against time, and of more than two those with
-    the largest KL are shown.
+    along its third axis. In the middle the same frame is shown in the model's alignment; for `PairDistances`,
+    which has none, in its principal axes. On the right its latent point draws a fading trail over the density of
+    all frames of the data, by their weights if any; one latent is drawn against time, and of more than two those
+    with the largest KL are shown.
 
     Args:
         cv: the model.
         data: what `as_trajectory` takes.
         path: of the file, which appears whole or not at all; one that is there is replaced.
-        frames: at most so many, evenly spread over the data, which is said.
+        frames: largest number of frames, evenly spaced over the data; a log line reports it.
         fps: frames a second, of a GIF at most 50.
         progress: called with the number of frames drawn since the last call.
 

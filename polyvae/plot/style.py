@@ -1,4 +1,4 @@
-"""What all pictures share: units, colours, text, axes of their own or the caller's."""
+"""Units, colours, text and axes (new ones or the caller's) of all pictures."""
 
 import functools
 import math
@@ -57,7 +57,7 @@ def canvas(axes, rows: int, columns: int, size: tuple[float, float], **options) 
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-        # Of several rows, a title keeps away from the label above it.
+        # With several rows, a title needs room below the label above it.
         figure = Figure(figsize=size, dpi=150, layout=ConstrainedLayoutEngine(h_pad=0.04 if rows == 1 else 0.07))
         return np.ravel(figure.subplots(rows, columns, squeeze=False, **options))
     axes = np.ravel(np.asarray(axes, dtype=object))
@@ -66,7 +66,7 @@ def canvas(axes, rows: int, columns: int, size: tuple[float, float], **options) 
     return axes[: rows * columns]
 
 
-# What would tell when and by what a file was made, and two runs apart.
+# Metadata to leave out: date and software would make the files of two runs differ.
 FORMATS = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
 

@@ -1,4 +1,4 @@
-"""What a collective variable is used for, a module for each task; only a sweep knows another, scoring."""
+"""Uses of a collective variable, a module for each task."""
 
 from polyvae.tasks.compiling import compile
 from polyvae.tasks.optimization import Optimum, optimize

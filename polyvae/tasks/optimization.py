@@ -33,14 +33,14 @@ OBJECTIVES = {
 }
 _MET = 0.01  # how near a target is near enough, as a fraction of it
 _PULL = 10.0  # to a target, over the pull to smaller or larger values
-MAX_BEADS = 1000  # beyond which refinement, whose cost grows as the square, takes hours
+MAX_BEADS = 1000  # with more, refinement takes hours: its cost grows as the square
 _HELD = 1 << 23  # distances in memory together
 _SHOWN = 100  # frames that each half of the path is kept as
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Optimum:
-    """What `optimize` found.
+    """Result of `optimize`.
 
     Args:
         structure: the best conformation, one frame in the featurizer's frame.
@@ -150,7 +150,7 @@ def optimize(
     data's quantiles, strain the bonds together no more than the data's are on average, keep the latent
     coordinates where data live, and keep the conformation one that the model reconstructs no worse than it
     does 99.9 % of the data. A frame of the data within the limits that this makes no better stays as it is.
-    All starts move at once, in one compiled program for each half. Of more than 1,000 beads the coordinates stay
+    All starts move at once, in one compiled program for each half. The coordinates of more than 1,000 beads stay
     as they are: their pairs would take hours.
 
     Args:
@@ -195,7 +195,7 @@ def optimize(
     decoded = cv.decode(z_end, coordinates=True)
 
     # Twice as many are refined: the decoder's conformations; and the extreme frames themselves, and for the
-    # other starts the frames nearest in z, whose bonds are sound already.
+    # other starts the frames nearest in z, since their bonds are sound already.
     nearest = ((z_end[len(extremes) :, None] - z_data[None]) ** 2).sum(axis=2).argmin(axis=1)
     x0 = np.concatenate([decoded, traj.positions[extremes], traj.positions[nearest]])
     refines = traj.n_beads <= MAX_BEADS
@@ -276,7 +276,7 @@ def _values(objective: Callable, positions: np.ndarray) -> np.ndarray:
 
 
 def _cost(values: np.ndarray, weights: np.ndarray | None, minimize: bool, target: float | None) -> Callable:
-    """What is made small: a function of the objective's value, in standard deviations of the data's values."""
+    """The function of the objective's value to minimise, in standard deviations of the data's values."""
     spread = math.sqrt(np.cov(values, ddof=0, aweights=weights)) or 1.0
     sign = 1.0 if minimize else -1.0
 
@@ -290,7 +290,7 @@ def _outside(z_data: np.ndarray, weights: np.ndarray | None, weight: float, rng:
     """The penalty on a latent point where the data's z are less dense than 99 % of them are, in nats squared."""
     density, floor = log_density(z_data, rng, weights)
 
-    def outside(z):  # the cap keeps the penalty flat far out, where there is no slope
+    def outside(z):  # the cap keeps the penalty flat far out, where the slope vanishes
         return weight * jnp.minimum(jax.nn.relu(floor - density(z)), 50.0) ** 2
 
     return outside
@@ -310,7 +310,7 @@ def _strained(cv: LatentCV, traj: Trajectory, limits: Limits, prior_weight: floa
 
 
 def _latent_loss(cv: LatentCV, objective: Callable, cost: Callable, outside: Callable) -> Callable:
-    """What a latent point descends, and the objective of its conformation."""
+    """The cost of a latent point, and the objective of its conformation."""
 
     def loss(z, progress):
         value = objective(cv.decode_one(z))
@@ -322,7 +322,7 @@ def _latent_loss(cv: LatentCV, objective: Callable, cost: Callable, outside: Cal
 def _refine_loss(
     cv: LatentCV, objective: Callable, cost: Callable, outside: Callable, strained: Callable
 ) -> Callable:
-    """What the coordinates of a conformation descend, ever steeper at the limits, and its objective."""
+    """The cost of a conformation's coordinates, with limits that grow steeper, and its objective."""
 
     def loss(positions, progress):
         value = objective(positions)
@@ -373,9 +373,9 @@ def _descend(
     """Adam from many starts in one compiled program.
 
     `loss(point, progress)`, progress running from 0 to 1, gives the cost and a value to report. It makes `width`
-    numbers of a point, and so many starts are worked on together as can be held. Returns the end points
-    (n_starts, ...), and before each step, or `every` so many, the points (n, n_starts, ...) and the values there
-    (n, n_starts).
+    numbers of a point, and as many starts are worked on together as memory holds. Returns the end points
+    (n_starts, ...), and before each step, or each `every`-th step, the points (n, n_starts, ...) and the values
+    there (n, n_starts).
     """
     blocks = -(-steps // every)
     steps = blocks * every
@@ -407,11 +407,11 @@ def _descend(
 
 
 def _violation(limits: Limits, n_beads: int) -> Callable:
-    """How far a conformation lies outside the limits, squared, in units of the bonds' range.
+    """Squared distance of a conformation from the limits, in units of the bonds' range.
 
     A hundredth of each range is kept free on each side, so that what a penalty leaves over is still inside.
-    Beside the limits, the bonds' mean squared deviation is kept at the data's or below: the far end of many
-    bonds at once is no conformation, though it may be the far end of no bond.
+    Beside the limits, the bonds' mean squared deviation is kept at the data's or below: a conformation
+    with many bonds at their limits at once is not like the data, even if every bond is.
     """
     pairs, apart = separations(n_beads, limits.bonds)
     # All distances as one matrix: its gradient is many times faster than that of chosen pairs.

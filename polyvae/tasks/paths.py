@@ -41,7 +41,7 @@ def interpolate(
     """Decoded conformations at `n` points of a path from `a` to `b`, at equal distances along it in z.
 
     The conformations are the decoder's means: what the latents do not hold is averaged away. `relax` mends
-    their bonds; encoding one gives nearly its z back, which tells how well the model knows that point.
+    their bonds. Encoding one returns nearly its z; the difference measures how well the model knows that point.
 
     Args:
         cv: the collective variable, as `fit` and `load` give it.

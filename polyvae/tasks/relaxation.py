@@ -24,7 +24,7 @@ _CONVERGED = 1e-4  # of the first gradient
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Relaxed:
-    """What `relax` gives.
+    """Result of `relax`.
 
     Args:
         conformations: Trajectory of the relaxed conformations.
@@ -39,7 +39,7 @@ class Relaxed:
 
 
 def chain_energy(data) -> Callable:
-    """A potential of bonds and excluded volume, in kT, whose parameters are those of the data.
+    """A potential of bonds and excluded volume, in kT, with parameters from the data.
 
         U = 1/(2 var b) [ sum over bonds (b - <b>)^2 + sum over other pairs max(0, d - r)^2
                           + sum over k = 2, 3 of n_k max(0, m_k - mean r_k)^2 ]

@@ -39,7 +39,7 @@ def sample(
             By default "data" where there is a generator, which keeps that density: the data never quite fill the
             normal prior. Without a generator "normal".
         noise: with False the decoder's mean is taken in place of a draw from p(x|z). It looks smoother,
-            but is no sample of the ensemble: what the latents do not hold is averaged away, and bonds
+            but is not a sample of the ensemble: what the latents do not hold is averaged away, and bonds
             come out too short.
         n: how many.
         seed: of the draws.

@@ -1,4 +1,4 @@
-"""What `score` gives: records of plain numbers, which scores.json holds under the same names."""
+"""Results of `score`: records of plain numbers, which scores.json holds under the same names."""
 
 import dataclasses
 
@@ -10,8 +10,8 @@ class FrameScores(Record):
     """The numbers of some frames; None where a number cannot be had.
 
     Averages are weighted where the trajectory has weights. What needs the order of the frames, and `n_frames`,
-    is not weighted. Of a model with a time lag the frame to be decoded is the later one, and frames without
-    one in their segment (of a `Stream`, in its chunk) are left out of what is decoded.
+    is not weighted. A model with a time lag decodes the later frame, and frames without one in their segment (in
+    their chunk, for a `Stream`) are not decoded.
 
     Args:
         n_frames: how many frames these are.
@@ -27,7 +27,7 @@ class FrameScores(Record):
         aggregated_std, aggregated_covariance: of the encoder's mean plus its own spread, about latent_mean. Where
             the data fill the prior, the mean is 0 and the covariance is the unit matrix.
         correlation_rg, correlation_end_to_end: of each latent's mean with these lengths; None for one that does
-            not vary, and for the ends of what is no linear chain.
+            not vary, and for the ends of molecules other than linear chains.
         iw_bound: the importance-weighted bound (`importance_weighted_bound`), in the nats of elbo: elbo plus the
             mean difference of the two on n_costly evenly chosen frames.
         iw_k: draws of z a frame for that bound.
@@ -90,13 +90,13 @@ class Frames(Record):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Kinetics(Record):
-    """What the kinetic numbers are measured by.
+    """Settings of the kinetic numbers.
 
     Args:
         lag: in frames.
         time_step: between frames; None where the times are not known or not evenly spaced.
-        time_unit: of timescale and autocorrelation_time: "ps" ("tau" for reduced units), or "frames" where there
-            is no time_step.
+        time_unit: of timescale and autocorrelation_time: "ps" ("tau" for reduced units), or "frames" without a
+            time_step.
     """
 
     lag: int
@@ -128,7 +128,7 @@ class Alignment(Record):
 @dataclasses.dataclass(frozen=True, eq=False)
 class Distances(Record):
     """Wasserstein-1 distances between two ensembles (`ensemble_distances`), in length, angles in radians;
-    end_to_end: None of what is no linear chain."""
+    end_to_end: None for molecules other than linear chains."""
 
     bond: float
     angle: float
@@ -147,7 +147,7 @@ class Generated(Distances):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scores(Record):
-    """What `score` gives: `scores.frames.all.fve`, or as in scores.json `scores["frames"]["all"]["fve"]`.
+    """Result of `score`: `scores.frames.all.fve`, or as in scores.json `scores["frames"]["all"]["fve"]`.
 
     Args:
         length_unit: of all lengths.

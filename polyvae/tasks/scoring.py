@@ -1,4 +1,4 @@
-"""Numbers that tell how good a latent CV is, as `Scores`, which go into scores.json."""
+"""Measures of the quality of a latent CV, as `Scores`, which go into scores.json."""
 
 import dataclasses
 import functools
@@ -46,8 +46,8 @@ def score(
     """How well the model holds up on a trajectory.
 
     Averages are weighted where the trajectory has weights: frames of whole-number weights count as that many
-    frames. Of a `Stream`, evenly spaced frames, at most `MAX_SAMPLED`, stand for all in the distances between
-    ensembles. Its frames are never in memory together; the latents are.
+    frames. For a `Stream`, at most `MAX_SAMPLED` evenly spaced frames are used in the distances between ensembles.
+    Its frames are never in memory together; the latents are.
 
     Args:
         cv: the collective variable, as `fit` and `load` give it.
@@ -102,14 +102,14 @@ def score(
 
 
 class _Run(NamedTuple):
-    """What is kept of a trajectory after all its frames have come by.
+    """Values that are kept of a trajectory after all its frames were read.
 
     Args:
         sums: of "all" frames, and of "train" and "validation" frames if the model was fitted to these frames.
         masks: (n_frames,), by the same names: which frames these are, of those parts that there are.
         series: the latents and a few numbers of every frame.
         kept: the frames themselves, or every `every`-th of a stream.
-        decoded_lag: how many frames later the one lies that the model decodes.
+        decoded_lag: number of frames from one to the later one that the model decodes.
     """
 
     sums: dict[str, "_Sums"]
@@ -171,7 +171,7 @@ class _EvenSample:
 
 
 class _Costly(NamedTuple):
-    """What is computed on evenly chosen frames alone.
+    """Values that are computed on evenly chosen frames alone.
 
     Args:
         frames: (n,), their numbers.
@@ -227,7 +227,7 @@ def _jump_scores(traj: Trajectory, jumps: continuity.Jumps, mask: np.ndarray) ->
 
 def _generated(generated: Trajectory, traj: Trajectory, linear: bool, seed: int) -> Generated:
     """Between generated conformations and the data, and between random halves of the data."""
-    # Frames that are there twice must not lie in both halves, which would be too much alike.
+    # Equal frames must not be in both halves: these would be too similar.
     rows, weights = merged(traj.positions, traj.weights)
     traj = dataclasses.replace(traj[rows], weights=weights)
     floor = Distances(**noise_floor(traj, seed=seed))
@@ -238,7 +238,7 @@ def _generated(generated: Trajectory, traj: Trajectory, linear: bool, seed: int)
 
 
 class _Series(NamedTuple):
-    """What is held of every frame, in the order that frames come in."""
+    """Values that are held of every frame, in the order of the frames."""
 
     z: np.ndarray
     elbo: np.ndarray
@@ -290,7 +290,7 @@ def _measure(cv: CVFunction, shape: tuple[int, int], lagged: bool, rows):
         target = cv.featurizer(frames[1]) if lagged else x
         z, std = cv.scaled.encode(x)
         log_prob, kl = cv.scaled.elbo_terms(x, noise, target)
-        # Of scaled features, so that the mean that they are about takes no digits.
+        # Scaled features, so that a large mean costs no digits.
         y, decoded = cv.scaled.standardize(target), cv.scaled.vae.decode(z)
         return {
             "mean": z,

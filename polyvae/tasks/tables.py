@@ -40,7 +40,7 @@ _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}")  # the stem of what `replacing` 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tables(Record):
-    """What became of many files.
+    """Result of the projection of many files.
 
     Args:
         tables: name of each file whose table is whole, and that of the table.
@@ -93,9 +93,9 @@ def transform_many(
     Args:
         files: files, or patterns such as "runs/run*.xtc".
         cv: the collective variable, as `fit` and `load` give it.
-        out: folder, made where it is not there. Tables lie in it as the files lie in the folder that holds them
-            all, and end in `kind`: files of one name in several folders stay apart. A file keeps its table when
-            the folder is used again with other files.
+        out: folder, made if it does not exist. Tables are arranged in it as the files are in the folder that holds
+            them all, and end in `kind`: files of one name in several folders stay apart. A file keeps its table
+            when the folder is used again with other files.
         client: a `distributed.Client`; without it, all is done in this process.
         columns: as for `project`; on a cluster they must be known there. Tables of other columns are not mixed
             with these: names, order and code count, not what a function takes from elsewhere.
@@ -107,7 +107,7 @@ def transform_many(
 
     Raises:
         InputError: unusable arguments, a folder that holds something else or that another job writes to, a table
-            that is of another file. What is wrong with one file is told in `Tables.failed`.
+            that is of another file. Errors of single files are in `Tables.failed`.
         FileNotFoundError: a pattern that no file matches.
     """
     client, columns = checked_client(client), functions("columns", columns)
@@ -252,7 +252,7 @@ class _Done:
         except BaseException:
             self._file.close()
             raise
-        # As those before, where all files lie there.
+        # Named within the folder of the earlier files, if that holds all files.
         own = all(place.is_relative_to(head["top"]) for place in places)
         self._top = head["top"] if own else _top(places)
         self._taken = {entry["table"]: file for file, entry in self._known.items()}
@@ -264,7 +264,7 @@ class _Done:
         self._file.close()
 
     def name(self, place: Path, ending: str) -> str:
-        """The table of a file: the one that it has, or one as the file lies in the folder that holds all."""
+        """The table of a file: the one that it has, or a new one at the file's place within the common folder."""
         if (entry := self._known.get(str(place))) is not None and entry["table"].endswith(ending):
             return entry["table"]
         name = os.path.relpath(place, self._top) + ending
@@ -335,7 +335,7 @@ def _locked(file: IO, folder: Path) -> None:
 
 
 def _code(measure: Callable) -> str:
-    """What a function is, as far as its name and its code tell."""
+    """Identity of a function: its name and a fingerprint of its code."""
     code = getattr(inspect.unwrap(measure), "__code__", None)
     name = f"{getattr(measure, '__module__', '')}.{getattr(measure, '__qualname__', type(measure).__name__)}"
     if code is None:
@@ -352,7 +352,7 @@ def _plain(reading: ReadOptions) -> dict:
 
 
 def _fingerprint(path: Path) -> str:
-    """The state of a file, by its size, the time of its last change, and what stands at its two ends.
+    """The state of a file: its size, the time of its last change, and the bytes at its two ends.
 
     All of a run would take as long as reading it.
     """
@@ -362,7 +362,7 @@ def _fingerprint(path: Path) -> str:
             head = file.read(_ENDS)
             file.seek(max(0, stat.st_size - _ENDS))
             return f"{stat.st_size} {stat.st_mtime_ns} {hashlib.sha256(head + file.read(_ENDS)).hexdigest()[:16]}"
-    except OSError:  # which reading it will tell
+    except OSError:  # reading it will report the error
         return ""
 
 

@@ -1,4 +1,4 @@
-"""What a person asks of a latent CV, answered: is it good, why, and what would help."""
+"""Verdict on a latent CV in words: is it good, why, and what would help."""
 
 import dataclasses
 import itertools
@@ -22,7 +22,7 @@ JUDGED = {  # of a generated ensemble; not angles, since nearly straight ones ca
     "end_to_end": "end-to-end distances",
     "pairs": "distances of pairs",
 }
-MARKS = ("open", "good", "fair", "poor")  # "open" is what cannot be told; the last is the worst
+MARKS = ("open", "good", "fair", "poor")  # "open" means undecided; the last is the worst
 QUESTIONS = {
     "slow": "Is it slow?",
     "smooth": "Is it smooth?",
@@ -134,7 +134,7 @@ def _to_bias(cv: LatentCV) -> str:
 
 
 def _joined(question: str, answers: list[Answer]) -> Answer:
-    """One answer of several to a question: all that is wrong, or else all that is right."""
+    """Combine several answers to a question: all that is wrong, or, if nothing is, all that is right."""
     mark = max((answer.mark for answer in answers), key=MARKS.index)
     told = [answer for answer in answers if answer.mark == mark or (answer.mark == "fair" and mark == "poor")]
     help_ = "; ".join(dict.fromkeys(answer.help for answer in told if answer.help))
@@ -142,7 +142,7 @@ def _joined(question: str, answers: list[Answer]) -> Answer:
 
 
 def _slowness(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray) -> list[Answer]:
-    """What the slowest latent tells: its states, how often the run goes between them, its time."""
+    """Answers from the slowest latent: its states, the number of crossings between them, its time."""
     slowest, unit = scores.frames.all.autocorrelation_time[0], scores.kinetics.time_unit
     relaxes = None
     if slowest is not None:

@@ -69,7 +69,7 @@ class State(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Frames, the target to decode from each, and weights with a mean of 1 over all frames; None for equal ones."""
+    """Frames, the target to decode from each, and weights with a mean of 1 over all frames, or None if equal."""
 
     x: Array
     target: Array | None
