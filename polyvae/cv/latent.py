@@ -22,7 +22,7 @@ from polyvae.errors import InputError
 from polyvae.features.featurizers import FEATURIZERS, PairDistances, PrincipalAxes, Reference
 from polyvae.records import html_of
 from polyvae.trajectory.convert import as_trajectory
-from polyvae.trajectory.record import Selection, Trajectory, chain_bonds
+from polyvae.trajectory.record import Selection, Trajectory, bonds_of, chain_bonds, is_linear
 from polyvae.trajectory.stream import Stream
 from polyvae.vae import modelfile
 from polyvae.vae.model import FittedVAE
@@ -73,7 +73,7 @@ class LatentCV:
         scaled: scaling and VAE. Its `mean` (n_features,) is that of the features over the training frames, its
             `scale` one standard deviation over all features, about that mean, for distances one a feature.
             Both are in `length_unit`, so that a fit does not depend on the unit of the data.
-        template: one frame of the training data, for its bead count, unit, masses, names and bonds.
+        template: one frame of the training data, for its bead count, unit, masses, names, ids and bonds.
         record: how the model was made: settings, data fingerprint, versions, history.
         generator: draws conformations at a z, where `fit_generator` has made one. The CV does not use it.
     """
@@ -267,13 +267,49 @@ class LatentCV:
                 f"in {data.n_dims}-D. Select the beads that the model was trained on"
                 + (f" ({trained})" if trained else "")
             )
-        data = data.to_unit(self.length_unit)
+        data = self._in_own_order(data.to_unit(self.length_unit))
         bonds = chain_bonds(self.n_beads) if self.template.bonds is None else self.template.bonds
         if len(data) and len(bonds):
             own, given = (_mean_bond(traj.positions[0], bonds) for traj in (self.template, data))
             if own > 0 and not 1 / FAR_OFF < given / own < FAR_OFF:
                 log.warning("bonds are %.2g times as long as the model's; is the length unit right?", given / own)
         return data
+
+    def _in_own_order(self, data: Trajectory) -> Trajectory:
+        """The data with their beads in the model's order, by names or, where there are none, by ids.
+
+        Raises:
+            InputError: the same names in another order, which names that stand twice do not settle.
+        """
+        own, given = self.template.names, data.names
+        what = "names"
+        if own is None or given is None:
+            what, own, given = "ids", *(None if t.ids is None else tuple(t.ids) for t in (self.template, data))
+        if own is None or given is None or own == given:
+            return data
+        if sorted(own) != sorted(given):
+            if what == "names":
+                self._report(f"the names of beads, {_few(given)}, are not those of the model, {_few(own)}")
+            return data
+        if len(set(own)) == self.n_beads:
+            place = {name: k for k, name in enumerate(given)}
+            order = np.array([place[name] for name in own])
+        elif own == given[::-1] and is_linear(bonds_of(data), self.n_beads):
+            order = np.arange(self.n_beads)[::-1]
+        else:
+            raise InputError(
+                f"the names of beads, {_few(given)}, are those of the model, {_few(own)}, in another order, and "
+                f"some stand twice; give the beads in the order of the model"
+            )
+        self._report(f"beads come in another order than in the model, and are put into its order by their {what}")
+        return data.take_beads(order)
+
+    def _report(self, text: str) -> None:
+        """Log a warning once for this model."""
+        said = self.__dict__.setdefault("_reported", set())
+        if text not in said:
+            said.add(text)
+            log.warning("%s", text)
 
     @single_precision
     def keep(self, latents: Sequence[int]) -> "LatentCV":
@@ -330,6 +366,8 @@ class LatentCV:
             "n_beads": self.n_beads,
             "n_dims": self.n_dims,
             "names": self.template.names,
+            "ids": None if self.template.ids is None else self.template.ids.tolist(),
+            "periodic": self.template.periodic,
             "selection": selection and selection._asdict() | {"atoms": selection.atoms.tolist()},
             "record": self.record.to_dict(),
         }
@@ -344,6 +382,8 @@ class LatentCV:
             masses=tensors["template.masses"],
             names=header["names"],
             bonds=tensors.get("template.bonds"),
+            ids=header.get("ids"),
+            periodic=header.get("periodic"),
             selection=Selection(**header["selection"]) if header.get("selection") else None,
         )
         kind = header["featurizer"]["kind"]
@@ -359,6 +399,11 @@ class LatentCV:
         own = {name.removeprefix("generator."): t for name, t in tensors.items() if name.startswith("generator.")}
         generator = Generator.from_tensors(own, template.positions.shape[1:]) if own else None
         return cls(featurizer, scaled, template, ModelRecord.from_dict(header["record"]), generator)
+
+
+def _few(names: Sequence) -> str:
+    """The first names, in one line."""
+    return " ".join(map(str, names[:8])) + (" ..." if len(names) > 8 else "")
 
 
 def _mean_bond(positions: np.ndarray, bonds: np.ndarray) -> float:

@@ -1,10 +1,9 @@
 """DCD: frames of one fixed size, hence a structured array; each is checked by its record markers.
 
 Read by NumPy because it takes a tenth of the time of mdtraj's and MDAnalysis' frame loops, and because
-neither names the frame of a damaged file.
+neither names the frame of a damaged file, nor reads the cells of CHARMM in their own orientation.
 """
 
-import os
 import struct
 from pathlib import Path
 
@@ -13,23 +12,33 @@ import numpy as np
 from polyvae.errors import InputError
 from polyvae.io.frames import BLOCK_BYTES, DamagedError, Frames, log
 from polyvae.trajectory.box import box_vectors
+from polyvae.trajectory.facts import Facts, not_stated, stated_if
 
-AKMA_PS = 0.04888821  # the time unit of CHARMM's DCD header
+_SHAPE_MATRIX = 25  # CHARMM's version in the header from which on a cell is a symmetric matrix
+
+_SMALLEST_FS = 0.05  # a step of LAMMPS from which on it is one in fs: no step is as long as 50 fs
 
 
 class DcdFile:
-    """A CHARMM, NAMD, LAMMPS or X-PLOR DCD file; see `frames.TrajectoryFile`."""
+    """A CHARMM, NAMD, LAMMPS or X-PLOR DCD file; see `frames.TrajectoryFile`.
 
-    stated_unit: str | None = None
-    usual_unit, always_3d, akma_time, unwrapped, seeks = "angstrom", True, True, False, True
+    Record markers of 4 and 8 bytes, both byte orders, and fixed atoms, which only the first frame holds, are read.
+    """
+
+    NO_PLACE_FOR = (
+        "length_unit", "periodic", "ids", "images", "masses", "charges", "types", "names", "chains", "residues",
+        "bonds", "weights", "segments",
+    )  # fmt: skip
+    usual_unit, always_3d, seeks = "angstrom", True, True
 
     def __init__(self, path: Path):
         self.path = path
-        self.extras: dict[str, np.ndarray] = {}
         stated_frames = self._read_header()
-        self.n_frames, rest = divmod(path.stat().st_size - self._first, self._frame.itemsize)
-        self.is_cut = rest > 0
-        if self.n_frames == 0:
+        rest = path.stat().st_size - self._first - self._whole.itemsize
+        self.n_frames, over = divmod(rest, self._later.itemsize)
+        self.n_frames += 1
+        self.is_cut = over > 0
+        if rest < 0:
             raise DamagedError(path, 0)
         if self.n_frames < stated_frames and not self.is_cut:
             log.warning(
@@ -38,84 +47,178 @@ class DcdFile:
                 stated_frames,
                 self.n_frames,
             )
+        times = self.clock()
+        self.facts = Facts(
+            time=stated_if(times is not None),
+            time_unit=stated_if(times is not None, self._time_unit()),
+            box=stated_if("cell" in self._whole.names),
+            **not_stated(*self.NO_PLACE_FOR),
+        )
+
+    def _time_unit(self) -> str:
+        """CHARMM's unit, or that of LAMMPS, which writes its time step as it is and not in which unit.
+
+        Lengths in Å belong to the styles real (steps of about 1 fs) and metal (of about 0.001 ps). In reduced
+        units the number is taken as it is.
+        """
+        if b"LAMMPS" not in self._title:
+            return "akma"
+        unit = "fs" if self._delta >= _SMALLEST_FS else "ps"
+        log.info(
+            "%s: written by LAMMPS, which does not state the unit of its time step of %g; taken for %s unless "
+            "lengths are in reduced units; otherwise give the time between frames (--dt, dt=)",
+            self.path,
+            self._delta,
+            unit,
+        )
+        return unit
 
     def _read_header(self) -> int:
-        """84-byte block, title block, atom count; gives the frame count that the file states."""
+        """Read the block of integers, the title and the atom count; return the frame count that is stated."""
         path = self.path
         with path.open("rb") as file:
-            block = file.read(92)
-            for order in "<>":
-                if len(block) == 92 and struct.unpack_from(f"{order}i4s", block) == (84, b"CORD"):
-                    break
-            else:
-                raise InputError(f"{path} is not a DCD file (it does not begin with a CORD header)")
-            integers = struct.unpack_from(f"{order}20i", block, 8)
-            # X-PLOR's variant has neither cell nor fourth dimension; its time step is a double over both.
-            charmm = bool(integers[19])
-            self._delta = struct.unpack_from(f"{order}f" if charmm else f"{order}d", block, 8 + 36)[0]
+            head = file.read(16)
+            self._order, self._marker = _layout(head, path)
+            file.seek(0)
             try:
-                (title,) = struct.unpack(f"{order}i", file.read(4))
-                file.seek(title + 4, os.SEEK_CUR)
-                _, n_atoms, _ = struct.unpack(f"{order}3i", file.read(12))
+                block = self._record(file)
+                self._title = self._record(file)
+                (n_atoms,) = struct.unpack(f"{self._order}i", self._record(file))
+                integers = struct.unpack_from(f"{self._order}20i", block, 4)
+                n_fixed = integers[8]
+                free = self._record(file) if n_fixed else b""
             except struct.error:
                 raise InputError(f"{path} is a DCD file that is cut off in its header; copy it again") from None
             self._first = file.tell()
-        fixed, cell, four_dims = integers[8], charmm and integers[10], charmm and integers[11]
-        if fixed:
-            raise InputError(f"{path} keeps {fixed} fixed atoms in its first frame only, which is not read here")
-        if n_atoms < 1:
-            raise InputError(f"{path} is a DCD file of {n_atoms} atoms; copy it again")
+        # X-PLOR's variant has neither cell nor fourth dimension; its time step is a double over both.
+        version = integers[19]
+        self._delta = struct.unpack_from(f"{self._order}{'f' if version else 'd'}", block, 4 + 36)[0]
+        if n_atoms < 1 or n_fixed < 0 or n_fixed >= n_atoms > 1 or 4 * n_atoms > path.stat().st_size:
+            raise InputError(f"{path} is a DCD file of {n_atoms} atoms, {n_fixed} of them fixed; copy it again")
         self.n_atoms, self._first_step, self._stride = n_atoms, integers[1], integers[2]
-        marker, fields = f"{order}i4", []
-        if cell:
-            fields += [("before_cell", marker), ("cell", f"{order}f8", (6,)), ("after_cell", marker)]
-        for axis in "xyz" + ("w" if four_dims else ""):
-            fields += [(f"before_{axis}", marker), (axis, f"{order}f4", (n_atoms,)), (f"after_{axis}", marker)]
-        self._frame = np.dtype(fields)
+        self._free = np.frombuffer(free, f"{self._order}i4").astype(int) - 1
+        if n_fixed and (
+            len(self._free) != n_atoms - n_fixed or not (self._free >= 0).all() or self._free.max() >= n_atoms
+        ):
+            raise InputError(f"{path} is a DCD file whose list of free atoms is damaged; copy it again")
+        self._is_matrix = version >= _SHAPE_MATRIX
+        parts = {"cell": bool(version and integers[10]), "w": bool(version and integers[11])}
+        self._whole = self._frame(n_atoms, **parts)
+        self._later = self._frame(n_atoms - n_fixed, **parts)
         return integers[0]
 
+    def _record(self, file) -> bytes:
+        """A record between its markers."""
+        marker = struct.Struct(f"{self._order}{'i' if self._marker == 4 else 'q'}")
+        (size,) = marker.unpack(file.read(marker.size))
+        if not 0 <= size <= self.path.stat().st_size:
+            raise struct.error("a record beyond the end of the file")
+        data = file.read(size)
+        if len(data) < size or marker.unpack(file.read(marker.size))[0] != size:
+            raise struct.error("a record that is cut off")
+        return data
+
+    def _frame(self, n_atoms: int, *, cell: bool, w: bool) -> np.dtype:
+        """The layout of a frame of so many atoms."""
+        marker = f"{self._order}i{self._marker}"
+        columns = [("cell", f"{self._order}f8", (6,))] if cell else []
+        columns += [(axis, f"{self._order}f4", (n_atoms,)) for axis in ("xyzw" if w else "xyz")]
+        fields: list = []
+        for name, kind, shape in columns:
+            fields += [(f"before_{name}", marker), (name, kind, shape), (f"after_{name}", marker)]
+        return np.dtype(fields)
+
     def read(self, start: int, stop: int) -> Frames:
-        assert self._frame.names is not None
         positions = np.empty((stop - start, self.n_atoms, 3), np.float32)
-        cell = np.empty((stop - start, 6)) if "cell" in self._frame.names else None
-        block = max(1, BLOCK_BYTES // self._frame.itemsize)
-        for first in range(start, stop, block):
-            count = min(block, stop - first)
-            raw = np.fromfile(self.path, self._frame, count, offset=self._first + first * self._frame.itemsize)
-            sound = np.ones(count, bool)
-            for name in self._frame.names:
-                if name.startswith(("before_", "after_")):
-                    size = 48 if name.endswith("cell") else 4 * self.n_atoms
-                    sound[: len(raw)] &= raw[name] == size
-            if len(raw) < count or not sound.all():
-                raise DamagedError(self.path, first + (int(np.argmin(sound)) if not sound.all() else len(raw)))
-            rows = slice(first - start, first - start + count)
+        cells = []
+        for first, raw in self._raw(start, stop):
+            rows = slice(first - start, first - start + len(raw))
+            if raw["x"].shape[1] < self.n_atoms:
+                positions[rows] = self._first_positions
             for k, axis in enumerate("xyz"):
-                positions[rows, :, k] = raw[axis]
-            if cell is not None:
-                cell[rows] = raw["cell"]
-        box = None if cell is None else _box(cell)
-        return Frames(positions, self._times(start, stop), box)
+                if raw[axis].shape[1] < self.n_atoms:
+                    positions[rows, self._free, k] = raw[axis]
+                else:
+                    positions[rows, :, k] = raw[axis]
+            if "cell" in self._whole.names:
+                cells.append(raw["cell"].astype(np.float64))
+        box = _box(np.concatenate(cells), self._is_matrix) if cells else None
+        times = self.clock()
+        return Frames(positions, None if times is None else times[start:stop], box)
+
+    def _raw(self, start: int, stop: int):
+        """Frames as they are in the file, in blocks that fit the cache, with the number of the first of each."""
+        if len(self._free):
+            raw = self._checked(self._whole, 0, 1)
+            self._first_positions = np.stack([raw[axis][0] for axis in "xyz"], axis=1)
+            if start == 0:
+                yield 0, raw
+                start = 1
+        block = max(1, BLOCK_BYTES // self._later.itemsize)
+        for first in range(start, stop, block):
+            yield first, self._checked(self._later, first, min(block, stop - first))
+
+    def _checked(self, layout: np.dtype, first: int, count: int) -> np.ndarray:
+        """Frames whose record markers are right."""
+        offset = self._first + (self._whole.itemsize + (first - 1) * self._later.itemsize if first else 0)
+        raw = np.fromfile(self.path, layout, count, offset=offset)
+        sound = np.ones(len(raw), bool)
+        assert layout.names is not None
+        for name in layout.names:
+            if name.startswith(("before_", "after_")):
+                sound &= raw[name] == layout[name.partition("_")[2]].itemsize
+        if not sound.all():
+            raise DamagedError(self.path, first + int(np.argmin(sound)))
+        if len(raw) < count:
+            raise DamagedError(self.path, first + len(raw))
+        return raw
 
     def close(self) -> None:
         pass
 
-    def _times(self, start: int, stop: int) -> np.ndarray | None:
-        """Times in the engine's own unit, or None where the header holds no real time step.
+    def clock(self) -> np.ndarray | None:
+        """Times of all frames, or None where the header holds no real time step.
 
-        A step of exactly 1 at stride 1 is what writers put that know none.
+        A step of exactly 1 at stride 1 is put there by writers that know none.
         """
-        if self._delta <= 0 or self._stride <= 0 or (self._delta == 1 and self._stride == 1):
+        if not 0 < self._delta < np.inf or self._stride <= 0 or (self._delta == 1 and self._stride == 1):
             return None
-        return (self._first_step + self._stride * np.arange(start, stop)) * self._delta
+        return (self._first_step + self._stride * np.arange(self.n_frames)) * self._delta
 
 
-def _box(cell: np.ndarray) -> np.ndarray:
-    """Box vectors from A, gamma, B, beta, alpha, C; CHARMM and NAMD write cosines in place of angles."""
+def _layout(head: bytes, path: Path) -> tuple[str, int]:
+    """Byte order and size of the record markers of a DCD file, from its first bytes."""
+    for order in "<>":
+        if head[:8] == struct.pack(f"{order}i4s", 84, b"CORD"):
+            return order, 4
+        if head[:12] == struct.pack(f"{order}q4s", 84, b"CORD"):
+            return order, 8
+    raise InputError(f"{path} is not a DCD file (it does not begin with a CORD header)")
+
+
+def _box(cell: np.ndarray, is_matrix: bool) -> np.ndarray:
+    """Box vectors (n, 3, 3) from the six numbers of each cell.
+
+    CHARMM writes the lower triangle of a symmetric matrix whose rows are the box vectors. All others write
+    A, gamma, B, beta, alpha, C; NAMD has cosines in place of angles.
+    """
     n = len(cell)
     cell = cell[:1] if (cell == cell[0]).all() else cell
+    right_angles = (cell[:, [1, 3, 4]] == 90).all()  # of a writer that is not CHARMM
+    if is_matrix and not right_angles:
+        matrix = np.empty((len(cell), 3, 3))
+        for k, (i, j) in enumerate(((0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2))):
+            matrix[:, i, j] = matrix[:, j, i] = cell[:, k]
+        if _are_cells(matrix):
+            return np.broadcast_to(matrix.astype(np.float32), (n, 3, 3))
     lengths, angles = cell[:, [0, 2, 5]], cell[:, [4, 3, 1]]
     cosines = (np.abs(angles) <= 1).all(axis=1, keepdims=True)
     angles = np.where(cosines, np.degrees(np.arccos(np.clip(angles, -1, 1))), angles)
     angles = np.where(np.abs(angles - 90) < 1e-9, 90.0, angles)
     return np.broadcast_to(box_vectors(lengths, angles), (n, 3, 3))
+
+
+def _are_cells(matrix: np.ndarray) -> bool:
+    """Whether symmetric matrices (n, 3, 3) have positive eigenvalues, as those of cells do, or are zero."""
+    some = matrix[matrix.any(axis=(1, 2))]
+    return bool(np.isfinite(some).all()) and bool((np.linalg.eigvalsh(some) > 0).all())

@@ -5,27 +5,25 @@ moves beads by image flags as if every box were orthogonal, and counts a frame t
 Format: https://docs.lammps.org/dump.html, boxes: https://docs.lammps.org/Howto_triclinic.html.
 """
 
-import gzip
 import io
 import itertools
 import re
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from polyvae.errors import InputError
-from polyvae.io.formats import BytesFile, opened
+from polyvae.io.formats import UNPACKING_ERRORS, BytesFile, opened
 from polyvae.io.frames import DamagedError, Frames, log
 from polyvae.trajectory.convert import STEPS_ALONE
+from polyvae.trajectory.facts import NOT_STATED, Facts, NotUnderstood, not_stated, stated_array, stated_if
+from polyvae.trajectory.units import LAMMPS
 
 _PIECE = 1 << 22  # bytes of text looked at, or turned into numbers, in one go
 _HEADER = 200  # more than the lines from the time of a frame to its step
 _LONGEST_HEADER = 1 << 16  # of the first frame, whose columns may be many
-_UNITS = {"lj": "sigma", "real": "angstrom", "metal": "angstrom", "nano": "nm"}
-_PS = {"real": 1e-3, "nano": 1e3}  # of a unit of time
 _IMAGES = ("ix", "iy", "iz")
 _ATOMS, _STEP, _TIME = b"ITEM: ATOMS", b"ITEM: TIMESTEP", b"ITEM: TIME\n"
 _HEAD = re.compile(
@@ -36,53 +34,43 @@ _HEAD = re.compile(
     rb"ITEM: BOX BOUNDS(?P<kind>.*)\n(?P<bounds>.*\n.*\n.*\n)"
     rb"ITEM: ATOMS(?P<columns>.*)\n"
 )
+_FLAG = re.compile(rb"[pfsm]{2}")  # of both faces of the box in one direction
 
 
 class DumpFile:
-    """A LAMMPS dump of atoms, plain or gzipped; see `frames.TrajectoryFile`.
+    """A LAMMPS dump of atoms, plain or packed; see `frames.TrajectoryFile`.
 
     Beads come in the order of their ids. Steps that do not rise begin a segment.
-
-    Attributes:
-        unwrapped: whether coordinates are unwrapped: as such columns, or by image flags.
     """
 
-    stated_unit: str | None
-    usual_unit, always_3d, akma_time = "sigma", True, False
+    NO_PLACE_FOR = ("chains", "bonds", "weights")
+    usual_unit, always_3d = "sigma", True
     seeks: bool
 
     def __init__(self, path: Path):
         self.path = path
-        self.extras: dict[str, np.ndarray] = {}
         self._file: BytesFile | None = None
-        self._offsets, steps, head, self.is_cut = _index(path)
-        self.n_frames = len(steps)
+        self._offsets, self._steps, self._times, head, self.is_cut = _index(path)
+        self.n_frames = len(self._steps)
         with opened(path) as file:
-            self.seeks = not isinstance(file, gzip.GzipFile)
-        self._ids = first_frame(path).get("id")
-        self._read_head(head)
-        if _TIME not in head:
-            log.info("%s: %s", path, STEPS_ALONE)
-        begins = np.flatnonzero(np.diff(steps) <= 0) + 1
-        if len(begins):
-            self.extras["segments"] = np.diff([0, *begins, self.n_frames])
-            log.info(
-                "%s: its steps do not rise at frame %s, where a segment begins",
-                path,
-                ", ".join(map(str, begins[:4])) + (", ..." if len(begins) > 4 else ""),
-            )
+            self.seeks = isinstance(file, io.BufferedReader)
+        first = first_frame(path)
+        self._ids = first.get("id")
+        units, periodic = self._read_head(head)
+        self.facts = self._facts(first, units, periodic)
 
-    def _read_head(self, text: bytes) -> None:
-        """What the first frame says of all: columns, atoms, units."""
+    def _read_head(self, text: bytes) -> tuple[str, tuple[bool, ...] | None]:
+        """Read from the first frame what holds for all; return the style of units and the periodic directions."""
         head = _HEAD.match(text)
         if head is None:
             raise DamagedError(self.path, 0)
         self._title, self._columns = head["columns"], head["columns"].decode().split()
         self.n_atoms = int(head["n_atoms"])
-        self._periodic = any(b"p" in word for word in head["kind"].split() if len(word) == 2)
+        self._kind = head["kind"].split()
+        flags = [word for word in self._kind if _FLAG.fullmatch(word)]
+        periodic = tuple(b"p" in flag for flag in flags) if len(flags) == 3 else None
+        self._boxed = periodic is None or any(periodic)
         self._general = b"abc" in head["kind"]
-        units = (head["units"] or b"").decode()
-        self._per_time, self.stated_unit = _PS.get(units, 1.0), _UNITS.get(units)
         self._choose_columns()
         if "id" not in self._columns:
             log.warning(
@@ -90,6 +78,44 @@ class DumpFile:
                 "the column id",
                 self.path,
             )
+        return (head["units"] or b"").decode("latin1"), periodic
+
+    def _facts(self, first: dict[str, np.ndarray], style: str, periodic) -> Facts:
+        length, time = LAMMPS.get(style, (NOT_STATED, NOT_STATED))
+        if style and style not in LAMMPS:
+            length = NotUnderstood(
+                f"states the units {style!r}, which are not known here; give the unit of lengths"
+            )
+        if self._times is None:
+            log.info("%s: %s", self.path, STEPS_ALONE)
+        segments, begins = NOT_STATED, np.flatnonzero(np.diff(self._steps) <= 0) + 1
+        if len(begins):
+            segments = np.diff([0, *begins, self.n_frames])
+            log.info(
+                "%s: its steps do not rise at frame %s, where a segment begins",
+                self.path,
+                ", ".join(map(str, begins[:4])) + (", ..." if len(begins) > 4 else ""),
+            )
+
+        def column(name: str, kind: type) -> Any:
+            return first[name].astype(kind) if name in first else NOT_STATED
+
+        return Facts(
+            length_unit=length,
+            time=stated_if(self._times is not None),
+            time_unit=time,
+            box=stated_if(self._boxed),
+            periodic=NOT_STATED if periodic is None else periodic,
+            ids=stated_array(self._ids),
+            images=stated_if(self._unwrapped),
+            masses=column("mass", float),
+            charges=column("q", float),
+            types=column("type", str),
+            names=column("element", str),
+            residues=column("mol", int),
+            segments=segments,
+            **not_stated(*self.NO_PLACE_FOR),
+        )
 
     def _choose_columns(self) -> None:
         """Unwrapped coordinates, else wrapped ones with image flags, else wrapped ones."""
@@ -104,27 +130,30 @@ class DumpFile:
             )
         self._n_dims, self._scaled = len(axes), "s" in kind[0]
         images = list(_IMAGES[: len(axes)])
-        self.unwrapped = kind[0].endswith("u") or set(images) <= set(columns)
-        self._has_images = self.unwrapped and not kind[0].endswith("u")
+        self._unwrapped = kind[0].endswith("u") or set(images) <= set(columns)
+        self._has_images = self._unwrapped and not kind[0].endswith("u")
         wanted = [*kind, *(images if self._has_images else []), *(["id"] if "id" in columns else [])]
         self._taken = [columns.index(name) for name in wanted]
 
     def read(self, start: int, stop: int) -> Frames:
         n, d = stop - start, self._n_dims
         positions, box = np.empty((n, self.n_atoms, d)), np.empty((n, 3, 3))
-        step, time = np.empty(n, np.int64), np.full(n, np.nan)
+        step = np.empty(n, np.int64)
         for first, last in self._pieces(start, stop):
             rows = slice(first - start, last - start)
             text = self._text(first, last)
             heads, tables = zip(*(self._split(k, text) for k in range(first, last)), strict=True)
-            step[rows], time[rows], box[rows], corner = self._numbers(first, heads)
+            step[rows], box[rows], corner = self._numbers(first, heads)
             positions[rows] = self._positions(self._table(first, tables), box[rows], corner, first)
         return Frames(
             positions,
-            None if np.isnan(time).all() else time * self._per_time,
-            box.astype(np.float32) if self._periodic else None,
+            None if self._times is None else self._times[start:stop],
+            box.astype(np.float32) if self._boxed else None,
             step,
         )
+
+    def clock(self) -> np.ndarray:
+        return self._steps if self._times is None else self._times
 
     def close(self) -> None:
         if self._file is not None:
@@ -146,7 +175,7 @@ class DumpFile:
         self._base = self._offsets[first]
         try:
             return self._file.read(self._offsets[last] - self._base)
-        except (OSError, EOFError, zlib.error):
+        except UNPACKING_ERRORS:
             raise DamagedError(self.path, first) from None
 
     def _split(self, frame: int, text: bytes) -> tuple[re.Match, bytes]:
@@ -160,12 +189,19 @@ class DumpFile:
                 f"{self.path}: frame {frame} holds {int(head['n_atoms'])} atoms, the first {self.n_atoms}; dump "
                 f"the same atoms in every frame"
             )
+        if head["kind"].split() != self._kind:
+            raise InputError(
+                f"{self.path}: frame {frame} states the box as {head['kind'].decode('latin1').strip()!r}, the "
+                f"first as {b' '.join(self._kind).decode('latin1')!r}; split the file where the boundary changes"
+            )
         if head["columns"] != self._title:
             raise InputError(
                 f"{self.path}: frame {frame} holds the columns {head['columns'].decode('latin1').strip()}, the "
                 f"first {' '.join(self._columns)}; dump the same columns in every frame"
             )
         rows = text[head.end() : end]
+        if not rows.endswith(b"\n"):
+            rows += b"\n"
         if rows.count(b"\n") != self.n_atoms:
             rows, _, _ = rows.partition(b"ITEM: ")  # units, told again where a run goes on
             if rows.endswith(b"\n"):  # files put together by hand hold blank lines
@@ -174,22 +210,22 @@ class DumpFile:
                 raise DamagedError(self.path, frame)
         return head, rows
 
-    def _numbers(self, first: int, heads) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Steps, times, box vectors (n, 3, 3) and their corners (n, 3) from headers."""
-        step, time, bounds = [], [], []
+    def _numbers(self, first: int, heads) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Steps, box vectors (n, 3, 3) and their corners (n, 3) from headers."""
+        step, bounds = [], []
         said, numbers = b"", np.empty((0, 0))
+        width = 3 + self._general
         for k, head in enumerate(heads):
             step.append(int(head["step"]))
-            try:
-                time.append(np.nan if head["time"] is None else float(head["time"]))
-                if head["bounds"] != said:
-                    said = head["bounds"]
-                    rows = [[*map(float, line.split()), 0.0][: 3 + self._general] for line in said.splitlines()]
-                    numbers = np.array(rows).reshape(3, 3 + self._general)
-            except ValueError:
-                raise DamagedError(self.path, first + k) from None
+            if head["bounds"] != said:
+                said = head["bounds"]
+                try:
+                    rows = [[*map(float, line.split()), 0.0][:width] for line in said.splitlines()]
+                    numbers = np.array(rows).reshape(3, width)
+                except ValueError:
+                    raise DamagedError(self.path, first + k) from None
             bounds.append(numbers)
-        return np.array(step), np.array(time), *(_general_box if self._general else _box)(np.array(bounds))
+        return np.array(step), *(_general_box if self._general else _box)(np.array(bounds))
 
     def _table(self, first: int, tables) -> np.ndarray:
         """The columns wanted of frames, (n, n_atoms, n_wanted)."""
@@ -228,11 +264,12 @@ class DumpFile:
 
 
 class _Index(NamedTuple):
-    """Where each whole frame begins, and the last one ends; their steps; the header of the first; whether
-    something is cut off after them."""
+    """Where each whole frame begins, and the last one ends; their steps and times; the header of the first;
+    whether something is cut off after them."""
 
     offsets: np.ndarray
     steps: np.ndarray
+    times: np.ndarray | None
     head: bytes
     is_cut: bool
 
@@ -262,7 +299,7 @@ def first_frame(path: Path) -> dict[str, np.ndarray]:
             found = dict(zip(columns, table.T, strict=True))
             if "id" in found:
                 found["id"] = found["id"].astype(np.int64)
-        except (ValueError, StopIteration, OSError, EOFError, zlib.error):
+        except (ValueError, StopIteration, *UNPACKING_ERRORS):
             raise DamagedError(path, 0) from None
     if "id" not in found:
         return found
@@ -276,6 +313,7 @@ def first_frame(path: Path) -> dict[str, np.ndarray]:
 def _index(path: Path) -> _Index:
     offsets: list[int] = []
     steps: list[int] = []
+    times: list[float] = []
     text, base, head, marker, more = b"", 0, b"", _STEP, True
     last: list[bytes] = []  # pieces of the last frame
     with opened(path) as file:
@@ -301,38 +339,70 @@ def _index(path: Path) -> _Index:
                 begin, last = at, []
                 offsets.append(base + at)
                 steps.append(_step(text, at))
+                if marker == _TIME:
+                    times.append(_number(text, at, _TIME))
                 at = text.find(marker, at + 1, until)
             last.append(text[begin:until])
             base, text = base + until, text[until:]
-    is_cut = not _is_whole(b"".join(last))
+    end = b"".join(last)
+    is_cut = not _is_whole(end)
+    if not is_cut and not end.endswith(b"\n"):
+        log.info("%s: its last line has no end, and is taken as whole", path)
     n = len(steps) - is_cut
     if n == 0:
         raise DamagedError(path, 0)
-    return _Index(np.array([*offsets, base][: n + 1]), np.array(steps[:n]), head, is_cut)
+    return _Index(
+        np.array([*offsets, base][: n + 1]),
+        np.array(steps[:n]),
+        np.array(times[:n]) if times else None,
+        head,
+        is_cut,
+    )
 
 
 def _next(file: BytesFile) -> bytes:
     """What comes next of a file, nothing at its end; a packed file that is cut off ends there."""
     try:
         return file.read1(_PIECE)
-    except (OSError, EOFError, zlib.error):
+    except UNPACKING_ERRORS:
         return b""
 
 
 def _step(text: bytes, at: int) -> int:
     """The step of the frame that begins there; what cannot be read is damage, which reading it will find."""
-    at = text.find(_STEP, at) + len(_STEP)
-    word = text[at : at + _HEADER].split(maxsplit=1)[:1]
+    found = _number(text, text.find(_STEP, at), _STEP)
+    return int(found) if np.isfinite(found) else 0
+
+
+def _number(text: bytes, at: int, item: bytes) -> float:
+    """The number below an item of the header, NaN where there is none."""
+    begin = at + len(item)
     try:
-        return int(word[0])
+        return float(text[begin : begin + _HEADER].split(maxsplit=1)[0])
     except (IndexError, ValueError):
-        return 0
+        return np.nan
 
 
 def _is_whole(text: bytes) -> bool:
-    """Whether a text is a frame with all its lines."""
+    """Whether a text is a frame with all its lines; the last one may lack its end, not its words."""
     head = _HEAD.match(text)
-    return head is not None and text.count(b"\n", head.end()) >= int(head["n_atoms"])
+    if head is None:
+        return False
+    n_lines, n_atoms = text.count(b"\n", head.end()), int(head["n_atoms"])
+    if n_lines != n_atoms - 1:
+        return n_lines >= n_atoms
+    *others, last = text[head.end() :].split(b"\n")
+    words = last.split()
+    if len(words) != len(head["columns"].split()) or any(
+        line.endswith(b" ") != last.endswith(b" ") for line in others
+    ):
+        return False
+    # A last number that is cut has fewer decimals than those above it.
+    return last.endswith(b" ") or all(_decimals(words[-1]) >= _decimals(line.split()[-1]) for line in others)
+
+
+def _decimals(word: bytes) -> int:
+    return len(word.partition(b".")[2])
 
 
 def _loaded(text: bytes, columns: list[int]) -> np.ndarray:

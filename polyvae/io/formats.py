@@ -1,42 +1,51 @@
-"""Formats of files by their names: those that MDAnalysis has, and npz."""
+"""Formats of files by their names: those that MDAnalysis has, and npz; and packed files."""
 
+import bz2
 import gzip
 import importlib.util
 import io
+import lzma
+import shutil
+import tempfile
+import zlib
 from pathlib import Path
+from typing import Any
 
 from polyvae.arguments import refusal
 from polyvae.errors import InputError
 
-# Of names that MDAnalysis does not know, or that are told without importing it.
+# Names that MDAnalysis does not know, or that are found without importing it.
 _OF_SUFFIX = {
-    ".npz": "NPZ", ".xtc": "XTC", ".dcd": "DCD", ".gro": "GRO",
+    ".npz": "NPZ", ".xtc": "XTC", ".dcd": "DCD", ".gro": "GRO", ".trr": "TRR", ".gsd": "GSD",
     ".lammpstrj": "LAMMPSDUMP", ".lammpsdump": "LAMMPSDUMP", ".dump": "LAMMPSDUMP", ".lmp": "DATA",
+    ".xyz": "XYZ", ".extxyz": "XYZ", ".h5md": "H5MD", ".nc": "NCDF", ".ncdf": "NCDF", ".pdb": "PDB",
 }  # fmt: skip
 # What MDAnalysis counts among its formats and is no file, or a file that it only writes.
 _NO_FILES = {"CHAIN", "CHEMFILES", "IMD", "MEMORY", "MINIMAL", "OPENMMAPP", "OPENMMSIMULATION", "OPENMMTOPOLOGY"}
 _NO_FILES |= {"PARMED", "RDKIT"}
-_PACKED = (".gz", ".bz2")
+_MAGIC = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+_PACKED = (".gz", ".bz2", ".xz")
 _READ_WITH = {"GSD": "gsd.hoomd", "H5MD": "h5py"}
+UNPACKING_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
-
-BytesFile = gzip.GzipFile | io.BufferedReader
+BytesFile = gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile | io.BufferedReader
 
 
 def format_of(path: Path, given: str | None = None) -> str:
-    """The name of a file's format: the given one, else by its suffix; "" where that tells nothing."""
+    """The name of a file's format: the given one, or one by its suffix; "" where that is not known.
+
+    A suffix of a packed file counts for nothing.
+    """
     if given is not None:
-        return given.upper()
-    suffix = path.suffix.lower()
-    if suffix == ".gz" and (found := _OF_SUFFIX.get(Path(path.stem).suffix.lower())) == "LAMMPSDUMP":
+        return "NCDF" if given.upper() == "NC" else given.upper()
+    name = Path(path.stem) if is_packed(path) else path
+    if found := _OF_SUFFIX.get(name.suffix.lower()):
         return found
-    if suffix in _OF_SUFFIX:
-        return _OF_SUFFIX[suffix]
     import MDAnalysis
     from MDAnalysis.lib.util import guess_format
 
     try:
-        found = guess_format(str(path))
+        found = guess_format(str(name))
     except ValueError:
         return ""
     return found if found in MDAnalysis._READERS or found in MDAnalysis._PARSERS else ""
@@ -69,7 +78,28 @@ def check_installed(path: Path, name: str) -> None:
 
 
 def opened(path: Path) -> BytesFile:
-    """A file's bytes, unpacked where they are gzip's."""
+    """A file's bytes, unpacked where they are those of gzip, bzip2 or xz."""
     with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path) if packed else path.open("rb")
+        head = file.read(6)
+    unpack: Any = next((unpack for magic, unpack in _MAGIC.items() if head.startswith(magic)), None)
+    return path.open("rb") if unpack is None else unpack(path)
+
+
+class Unpacked:
+    """A packed file, unpacked into a temporary folder that goes with this object; other files as they are.
+
+    Attributes:
+        path: the file to read, whose suffix is that of its format.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        if not is_packed(path):
+            return
+        self._folder = tempfile.TemporaryDirectory(prefix="polyvae-")
+        self.path = Path(self._folder.name) / path.stem
+        try:
+            with opened(path) as packed, self.path.open("wb") as plain:
+                shutil.copyfileobj(packed, plain, 1 << 22)
+        except UNPACKING_ERRORS as error:
+            raise InputError(f"{path} cannot be unpacked ({error}); copy it again") from None

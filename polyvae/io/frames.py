@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from polyvae.errors import InputError
+from polyvae.trajectory.facts import Facts
 
 log = logging.getLogger(__name__)
 
@@ -44,31 +45,31 @@ class TrajectoryFile(Protocol):
     """An open trajectory file.
 
     Args:
+        NO_PLACE_FOR: the facts that no file of the format can state.
         n_frames: whole frames in it.
         n_atoms: atoms in a frame.
-        stated_unit: the length unit that the file itself states, or None.
+        facts: what the file states beside its frames.
         usual_unit: the length unit of the format by convention.
         always_3d: whether the format cannot but hold three coordinates.
-        akma_time: whether times are in CHARMM's unit for lengths in Å.
-        extras: "masses", "names", "bonds", "segments" where the file holds them.
         is_cut: whether a frame that is cut off or damaged comes after them.
-        unwrapped: whether the file says that its coordinates are not put back into the box.
         seeks: whether frames far into the file cost no reading of those before, also by a copy in another process.
     """
 
+    NO_PLACE_FOR: tuple[str, ...]
     n_frames: int
     n_atoms: int
-    stated_unit: str | None
+    facts: Facts
     usual_unit: str
     always_3d: bool
-    akma_time: bool
-    extras: dict
     is_cut: bool
-    unwrapped: bool
     seeks: bool
 
     def read(self, start: int, stop: int) -> Frames:
         """Frames start to stop - 1; cheapest where each call begins where the last one ended."""
+
+    def clock(self) -> np.ndarray | None:
+        """Times of all frames, or step numbers where there are no times, (n_frames,); None where there are
+        neither."""
 
     def close(self) -> None: ...
 

@@ -1,57 +1,91 @@
-"""GSD of HOOMD-blue, by its own package: MDAnalysis takes the tilts of a box for cosines of its angles."""
+"""GSD of HOOMD-blue, by its own package: MDAnalysis takes the tilts of a box for cosines of its angles.
+
+Format: https://gsd.readthedocs.io/en/stable/schema-hoomd.html.
+"""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from polyvae.errors import InputError
 from polyvae.io.formats import check_installed
 from polyvae.io.frames import DamagedError, Frames, short
+from polyvae.trajectory.facts import IN_FRAMES, NOT_STATED, Facts, not_stated, stated_array, stated_if
 
 
 class GsdFile:
-    """A GSD file; see `frames.TrajectoryFile`. Format: https://gsd.readthedocs.io/en/stable/schema-hoomd.html."""
+    """A GSD file; see `frames.TrajectoryFile`. A box length of 0 stands for a direction that is not periodic."""
 
-    stated_unit: str | None = None
-    usual_unit, always_3d, akma_time = "sigma", True, False
-    is_cut = unwrapped = False
-    seeks = True
+    NO_PLACE_FOR = (
+        "length_unit",
+        "time",
+        "time_unit",
+        "ids",
+        "names",
+        "chains",
+        "residues",
+        "weights",
+        "segments",
+    )
+    usual_unit, always_3d, is_cut, seeks = "sigma", True, False, True
 
     def __init__(self, path: Path):
         check_installed(path, "GSD")
         self.path = path
-        self.extras: dict[str, np.ndarray] = {}
-        self._file = None
+        self._file: Any = None
         file = self._opened()
         self.n_frames = len(file)
         if self.n_frames == 0:
             raise DamagedError(path, 0)
-        self.n_atoms = int(file[0].particles.N)
+        first = self._frame(0)
+        self.n_atoms = int(first.particles.N)
+        lengths = np.asarray(first.configuration.box[:3])
+        self.facts = Facts(
+            box=stated_if(lengths.any()),
+            periodic=tuple(map(bool, lengths > 0)),
+            images=stated_if(first.particles.image is not None and lengths.any() and self._any_image()),
+            masses=stated_array(self._chunk("particles/mass")),
+            charges=stated_array(self._chunk("particles/charge")),
+            types=np.asarray(first.particles.types)[first.particles.typeid],
+            bonds=self._bonds(),
+            **not_stated(*self.NO_PLACE_FOR),
+        )
+        self._steps = self._all_steps()
         self.close()  # it is open only while frames are read
 
     def read(self, start: int, stop: int) -> Frames:
-        file = self._opened()
-        positions, box = np.empty((stop - start, self.n_atoms, 3), np.float32), np.zeros((stop - start, 3, 3))
-        step = np.empty(stop - start, np.int64)
+        positions, box = np.empty((stop - start, self.n_atoms, 3)), np.zeros((stop - start, 3, 3))
         for k in range(start, stop):
-            try:
-                frame = file[k]
-            except Exception as error:  # whatever damage leads the package to
-                raise InputError(f"{self.path} cannot be read on from frame {k} ({short(error)})") from None
+            frame, row = self._frame(k), k - start
             if self.n_atoms != frame.particles.N:
                 raise InputError(
                     f"{self.path}: frame {k} holds {frame.particles.N} atoms, the first {self.n_atoms}; write the "
                     f"same atoms in every frame"
                 )
-            positions[k - start], step[k - start] = frame.particles.position, frame.configuration.step
             x, y, z, xy, xz, yz = map(float, frame.configuration.box)
-            box[k - start] = [[x, 0, 0], [xy * y, y, 0], [xz * z, yz * z, z]]
-        return Frames(positions, None, box.astype(np.float32) if box.any() else None, step)
+            if (x > 0, y > 0, z > 0) != self.facts.periodic:
+                raise InputError(
+                    f"{self.path}: the box lengths of frame {k} are {x:g} {y:g} {z:g}, and other ones are 0 in "
+                    f"the first frame; split the file where the box changes"
+                )
+            box[row] = [[x, 0, 0], [xy * y, y, 0], [xz * z, yz * z, z]]
+            positions[row] = frame.particles.position
+            if self.facts.images is IN_FRAMES:
+                positions[row] += frame.particles.image @ box[row]
+        boxed = self.facts.stated("box")
+        return Frames(positions, None, box.astype(np.float32) if boxed else None, self._steps[start:stop])
+
+    def clock(self) -> np.ndarray:
+        return self._steps
 
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def __getstate__(self):
+        return self.__dict__ | {"_file": None}
 
     def _opened(self):
         if self._file is None:
@@ -62,3 +96,32 @@ class GsdFile:
             except Exception as error:
                 raise InputError(f"{self.path} cannot be read as GSD ({short(error)})") from None
         return self._file
+
+    def _frame(self, k: int):
+        try:
+            return self._opened()[k]
+        except Exception as error:  # whatever damage leads the package to
+            raise InputError(f"{self.path} cannot be read on from frame {k} ({short(error)})") from None
+
+    def _chunk(self, name: str) -> np.ndarray | None:
+        """An array of the first frame, or None where the file holds none; the package makes up defaults then."""
+        raw = self._opened().file
+        return raw.read_chunk(0, name) if raw.chunk_exists(0, name) else None
+
+    def _any_image(self) -> bool:
+        raw = self._opened().file
+        return any(raw.chunk_exists(k, "particles/image") for k in range(self.n_frames))
+
+    def _all_steps(self) -> np.ndarray:
+        raw = self._opened().file
+        name = "configuration/step"
+        found = [int(raw.read_chunk(k, name)[0]) if raw.chunk_exists(k, name) else 0 for k in range(self.n_frames)]
+        return np.array(found)
+
+    def _bonds(self) -> Any:
+        """Bonds of the first frame that holds any."""
+        raw = self._opened().file
+        for k in range(self.n_frames):
+            if raw.chunk_exists(k, "bonds/group"):
+                return np.asarray(self._frame(k).bonds.group, np.int64).reshape(-1, 2)
+        return NOT_STATED

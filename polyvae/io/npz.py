@@ -9,18 +9,19 @@ import numpy as np
 
 from polyvae.errors import InputError
 from polyvae.io.frames import Frames, short
+from polyvae.trajectory.facts import NOT_STATED, Facts, not_stated, stated_array, stated_if
 from polyvae.trajectory.record import LENGTH_UNITS
 
 _PER_FRAME = {"time": (), "box": (3, 3), "weights": (), "origin": (2,)}  # shape of each frame's
-_EXTRAS = ("masses", "bonds", "names", "segments")
+_EXTRAS = ("masses", "bonds", "names", "segments", "ids", "periodic")
 _ERRORS = (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
 
 
 class NpzFile:
     """Positions (n_frames, n_beads, 2 or 3) in an npz; see `frames.TrajectoryFile`."""
 
-    usual_unit, always_3d, akma_time = "sigma", False, False
-    is_cut = unwrapped = seeks = False
+    NO_PLACE_FOR = ("images", "charges", "types", "chains", "residues")
+    usual_unit, always_3d, is_cut, seeks = "sigma", False, False, False
 
     def __init__(self, path: Path):
         self.path = path
@@ -46,6 +47,28 @@ class NpzFile:
             )
         self._name = found[0]
         self._check()
+        self.facts = self._facts()
+
+    def _facts(self) -> Facts:
+        periodic = self.extras.get("periodic")
+        if periodic is not None and periodic.shape != (3,):
+            raise InputError(
+                f"{self.path}: periodic needs three bools, one for each box vector; got {periodic.shape}"
+            )
+        there = self.columns
+        return Facts(
+            length_unit=self.stated_unit or NOT_STATED,
+            time=stated_if("time" in there),
+            time_unit="ps",  # by the definition of this format; the engine's own in reduced units
+            box=stated_if("box" in there),
+            periodic=NOT_STATED if periodic is None else tuple(map(bool, periodic)),
+            weights=stated_if("weights" in there),
+            **{
+                name: stated_array(self.extras.get(name))
+                for name in ("ids", "masses", "names", "bonds", "segments")
+            },
+            **not_stated(*self.NO_PLACE_FOR),
+        )
 
     def _check(self) -> None:
         path = self.path
@@ -97,6 +120,14 @@ class NpzFile:
         except _ERRORS as error:
             raise InputError(f"{self.path} cannot be read as npz ({short(error)}); copy it again") from None
         return Frames(arrays.pop(self._name), **arrays)
+
+    def clock(self) -> np.ndarray | None:
+        if "time" not in self.columns:
+            return None
+        try:
+            return self._columns["time"].read(0, self.n_frames)
+        except _ERRORS as error:
+            raise InputError(f"{self.path} cannot be read as npz ({short(error)}); copy it again") from None
 
     def close(self) -> None:
         for column in self._columns.values():

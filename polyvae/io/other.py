@@ -1,55 +1,23 @@
-"""The formats without a reader of their own here: GRO by mdtraj, everything else by MDAnalysis."""
+"""The formats without a reader of their own here, by MDAnalysis."""
 
 import contextlib
 import re
 import warnings
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from polyvae.errors import InputError
-from polyvae.io.formats import check_installed, is_packed
-from polyvae.io.frames import Frames, short
+from polyvae.io.formats import Unpacked, check_installed, is_packed
+from polyvae.io.frames import DamagedError, Frames, short
 from polyvae.trajectory.box import box_vectors
 from polyvae.trajectory.convert import time_of
+from polyvae.trajectory.facts import NOT_STATED, Facts, not_stated, stated_if
 
 # How a PDB says that its numbers are not plain Å; see `scale_note`.
 _SCALE = re.compile(r"(?<![\d.])1 (SIGMA|NM|ANGSTROM) = ([0-9.E+-]+) ANGSTROM")
 _UNITS = {"A": "angstrom", "Angstrom": "angstrom", "angstrom": "angstrom", "nm": "nm", "nanometer": "nm"}
-
-
-class GroFile:
-    """A GRO file of one or many frames; see `frames.TrajectoryFile`. MDAnalysis reads the first frame alone."""
-
-    stated_unit: str | None = None
-    usual_unit, always_3d, akma_time = "nm", True, False
-    is_cut = unwrapped = seeks = False
-
-    def __init__(self, path: Path):
-        from mdtraj.formats import GroTrajectoryFile
-
-        self.extras: dict[str, np.ndarray] = {}
-        try:
-            with warnings.catch_warnings(), GroTrajectoryFile(str(path)) as file:
-                warnings.simplefilter("ignore")  # about a last line that ends the file
-                positions, time, box = file.read()
-        except Exception as error:  # the parser raises whatever a line leads it to
-            raise InputError(f"{path} cannot be read as GRO ({short(error)})") from None
-        timed = time is not None and len(time) == len(positions) and np.isfinite(np.asarray(time, float)).all()
-        self._frames = Frames(
-            np.asarray(positions, np.float32),
-            np.asarray(time, float) if timed else None,
-            None if box is None else box,
-        )
-        self.n_frames, self.n_atoms = positions.shape[:2]
-
-    def read(self, start: int, stop: int) -> Frames:
-        return Frames._make(None if array is None else array[start:stop] for array in self._frames)
-
-    def close(self) -> None:
-        pass
 
 
 class UniverseFile:
@@ -57,50 +25,70 @@ class UniverseFile:
 
     Args:
         name: MDAnalysis' name of the format; "" where that is not known.
-        n_atoms: atoms in a frame, which some formats do not tell.
+        n_atoms: atoms in a frame, which some formats do not state.
         length_unit: of the numbers in the file, where the caller knows it.
     """
 
-    always_3d, akma_time = True, False
-    is_cut = unwrapped = seeks = False
+    NO_PLACE_FOR = (
+        "periodic", "ids", "images", "masses", "charges", "types", "names", "chains", "residues", "bonds",
+        "weights", "segments",
+    )  # fmt: skip
+    always_3d, is_cut, seeks = True, False, False
 
     def __init__(self, path: Path, name: str, n_atoms: int | None = None, length_unit: str | None = None):
         from MDAnalysis.coordinates.core import reader
 
         self.path = path
-        self.extras: dict[str, np.ndarray] = {}
-        check_pdb(path, name)
         check_installed(path, name)
-        if name == "H5MD":
-            _check_h5md(path)
+        # MDAnalysis unpacks gzip and bzip2 in some of its readers, and xz in none.
+        self._unpacked = Unpacked(path)
+        check_pdb(self._unpacked.path, name)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about time steps and boxes that the file does not hold
                 known: dict[str, Any] = {} if n_atoms is None else {"n_atoms": n_atoms}
-                open_file = _trr_reader() if name == "TRR" else partial(reader, format=name or None)
-                self._reader = open_file(str(path), convert_units=False, **known)
+                self._reader = reader(str(self._unpacked.path), format=name or None, convert_units=False, **known)
                 self.n_frames, self.n_atoms = int(self._reader.n_frames), int(self._reader.n_atoms)
         except Exception as error:  # the parsers raise whatever their format calls for
-            why = f"({short(error)})" if name else "told by its name"
+            why = f"({short(error)})" if name else "known by its name"
             raise InputError(
                 f"{path}: trajectories are read from npz, XTC, DCD, GRO and all that MDAnalysis reads; "
                 f"this one is not {why}{_hint(name, n_atoms)}"
             ) from None
-        unit = (self._reader.units or {}).get("length")
-        self.stated_unit, self._per_unit, self._only_box = None, 1.0, None
-        if name == "H5MD":  # the file's own word; many simulation packages write it in reduced units
-            self.stated_unit = _UNITS.get(str(unit))
+        units = self._reader.units or {}
+        self.usual_unit = _UNITS.get(str(units.get("length")), "angstrom")
+        stated, self._per_unit, self._only_box = None, 1.0, None
         if is_plain_pdb(path, name):
             stated, per_unit, self._only_box = _pdb_head(path)
             # The caller's word about the numbers in the file stands above the file's.
             if stated is not None and length_unit in (None, stated):
-                self.stated_unit, self._per_unit = stated, per_unit
-        self.usual_unit = _UNITS.get(str(unit), "sigma" if name == "H5MD" else "angstrom")
+                self._per_unit = per_unit
+            else:
+                stated = None
+        self._times = self._all_times()
+        self.facts = Facts(
+            length_unit=NOT_STATED if stated is None else stated,
+            time=stated_if(self._times is not None),
+            time_unit=units.get("time") or NOT_STATED,
+            box=stated_if(self._only_box is not None or self._reader.ts.dimensions is not None),
+            **not_stated(*self.NO_PLACE_FOR),
+        )
+
+    def _all_times(self) -> np.ndarray | None:
+        """Times of all frames; a second reading is made only where the first frame has one."""
+        if np.isnan(time_of(self._reader.ts, self._reader)):
+            return None
+        times = np.full(self.n_frames, np.nan)
+        with contextlib.suppress(Exception), warnings.catch_warnings():  # reading a damaged frame will report it
+            warnings.simplefilter("ignore")
+            for k, ts in enumerate(self._reader):
+                times[k] = time_of(ts, self._reader)
+        return times
 
     def read(self, start: int, stop: int) -> Frames:
         n = stop - start
         positions, box = np.empty((n, self.n_atoms, 3), np.float32), np.zeros((n, 6))
-        time, step = [], []
+        given = 0
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -114,20 +102,23 @@ class UniverseFile:
                     dimensions = self._only_box if ts.dimensions is None else ts.dimensions
                     if dimensions is not None:
                         box[k] = dimensions
-                    time.append(time_of(ts, self._reader))
-                    step.append(ts.data.get("step"))
+                    given += 1
         except (InputError, MemoryError):
             raise
         except Exception as error:
             raise InputError(f"{self.path} cannot be read on from frame {start} ({short(error)})") from None
+        if given < n:
+            raise DamagedError(self.path, start + given)
         if self._per_unit != 1:
             positions, box[:, :3] = positions / np.float32(self._per_unit), box[:, :3] / self._per_unit
         return Frames(
             positions,
-            None if np.isnan(time).all() else np.array(time, float),
+            None if self._times is None else self._times[start:stop],
             box_vectors(box[:, :3], box[:, 3:]) if box[:, :3].any() else None,
-            np.array(step) if n and None not in step else None,
         )
+
+    def clock(self) -> np.ndarray | None:
+        return self._times
 
     def close(self) -> None:
         self._reader.close()
@@ -142,30 +133,6 @@ def _hint(name: str, n_atoms: int | None) -> str:
     if name == "DATA":
         return "; a LAMMPS data file is a topology: name the dump, and this one by --top (topology=)"
     return "; some formats need a topology (--top, topology=)"
-
-
-def _check_h5md(path: Path) -> None:
-    """Raise `InputError` for what is no H5MD file: MDAnalysis' reader prints a traceback when it gives one up."""
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            found = "particles" in file
-    except OSError as error:
-        raise InputError(f"{path} cannot be read as H5MD ({short(error)})") from None
-    if not found:
-        raise InputError(f"{path}: an H5MD file needs a group particles, and this one holds none")
-
-
-def _trr_reader() -> type:
-    """MDAnalysis' reader of TRR, without the index of frames and the lock that it leaves beside the file."""
-    from MDAnalysis.coordinates.TRR import TRRReader
-
-    class Reader(TRRReader):
-        def _load_offsets(self):
-            self._read_offsets(store=False)
-
-    return Reader
 
 
 def scale_note(unit: str, angstrom: float) -> str:

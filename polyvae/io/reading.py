@@ -28,6 +28,7 @@ def read(
     dims: int | None = None,
     keep_good: bool = False,
     ignore_times: bool = False,
+    dt: float | None = None,
     format: str | None = None,
     topology_format: str | None = None,
 ) -> Trajectory:
@@ -62,7 +63,11 @@ def read(
             refusing it; other formats are refused. No format has a checksum. Most damage to a compressed XTC
             shows, but in a DCD only that to a frame's length and absurd coordinates do; other wrong numbers are
             read as they are. A `stop` at or before the damage leaves it out as well.
-        ignore_times: leave out the times of the frames, which must otherwise increase in each segment.
+        ignore_times: leave out the times of the frames, which must otherwise increase in each segment. Frames
+            whose times leap, such as those that were picked from a run, begin a segment; they do not where times
+            are ignored.
+        dt: time between the frames of a file, in ps (tau in reduced units), where the file does not state it;
+            counts in place of times that it states.
         format, topology_format: what the files and the topology are, where their names do not tell: MDAnalysis'
             name of a format, such as "LAMMPSDUMP" or "GRO", or "NPZ".
 
@@ -74,7 +79,7 @@ def read(
     """
     options = ReadOptions(
         topology, select, length_unit, start, stop, step, unwrap, per_molecule, dims,
-        keep_good, ignore_times, format, topology_format,
+        keep_good, ignore_times, dt, format, topology_format,
     )  # fmt: skip
     run = Run(paths, options)
     pieces: list[Trajectory] = []

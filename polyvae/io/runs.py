@@ -12,24 +12,31 @@ from typing import Any
 
 import numpy as np
 
-from polyvae.arguments import file_name, flag, if_given, one_of, text, whole_number
+from polyvae.arguments import file_name, flag, if_given, one_of, real_number, text, whole_number
 from polyvae.batches import BATCH
 from polyvae.errors import FrameError, InputError
-from polyvae.io.dcd import AKMA_PS, DcdFile
+from polyvae.io.dcd import DcdFile
 from polyvae.io.dump import DumpFile
 from polyvae.io.formats import check_format, format_of, is_packed
 from polyvae.io.frames import DamagedError, Frames, TrajectoryFile, existing, warn_of_damage
+from polyvae.io.gro import GroFile
 from polyvae.io.gsd import GsdFile
+from polyvae.io.h5md import H5mdFile
+from polyvae.io.netcdf import NetcdfFile
 from polyvae.io.npz import NpzFile
-from polyvae.io.other import GroFile, UniverseFile
+from polyvae.io.other import UniverseFile
 from polyvae.io.patterns import expanded
 from polyvae.io.pieces import check_all_weighted, check_weights, holds, left_out, tell_units
-from polyvae.io.times import Times
-from polyvae.io.topology import known_topology, own_topology, stated_atoms
+from polyvae.io.times import Times, pieces_in_time
+from polyvae.io.topology import atoms_of_file, known_topology, own_topology
+from polyvae.io.trr import TrrFile
 from polyvae.io.xtc import XtcFile
+from polyvae.io.xyz import XyzFile
+from polyvae.trajectory import facts as file_facts
 from polyvae.trajectory.assembly import Assembler, check_how, has_box
 from polyvae.trajectory.molecules import Atoms
 from polyvae.trajectory.record import LENGTH_UNITS, Trajectory
+from polyvae.trajectory.units import length_of, picoseconds
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +49,12 @@ _READERS: dict[str, Callable[[Path], TrajectoryFile]] = {
     "GRO": GroFile,
     "LAMMPSDUMP": DumpFile,
     "GSD": GsdFile,
+    "H5MD": H5mdFile,
+    "NCDF": NetcdfFile,
+    "TRR": TrrFile,
+    "XYZ": XyzFile,
 }
+_OF_TEXT = ("GRO", "LAMMPSDUMP", "XYZ")  # read from packed files, too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +76,7 @@ class ReadOptions:
     dims: int | None = None
     keep_good: bool = False
     ignore_times: bool = False
+    dt: float | None = None
     format: str | None = None
     topology_format: str | None = None
 
@@ -78,6 +91,8 @@ class ReadOptions:
         if_given(file_name, "topology", self.topology)
         flag("keep_good", self.keep_good)
         flag("ignore_times", self.ignore_times)
+        if self.dt is not None:
+            object.__setattr__(self, "dt", real_number("dt", self.dt, above=0))
         check_how(self.unwrap, self.per_molecule, self.dims)
 
 
@@ -110,6 +125,9 @@ class Run:
         self._times: list[Times] = []
         self._frames: list[range] = []
         self._assemblers: list[Assembler] = []
+        self._per_length: list[float] = []
+        self._per_time: list[float] = []
+        self._segments: list[np.ndarray] = []  # lengths of the pieces of each file that are continuous in time
         for path in self.paths:
             file = first_file or self._opened(path, None if atoms is None else atoms.n_total)
             first_file = None
@@ -129,7 +147,9 @@ class Run:
                 f"itself in Python (pv.fit(numpy.load(...)))"
             )
         try:
-            if name in _READERS and (name == "LAMMPSDUMP" or not is_packed(path)):
+            if name in _READERS and is_packed(path) and name not in _OF_TEXT:
+                raise InputError(f"{path} is packed, and {name} is read unpacked; unpack it first")
+            if name in _READERS:
                 return _READERS[name](path)
             return UniverseFile(path, name, n_atoms, self._options.length_unit)
         except DamagedError as damage:
@@ -138,6 +158,7 @@ class Run:
     def _add(self, path: Path, file: TrajectoryFile, atoms: Atoms | None) -> None:
         """Take one more file into the run; refuse one that does not belong to it."""
         options, first = self._options, self.paths[0]
+        atoms = atoms_of_file(file.facts, file.n_atoms, path, atoms)
         if atoms is not None and file.n_atoms != atoms.n_total:
             raise InputError(
                 f"{path} holds {file.n_atoms} atoms a frame, the topology {options.topology or first} "
@@ -159,32 +180,72 @@ class Run:
                 f"{path} holds {file.n_frames} frames; start {options.start}, stop {options.stop}, "
                 f"step {options.step} leave none"
             )
-        unit = options.length_unit or file.stated_unit or file.usual_unit
-        if options.length_unit is None and file.stated_unit is None:
-            self._of_usual_unit.setdefault(unit, []).append(path)
+        file_facts.report(path, file.facts)
+        unit, factor = self._unit_of(path, file)
         self._unit = self._unit or unit
         if unit != self._unit and "sigma" in (unit, self._unit):
             raise InputError(
                 f"{path} is in {unit}, {first} in {self._unit}, and a reduced unit relates "
                 f"to no other; convert one, or state the one unit of the numbers in all (--unit, length_unit=)"
             )
+        unwrapped = file.facts.stated("images")
         # Along bonds, what is whole stays; without any, bead order is no reason to move what is unwrapped.
-        as_it_is = options.unwrap == "auto" and file.unwrapped and (atoms is None or atoms.bonds is None)
+        as_it_is = options.unwrap == "auto" and unwrapped and (atoms is None or atoms.bonds is None)
+        clock = None if options.ignore_times or options.dt is not None else file.clock()
+        self._per_length.append(factor)
+        self._segments.append(pieces_in_time(path, clock, file.facts.value("segments"), file.n_frames))
         self._files.append(file)
         self._frames.append(frames)
-        self._times.append(Times(path, options.ignore_times))
+        self._times.append(Times(path, not self._has_times(path, file, unit) or options.ignore_times))
         self._assemblers.append(
             Assembler(
-                stated_atoms(file, path) if atoms is None else atoms,
+                atoms,
                 unit,
                 unwrap=False if as_it_is else options.unwrap,
                 per_molecule=options.per_molecule,
                 dims=options.dims,
                 always_3d=file.always_3d,
+                periodic=file.facts.value("periodic"),
                 where=str(path),
                 note=functools.partial(log.info, "%s: %s", path),
             )
         )
+
+    def _unit_of(self, path: Path, file: TrajectoryFile) -> tuple[str, float]:
+        """The length unit of a file's trajectory, and the factor from the numbers in the file to it."""
+        stated = file.facts.value("length_unit")
+        if self._options.length_unit is not None:
+            return self._options.length_unit, 1.0
+        if stated is not None:
+            found = length_of(stated)
+            assert found is not None, f"a reader stated the unit {stated!r} as understood"
+            return found
+        if isinstance(file.facts.length_unit, file_facts.NotUnderstood):
+            raise InputError(f"{path} {file.facts.length_unit.text} (--unit, length_unit=)")
+        self._of_usual_unit.setdefault(file.usual_unit, []).append(path)
+        return file.usual_unit, 1.0
+
+    def _has_times(self, path: Path, file: TrajectoryFile, unit: str) -> bool:
+        """Whether times can be used; sets the factor from the numbers in the file to ps, or the engine's unit."""
+        self._per_time.append(1.0)
+        if self._options.dt is not None:
+            if file.facts.stated("time"):
+                log.info("%s: states times, in place of which dt counts", path)
+            return True
+        if unit == "sigma" or not file.facts.stated("time"):
+            return True
+        stated = file.facts.value("time_unit")
+        if stated is None:
+            log.warning(
+                "%s: holds times and does not state their unit, so they are left out; give the time between "
+                "frames in ps (--dt, dt=)",
+                path,
+            )
+            return False
+        factor = picoseconds(stated)
+        assert factor is not None, f"a reader stated the unit {stated!r} as understood"
+        self._per_time[-1] = factor
+        return True
 
     def copy(self) -> "Run":
         """The same run, to be read beside this one by another thread."""
@@ -345,10 +406,19 @@ class Run:
                     return
                 block = file.read(part[0], part[-1] + 1)
             block = Frames._make(None if a is None else a[::step] for a in block)
-            if block.time is not None:
-                akma = file.akma_time and self._assemblers[k].length_unit != "sigma"
-                block = block._replace(time=np.asarray(block.time, np.float64) * (AKMA_PS if akma else 1.0))
-            yield part, block
+            yield part, self._in_units(k, part, block)
+
+    def _in_units(self, k: int, part: range, block: Frames) -> Frames:
+        """Frames of file k in the units of its trajectory."""
+        if self._options.dt is not None:
+            block = block._replace(time=self._options.dt * _numbers(part), step=None)
+        elif block.time is not None:
+            block = block._replace(time=np.asarray(block.time, np.float64) * self._per_time[k])
+        factor = self._per_length[k]
+        if factor == 1.0:
+            return block
+        box = None if block.box is None else block.box * np.float32(factor)
+        return block._replace(positions=np.asarray(block.positions, np.float64) * factor, box=box)
 
     def _survey(self, k: int, part: range, block: Frames, per_block: int) -> None:
         """Settle what holds for all of file k, from its first block and as much after it as that takes."""
@@ -367,10 +437,7 @@ class Run:
 
     def segments(self, k: int, frames: range) -> np.ndarray:
         """The segment of file k that each frame is of."""
-        lengths = self._files[k].extras.get("segments")
-        if lengths is None:
-            return np.zeros(len(frames), int)
-        return np.searchsorted(np.cumsum(lengths), _numbers(frames), side="right")
+        return np.searchsorted(np.cumsum(self._segments[k]), _numbers(frames), side="right")
 
     def record(
         self, k: int, blocks: list[tuple[range, Frames]], first_frame: int, *, continues: bool = False

@@ -10,6 +10,51 @@ from polyvae.errors import InputError
 log = logging.getLogger(__name__)
 
 
+def pieces_in_time(path: Path, clock: np.ndarray | None, stated: np.ndarray | None, n_frames: int) -> np.ndarray:
+    """Lengths of the pieces of a file that are continuous in time.
+
+    Times or steps that leap from their usual distance, as those of frames picked by a criterion do, begin a piece.
+
+    Args:
+        clock: (n_frames,) times or steps of all frames, or None.
+        stated: lengths of the segments that the file states, or None.
+    """
+    lengths = np.array([n_frames]) if stated is None else np.asarray(stated)
+    begins = np.cumsum(lengths)[:-1]
+    if clock is None or n_frames < 3:
+        return lengths
+    clock = np.asarray(clock, np.float64)
+    steps = np.diff(clock)
+    within = ~np.isin(np.arange(1, n_frames), begins) & (steps > 0)
+    if not within.any():
+        return lengths
+    usual = float(np.median(steps[within]))
+    # Times in single precision are rounded.
+    rounding = 4 * float(np.spacing(np.float32(np.abs(clock[np.isfinite(clock)]).max())))
+    off = np.abs(steps - usual) > 0.5 * usual + rounding
+    leaps = within & off
+    if not leaps.any():
+        return lengths
+    if leaps.sum() > 0.5 * within.sum():
+        log.warning(
+            "%s: times between frames vary from %g to %g, so lags and timescales count frames and not time",
+            path,
+            steps[within].min(),
+            steps[within].max(),
+        )
+        return lengths
+    begins = np.union1d(begins, np.flatnonzero(leaps) + 1).astype(int)
+    log.warning(
+        "%s: times leap from their usual distance of %g at %d frames, the first of them %d; each begins a "
+        "segment, so that no lagged pair crosses a leap",
+        path,
+        usual,
+        leaps.sum(),
+        np.flatnonzero(leaps)[0] + 1,
+    )
+    return np.diff([0, *begins, n_frames])
+
+
 class Times:
     """Whether a file holds times that tell frames apart, and the check that they increase.
 

@@ -1,33 +1,37 @@
 """Topologies and the selection language, by MDAnalysis."""
 
+import contextlib
 import functools
 import os
 import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from polyvae.errors import InputError
+from polyvae.io.atom_styles import atom_columns
+from polyvae.io.chains import of_those_ids, with_chains
 from polyvae.io.dump import first_frame
-from polyvae.io.formats import check_installed, format_of
-from polyvae.io.frames import TrajectoryFile, existing, short
+from polyvae.io.formats import Unpacked, check_installed, format_of, is_packed
+from polyvae.io.frames import existing, short
 from polyvae.io.other import check_pdb
-from polyvae.trajectory.convert import atoms_of
+from polyvae.trajectory.convert import atoms_of, usable_masses
+from polyvae.trajectory.facts import Facts
 from polyvae.trajectory.molecules import Atoms
 
 # Words of the selection language that look at where atoms are.
 _OF_PLACE = ("around", "sphlayer", "sphzone", "isolayer", "cylayer", "cyzone", "point")
 
 
-# Columns of the atoms in a LAMMPS data file, by the style that stands behind "Atoms #".
-_STYLES = dict.fromkeys(("angle", "bond", "molecular"), "id resid type x y z") | {
-    "atomic": "id type x y z",
-    "charge": "id type charge x y z",
-    "full": "id resid type charge x y z",
-}
+@contextlib.contextmanager
+def reported_as(path: Path, name: Path):
+    """Let errors name a file by another name."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(str(error).replace(str(path), str(name))) from None
 
 
 class _UnreadError(InputError):
@@ -59,6 +63,10 @@ def read_topology(path: str | os.PathLike, select: str | None, format: str | Non
         _refuse_places(select)
     path = existing(path)
     name = format_of(path, format)
+    if is_packed(path) and name != "LAMMPSDUMP":
+        plain = Unpacked(path)
+        with reported_as(plain.path, path):
+            return read_topology(plain.path, select, name or None)
     check_pdb(path, name)
     check_installed(path, name)
     try:
@@ -88,7 +96,11 @@ def read_topology(path: str | os.PathLike, select: str | None, format: str | Non
     check_bonds(atoms.bonds, atoms.n_total, path)
     named = atoms.selection and atoms.selection._replace(text=select)
     if name in ("DATA", "LAMMPSDUMP"):
-        atoms = atoms._replace(residues=np.asarray(group.resids), in_molecules=True)
+        ids = np.asarray(universe.atoms.ids)
+        atoms = atoms._replace(
+            residues=np.asarray(group.resids), in_molecules=True, ids=ids[atoms.chosen], all_ids=ids
+        )
+    atoms = with_chains(atoms, group, _places(path, name, atoms), path)
     return atoms._replace(selection=named)
 
 
@@ -106,7 +118,23 @@ def _universe(path: Path, name: str):
         return _universe_of_dump(path)
     parser = get_parser_for(str(path), format=name or None)
     with parser(str(path)) as file:
-        return MDAnalysis.Universe(file.parse(**_atom_style(path, name)), to_guess=())
+        columns = {"atom_style": atom_columns(path)} if name == "DATA" else {}
+        return MDAnalysis.Universe(file.parse(**columns), to_guess=())
+
+
+def _places(path: Path, name: str, atoms: Atoms) -> np.ndarray | None:
+    """Where the chosen atoms are in a PDB or GRO, (n_chosen, 3) in Å; None for other formats."""
+    if name not in ("PDB", "ENT", "GRO") or set(atoms.names or ()) != {"CA"}:
+        return None
+    from MDAnalysis.coordinates.core import reader
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with reader(str(path), format=name) as file:
+                return np.array(file.ts.positions[atoms.chosen])
+        except Exception:  # a topology without usable coordinates
+            return None
 
 
 def _universe_of_dump(path: Path):
@@ -117,19 +145,12 @@ def _universe_of_dump(path: Path):
     molecules, of_atoms = np.unique(columns.get("mol", np.ones(n_atoms)).astype(int), return_inverse=True)
     universe = MDAnalysis.Universe.empty(n_atoms, len(molecules), atom_resindex=of_atoms)
     universe.add_TopologyAttr("resids", molecules)
+    if "id" not in columns:
+        columns = columns | {"id": np.arange(1, n_atoms + 1)}
     for name, column, kind in (("ids", "id", int), ("types", "type", object), ("masses", "mass", float)):
         if column in columns:
             universe.add_TopologyAttr(name, columns[column].astype(kind))
     return universe
-
-
-def _atom_style(path: Path, name: str) -> dict[str, str]:
-    """The columns of a LAMMPS data file, where it names their style; MDAnalysis goes by their number else."""
-    if name != "DATA":
-        return {}
-    with path.open(errors="replace") as file:
-        style = next((line.partition("#")[2].strip() for line in file if line.startswith("Atoms")), "")
-    return {"atom_style": _STYLES[style]} if style in _STYLES else {}
 
 
 def own_topology(path: Path, select: str | None, name: str) -> Atoms | None:
@@ -223,27 +244,48 @@ def check_bonds(bonds: np.ndarray | None, n_atoms: int, path: Path) -> None:
         )
 
 
-def stated_atoms(file: TrajectoryFile, path: Path) -> Atoms | None:
-    """What a trajectory file itself says of its atoms, or None."""
-    extras: dict[str, Any] = {name: file.extras.get(name) for name in ("bonds", "names", "masses")}
-    if all(value is None for value in extras.values()):
+def atoms_of_file(facts: Facts, n_atoms: int, path: Path, known: Atoms | None) -> Atoms | None:
+    """The atoms of a trajectory file: those of its topology, with what the file itself states of them.
+
+    Args:
+        facts: what the file states.
+        n_atoms: atoms in each of its frames.
+        known: the atoms of the topology, or None.
+
+    Raises:
+        InputError: bonds, names or masses that do not fit the atoms; ids that the topology does not hold.
+    """
+    stated = {
+        name: facts.value(name) for name in ("ids", "bonds", "names", "masses", "types", "chains", "residues")
+    }
+    if known is None and all(value is None for value in stated.values()):
         return None
-    if extras["bonds"] is not None:
-        bonds = np.asarray(extras["bonds"])
+    bonds = stated["bonds"]
+    if bonds is not None:
+        bonds = np.asarray(bonds)
         if bonds.size and (bonds.ndim != 2 or bonds.shape[1] != 2 or not np.issubdtype(bonds.dtype, np.integer)):
             raise InputError(f"{path}: bonds must be pairs of bead numbers, shape (n_bonds, 2); got {bonds.shape}")
-        check_bonds(bonds, file.n_atoms, path)
-        extras["bonds"] = bonds if bonds.size else None
-    names = extras["names"]
-    for name in ("names", "masses"):
-        if extras[name] is not None and np.shape(extras[name]) != (file.n_atoms,):
+        check_bonds(bonds, n_atoms, path)
+        bonds = bonds if bonds.size else None
+    for name in ("names", "masses", "ids", "types"):
+        if stated[name] is not None and np.shape(stated[name]) != (n_atoms,):
             raise InputError(
-                f"{path}: {name} must hold one entry a bead, {file.n_atoms}; got shape {np.shape(extras[name])}"
+                f"{path}: {name} must hold one entry a bead, {n_atoms}; got shape {np.shape(stated[name])}"
             )
-    return Atoms(
-        np.arange(file.n_atoms),
-        file.n_atoms,
-        extras["bonds"],
-        names=None if names is None else tuple(map(str, names)),
-        masses=extras["masses"],
-    )
+    masses = usable_masses(stated["masses"], str(path))
+    if known is None:
+        residues = stated["residues"]
+        known = Atoms(np.arange(n_atoms), n_atoms, residues=residues, in_molecules=residues is not None)
+    else:
+        known = of_those_ids(known, stated["ids"], path)
+        if known.n_total != n_atoms:
+            return known  # the caller refuses it
+    chosen, names, types = known.chosen, stated["names"], stated["types"]
+    own = {
+        "bonds": bonds,
+        "ids": stated["ids"] if stated["ids"] is None else stated["ids"][chosen],
+        "names": None if names is None else tuple(map(str, np.asarray(names)[chosen])),
+        "kinds": None if types is None else tuple(map(str, np.asarray(types)[chosen])),
+        "masses": None if masses is None else np.asarray(masses)[chosen],
+    }
+    return known._replace(**{name: value for name, value in own.items() if getattr(known, name) is None})

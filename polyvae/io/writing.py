@@ -17,13 +17,14 @@ import numpy as np
 from polyvae import arguments
 from polyvae.errors import InputError
 from polyvae.files import check_output, replacing
-from polyvae.io.dcd import AKMA_PS, DcdFile
+from polyvae.io.dcd import DcdFile
 from polyvae.io.frames import DamagedError
 from polyvae.io.other import scale_note
 from polyvae.io.xtc import XtcFile
 from polyvae.trajectory.box import lengths_and_angles
 from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory, chain_bonds
+from polyvae.trajectory.units import AKMA_PS
 
 log = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from polyvae.errors import InputError
 from polyvae.io.frames import BLOCK_BYTES, DamagedError, Frames, quiet_c_library
+from polyvae.trajectory.facts import IN_FRAMES, Facts, not_stated
 
 _MAGIC, _WIDE_MAGIC = 1995, 2023
 _HEADER = 24  # words up to the bytes of the longer header
@@ -38,12 +39,15 @@ with XTCFile(sys.argv[1]) as file:
 class XtcFile:
     """An XTC file; see `frames.TrajectoryFile`. Every frame's structure is checked on opening."""
 
-    stated_unit: str | None = None
-    usual_unit, always_3d, akma_time, unwrapped, seeks = "nm", True, False, False, True
+    NO_PLACE_FOR = (
+        "length_unit", "periodic", "ids", "images", "masses", "charges", "types", "names", "chains", "residues",
+        "bonds", "weights", "segments",
+    )  # fmt: skip
+    usual_unit, always_3d, seeks = "nm", True, True
 
     def __init__(self, path: Path):
         self.path = path
-        self.extras: dict[str, np.ndarray] = {}
+        self.facts = Facts(time=IN_FRAMES, time_unit="ps", box=IN_FRAMES, **not_stated(*self.NO_PLACE_FOR))
         start = np.fromfile(path, ">i4", count=2)
         if len(start) < 2 or start[0] not in (_MAGIC, _WIDE_MAGIC) or start[1] < 1:
             raise InputError(f"{path} is not an XTC file (it does not begin with the header of a frame)")
@@ -51,10 +55,12 @@ class XtcFile:
         self._magic = _swapped(int(start[0]))
         self._marks, self.n_frames, whole = [], 0, 0
         headers: list[np.ndarray] | None = []
+        times = []
         for at, words in self._scan(0, None):
             if headers is not None and self.n_atoms > 9:
                 headers.append(_headers_at(words, at))
             self._marks.extend((whole + at[-self.n_frames % _MARK :: _MARK]).tolist())
+            times.append(words[at + 3].byteswap().view(np.float32))
             self.n_frames += len(at)
             whole += len(words)
             headers = headers if self.n_frames <= _KEPT else None  # read again where they are needed
@@ -63,6 +69,7 @@ class XtcFile:
         self.is_cut = 4 * whole != path.stat().st_size
         if not self.n_frames:
             raise DamagedError(path, 0)
+        self._times = np.concatenate(times)
         self._file: Any = None  # of mdtraj
         self._at, self._apart = 0, False
 
@@ -77,6 +84,9 @@ class XtcFile:
         if headers is not None:
             self._check_extremes(positions, headers, start)
         return Frames(positions, time.astype(np.float64), box, step)
+
+    def clock(self) -> np.ndarray:
+        return self._times
 
     def close(self) -> None:
         if self._file is not None:

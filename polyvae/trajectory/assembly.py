@@ -29,6 +29,7 @@ class Assembler:
         unwrap: "auto" and True make molecules whole where there is a box; True refuses data without one.
         per_molecule: whether each of many like molecules becomes a frame of its own.
         dims: 2 or 3; None takes three coordinates for 2-D where z never varies and `always_3d` is set.
+        periodic: along which box vectors the source says that it is periodic; None where it does not say.
         where: what the data are, for messages.
         note: called with what was assumed or recognised, once for each note.
     """
@@ -42,6 +43,7 @@ class Assembler:
         per_molecule: bool = False,
         dims: int | None = None,
         always_3d: bool = True,
+        periodic: tuple[bool, bool, bool] | None = None,
         where: str = "the data",
         note: Callable[[str], None] = lambda text: None,
     ):
@@ -53,8 +55,10 @@ class Assembler:
             slice(None) if atoms is None else atoms.chosen,
             dims=dims,
             always_3d=always_3d,
-            periodic=unwrap is not False,
+            stated=periodic,
+            unwrap=unwrap is not False,
         )
+        self._stated = periodic
         self._plan: tuple | None = None
         self._blurred = False
         self.table = None
@@ -117,7 +121,8 @@ class Assembler:
         self._check_finite(positions, frames)
         if cell is not None:
             try:
-                positions = make_whole(positions, cell, tree, self._names(take, inner), frames)
+                names, periodic = self._names(take, inner), tuple(self._survey.periodic)
+                positions = make_whole(positions, cell, tree, names, frames, periodic)
             except InputError as error:
                 raise InputError(f"{self.where}: {error}") from None
             if inner is not None:
@@ -143,7 +148,7 @@ class Assembler:
         """
         known = {}
         if self.atoms is not None:
-            known = {name: getattr(self.atoms, name) for name in ("names", "masses", "selection")}
+            known = {name: getattr(self.atoms, name) for name in ("names", "masses", "selection", "ids")}
         bonds = None if self.atoms is None else self.atoms.bonds_of_chosen()
         n = len(positions)
         segments = (n,) if segments is None else tuple(segments)
@@ -162,6 +167,7 @@ class Assembler:
             known = {
                 "names": known["names"] and tuple(known["names"][k] for k in first),
                 "masses": None if known["masses"] is None else known["masses"][first],
+                "ids": None if known["ids"] is None else known["ids"][first],
                 "selection": Selection(first, m * size)
                 if known["selection"] is None
                 else known["selection"]._replace(atoms=known["selection"].atoms[first]),
@@ -181,6 +187,7 @@ class Assembler:
             weights=weights,
             box=box,
             origin=origin,
+            periodic=self._periodic(box),
             continues=self.n_molecules * continues,
             **known,
         )
@@ -201,18 +208,30 @@ class Assembler:
                 f"the coordinates as they are (unwrap=False, --no-unwrap)",
                 number,
             )
+        periodic = self._survey.periodic
+        self._report_directions(periodic[:n_dims])
+        if not periodic[:n_dims].any():
+            return None
         if not box[:, :n_dims, :n_dims].any():
             # With the first frame before them, the one at fault has the same number however many come at once.
             box, frames = np.concatenate([self._survey.first_box[None], box]), [self._survey.first_frame, *frames]
         try:
-            cell = usable_box(box, n_dims, frames)
+            return usable_box(box, n_dims, frames, tuple(periodic))
         except FrameError as error:
             raise FrameError(f"{self.where}: {error}", error.frame) from None
         except InputError as error:
             raise InputError(f"{self.where}: {error}") from None
-        if self._survey.shrink_wrapped:
-            self._say("the box follows the outermost atoms, so it is not periodic; molecules stay as they are")
-        return None if self._survey.shrink_wrapped else cell
+
+    def _report_directions(self, periodic: np.ndarray) -> None:
+        """Report along which box vectors the run is not periodic, and from where that is known."""
+        if periodic.all():
+            return
+        along = "".join(axis for axis, there in zip("xyz", periodic, strict=False) if not there)
+        why = "the file says" if self._stated is not None else "the box follows the outermost atoms"
+        if periodic.any():
+            self._say(f"not periodic along {along} ({why}); molecules are made whole along the other directions")
+        else:
+            self._say(f"the box is not periodic ({why}); molecules stay as they are")
 
     def _kept(self, box: np.ndarray) -> np.ndarray | None:
         """Boxes for the record, where the first frame has one; zeros in frames whose box is no numbers."""
@@ -221,6 +240,13 @@ class Assembler:
         box = np.asarray(box, np.float32)
         bad = ~np.isfinite(box).all(axis=(1, 2))
         return np.where(bad[:, None, None], np.float32(0), box) if bad.any() else box
+
+    def _periodic(self, box: np.ndarray | None) -> tuple[bool, bool, bool] | None:
+        """Along which box vectors the run is periodic, where that is known."""
+        found = self._survey.periodic
+        if self._stated is None and (box is None or found.all()):
+            return None
+        return tuple(map(bool, found))
 
     def _unwrapping(self, n_atoms: int) -> tuple[np.ndarray | None, np.ndarray | None, Tree]:
         """Atoms to take, places of the chosen ones among them, and the bonds to go along."""

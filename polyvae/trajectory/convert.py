@@ -125,17 +125,53 @@ def atoms_of(group) -> Atoms:
     stated = hasattr(group, "masses") and not universe._topology.masses.is_guessed
     masses = np.asarray(group.masses) if stated else None
     n_total = len(universe.atoms)
+    if stated and bonds is not None:
+        bonds = with_sites(bonds, np.asarray(universe.atoms.masses), np.asarray(universe.atoms.resindices))
     return Atoms(
         indices,
         n_total,
         bonds,
         names=names,
-        masses=masses if masses is not None and (masses > 0).all() else None,
+        masses=usable_masses(masses, "the atoms"),
         residues=np.asarray(group.resindices),
         kinds=tuple(map(str, group.types)) if names is None and hasattr(group, "types") else None,
         residue_sizes=_residue_sizes(universe.atoms.resindices, group.resindices) if names else None,
         selection=None if np.array_equal(indices, np.arange(n_total)) else Selection(indices, n_total),
     )
+
+
+def usable_masses(masses: np.ndarray | None, where: str) -> np.ndarray | None:
+    """Masses with which beads can be weighted, or None; a mass of 0 is that of a virtual site."""
+    if masses is None:
+        return None
+    masses = np.asarray(masses, np.float64)
+    if not np.isfinite(masses).all() or (masses < 0).any():
+        log.warning(
+            "%s: masses must be finite and not negative; they are left out, and all beads count alike", where
+        )
+        return None
+    if not masses.any():
+        log.info("%s: all chosen beads have the mass 0, so all count alike", where)
+        return None
+    return masses
+
+
+def with_sites(bonds: np.ndarray, masses: np.ndarray, residues: np.ndarray) -> np.ndarray:
+    """Bonds, and one for each virtual site without any: to an atom with a mass of its residue.
+
+    Args:
+        bonds: (n_bonds, 2).
+        masses, residues: (n_atoms,), a mass of 0 for virtual sites.
+    """
+    sites = np.setdiff1d(np.flatnonzero(masses == 0), bonds)
+    heavy = np.flatnonzero(masses > 0)
+    if not len(sites) or not len(heavy):
+        return bonds
+    heavy = heavy[np.argsort(residues[heavy], kind="stable")]
+    at = np.searchsorted(residues[heavy], residues[sites])
+    partners = heavy[np.minimum(at, len(heavy) - 1)]
+    together = residues[partners] == residues[sites]
+    return np.concatenate([bonds, np.stack([partners, sites], axis=1)[together]])
 
 
 def _atoms_of_mdtraj(topology) -> Atoms | None:
@@ -151,7 +187,13 @@ def _atoms_of_mdtraj(topology) -> Atoms | None:
         names=tuple(atom.name for atom in atoms),
         residues=residues,
         residue_sizes=_residue_sizes(residues, residues),
+        chain_ids=_several([atom.residue.chain.index for atom in atoms]),
     )
+
+
+def _several(labels: list[int]) -> np.ndarray | None:
+    """Labels where there is more than one."""
+    return np.array(labels) if len(set(labels)) > 1 else None
 
 
 def _residue_sizes(of_all: np.ndarray, of_chosen: np.ndarray) -> np.ndarray | None:

@@ -20,6 +20,9 @@ class Atoms(NamedTuple):
         residues: (n_chosen,) residue number of the chosen ones, or None.
         kinds: what tells atoms of the chosen ones apart where there are no names, such as types, or None.
         residue_sizes: (n_chosen,) atoms in the residue of each, where residues are known to be real, or None.
+        ids: (n_chosen,) numbers of the chosen ones in their engine, or None.
+        all_ids: (n_total,) the same of all atoms, in increasing order, or None.
+        chain_ids: (n_chosen,) chain of the chosen ones, or None.
         in_molecules: whether residues are whole molecules; LAMMPS gives number 0 to atoms that are of none.
         selection: how the chosen ones are numbered in the system as it came, or None where they are all of it.
     """
@@ -34,6 +37,9 @@ class Atoms(NamedTuple):
     residue_sizes: np.ndarray | None = None
     selection: Selection | None = None
     in_molecules: bool = False
+    ids: np.ndarray | None = None
+    all_ids: np.ndarray | None = None
+    chain_ids: np.ndarray | None = None
 
     def bonds_of_chosen(self) -> np.ndarray | None:
         """Bonds between chosen atoms, by position among them; None where no bond is known."""
@@ -51,6 +57,16 @@ class Atoms(NamedTuple):
         molecule = spanning_tree(self.n_total, self.bonds).molecule
         return np.flatnonzero(np.isin(molecule, molecule[self.chosen]))
 
+    def chosen_alone(self, left: np.ndarray) -> "Atoms":
+        """The same, where only some of the chosen ones, (n_chosen,) bools, are chosen."""
+        rows = np.flatnonzero(left)
+        arrays = ("residues", "residue_sizes", "masses", "ids", "chain_ids")
+        some: dict = {name: None if (a := getattr(self, name)) is None else a[rows] for name in arrays}
+        for name in ("names", "kinds"):
+            values = getattr(self, name)
+            some[name] = None if values is None else tuple(values[k] for k in rows)
+        return self._replace(chosen=self.chosen[rows], **some)
+
     def among(self, kept: np.ndarray) -> "Atoms":
         """The same, where only the atoms `kept` (sorted; all that are chosen, molecules entire) are there.
 
@@ -64,12 +80,14 @@ class Atoms(NamedTuple):
         )
 
     def chains(self) -> np.ndarray | None:
-        """Pairs of chosen atoms that follow one another in a molecule, where residues are several whole ones."""
-        if not self.in_molecules or self.residues is None or len(np.unique(self.residues)) == 1:
+        """Pairs of chosen atoms that follow one another in a chain or molecule, where there are several."""
+        label = self.residues if self.in_molecules else self.chain_ids
+        if label is None or len(np.unique(label)) == 1:
             return None
-        order = np.argsort(self.residues, kind="stable")
-        label = self.residues[order]
-        return np.stack([order[:-1], order[1:]], axis=1)[(label[1:] == label[:-1]) & (label[1:] != 0)]
+        order = np.argsort(label, kind="stable")
+        label = label[order]
+        apart = (label[1:] != label[:-1]) | (self.in_molecules & (label[1:] == 0))
+        return np.stack([order[:-1], order[1:]], axis=1)[~apart]
 
     def pieces(self) -> tuple[int, int, int | None]:
         """Molecules among the chosen atoms, by bonds; how many of them are single atoms; and a stray one.
@@ -93,7 +111,7 @@ class Atoms(NamedTuple):
     def molecules(self, where: str) -> tuple[np.ndarray, str | None]:
         """Places among the chosen atoms, (n_molecules, n_beads), of like molecules; and a note, if any.
 
-        Bonds tell molecules apart, else residues.
+        Molecules are told apart by bonds; where none are known, by chains; where there is one chain, by residues.
 
         Raises:
             InputError: neither is known, or the molecules differ in beads, names, masses or bonds.
@@ -101,6 +119,8 @@ class Atoms(NamedTuple):
         note = None
         if self.bonds is not None and len(self.bonds):
             label = spanning_tree(self.n_total, self.bonds).molecule[self.chosen]
+        elif self.chain_ids is not None and not self.in_molecules:
+            label, note = self.chain_ids, "no bonds are known: each chain is taken as one molecule"
         elif self.residues is not None and len(np.unique(self.residues)) > 1:
             label, note = self.residues, "no bonds are known: each residue is taken as one molecule"
         else:
@@ -112,6 +132,11 @@ class Atoms(NamedTuple):
             odd = int(np.argmax(sizes != sizes[0]))
             raise InputError(
                 f"{where}: molecule {odd} has {sizes[odd]} beads and molecule 0 {sizes[0]}; select like molecules"
+            )
+        if sizes[0] == 1 and note:
+            raise InputError(
+                f"{where}: no bonds or chains are known and each residue holds one bead, so molecules cannot be "
+                f"told apart; give a topology with bonds or chain ids"
             )
         table = np.argsort(label, kind="stable").reshape(len(sizes), sizes[0])
         for what, values in (("names", self.names), ("masses", self.masses)):

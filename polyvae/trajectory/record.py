@@ -68,7 +68,7 @@ class Trajectory:
             float64 so far from the origin that float32 would blur their shapes are moved there.
         time: (n_frames,) in the engine's time unit (ps for real units, tau for reduced), or None.
         length_unit: "nm", "angstrom" or "sigma" (reduced units).
-        masses: (n_beads,), ones where not given.
+        masses: (n_beads,), ones where not given; 0 for virtual sites.
         names: bead names, or None.
         bonds: (n_bonds, 2) bead indices from 0, or None where not known.
         segments: lengths of the pieces that are continuous in time; they add up to n_frames.
@@ -77,6 +77,10 @@ class Trajectory:
             whole molecules all the same: nothing here looks at the box.
         origin: (n_frames, 2) frame and molecule of the run that each frame shows, where one run held many
             molecules, or None.
+        periodic: three bools, whether the box is periodic along each of its vectors; None where that is not
+            stated.
+        ids: (n_beads,) numbers of the beads in their file, none twice, by which LAMMPS, Colvars and PLUMED
+            address them; those of the first molecule where there are many; None where the file numbers none.
         selection: which atoms of the file or system the beads are, those of the first molecule where there are
             many; None where they are all of them, or where that is not known.
         continues: in a chunk of a `Stream`, how many of its first segments go on, one after another, where
@@ -98,6 +102,8 @@ class Trajectory:
     weights: np.ndarray | None = None
     box: np.ndarray | None = None
     origin: np.ndarray | None = None
+    periodic: tuple[bool, bool, bool] | None = None
+    ids: np.ndarray | None = None
     selection: Selection | None = None
     continues: int = 0
 
@@ -130,8 +136,11 @@ class Trajectory:
         put(
             "masses", np.ones(n_beads) if self.masses is None else one_each("masses", self.masses, n_beads, "bead")
         )
-        if not (self.masses > 0).all():
-            raise InputError(f"masses must be positive; bead {int(np.argmin(self.masses > 0))} is not")
+        if not (self.masses >= 0).all() or not self.masses.any():
+            raise InputError(
+                f"masses must be positive, or 0 for virtual sites beside others; bead "
+                f"{int(np.argmin(self.masses > 0))} has {self.masses[int(np.argmin(self.masses > 0))]:g}"
+            )
         if self.time is not None:
             put("time", one_each("time", self.time, n_frames))
         if self.weights is not None:
@@ -159,6 +168,17 @@ class Trajectory:
                 )
                 if getattr(self, name).shape != shape:
                     raise InputError(f"{name} must have shape {shape}; got {getattr(self, name).shape}")
+        if self.periodic is not None:
+            put("periodic", tuple(map(bool, self.periodic)))
+            if len(self.periodic) != 3:
+                raise refusal("periodic", "three bools, one for each box vector", self.periodic)
+        if self.ids is not None:
+            each = f"whole numbers, one for each of {n_beads} beads"
+            put("ids", numbers_array("ids", self.ids, each, np.int64))
+            if self.ids.shape != (n_beads,):
+                raise refusal("ids", each, self.ids)
+            if len(np.unique(self.ids)) < n_beads:
+                raise InputError("ids must number each bead once; one number stands twice")
         if self.selection is not None:
             if not isinstance(self.selection, Selection):
                 raise refusal("selection", "a Selection", self.selection)
@@ -222,10 +242,28 @@ class Trajectory:
         rows.append(["bonds", "not known" if self.bonds is None else f"{len(self.bonds):,}"])
         rows.append(["segments", len(self.segments)])
         rows.append(["weights", "none" if self.weights is None else "one a frame"])
-        rows.append(["box", "none" if self.box is None else "periodic"])
+        rows.append(["box", "none" if self.box is None else _periodic_words(self.periodic)])
         if self.selection is not None:
             rows.append(["atoms", str(self.selection)])
         return html_of("Trajectory", [[""], *rows])
+
+    def take_beads(self, order: np.ndarray) -> "Trajectory":
+        """The same trajectory with its beads in another order.
+
+        Args:
+            order: (n_beads,) the number, from 0, of the bead that comes at each place.
+        """
+        order = np.asarray(order)
+        place = np.argsort(order)
+        some: dict[str, Any] = {
+            name: None if (values := getattr(self, name)) is None else np.asarray(values)[order]
+            for name in ("masses", "names", "ids")
+        }
+        selection = self.selection and self.selection._replace(atoms=self.selection.atoms[order])
+        bonds = None if self.bonds is None else place[self.bonds]
+        return dataclasses.replace(
+            self, positions=self.positions[:, order], bonds=bonds, selection=selection, **some
+        )
 
     def to_unit(self, length_unit: str) -> "Trajectory":
         """The same trajectory with lengths in another unit.
@@ -242,6 +280,14 @@ class Trajectory:
             box=None if self.box is None else self.box * np.float32(factor),
             length_unit=length_unit,
         )
+
+
+def _periodic_words(periodic: tuple[bool, bool, bool] | None) -> str:
+    """Along which vectors a box is periodic, in words."""
+    if periodic is None:
+        return "periodic, as far as is known"
+    along = [axis for axis, there in zip("abc", periodic, strict=True) if there]
+    return f"periodic along {', '.join(along)}" if along else "not periodic"
 
 
 def _as_positions(value) -> np.ndarray:

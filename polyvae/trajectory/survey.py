@@ -1,37 +1,43 @@
-"""What holds for all frames of one run, told from its first frames, as many as settle it. NumPy only."""
+"""What holds for all frames of one run, found from its first frames, as many as settle it. NumPy only."""
 
 import numpy as np
 
-_LOOKED_AT = 1000  # frames, and atoms, that a box may follow to be taken for shrink-wrapped
+_LOOKED_AT = 1000  # frames that a box may follow to be taken for shrink-wrapped
+_FEW = 1000  # atoms; more of them fill a periodic box to a thousandth, too
+_ENOUGH = 10  # frames from which on it counts how a box follows the atoms, and not alone how closely
 
 
 class Survey:
-    """Whether a run is planar, and whether it is periodic.
+    """Whether a run is planar, and along which box vectors it is periodic.
 
-    Frames come in blocks, from the first, until `settled`: one frame whose z differs and one that does not
-    fill its box settle all; else it takes every frame to tell planar data, and a thousand to tell a box
-    that follows the atoms. The answer does not depend on how many frames come at once.
+    Frames come in blocks, from the first, until `settled`: one frame whose z differs settles that the data are not
+    planar, and takes every frame otherwise; a thousand frames show whether a box follows the atoms. The answer
+    does not depend on how many frames come at once.
 
     Args:
         wanted: the atoms whose z count, an index.
         dims: 2 or 3 where that is not asked.
         always_3d: whether three coordinates may stand for two.
-        periodic: whether it matters what the box is.
+        stated: three bools, along which box vectors the file says that it is periodic; None where it does not say.
+        unwrap: whether it matters what the box is.
 
     Attributes:
         n_dims: 2 or 3; once settled.
         planar: whether the data hold three coordinates, and z never varies.
         boxed: whether the first frame has a box in those dimensions.
-        shrink_wrapped: whether the box varies and the atoms fill it to a thousandth in every frame. Engines
-            write such a box for runs that are not periodic; a large periodic system fills its box too, so
-            more than a thousand atoms do not count.
+        periodic: three bools, as stated; where that is not stated, a direction along which the box follows the
+            outermost atoms is not periodic. Engines write such boxes for shrink-wrapped runs.
         first, first_box, first_frame: the first wanted bead and the box of the first frame, and its number.
     """
 
-    def __init__(self, wanted, *, dims: int | None, always_3d: bool, periodic: bool):
-        self._wanted, self._dims, self._always_3d, self._periodic = wanted, dims, always_3d, periodic
+    def __init__(self, wanted, *, dims: int | None, always_3d: bool, stated=None, unwrap: bool = True):
+        self._wanted, self._dims, self._always_3d = wanted, dims, always_3d
+        self._stated, self._ask = stated, unwrap and stated is None
         self.settled, self._seen = False, 0
         self.planar: bool | None = None
+        self._boxes: list[np.ndarray] = []  # diagonals of the boxes, (n, d) each
+        self._lows: list[np.ndarray] = []
+        self._highs: list[np.ndarray] = []
 
     def look(self, positions: np.ndarray, box: np.ndarray, first_frame: int = 0) -> None:
         """Look at the next frames: positions (n, n_atoms, 2 or 3), box (n, 3, 3), the number of the first."""
@@ -44,10 +50,13 @@ class Survey:
                 self._moving |= bool((positions[:, self._wanted, :2] != self.first[:2]).any())
             else:
                 self.planar = False
-        if self._follows.any() and (left := _LOOKED_AT - self._seen) > 0:
-            self._compare(positions[:left], box[:left])
+        if self._ask and (left := _LOOKED_AT - self._seen) > 0:
+            d = positions.shape[2]
+            self._boxes.append(np.diagonal(box[:left], axis1=1, axis2=2)[:, :d].astype(np.float64))
+            self._lows.append(positions[:left].min(axis=1).astype(np.float64))
+            self._highs.append(positions[:left].max(axis=1).astype(np.float64))
         self._seen += len(positions)
-        undecided = self._follows[: self._count()].all() and self._seen < _LOOKED_AT
+        undecided = self._ask and self._seen < _LOOKED_AT and self._may_follow().any()
         if self.planar is not None and not undecided:
             self.settle()
 
@@ -56,9 +65,12 @@ class Survey:
         if self.settled:
             return
         self.planar = self._moving if self.planar is None else self.planar
-        d = self.n_dims = self._count()
+        d = self.n_dims = 2 if self._flat_land or self.planar else 3
         self.boxed = bool(self.first_box[:d, :d].any())
-        self.shrink_wrapped = bool(self._seen >= 3 and self._follows[:d].all() and self._varies[:d].any())
+        self.periodic = np.ones(3, bool) if self._stated is None else np.asarray(self._stated, bool)
+        if self._ask and self._boxes:
+            follows = self._follows()
+            self.periodic[: len(follows)] &= ~follows
         self.settled = True
 
     def flat(self, positions: np.ndarray) -> np.ndarray:
@@ -66,20 +78,44 @@ class Survey:
         return (positions[:, self._wanted, 2] == self.first[2]).all(axis=1)
 
     def _begin(self, positions: np.ndarray, box: np.ndarray, number: int) -> None:
-        n_atoms, d = positions.shape
+        self._n_atoms, d = positions.shape
         self.first, self.first_box, self.first_frame = positions[self._wanted][0], box, number
         self.planar = None if d == 3 and self._dims is None and self._always_3d else False
         self._flat_land, self._moving = d == 2 or self._dims == 2, False
-        self._follows = np.full(d, self._periodic and n_atoms <= _LOOKED_AT)
-        self._varies = np.zeros(d, bool)
+        self._ask = self._ask and bool(box.any())
 
-    def _count(self) -> int:
-        return 2 if self._flat_land or self.planar else 3
+    def _may_follow(self) -> np.ndarray:
+        """Along which axes a box may follow the atoms, (d,): it differs in the first two frames, and is near."""
+        length, extent = (values[:2] for values in self._lengths_and_extents())
+        with np.errstate(invalid="ignore"):
+            near = (np.abs(length - extent) <= 0.2 * length).all(axis=0)
+        return near & ((len(length) < 2) | (length[0] != length[-1]))
 
-    def _compare(self, positions: np.ndarray, box: np.ndarray) -> None:
-        d = len(self._follows)
-        lengths = np.diagonal(box, axis1=1, axis2=2)[:, :d]
+    def _lengths_and_extents(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.concatenate(self._boxes), np.concatenate(self._highs) - np.concatenate(self._lows)
+
+    def _follows(self) -> np.ndarray:
+        """Along which axes the box varies and follows the outermost atoms, (d,).
+
+        Boxes of a shrink-wrapped run fit in the frames in which the engine sets them. Between these, atoms move in
+        and out, as in a periodic box that varies. There the middle of the atoms stays where the box is; in a
+        shrink-wrapped run it goes where the molecule goes.
+        """
+        length, extent = self._lengths_and_extents()
+        n, d = length.shape
+        if n < 3:
+            return np.zeros(d, bool)
         with np.errstate(invalid="ignore"):  # frames that are no numbers are refused where they are used
-            extent = positions.max(axis=1) - positions.min(axis=1)
-            self._follows &= (np.abs(lengths - extent) <= 1e-3 * lengths).all(axis=0)
-        self._varies |= (lengths != np.diagonal(self.first_box)[:d]).any(axis=0)
+            gap = length - extent
+            varies = self._may_follow()
+            close = (np.abs(gap) <= 1e-3 * length).all(axis=0) & (self._n_atoms <= _FEW)
+            if n < _ENOUGH:
+                return varies & close
+            near = np.abs(gap).mean(axis=0) <= 0.05 * length.mean(axis=0)
+            along = np.var(gap, axis=0) < 0.1 * np.var(length, axis=0)
+            middle = np.concatenate(self._highs) + np.concatenate(self._lows)
+            off = middle - middle.mean(axis=0)
+            spread = length - length.mean(axis=0)
+            slope = (off * spread).sum(axis=0) / np.maximum((spread**2).sum(axis=0), 1e-30)
+            wanders = np.var(off - slope * spread, axis=0) > np.var(gap, axis=0)
+            return varies & (close | (near & along & wanders))

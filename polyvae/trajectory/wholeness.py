@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from polyvae.errors import InputError
+from polyvae.trajectory.box import lower_triangular
 
 # A bond vector whose component comes this near to half a box length could as well be its other image.
 NEAR_HALF = 0.45
@@ -55,7 +56,14 @@ def spanning_tree(n_beads: int, bonds: np.ndarray | None) -> Tree:
     return Tree(parent, rank[molecule], loose, False)
 
 
-def make_whole(positions: np.ndarray, box: np.ndarray, tree: Tree, names=None, frames=None):
+def make_whole(
+    positions: np.ndarray,
+    box: np.ndarray,
+    tree: Tree,
+    names=None,
+    frames=None,
+    periodic: tuple[bool, ...] = (True, True, True),
+):
     """Positions with every molecule in one piece: each bead next to the bead that it hangs on.
 
     The first bead of a molecule stays where it is. A chain may be longer than the box, as long as each of
@@ -63,9 +71,10 @@ def make_whole(positions: np.ndarray, box: np.ndarray, tree: Tree, names=None, f
 
     Args:
         positions: (n_frames, n_beads, n_dims) float32.
-        box: (n_frames, n_dims, n_dims) box vectors as rows, lower triangular (a along x, b in the xy plane).
+        box: (n_frames, n_dims, n_dims) box vectors as rows, in any orientation.
         tree: from `spanning_tree`.
         names, frames: bead names and frame numbers for messages.
+        periodic: whether the box is periodic along each of its vectors; no bead moves along the others.
 
     Raises:
         InputError: a bond that is about half the box or longer, or a molecule that is bonded to its own
@@ -79,7 +88,8 @@ def make_whole(positions: np.ndarray, box: np.ndarray, tree: Tree, names=None, f
     result = None
     for start in range(0, len(positions), step):
         part, cell = positions[start : start + step], box[start : start + step]
-        whole = _make_whole(part, cell, tree, child, names, labels[start:])
+        lattice = _Lattice(cell, np.asarray(periodic[: cell.shape[2]], bool))
+        whole = _make_whole(part, lattice, tree, child, names, labels[start:])
         if whole is not part:
             if result is None:
                 result = positions.copy()
@@ -87,44 +97,67 @@ def make_whole(positions: np.ndarray, box: np.ndarray, tree: Tree, names=None, f
     return positions if result is None else result
 
 
-def _make_whole(positions, box, tree, child, names, frames):
+class _Lattice:
+    """Boxes (n, d, d) of frames, ready for the search of nearest images.
+
+    Attributes:
+        length: (n, 1, d) diagonals of the boxes, turned to be lower triangular.
+    """
+
+    def __init__(self, box: np.ndarray, periodic: np.ndarray):
+        self.box, self.periodic = box, periodic
+        self.constant = box.strides[0] == 0
+        lower, self._turn = lower_triangular(box[:1] if self.constant else box)
+        self._lower = np.broadcast_to(lower, box.shape).astype(np.float64)
+        # Along a direction that is not periodic no distance is long.
+        self.length = np.where(periodic, np.diagonal(self._lower, axis1=1, axis2=2)[:, None, :], np.inf)
+
+    is_turned = property(lambda self: self._turn is not None)
+
+    def turned(self, vectors: np.ndarray) -> np.ndarray:
+        """Vectors (n, k, d) in the frame in which the boxes are lower triangular."""
+        return vectors if self._turn is None else np.matmul(vectors, self._turn)
+
+    def nearest(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Turned vectors with each component within half the box, and the whole boxes added to get there.
+
+        The search goes row by row from the last box vector, which is exact for every lower triangular box as
+        long as the vector sought is itself within half the diagonal elements.
+        """
+        vectors = self.turned(vectors)
+        shifts = np.round(vectors / self.length)
+        if not shifts.any():
+            return vectors, shifts
+        vectors = vectors.astype(np.float64)
+        for axis in np.flatnonzero(self.periodic)[::-1]:
+            count = -np.round(vectors[..., axis] / self.length[..., axis])
+            vectors += count[..., None] * self._lower[:, None, axis]
+            shifts[..., axis] = count
+        return vectors, shifts
+
+    def moved(self, positions: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+        """Positions moved by whole boxes."""
+        box = np.where(self.periodic[:, None], self.box, 0).astype(np.float64)
+        return (positions + np.einsum("fbi,fij->fbj", shifts, box)).astype(np.float32)
+
+
+def _make_whole(positions, lattice: _Lattice, tree: Tree, child, names, frames):
     parent = tree.parent[child]
-    if not len(tree.loose) and _all_short(positions, box, child, parent):
+    if not len(tree.loose) and _all_short(positions, lattice, child, parent):
         return positions
-    box = box.astype(np.float64)
-    length = np.diagonal(box, axis1=1, axis2=2)[:, None, :]
-    near, shifts = _nearest_image(positions[:, child] - positions[:, parent], box, length)
-    far = np.abs(near) > NEAR_HALF * length
+    near, shifts = lattice.nearest(positions[:, child] - positions[:, parent])
+    far = np.abs(near) > NEAR_HALF * lattice.length
     if far.any():
         frame, edge, axis = np.argwhere(far)[0]
-        i, j = sorted((int(parent[edge]), int(child[edge])))
-        beads = f"beads {i} and {j}" + ("" if names is None else f" ({names[i]} and {names[j]})")
-        remedy = (
-            "no bonds are known and the beads were taken as one chain in file order: give a topology with bonds"
-            if tree.assumed
-            else "check that box, bonds and coordinates belong together"
-        )
-        raise InputError(
-            f"frame {frames[frame]}: {beads} of molecule {tree.molecule[i]} are bonded but "
-            f"{abs(near[frame, edge, axis]):.4g} apart along {'xyz'[axis]}, about half the box "
-            f"({length[frame, 0, axis]:.4g}) or more, so that their molecule cannot be made whole; {remedy}, "
-            f"or pass over it (unwrap=False, --no-unwrap)"
-        )
-    if not shifts.any():
-        whole = positions
-    else:
-        # Sum the shifts from the root to each bead, in steps of 1, 2, 4, ... bonds.
-        total = np.zeros(positions.shape, np.float32)
-        total[:, child] = shifts
-        jump = np.where(tree.parent == np.arange(len(tree.parent)), -1, tree.parent)
-        while len(moving := np.flatnonzero(jump >= 0)):
-            total[:, moving] += total[:, jump[moving]]
-            jump[moving] = jump[jump[moving]]
-        whole = (positions + np.einsum("fbi,fij->fbj", total, box)).astype(np.float32)
+        bond = parent[edge], child[edge]
+        length = np.broadcast_to(lattice.length, (len(near), 1, near.shape[2]))[frame, 0]
+        _refuse_bond(tree, names, frames[frame], bond, axis, near[frame, edge], length)
+    whole = positions if not shifts.any() else lattice.moved(positions, _summed(shifts, tree, child))
     if len(tree.loose):
-        closing = whole[:, tree.loose[:, 1]] - whole[:, tree.loose[:, 0]]
-        if (np.abs(closing) > 0.5 * length).any():
-            frame, edge = np.argwhere((np.abs(closing) > 0.5 * length).any(axis=2))[0]
+        closing = lattice.turned(whole[:, tree.loose[:, 1]] - whole[:, tree.loose[:, 0]])
+        open_ends = (np.abs(closing) > 0.5 * lattice.length).any(axis=2)
+        if open_ends.any():
+            frame, edge = np.argwhere(open_ends)[0]
             i, j = map(int, tree.loose[edge])
             raise InputError(
                 f"frame {frames[frame]}: molecule {tree.molecule[i]} is bonded to its own periodic image "
@@ -133,9 +166,40 @@ def _make_whole(positions, box, tree, child, names, frames):
     return whole
 
 
-def _all_short(positions, box, child, parent) -> bool:
+def _summed(shifts: np.ndarray, tree: Tree, child: np.ndarray) -> np.ndarray:
+    """Shifts of all beads (n, n_beads, d): those of the bonds, summed from the root to each bead."""
+    n_beads = len(tree.parent)
+    total = np.zeros((len(shifts), n_beads, shifts.shape[2]), np.float32)
+    total[:, child] = shifts
+    jump = np.where(tree.parent == np.arange(n_beads), -1, tree.parent)
+    # Each pass doubles the number of bonds that are summed.
+    while len(moving := np.flatnonzero(jump >= 0)):
+        total[:, moving] += total[:, jump[moving]]
+        jump[moving] = jump[jump[moving]]
+    return total
+
+
+def _refuse_bond(tree: Tree, names, frame: int, bond, axis: int, vector: np.ndarray, length: np.ndarray):
+    """Raise `InputError` for a bond of about half the box."""
+    i, j = sorted(map(int, bond))
+    beads = f"beads {i} and {j}" + ("" if names is None else f" ({names[i]} and {names[j]})")
+    if tree.assumed:
+        remedy = (
+            "no bonds are known and the beads were taken as one chain in file order: give a topology with bonds"
+        )
+    else:
+        remedy = "check that box, bonds and coordinates belong together"
+    raise InputError(
+        f"frame {frame}: {beads} of molecule {tree.molecule[i]} are bonded but "
+        f"{abs(vector[axis]):.4g} apart along {'xyz'[axis]}, about half the box "
+        f"({length[axis]:.4g}) or more, so that their molecule cannot be made whole; {remedy}, "
+        f"or pass over it (unwrap=False, --no-unwrap)"
+    )
+
+
+def _all_short(positions, lattice: _Lattice, child, parent) -> bool:
     """Whether no bond crosses a face of the box; quick where the box is one and the same in all frames."""
-    if box.strides[0]:
+    if not lattice.constant or lattice.is_turned:
         return False
     n, n_beads, n_dims = positions.shape
     if len(child) == n_beads - 1 and (child - parent == 1).all():
@@ -144,21 +208,4 @@ def _all_short(positions, box, child, parent) -> bool:
     else:
         vectors = (positions[:, child] - positions[:, parent]).reshape(n, -1)
     np.abs(vectors, out=vectors)
-    return bool((vectors <= np.tile(NEAR_HALF * np.diagonal(box[0]), len(child)).astype(np.float32)).all())
-
-
-def _nearest_image(vectors, box, length):
-    """Vectors with each component within half the box, and the whole boxes added to get there.
-
-    Row by row from the last box vector, which is exact for every lower triangular box as long as the
-    vector sought is itself within half the diagonal elements.
-    """
-    shifts = np.round(vectors / length)
-    if not shifts.any():
-        return vectors, shifts
-    vectors = vectors.astype(np.float64)
-    for axis in reversed(range(vectors.shape[2])):
-        count = -np.round(vectors[..., axis] / length[..., axis])
-        vectors += count[..., None] * box[:, None, axis]
-        shifts[..., axis] = count
-    return vectors, shifts
+    return bool((vectors <= np.tile(NEAR_HALF * lattice.length[0, 0], len(child)).astype(np.float32)).all())

@@ -200,7 +200,7 @@ def test_a_cut_anywhere_in_the_last_frame(tmp_path, name, caplog):
     whole = path.read_bytes()
     begin = whole.rfind(b"ITEM: TIMESTEP")
     path = tmp_path / name
-    for end in range(begin + 14, len(whole)):
+    for end in range(begin + 14, len(whole) - 1):  # a last end of line may be missing
         text = whole[:end]
         path.write_bytes(gzip.compress(text) if name.endswith("gz") else text)
         with pytest.raises(pv.InputError, match=r"damaged in frame 3 \(the 3 frames"):

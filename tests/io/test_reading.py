@@ -400,5 +400,5 @@ def test_gro_of_many_frames(tmp_path):
     np.testing.assert_allclose(back.positions, traj.positions, atol=6e-4)
     np.testing.assert_allclose(back.time, traj.time)
     (tmp_path / "b.gro").write_text("title\n3\nwhat\n")
-    with pytest.raises(pv.InputError, match="read as GRO"):
+    with pytest.raises(pv.InputError, match="damaged in frame 0"):
         pv.read(tmp_path / "b.gro")

@@ -1,0 +1,237 @@
+"""H5MD, by h5py: MDAnalysis passes over particle ids, fixed boxes and steps, and boundaries.
+
+Format: https://www.nongnu.org/h5md/h5md.html, version 1.1.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from polyvae.errors import InputError
+from polyvae.io.formats import check_installed
+from polyvae.io.frames import Frames, short
+from polyvae.trajectory.facts import (
+    IN_FRAMES,
+    NOT_STATED,
+    Facts,
+    NotUnderstood,
+    not_stated,
+    stated_array,
+    stated_if,
+)
+from polyvae.trajectory.units import length_of, picoseconds
+
+log = logging.getLogger(__name__)
+
+
+class H5mdFile:
+    """An H5MD file; see `frames.TrajectoryFile`. Beads come in the order of their ids."""
+
+    NO_PLACE_FOR = ("names", "chains", "residues", "weights", "segments")
+    usual_unit, seeks, is_cut = "sigma", False, False
+
+    def __init__(self, path: Path):
+        check_installed(path, "H5MD")
+        self.path = path
+        self._file: Any = None
+        try:
+            self._open()
+            self._look()
+        except InputError:
+            raise
+        except Exception as error:  # whatever damage leads the package to
+            raise InputError(f"{path} cannot be read as H5MD ({short(error)})") from None
+        finally:
+            self.close()
+
+    def _open(self) -> None:
+        if self._file is not None:
+            return
+        import h5py
+
+        self._file = h5py.File(self.path, "r")
+        particles = self._file.get("particles")
+        groups = [name for name in particles or () if "position" in particles[name]]
+        if not groups:
+            raise InputError(f"{self.path}: an H5MD file needs particles with positions, and this one holds none")
+        if len(groups) > 1:
+            log.warning("%s: holds the groups %s; %s is taken", self.path, ", ".join(groups), groups[0])
+        self._group = particles[groups[0]]
+
+    def _look(self) -> None:
+        """Find what the file states, and how many frames it holds."""
+        value = _value(self._group["position"])
+        shape = value.shape if _is_element(self._group["position"]) else (1, *value.shape)
+        if len(shape) != 3 or shape[2] not in (2, 3) or 0 in shape:
+            raise InputError(f"{self.path}: positions need the shape (frames, particles, 2 or 3); got {shape}")
+        self.n_frames, self.n_atoms, self._n_dims = map(int, shape)
+        self.always_3d = self._n_dims == 3
+        ids = self._ids(0, 1)
+        self._sorted_ids = None if ids is None else np.sort(ids[0])
+        if self._sorted_ids is not None and (np.diff(self._sorted_ids) == 0).any():
+            raise InputError(f"{self.path}: an id stands twice in the first frame; each particle needs its own")
+        self._steps, self._times, time_unit = self._clocks()
+        unit = _unit(value)
+        if unit is not NOT_STATED and length_of(unit) is None:
+            unit = NotUnderstood(f"states lengths in {unit!r}, a unit that is not known here; give the unit")
+        if time_unit is not NOT_STATED and picoseconds(time_unit) is None:
+            time_unit = NOT_STATED
+        boxed = "edges" in self._group.get("box", {})
+        self.facts = Facts(
+            length_unit=unit,
+            time=stated_if(self._times is not None),
+            time_unit=time_unit,
+            box=stated_if(boxed),
+            periodic=self._boundary(),
+            ids=stated_array(self._sorted_ids),
+            images=stated_if("image" in self._group and boxed),
+            masses=self._fixed("mass"),
+            charges=self._fixed("charge"),
+            types=self._fixed("species"),
+            bonds=self._bonds(),
+            **not_stated(*self.NO_PLACE_FOR),
+        )
+
+    def read(self, start: int, stop: int) -> Frames:
+        try:
+            self._open()
+            positions = self._rows("position", start, stop).astype(np.float64)
+            order = self._order(start, stop)
+            box = self._box(start, stop)
+            if self.facts.images is IN_FRAMES:
+                positions += self._rows("image", start, stop) @ box[:, : self._n_dims, : self._n_dims]
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(f"{self.path} cannot be read on from frame {start} ({short(error)})") from None
+        if order is not None:
+            positions = np.take_along_axis(positions, order[..., None], axis=1)
+        return Frames(
+            positions,
+            None if self._times is None else self._times[start:stop],
+            None if box is None else box.astype(np.float32),
+            None if self._steps is None else self._steps[start:stop],
+        )
+
+    def clock(self) -> np.ndarray | None:
+        return self._steps if self._times is None else self._times
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __getstate__(self):
+        return self.__dict__ | {"_file": None, "_group": None}
+
+    def _rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Values of an element in some frames; one that is fixed in time is the same in each."""
+        element = self._group[name]
+        if _is_element(element):
+            return np.asarray(_value(element)[start:stop])
+        return np.broadcast_to(np.asarray(element), (stop - start, *element.shape))
+
+    def _fixed(self, name: str) -> Any:
+        """Values of an element in the first frame, in the order of ids."""
+        if name not in self._group:
+            return NOT_STATED
+        values, order = self._rows(name, 0, 1)[0], self._order(0, 1)
+        return values if order is None else values[order[0]]
+
+    def _ids(self, start: int, stop: int) -> np.ndarray | None:
+        return self._rows("id", start, stop).astype(np.int64) if "id" in self._group else None
+
+    def _order(self, start: int, stop: int) -> np.ndarray | None:
+        """Places that sort the particles of each frame by id, (n, n_atoms); None where there are no ids."""
+        ids = self._ids(start, stop)
+        if ids is None:
+            return None
+        order = np.argsort(ids, axis=1)
+        same = (np.take_along_axis(ids, order, axis=1) == self._sorted_ids).all(axis=1)
+        if not same.all():
+            raise InputError(
+                f"{self.path}: frame {start + int(np.argmin(same))} holds other particles (id) than the first; "
+                f"write the same particles in every frame"
+            )
+        return order
+
+    def _box(self, start: int, stop: int) -> np.ndarray | None:
+        """Box vectors (n, 3, 3) of some frames."""
+        if not self.facts.stated("box"):
+            return None
+        element = self._group["box/edges"]
+        if _is_element(element) and len(_value(element)) != self.n_frames:
+            raise InputError(
+                f"{self.path}: boxes need one entry for each of {self.n_frames} frames; got {len(_value(element))}"
+            )
+        edges = self._rows("box/edges", start, stop)
+        d = self._n_dims
+        box = np.zeros((stop - start, 3, 3))
+        if edges.ndim == 2:
+            box[:, range(d), range(d)] = edges
+        else:
+            box[:, :d, :d] = edges
+        return box
+
+    def _boundary(self) -> Any:
+        """Along which box vectors the box is periodic."""
+        words = self._group["box"].attrs.get("boundary") if "box" in self._group else None
+        if words is None:
+            return NOT_STATED
+        flags = [_text(word) == "periodic" for word in np.atleast_1d(words)]
+        return tuple([*flags, False][:3]) if len(flags) >= 2 else NOT_STATED
+
+    def _clocks(self) -> tuple[np.ndarray | None, np.ndarray | None, Any]:
+        """Steps, times, and the unit of time."""
+        element = self._group["position"]
+        if not _is_element(element):
+            return None, None, NOT_STATED
+        steps, times = (self._series(element, name) for name in ("step", "time"))
+        unit = NOT_STATED if times is None else _unit(element["time"])
+        return None if steps is None else steps.astype(np.int64), times, unit
+
+    def _series(self, element, name: str) -> np.ndarray | None:
+        """Steps or times of all frames; a scalar is their increment."""
+        if name not in element:
+            return None
+        values = np.asarray(element[name])
+        if values.ndim == 0:
+            return float(element[name].attrs.get("offset", 0)) + float(values) * np.arange(self.n_frames)
+        if len(values) != self.n_frames:
+            raise InputError(
+                f"{self.path}: {name} needs one entry for each of {self.n_frames} frames; got {len(values)}"
+            )
+        return values
+
+    def _bonds(self) -> Any:
+        """Bonds by place in the order of ids, from the group connectivity."""
+        found = self._file.get("connectivity/bonds")
+        if found is None or getattr(found, "shape", (0,))[-1] != 2:
+            return NOT_STATED
+        pairs = np.asarray(found, np.int64)
+        if self._sorted_ids is None:
+            return pairs
+        if not np.isin(pairs, self._sorted_ids).all():
+            raise InputError(f"{self.path}: its bonds name particles (id) that it does not hold; mend the bonds")
+        return np.searchsorted(self._sorted_ids, pairs)
+
+
+def _is_element(item) -> bool:
+    """Whether an item varies with time: a group with values, and not a data set alone."""
+    return hasattr(item, "keys")
+
+
+def _value(item):
+    return item["value"] if _is_element(item) else item
+
+
+def _text(word: Any) -> str:
+    return word.decode("utf-8", "replace") if isinstance(word, bytes) else str(word)
+
+
+def _unit(data) -> Any:
+    """The unit that a data set states."""
+    found = data.attrs.get("unit")
+    return NOT_STATED if found is None else _text(found)

@@ -1,0 +1,251 @@
+"""XYZ, plain and extended: text, whose frames are found first, and whose columns pandas reads for many frames
+at once.
+
+Read here because MDAnalysis passes over the box and the columns that extended XYZ states, and yields fewer
+frames than it promises where blank lines stand between them; ASE reads both, one `Atoms` object a frame, several
+times slower. Extended XYZ: https://github.com/libAtoms/extxyz#extended-xyz-specification.
+"""
+
+import csv
+import io
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from polyvae.errors import InputError
+from polyvae.io.formats import UNPACKING_ERRORS, BytesFile, opened
+from polyvae.io.frames import DamagedError, Frames, short
+from polyvae.trajectory.facts import NOT_STATED, Facts, not_stated, stated_array, stated_if
+
+_PIECE = 1 << 22  # bytes of text that become numbers in one go
+_PAIR = re.compile(r"""([\w-]+)\s*=\s*("[^"]*"|'[^']*'|\{[^}]*\}|\[[^\]]*\]|\S+)""")
+_TRUE, _FALSE = ("T", "1", "TRUE"), ("F", "0", "FALSE")
+_WIDTHS = {"S": str, "R": float, "I": int, "L": str}
+
+
+class _Frame(NamedTuple):
+    """Where the lines of a frame's atoms are, in bytes, and its comment."""
+
+    begin: int
+    end: int
+    n_atoms: int
+    comment: str
+
+
+class XyzFile:
+    """An XYZ file, plain or packed; see `frames.TrajectoryFile`."""
+
+    NO_PLACE_FOR = (
+        "length_unit", "time_unit", "images", "chains", "residues", "bonds", "weights", "segments",
+    )  # fmt: skip
+    usual_unit, always_3d, seeks = "angstrom", True, False
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._file: BytesFile | None = None
+        self._index, self.is_cut = _index(path)
+        if not self._index:
+            raise DamagedError(path, 0)
+        self.n_frames, self.n_atoms = len(self._index), self._index[0].n_atoms
+        self._pairs = [_pairs(frame.comment) for frame in self._index]
+        self._columns = _columns(self._pairs[0], path)
+        first = self._table(0, 1)
+        self._ids = None if "id" not in self._columns else np.sort(first["id"][0].astype(np.int64))
+        self._names = self._ordered(first)["names"][0] if "names" in self._columns else None
+        times = self.clock()
+        self.facts = self._facts(self._ordered(first), times)
+
+    def _facts(self, first: dict[str, np.ndarray], times: np.ndarray | None) -> Facts:
+        def column(name: str) -> Any:
+            return stated_array(first[name][0] if name in first else None)
+
+        boxes = ["lattice" in pairs for pairs in self._pairs]
+        return Facts(
+            time=stated_if(times is not None and "time" in self._pairs[0]),
+            box=stated_if(any(boxes)),
+            periodic=self._periodic(),
+            ids=stated_array(self._ids),
+            masses=column("masses"),
+            charges=column("charges"),
+            types=NOT_STATED,
+            names=stated_array(self._names),
+            **not_stated(*self.NO_PLACE_FOR),
+        )
+
+    def _periodic(self) -> Any:
+        """Along which box vectors the frames are periodic; one that has a box and no flags is, along all."""
+        found = {pairs.get("pbc", "T T T" if "lattice" in pairs else "") for pairs in self._pairs}
+        if found == {""}:
+            return NOT_STATED
+        if len(found) > 1:
+            raise InputError(
+                f"{self.path}: frames state different periodic directions ({' and '.join(sorted(found))}); split "
+                f"the file where they change"
+            )
+        flags = found.pop().upper().replace(",", " ").split()
+        if len(flags) != 3 or not set(flags) <= {*_TRUE, *_FALSE}:
+            raise InputError(
+                f"{self.path}: pbc needs three flags, T or F; the first frame has {' '.join(flags)!r}"
+            )
+        return tuple(flag in _TRUE for flag in flags)
+
+    def read(self, start: int, stop: int) -> Frames:
+        positions = np.empty((stop - start, self.n_atoms, 3), np.float32)
+        at = start
+        while at < stop:
+            end = at + 1
+            while end < stop and self._index[end].end - self._index[at].begin < _PIECE:
+                end += 1
+            table = self._ordered(self._table(at, end), at)
+            positions[at - start : end - start] = np.stack([table[axis] for axis in "xyz"], axis=-1)
+            at = end
+        times = self.clock() if self.facts.stated("time") else None
+        box = None
+        if self.facts.stated("box"):
+            box = np.stack([self._box(k) for k in range(start, stop)])
+        return Frames(positions, None if times is None else times[start:stop], box)
+
+    def clock(self) -> np.ndarray | None:
+        for key in ("time", "timestep", "step"):
+            if all(key in pairs for pairs in self._pairs):
+                try:
+                    return np.array([float(pairs[key]) for pairs in self._pairs])
+                except ValueError:
+                    return None
+        return None
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _box(self, frame: int) -> np.ndarray:
+        """Box vectors of a frame, as rows; zeros where it states none."""
+        words = self._pairs[frame].get("lattice", "0 0 0 0 0 0 0 0 0").replace(",", " ").split()
+        try:
+            return np.array(words, np.float32).reshape(3, 3)
+        except ValueError:
+            raise InputError(
+                f"{self.path}: Lattice needs nine numbers, three for each box vector; frame {frame} has "
+                f"{' '.join(words)!r}"
+            ) from None
+
+    def _table(self, start: int, stop: int) -> dict[str, np.ndarray]:
+        """The columns of frames by name, (n, n_atoms) each."""
+        import pandas
+
+        odd = [k for k in range(start, stop) if self._index[k].n_atoms != self.n_atoms]
+        if odd:
+            raise InputError(
+                f"{self.path}: frame {odd[0]} holds {self._index[odd[0]].n_atoms} atoms, the first "
+                f"{self.n_atoms}; write the same atoms in every frame"
+            )
+        if self._file is None:
+            self._file = opened(self.path)
+        rows = []
+        for frame in self._index[start:stop]:
+            self._file.seek(frame.begin)
+            lines = self._file.read(frame.end - frame.begin)
+            rows.append(lines if lines.endswith(b"\n") else lines + b"\n")
+        kinds = dict(self._columns.values())
+        try:
+            table = pandas.read_csv(
+                io.BytesIO(b"".join(rows)),
+                sep=r"\s+",
+                header=None,
+                usecols=sorted(kinds),
+                dtype=kinds,
+                quoting=csv.QUOTE_NONE,
+                na_filter=False,
+            )
+        except (ValueError, pandas.errors.ParserError) as error:
+            if stop - start > 1:  # find the frame that is at fault
+                for k in range(start, stop):
+                    self._table(k, k + 1)
+            raise InputError(
+                f"{self.path}: frame {start} has lines that are not an atom and its coordinates ({short(error)}); "
+                f"mend them, or leave the frame out (stop=)"
+            ) from None
+        shape = stop - start, self.n_atoms
+        return {name: table[place].to_numpy().reshape(shape) for name, (place, _) in self._columns.items()}
+
+    def _ordered(self, table: dict[str, np.ndarray], first: int = 0) -> dict[str, np.ndarray]:
+        """Columns in the order of ids, where there are any; the same beads in every frame."""
+        if self._ids is not None:
+            order = np.argsort(table["id"], axis=1)
+            table = {name: np.take_along_axis(values, order, axis=1) for name, values in table.items()}
+            same = (table["id"] == self._ids).all(axis=1)
+            if not same.all():
+                raise InputError(
+                    f"{self.path}: frame {first + int(np.argmin(same))} holds other atoms (id) than the first; "
+                    f"write the same atoms in every frame"
+                )
+        names = getattr(self, "_names", None)
+        if names is not None and not (same := (table["names"] == names).all(axis=1)).all():
+            raise InputError(
+                f"{self.path}: the names of frame {first + int(np.argmin(same))} are not those of the first, in "
+                f"this order; write the same atoms in the same order in every frame, or a column id"
+            )
+        return table
+
+
+def _index(path: Path) -> tuple[list[_Frame], bool]:
+    """Whole frames, and whether something else comes after them."""
+    frames: list[_Frame] = []
+    try:
+        with opened(path) as file:
+            at = 0
+            while line := file.readline():
+                at += len(line)
+                if not line.strip():
+                    continue
+                try:
+                    n_atoms = int(line)
+                except ValueError:
+                    if frames:
+                        return frames, True
+                    raise InputError(
+                        f"{path} is not an XYZ file (its first line is not the number of atoms)"
+                    ) from None
+                comment = file.readline()
+                begin = at = at + len(comment)
+                last = b""
+                for _ in range(n_atoms):
+                    last = file.readline()
+                    at += len(last)
+                if n_atoms < 1 or not comment or not last or (not last.endswith(b"\n") and len(last.split()) < 4):
+                    return frames, True
+                frames.append(_Frame(begin, at, n_atoms, comment.decode("utf-8", "replace")))
+    except UNPACKING_ERRORS:
+        return frames, True
+    return frames, False
+
+
+def _pairs(comment: str) -> dict[str, str]:
+    """What the comment of an extended XYZ states, by name in lower letters."""
+    return {key.lower(): value.strip("\"'{}[]") for key, value in _PAIR.findall(comment)}
+
+
+def _columns(pairs: dict[str, str], path: Path) -> dict[str, tuple[int, type]]:
+    """Places and kinds of the columns wanted: names, x, y, z, and id, masses, charges where they are stated."""
+    found: dict[str, tuple[int, type]] = {}
+    words = pairs.get("properties", "species:S:1:pos:R:3").split(":")
+    place = 0
+    wanted = {"species": "names", "element": "names", "id": "id", "mass": "masses", "masses": "masses"}
+    wanted |= {"charge": "charges", "q": "charges", "initial_charges": "charges"}
+    try:
+        for name, kind, width in zip(words[::3], words[1::3], words[2::3], strict=True):
+            if name.lower() in ("pos", "positions"):
+                found |= {axis: (place + k, float) for k, axis in enumerate("xyz")}
+            elif name.lower() in wanted and int(width) == 1:
+                found.setdefault(wanted[name.lower()], (place, _WIDTHS[kind]))
+            place += int(width)
+    except (KeyError, ValueError):
+        raise InputError(
+            f"{path}: Properties={':'.join(words)!r} cannot be read; give name:kind:columns"
+        ) from None
+    if not {"x", "y", "z"} <= set(found):
+        raise InputError(f"{path}: Properties={':'.join(words)!r} holds no positions (pos:R:3); write them")
+    return found
