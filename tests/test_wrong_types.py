@@ -105,7 +105,7 @@ TRAINING = {
 READING = {
     "topology": "path?", "select": "text?", "length_unit": "word?", "start": "count", "stop": "integer?",
     "step": "count", "unwrap": "word", "per_molecule": "flag", "dims": "word?", "keep_good": "flag",
-    "ignore_times": "flag", "format": "word?", "topology_format": "word?",
+    "ignore_times": "flag", "dt": "positive?", "format": "word?", "topology_format": "word?",
 }  # fmt: skip
 ONE_FRAME = {"positions": "array", "masses": "array?"}
 FEATURES = {"mirror": "flag", "reversal": "flag"}

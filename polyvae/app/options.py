@@ -125,6 +125,12 @@ READING = {
     "ignore_times": _option(
         bool, False, "--ignore-times", "Ignore frame times. Without this option they must increase."
     ),
+    "dt": _option(
+        float | None,
+        None,
+        "--dt",
+        "Time between frames in ps, or tau in reduced units; for files that do not state it.",
+    ),
 }
 
 # By the name in `pv.fit`, but for `every` of the featurizer.

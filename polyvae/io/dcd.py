@@ -51,7 +51,7 @@ class DcdFile:
         self.facts = Facts(
             time=stated_if(times is not None),
             time_unit=stated_if(times is not None, self._time_unit()),
-            box=stated_if("cell" in self._whole.names),
+            box=stated_if(self._has_cell),
             **not_stated(*self.NO_PLACE_FOR),
         )
 
@@ -102,7 +102,8 @@ class DcdFile:
         ):
             raise InputError(f"{path} is a DCD file whose list of free atoms is damaged; copy it again")
         self._is_matrix = version >= _SHAPE_MATRIX
-        parts = {"cell": bool(version and integers[10]), "w": bool(version and integers[11])}
+        self._has_cell = bool(version and integers[10])
+        parts = {"cell": self._has_cell, "w": bool(version and integers[11])}
         self._whole = self._frame(n_atoms, **parts)
         self._later = self._frame(n_atoms - n_fixed, **parts)
         return integers[0]
@@ -140,7 +141,7 @@ class DcdFile:
                     positions[rows, self._free, k] = raw[axis]
                 else:
                     positions[rows, :, k] = raw[axis]
-            if "cell" in self._whole.names:
+            if self._has_cell:
                 cells.append(raw["cell"].astype(np.float64))
         box = _box(np.concatenate(cells), self._is_matrix) if cells else None
         times = self.clock()

@@ -81,6 +81,8 @@ class DumpFile:
         return (head["units"] or b"").decode("latin1"), periodic
 
     def _facts(self, first: dict[str, np.ndarray], style: str, periodic) -> Facts:
+        length: Any
+        time: Any
         length, time = LAMMPS.get(style, (NOT_STATED, NOT_STATED))
         if style and style not in LAMMPS:
             length = NotUnderstood(
@@ -88,7 +90,8 @@ class DumpFile:
             )
         if self._times is None:
             log.info("%s: %s", self.path, STEPS_ALONE)
-        segments, begins = NOT_STATED, np.flatnonzero(np.diff(self._steps) <= 0) + 1
+        segments: Any = NOT_STATED
+        begins = np.flatnonzero(np.diff(self._steps) <= 0) + 1
         if len(begins):
             segments = np.diff([0, *begins, self.n_frames])
             log.info(

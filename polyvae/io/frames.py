@@ -55,7 +55,6 @@ class TrajectoryFile(Protocol):
         seeks: whether frames far into the file cost no reading of those before, also by a copy in another process.
     """
 
-    NO_PLACE_FOR: tuple[str, ...]
     n_frames: int
     n_atoms: int
     facts: Facts
@@ -63,6 +62,9 @@ class TrajectoryFile(Protocol):
     always_3d: bool
     is_cut: bool
     seeks: bool
+
+    @property
+    def NO_PLACE_FOR(self) -> tuple[str, ...]: ...  # a constant of each class
 
     def read(self, start: int, stop: int) -> Frames:
         """Frames start to stop - 1; cheapest where each call begins where the last one ended."""

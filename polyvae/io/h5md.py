@@ -101,6 +101,7 @@ class H5mdFile:
             order = self._order(start, stop)
             box = self._box(start, stop)
             if self.facts.images is IN_FRAMES:
+                assert box is not None
                 positions += self._rows("image", start, stop) @ box[:, : self._n_dims, : self._n_dims]
         except InputError:
             raise

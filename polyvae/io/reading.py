@@ -8,8 +8,9 @@ from typing import Any
 
 from polyvae.arguments import whole_number
 from polyvae.cluster import checked_client, in_order, shared
+from polyvae.io.options import ReadOptions
 from polyvae.io.patterns import Paths, expanded
-from polyvae.io.runs import CHUNK_BYTES, ReadOptions, Run
+from polyvae.io.runs import CHUNK_BYTES, Run
 from polyvae.trajectory.record import Trajectory
 from polyvae.trajectory.stream import Stream, concatenate
 

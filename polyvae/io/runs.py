@@ -2,98 +2,33 @@
 
 import collections
 import copy
-import dataclasses
 import functools
 import logging
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from polyvae.arguments import file_name, flag, if_given, one_of, real_number, text, whole_number
 from polyvae.batches import BATCH
 from polyvae.errors import FrameError, InputError
-from polyvae.io.dcd import DcdFile
-from polyvae.io.dump import DumpFile
-from polyvae.io.formats import check_format, format_of, is_packed
+from polyvae.io.conversion import Conversion, conversion_of
+from polyvae.io.formats import format_of
 from polyvae.io.frames import DamagedError, Frames, TrajectoryFile, existing, warn_of_damage
-from polyvae.io.gro import GroFile
-from polyvae.io.gsd import GsdFile
-from polyvae.io.h5md import H5mdFile
-from polyvae.io.netcdf import NetcdfFile
-from polyvae.io.npz import NpzFile
-from polyvae.io.other import UniverseFile
+from polyvae.io.options import ReadOptions
 from polyvae.io.patterns import expanded
 from polyvae.io.pieces import check_all_weighted, check_weights, holds, left_out, tell_units
+from polyvae.io.readers import opened_trajectory
 from polyvae.io.times import Times, pieces_in_time
 from polyvae.io.topology import atoms_of_file, known_topology, own_topology
-from polyvae.io.trr import TrrFile
-from polyvae.io.xtc import XtcFile
-from polyvae.io.xyz import XyzFile
 from polyvae.trajectory import facts as file_facts
-from polyvae.trajectory.assembly import Assembler, check_how, has_box
+from polyvae.trajectory.assembly import Assembler, has_box
 from polyvae.trajectory.molecules import Atoms
-from polyvae.trajectory.record import LENGTH_UNITS, Trajectory
-from polyvae.trajectory.units import length_of, picoseconds
+from polyvae.trajectory.record import Trajectory
 
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1 << 26  # of decoded coordinates held at once while frames are picked or streamed
-
-_READERS: dict[str, Callable[[Path], TrajectoryFile]] = {
-    "NPZ": NpzFile,
-    "XTC": XtcFile,
-    "DCD": DcdFile,
-    "GRO": GroFile,
-    "LAMMPSDUMP": DumpFile,
-    "GSD": GsdFile,
-    "H5MD": H5mdFile,
-    "NCDF": NetcdfFile,
-    "TRR": TrrFile,
-    "XYZ": XyzFile,
-}
-_OF_TEXT = ("GRO", "LAMMPSDUMP", "XYZ")  # read from packed files, too
-
-
-@dataclasses.dataclass(frozen=True)
-class ReadOptions:
-    """How a run is read: the options of `read`, which says what they mean, checked where the record is made.
-
-    Raises:
-        InputError: an unknown unit or format, or frames that cannot be counted.
-    """
-
-    topology: str | os.PathLike | None = None
-    select: str | None = None
-    length_unit: str | None = None
-    start: int = 0
-    stop: int | None = None
-    step: int = 1
-    unwrap: bool | str = "auto"
-    per_molecule: bool = False
-    dims: int | None = None
-    keep_good: bool = False
-    ignore_times: bool = False
-    dt: float | None = None
-    format: str | None = None
-    topology_format: str | None = None
-
-    def __post_init__(self):
-        for name in ("format", "topology_format"):
-            check_format(name, getattr(self, name))
-        one_of("length_unit", self.length_unit, (*LENGTH_UNITS, None))
-        object.__setattr__(self, "start", whole_number("start", self.start, 0))
-        object.__setattr__(self, "stop", if_given(whole_number, "stop", self.stop))
-        object.__setattr__(self, "step", whole_number("step", self.step, 1))
-        if_given(text, "select", self.select)
-        if_given(file_name, "topology", self.topology)
-        flag("keep_good", self.keep_good)
-        flag("ignore_times", self.ignore_times)
-        if self.dt is not None:
-            object.__setattr__(self, "dt", real_number("dt", self.dt, above=0))
-        check_how(self.unwrap, self.per_molecule, self.dims)
 
 
 class Run:
@@ -115,7 +50,7 @@ class Run:
         if options.topology is not None:
             atoms = known_topology(options.topology, options.select, options.topology_format)
         elif name not in ("NPZ", "XTC", "DCD"):
-            first_file = self._opened(first, None)  # what is no trajectory is told as that
+            first_file = opened_trajectory(first, options)  # what is no trajectory is told as that
             atoms = own_topology(first, options.select, name)
         if options.select is not None and atoms is None:
             raise InputError(f"the selection {options.select!r} needs a topology; give one (--top, topology=)")
@@ -125,11 +60,10 @@ class Run:
         self._times: list[Times] = []
         self._frames: list[range] = []
         self._assemblers: list[Assembler] = []
-        self._per_length: list[float] = []
-        self._per_time: list[float] = []
+        self._conversions: list[Conversion] = []
         self._segments: list[np.ndarray] = []  # lengths of the pieces of each file that are continuous in time
         for path in self.paths:
-            file = first_file or self._opened(path, None if atoms is None else atoms.n_total)
+            file = first_file or opened_trajectory(path, options, None if atoms is None else atoms.n_total)
             first_file = None
             self._add(path, file, atoms)
         tell_units(self._of_usual_unit)
@@ -138,22 +72,6 @@ class Run:
         check_all_weighted(self.paths, self._files)
         self._left_out: set[str] | None = None if len(self.paths) > 1 else set()
         self._n_dims: int | None = None
-
-    def _opened(self, path: Path, n_atoms: int | None) -> TrajectoryFile:
-        name = format_of(path, self._options.format)
-        if path.suffix.lower() == ".npy" and not self._options.format:
-            raise InputError(
-                f'{path} is a bare array; save it as npz (numpy.savez, array "positions"), or give the array '
-                f"itself in Python (pv.fit(numpy.load(...)))"
-            )
-        try:
-            if name in _READERS and is_packed(path) and name not in _OF_TEXT:
-                raise InputError(f"{path} is packed, and {name} is read unpacked; unpack it first")
-            if name in _READERS:
-                return _READERS[name](path)
-            return UniverseFile(path, name, n_atoms, self._options.length_unit)
-        except DamagedError as damage:
-            raise InputError(str(damage)) from None
 
     def _add(self, path: Path, file: TrajectoryFile, atoms: Atoms | None) -> None:
         """Take one more file into the run; refuse one that does not belong to it."""
@@ -181,7 +99,10 @@ class Run:
                 f"step {options.step} leave none"
             )
         file_facts.report(path, file.facts)
-        unit, factor = self._unit_of(path, file)
+        conversion = conversion_of(path, file, options)
+        unit = conversion.length_unit
+        if conversion.by_convention:
+            self._of_usual_unit.setdefault(unit, []).append(path)
         self._unit = self._unit or unit
         if unit != self._unit and "sigma" in (unit, self._unit):
             raise InputError(
@@ -192,11 +113,11 @@ class Run:
         # Along bonds, what is whole stays; without any, bead order is no reason to move what is unwrapped.
         as_it_is = options.unwrap == "auto" and unwrapped and (atoms is None or atoms.bonds is None)
         clock = None if options.ignore_times or options.dt is not None else file.clock()
-        self._per_length.append(factor)
+        self._conversions.append(conversion)
         self._segments.append(pieces_in_time(path, clock, file.facts.value("segments"), file.n_frames))
         self._files.append(file)
         self._frames.append(frames)
-        self._times.append(Times(path, not self._has_times(path, file, unit) or options.ignore_times))
+        self._times.append(Times(path, not conversion.has_times or options.ignore_times))
         self._assemblers.append(
             Assembler(
                 atoms,
@@ -210,42 +131,6 @@ class Run:
                 note=functools.partial(log.info, "%s: %s", path),
             )
         )
-
-    def _unit_of(self, path: Path, file: TrajectoryFile) -> tuple[str, float]:
-        """The length unit of a file's trajectory, and the factor from the numbers in the file to it."""
-        stated = file.facts.value("length_unit")
-        if self._options.length_unit is not None:
-            return self._options.length_unit, 1.0
-        if stated is not None:
-            found = length_of(stated)
-            assert found is not None, f"a reader stated the unit {stated!r} as understood"
-            return found
-        if isinstance(file.facts.length_unit, file_facts.NotUnderstood):
-            raise InputError(f"{path} {file.facts.length_unit.text} (--unit, length_unit=)")
-        self._of_usual_unit.setdefault(file.usual_unit, []).append(path)
-        return file.usual_unit, 1.0
-
-    def _has_times(self, path: Path, file: TrajectoryFile, unit: str) -> bool:
-        """Whether times can be used; sets the factor from the numbers in the file to ps, or the engine's unit."""
-        self._per_time.append(1.0)
-        if self._options.dt is not None:
-            if file.facts.stated("time"):
-                log.info("%s: states times, in place of which dt counts", path)
-            return True
-        if unit == "sigma" or not file.facts.stated("time"):
-            return True
-        stated = file.facts.value("time_unit")
-        if stated is None:
-            log.warning(
-                "%s: holds times and does not state their unit, so they are left out; give the time between "
-                "frames in ps (--dt, dt=)",
-                path,
-            )
-            return False
-        factor = picoseconds(stated)
-        assert factor is not None, f"a reader stated the unit {stated!r} as understood"
-        self._per_time[-1] = factor
-        return True
 
     def copy(self) -> "Run":
         """The same run, to be read beside this one by another thread."""
@@ -406,19 +291,7 @@ class Run:
                     return
                 block = file.read(part[0], part[-1] + 1)
             block = Frames._make(None if a is None else a[::step] for a in block)
-            yield part, self._in_units(k, part, block)
-
-    def _in_units(self, k: int, part: range, block: Frames) -> Frames:
-        """Frames of file k in the units of its trajectory."""
-        if self._options.dt is not None:
-            block = block._replace(time=self._options.dt * _numbers(part), step=None)
-        elif block.time is not None:
-            block = block._replace(time=np.asarray(block.time, np.float64) * self._per_time[k])
-        factor = self._per_length[k]
-        if factor == 1.0:
-            return block
-        box = None if block.box is None else block.box * np.float32(factor)
-        return block._replace(positions=np.asarray(block.positions, np.float64) * factor, box=box)
+            yield part, self._conversions[k].applied(block, _numbers(part))
 
     def _survey(self, k: int, part: range, block: Frames, per_block: int) -> None:
         """Settle what holds for all of file k, from its first block and as much after it as that takes."""

@@ -23,8 +23,9 @@ from polyvae.cv.latent import LatentCV, latent_cv
 from polyvae.errors import InputError
 from polyvae.files import refuse_overwriting
 from polyvae.io.frames import existing
+from polyvae.io.options import ReadOptions
 from polyvae.io.patterns import Paths, expanded
-from polyvae.io.runs import ReadOptions, Run
+from polyvae.io.runs import Run
 from polyvae.progress import quiet
 from polyvae.records import Record
 from polyvae.tasks.projection import Projector, Rows, rows_of

@@ -246,7 +246,7 @@ class Assembler:
         found = self._survey.periodic
         if self._stated is None and (box is None or found.all()):
             return None
-        return tuple(map(bool, found))
+        return bool(found[0]), bool(found[1]), bool(found[2])
 
     def _unwrapping(self, n_atoms: int) -> tuple[np.ndarray | None, np.ndarray | None, Tree]:
         """Atoms to take, places of the chosen ones among them, and the bonds to go along."""

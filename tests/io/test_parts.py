@@ -7,7 +7,8 @@ import pytest
 from mdtraj.formats import XTCTrajectoryFile
 
 import polyvae as pv
-from polyvae.io.runs import ReadOptions, Run
+from polyvae.io.options import ReadOptions
+from polyvae.io.runs import Run
 from polyvae.trajectory.stream import concatenate
 
 N = 9000

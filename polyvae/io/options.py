@@ -1,0 +1,48 @@
+"""How a run is read: the options of `read`, in one record."""
+
+import dataclasses
+import os
+
+from polyvae.arguments import file_name, flag, if_given, one_of, real_number, text, whole_number
+from polyvae.io.formats import check_format
+from polyvae.trajectory.assembly import check_how
+from polyvae.trajectory.record import LENGTH_UNITS
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadOptions:
+    """How a run is read: the options of `read`, which says what they mean, checked where the record is made.
+
+    Raises:
+        InputError: an unknown unit or format, or frames that cannot be counted.
+    """
+
+    topology: str | os.PathLike | None = None
+    select: str | None = None
+    length_unit: str | None = None
+    start: int = 0
+    stop: int | None = None
+    step: int = 1
+    unwrap: bool | str = "auto"
+    per_molecule: bool = False
+    dims: int | None = None
+    keep_good: bool = False
+    ignore_times: bool = False
+    dt: float | None = None
+    format: str | None = None
+    topology_format: str | None = None
+
+    def __post_init__(self):
+        for name in ("format", "topology_format"):
+            check_format(name, getattr(self, name))
+        one_of("length_unit", self.length_unit, (*LENGTH_UNITS, None))
+        object.__setattr__(self, "start", whole_number("start", self.start, 0))
+        object.__setattr__(self, "stop", if_given(whole_number, "stop", self.stop))
+        object.__setattr__(self, "step", whole_number("step", self.step, 1))
+        if_given(text, "select", self.select)
+        if_given(file_name, "topology", self.topology)
+        flag("keep_good", self.keep_good)
+        flag("ignore_times", self.ignore_times)
+        if self.dt is not None:
+            object.__setattr__(self, "dt", real_number("dt", self.dt, above=0))
+        check_how(self.unwrap, self.per_molecule, self.dims)
