@@ -31,8 +31,7 @@ class NetcdfFile:
         self.path = path
         self._file: Any = None
         try:
-            self._open()
-            variables = self._file.variables
+            variables = self._opened().variables
             if "coordinates" not in variables:
                 raise InputError(f"{path}: a NetCDF trajectory needs coordinates, and this file holds none")
             shape = variables["coordinates"].shape
@@ -50,9 +49,9 @@ class NetcdfFile:
         finally:
             self.close()
 
-    def _open(self) -> None:
+    def _opened(self) -> Any:
         if self._file is not None:
-            return
+            return self._file
         with self.path.open("rb") as file:
             head = file.read(4)
         if importlib.util.find_spec("netCDF4") is not None:
@@ -69,6 +68,7 @@ class NetcdfFile:
                 f"{self.path}: this version of NetCDF is read with netCDF4, not installed here: pip install "
                 f"'polyvae[formats]'"
             )
+        return self._file
 
     def _facts(self, variables) -> Facts:
         unit = _attribute(variables["coordinates"], "units")
@@ -100,8 +100,7 @@ class NetcdfFile:
 
     def read(self, start: int, stop: int) -> Frames:
         try:
-            self._open()
-            variables = self._file.variables
+            variables = self._opened().variables
             positions = self._rows(variables["coordinates"], start, stop)
             if "id" in variables and variables["id"].shape[0] == self.n_frames and self._has_frames:
                 self._check_ids(np.array(variables["id"][start:stop]), start)
@@ -137,10 +136,10 @@ class NetcdfFile:
         return values
 
     def clock(self) -> np.ndarray | None:
-        self._open()
-        if "time" not in self._file.variables:
+        variables = self._opened().variables
+        if "time" not in variables:
             return None
-        variable = self._file.variables["time"]
+        variable = variables["time"]
         values = np.atleast_1d(np.array(variable[:], np.float64))
         if importlib.util.find_spec("netCDF4") is None:
             values = values * float(_attribute(variable, "scale_factor") or 1)

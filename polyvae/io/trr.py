@@ -1,6 +1,7 @@
 """TRR, by MDAnalysis' decoder: its reader gives up on frames that hold velocities alone."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,19 +21,19 @@ class TrrFile:
 
     def __init__(self, path: Path):
         self.path = path
-        self._file = None
+        self._file: Any = None
         self._at = 0  # of the next frame in the file
-        self._frames, self._times = [], []  # numbers in the file of those with positions, and their times
+        self._frames: list[int] = []  # numbers in the file of the frames with positions
+        self._times: list[float] = []
         self.is_cut, n_all, boxed = False, 0, False
         try:
-            self._open()
+            file = self._opened()
         except Exception as error:  # whatever damage leads the package to
             raise InputError(f"{path} cannot be read as TRR ({short(error)})") from None
-        assert self._file is not None
-        self.n_atoms = int(self._file.n_atoms)
+        self.n_atoms = int(file.n_atoms)
         while True:
             try:
-                frame = self._file.read()
+                frame = file.read()
             except StopIteration:
                 break
             except Exception:
@@ -53,18 +54,19 @@ class TrrFile:
             )
         self.facts = Facts(time=IN_FRAMES, time_unit="ps", box=stated_if(boxed), **not_stated(*self.NO_PLACE_FOR))
 
-    def _open(self) -> None:
+    def _opened(self) -> Any:
+        """The file, opened at its begin."""
         from MDAnalysis.lib.formats.libmdaxdr import TRRFile
 
         self.close()
         self._file, self._at = TRRFile(str(self.path)), 0
+        return self._file
 
     def read(self, start: int, stop: int) -> Frames:
         positions = np.empty((stop - start, self.n_atoms, 3), np.float32)
         box = np.zeros((stop - start, 3, 3), np.float32)
         if self._file is None or self._at > self._frames[start]:
-            self._open()
-        assert self._file is not None
+            self._opened()
         for row, wanted in enumerate(self._frames[start:stop]):
             try:
                 while self._at <= wanted:
