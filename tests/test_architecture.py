@@ -77,23 +77,27 @@ def imports(path: Path):
             yield name, node in tree.body
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_point_down(path):
-    here = name_of(path)
-    folder = here.split(".")[0]
-    for name, top_level in imports(path):
-        if name.split(".")[0] in HEAVY and folder not in ("plot", "app", "mdanalysis"):
-            assert not top_level, f"{here} loads {name} when polyvae is imported"
-        if not name.startswith("polyvae.") or folder == "__main__":
-            continue
-        there = name.removeprefix("polyvae.")
-        below = there.split(".")[0]
-        if below == folder:
-            allowed = folder != "tasks" or here == folder or (here, there) in BESIDE
-            assert allowed, f"{here} imports {there}: tasks stand side by side"
-            continue
-        assert FLOOR[below] < FLOOR[folder], f"{here} (floor {FLOOR[folder]}) imports {there} ({FLOOR[below]})"
-        assert not (folder in NO_FILES and below == "io"), f"{here} imports {there}: it reads and writes no files"
+def test_imports_point_down():
+    """All faults are listed, so that a move of modules is mended at once."""
+    faults = []
+    for path in modules():
+        here = name_of(path)
+        folder = here.split(".")[0]
+        for name, top_level in imports(path):
+            if top_level and name.split(".")[0] in HEAVY and folder not in ("plot", "app", "mdanalysis"):
+                faults.append(f"{here} loads {name} when it is imported")
+            if not name.startswith("polyvae.") or folder == "__main__":
+                continue
+            there = name.removeprefix("polyvae.")
+            below = there.split(".")[0]
+            if below == folder:
+                if folder == "tasks" and here != folder and (here, there) not in BESIDE:
+                    faults.append(f"{here} imports {there}: tasks do not use each other")
+            elif FLOOR[below] >= FLOOR[folder]:
+                faults.append(f"{here} (floor {FLOOR[folder]}) imports {there} ({FLOOR[below]})")
+            elif folder in NO_FILES and below == "io":
+                faults.append(f"{here} imports {there}: it reads and writes no files")
+    assert not faults, "\n".join(faults)
 
 
 def test_no_import_goes_in_a_circle():

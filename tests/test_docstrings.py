@@ -102,11 +102,10 @@ def test_the_reference_lists_every_public_name_once():
     assert {name.rpartition("_")[0].rpartition(".")[2] for name in engines} == {"openmm", "lammps", "command"}
 
 
-@pytest.mark.parametrize("name", LISTED)
-def test_public_names_are_explained(name):
-    thing = found(name)
-    assert not without_docstring(name, thing)
-    assert not not_named(name, thing)
+def test_public_names_are_explained():
+    things = {name: found(name) for name in LISTED}
+    assert not [missing for name, thing in things.items() for missing in without_docstring(name, thing)]
+    assert not [missing for name, thing in things.items() for missing in not_named(name, thing)]
 
 
 def test_every_function_of_exports_and_engines_has_a_docstring():
