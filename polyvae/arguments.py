@@ -12,6 +12,7 @@ from polyvae.errors import InputError
 
 _SHOWN = 60  # letters of a value that a message repeats
 LARGEST_SEED = 2**32 - 1
+_NO_NUMBERS = (bool, np.bool_, str, bytes, np.ma.core.MaskedConstant)  # though float() takes them
 
 
 def shown(value: Any) -> str:
@@ -52,7 +53,7 @@ def real_number(name: str, value: Any, *, least: float = -math.inf, above: float
         f", at least {least:g}" if least > -math.inf else f" greater than {above:g}" if above > -math.inf else ""
     )
     try:
-        number = None if isinstance(value, (bool, np.bool_, str, bytes)) else float(value)
+        number = None if isinstance(value, _NO_NUMBERS) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = None
     if number is None:
@@ -126,6 +127,25 @@ def is_array_like(value: Any) -> bool:
     return isinstance(value, (Sequence, int, float)) and not isinstance(value, (str, bytes))
 
 
+def without_mask(name: str, value: Any) -> Any:
+    """The value, refused where entries of it are masked: they are missing, and NumPy reads through a mask."""
+    if hidden := _masked(value):
+        raise InputError(
+            f"{name} must be known numbers; {hidden} of them are masked, which means missing. Leave out what they "
+            f"belong to, or fill them in"
+        )
+    return value
+
+
+def _masked(value: Any) -> int:
+    """How many entries of an array, or of arrays in a list, are masked."""
+    if isinstance(value, np.ma.MaskedArray):
+        return int(np.ma.count_masked(value))
+    if not isinstance(value, (list, tuple)):
+        return 0
+    return sum(_masked(one) for one in value if isinstance(one, (np.ma.MaskedArray, list, tuple)))
+
+
 def numbers_array(name: str, value: Any, what: str, kind: Any = np.float64, *, finite: bool = True) -> np.ndarray:
     """An array of one kind of numbers. Of an integer type it comes from numbers without a fraction alone.
 
@@ -133,6 +153,7 @@ def numbers_array(name: str, value: Any, what: str, kind: Any = np.float64, *, f
         what: what it must be, in words, with its shape.
         kind: the type of the result; None leaves that of the array.
     """
+    without_mask(name, value)
     try:
         array = np.asarray(value) if is_array_like(value) else None
     except (TypeError, ValueError):  # rows of unequal lengths
@@ -151,6 +172,7 @@ def numbers_array(name: str, value: Any, what: str, kind: Any = np.float64, *, f
 def check_shape(name: str, value: Any, shape: Sequence[int | str], *, whole: bool = False) -> None:
     """Refuse what is no array of numbers of so many dimensions, by its type and shape alone, as those that JAX
     traces are known; a word in the shape stands for any length."""
+    without_mask(name, value)
     what = f"{'whole numbers' if whole else 'an array of numbers'} of shape ({', '.join(map(str, shape))})"
     array = value if hasattr(value, "dtype") and hasattr(value, "ndim") else numbers_array(name, value, what, None)
     good = array.ndim == len(shape) and all(
@@ -189,14 +211,22 @@ def one_each(name: str, value: Any, n: int, per: str = "frame", *, finite: bool 
     return array
 
 
-def statistical_weights(value: Any, n_frames: int) -> np.ndarray:
-    """Weights (n_frames,), none negative, as of a run that is reweighted from a bias."""
+def statistical_weights(value: Any, n_frames: int, *, part: bool = False) -> np.ndarray:
+    """Weights (n_frames,), none negative, as of a run that is reweighted from a bias.
+
+    They may not all be 0, but for those of a `part` of the frames.
+    """
     weights = one_each("weights", value, n_frames, finite=False)
     if not (good := np.isfinite(weights) & (weights >= 0)).all():
         frame = int(np.argmin(good))
         raise InputError(
             f"weights must be 0 or positive numbers; that of frame {frame} is {weights[frame]:g}. Give "
             f"exp(bias / kT), not the bias"
+        )
+    if not (part or weights.any()):
+        raise InputError(
+            f"weights must not all be 0; those of all {n_frames} frames are. Give exp((bias - max(bias)) / kT), "
+            f"or no weights"
         )
     return weights
 

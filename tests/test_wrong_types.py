@@ -266,7 +266,7 @@ CALLS = {
         lambda k: {"positions": k.traj.positions},
         {"positions": "data", "time": "finite array?", "length_unit": "word", "masses": "finite array?",
          "names": "other?", "bonds": "counts?", "segments": "counts?", "weights": "finite array?",
-         "box": "array?", "origin": "counts?", "selection": "other?", "continues": "count"},
+         "box": "array?", "origin": "counts?", "selection": "other?", "continues": "count", "part": "flag"},
     ),
     "Stream": Call(
         pv.Stream,
@@ -537,6 +537,79 @@ def test_wrong_values_are_refused_in_one_line_that_names_the_argument(known, nam
                 faults.append(f"{case}: taken")
     if faults:
         pytest.fail("\n".join(faults), pytrace=False)
+
+
+ARRAYS = ("array", "finite array", "data", "row", "numbers", "counts")
+
+
+def masked(value, axis=0):
+    """The same numbers, of which the first is masked."""
+    value = np.asarray(getattr(value, "positions", value))
+    hidden = np.zeros(value.shape, bool)
+    hidden.flat[0] = True
+    return np.ma.array(value, mask=hidden)
+
+
+@pytest.mark.parametrize("traj", [3], indirect=True, ids=["3-D"])
+def test_what_is_masked_is_refused(known):
+    """Of every call the arrays that it is given, and those that it may be given beside them; in lists, too."""
+    n, faults = len(known.traj), []
+    beside = {
+        "time": np.arange(n), "weights": np.ones(n), "bias": np.zeros(n), "masses": np.ones(8), "box":
+        np.ones((n, 3, 3)), "origin": np.zeros((n, 2), int), "bonds": np.array(CHAIN), "structure": known.frame,
+        "pairs": np.array(CHAIN), "segments": np.array([n]), "at": known.z[:3],
+    }  # fmt: skip
+    for name, call in ALL.items():
+        told = {} if call.given is None else call.given(known)
+        function = call.function
+        if name in METHODS:
+            function, told = inspect.unwrap(call.function), {"k": known} | told
+        kinds = {a: kind.removesuffix("?") for a, kind in call.kinds.items()}
+        for argument in [a for a, kind in kinds.items() if kind in ARRAYS and (a in told or a in beside)]:
+            value = told.get(argument, beside.get(argument))
+            if argument in ("latents", "atoms", "particles") or not np.ndim(getattr(value, "positions", value)):
+                continue
+            for hidden in (masked(value), list(masked(value))):
+                try:
+                    function(**told | ({"kT": 1.0} if argument == "bias" else {}) | {argument: hidden})
+                    faults.append(f"{name}({argument}): taken")
+                except pv.InputError as error:
+                    if "masked" not in str(error):
+                        faults.append(f"{name}({argument}): {error}")
+                except CHECKED:
+                    pass
+                except Exception as error:
+                    faults.append(f"{name}({argument}): {type(error).__name__}: {error}")
+    if faults:
+        pytest.fail("\n".join(faults), pytrace=False)
+
+
+@pytest.mark.parametrize("traj", [3], indirect=True, ids=["3-D"])
+def test_an_array_with_a_mask_that_hides_nothing_is_an_array(known):
+    plain = np.ma.array(known.traj.positions, mask=False)
+    np.testing.assert_array_equal(pv.Trajectory(plain).positions, known.traj.positions)
+    assert type(pv.Trajectory(plain).positions) is np.ndarray
+
+
+@pytest.mark.parametrize("traj", [3], indirect=True, ids=["3-D"])
+def test_weights_that_are_all_zero_are_refused_where_they_are_given(known, tmp_path):
+    n = len(known.traj)
+    nothing = np.zeros(n)
+    np.savez(tmp_path / "run.npz", positions=known.traj.positions, weights=nothing)
+    calls = {
+        "Trajectory": lambda: pv.Trajectory(known.traj.positions, weights=nothing),
+        "replace": lambda: dataclasses.replace(known.traj, weights=nothing),
+        "read": lambda: pv.read(tmp_path / "run.npz"),
+        "fit": lambda: pv.fit(known.traj, weights=nothing, epochs=1),
+        "fit_vae": lambda: pv.fit_vae(known.x, weights=nothing, epochs=1),
+        "sweep": lambda: pv.sweep(known.traj, weights=nothing, epochs=1),
+        "free_energy": lambda: pv.free_energy(known.z[:, 0], weights=nothing),
+    }
+    for call in calls.values():
+        with pytest.raises(pv.InputError, match="weights must not all be 0"):
+            call()
+    some = np.where(np.arange(n) < n // 2, 0.0, 1.0)  # a part of a run may have none
+    assert not pv.Trajectory(known.traj.positions, weights=some)[: n // 2].weights.any()
 
 
 def test_every_public_argument_is_in_the_table():

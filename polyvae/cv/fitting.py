@@ -163,7 +163,8 @@ def prepared_data(data, featurizer, settings: Settings, weights=None, cache=None
         # A reference structure must not see the frames that the model is measured on.
         held_out = validation_blocks(n_frames, settings.validation)
         weights, given = traj.weights, featurizer
-        seen = dataclasses.replace(traj, weights=np.where(held_out, 0.0, 1.0 if weights is None else weights))
+        counted = np.where(held_out, 0.0, 1.0 if weights is None else weights)
+        seen = dataclasses.replace(traj, weights=counted, part=True)
         featurizer = given.fit(seen)
         if isinstance(given, PairDistances) and featurizer.every != given.every and given.pairs is None:
             choices["pairs"] = pairs_for(featurizer)

@@ -12,7 +12,7 @@ from polyvae.io.options import ReadOptions
 from polyvae.io.patterns import Paths, expanded
 from polyvae.io.runs import CHUNK_BYTES, Run
 from polyvae.trajectory.record import Trajectory
-from polyvae.trajectory.stream import Stream, concatenate
+from polyvae.trajectory.stream import Stream, whole
 
 
 def read(
@@ -87,7 +87,7 @@ def read(
     for k in range(len(run.paths)):
         blocks = list(run.blocks(k, whole=True))
         pieces.append(run.record(k, blocks, sum(p.n_frames // run.n_molecules for p in pieces)))
-    return concatenate(pieces)
+    return whole(pieces)
 
 
 def stream(paths: Paths, *, chunk_bytes: int = CHUNK_BYTES, client: Any = None, **options) -> Stream:

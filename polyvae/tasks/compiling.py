@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from polyvae.arguments import flag
+from polyvae.arguments import flag, without_mask
 from polyvae.cv.latent import LatentCV, latent_cv
 from polyvae.errors import InputError
 
@@ -37,6 +37,7 @@ def compile(cv: LatentCV) -> Callable:
     def evaluate(positions: np.ndarray, *, gradients: bool = False):
         if not isinstance(positions, np.ndarray):
             positions = cv.frames(positions)
+        without_mask("positions", positions)
         flag("gradients", gradients)
         if positions.dtype.kind not in "fiu":
             raise InputError(f"positions must be real numbers; got {positions.dtype}")

@@ -189,6 +189,7 @@ class Assembler:
             origin=origin,
             periodic=self._periodic(box),
             continues=self.n_molecules * continues,
+            part=True,
             **known,
         )
 

@@ -16,7 +16,7 @@ from polyvae.trajectory.box import box_vectors
 from polyvae.trajectory.molecules import Atoms
 from polyvae.trajectory.precision import warn_of_blur
 from polyvae.trajectory.record import LENGTH_UNITS, Selection, Trajectory
-from polyvae.trajectory.stream import Stream, concatenate
+from polyvae.trajectory.stream import Stream, whole
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def as_trajectory(
     one_of("array_unit", array_unit, LENGTH_UNITS)
     one_of("length_unit", length_unit, (None, *LENGTH_UNITS))
     if isinstance(data, Stream):
-        data = concatenate(list(data))
+        data = whole(list(data))
     if isinstance(data, Trajectory):
         if length_unit not in (None, data.length_unit):
             raise InputError(

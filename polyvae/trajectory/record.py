@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from polyvae.arguments import (
+    flag,
     is_array_like,
     numbers_array,
     one_each,
@@ -15,6 +16,7 @@ from polyvae.arguments import (
     segment_lengths,
     statistical_weights,
     whole_number,
+    without_mask,
 )
 from polyvae.errors import InputError
 from polyvae.records import html_of
@@ -83,6 +85,7 @@ class Trajectory:
             address them; those of the first molecule where there are many; None where the file numbers none.
         selection: which atoms of the file or system the beads are, those of the first molecule where there are
             many; None where they are all of them, or where that is not known.
+        part: whether these are frames of a larger run, whose weights may all be 0; so are slices.
         continues: in a chunk of a `Stream`, how many of its first segments go on, one after another, where
             as many last segments of the chunk before it ended: 1 within a continuous piece, the number of
             molecules where each is a segment of its own, else 0.
@@ -106,6 +109,7 @@ class Trajectory:
     ids: np.ndarray | None = None
     selection: Selection | None = None
     continues: int = 0
+    part: bool = False
 
     def __post_init__(self):
         def put(name, value):
@@ -143,8 +147,9 @@ class Trajectory:
             )
         if self.time is not None:
             put("time", one_each("time", self.time, n_frames))
+        put("part", flag("part", self.part))
         if self.weights is not None:
-            put("weights", statistical_weights(self.weights, n_frames))
+            put("weights", statistical_weights(self.weights, n_frames, part=self.part))
         if self.names is not None:
             if not np.iterable(self.names):
                 raise refusal("names", f"one name a bead, of {n_beads} beads", self.names)
@@ -219,6 +224,7 @@ class Trajectory:
             segments=tuple(np.diff([0, *breaks, chosen.size])),
             # Of many molecules some may have lost all their frames, so that none is sure to go on.
             continues=int(self.continues == 1 and piece[0] == 0),
+            part=True,
         )
 
     def __repr__(self):
@@ -291,6 +297,7 @@ def _periodic_words(periodic: tuple[bool, bool, bool] | None) -> str:
 
 
 def _as_positions(value) -> np.ndarray:
+    without_mask("positions", value)
     try:
         return np.asarray(value) if is_array_like(value) else np.asarray(None)
     except (TypeError, ValueError):

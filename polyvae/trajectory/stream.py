@@ -74,10 +74,15 @@ def weighted(data: Trajectory | Stream, weights: np.ndarray) -> Trajectory | Str
     def chunks() -> Iterator[Trajectory]:
         n = 0
         for chunk in data:
-            yield dataclasses.replace(chunk, weights=weights[n : n + len(chunk)])
+            yield dataclasses.replace(chunk, weights=weights[n : n + len(chunk)], part=True)
             n += len(chunk)
 
     return Stream(chunks, len(data), ", weighted")
+
+
+def whole(pieces: list[Trajectory]) -> Trajectory:
+    """`concatenate` of all pieces of a run, whose weights may not all be 0."""
+    return dataclasses.replace(concatenate(pieces), part=False)
 
 
 def concatenate(pieces: list[Trajectory], positions: np.ndarray | None = None) -> Trajectory:
@@ -111,6 +116,7 @@ def concatenate(pieces: list[Trajectory], positions: np.ndarray | None = None) -
         first,
         positions=joined("positions") if positions is None else positions,
         segments=segments,
+        part=True,
         **{name: joined(name) for name in ("time", "box", "weights", "origin")},
     )
 
