@@ -16,7 +16,8 @@ from polyvae.cv.latent import LatentCV
 from polyvae.engines.opes import latent_opes
 from polyvae.engines.runs import Bias, Engine, Run, Snapshots, bead_trajectory, check_finite, kept_frames
 from polyvae.errors import InputError
-from polyvae.export.particles import in_engine, length_factor, particle_numbers, too_long, wholeness
+from polyvae.export.common import particle_numbers
+from polyvae.export.particles import in_engine, length_factor, too_long, wholeness
 
 
 def openmm_engine(

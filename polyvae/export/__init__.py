@@ -17,7 +17,7 @@ import numpy as np
 from polyvae.arguments import file_name, if_given, numbers_array, shown, whole_number
 from polyvae.cv.latent import LatentCV, latent_cv
 from polyvae.errors import InputError
-from polyvae.export.common import atom_numbers, exact, ranges
+from polyvae.export.common import atom_numbers, exact, particle_numbers, ranges
 from polyvae.io.reading import read, stream
 from polyvae.io.topology import read_topology
 
@@ -56,7 +56,7 @@ def write(
         to: name of the engine, such as "plumed".
         folder: where to write; made if need be.
         atoms: the engine's atoms, from 1, that are the model's beads, as numbers or as text such as "1-12,20"; by
-            default those of the training data in their file.
+            default those of the training data, by their ids or, in engines that count from 0, by their places.
         n_atoms: how many atoms there are, where that is known.
         data: a trajectory for widths and bounds of metadynamics.
         latents: numbers, from 0, of the latents to export; by default all that have not collapsed
@@ -73,10 +73,15 @@ def write(
     for name in options:
         if name not in inspect.signature(module.export).parameters:
             raise InputError(f"{to} has no {name}; leave out --{name}")
-    numbers = atom_numbers(cv, atoms, n_atoms)
-    numbers = [number - 1 + first for number in numbers]
+    numbers = _numbers(cv, atoms, n_atoms, first)
     module.export(cv, folder, atoms=numbers, data=data, force=force, **options)
     return cv
+
+
+def _numbers(cv: LatentCV, atoms, n_atoms: int | None, first: int) -> list[int]:
+    if first == 0 and atoms is None:
+        return particle_numbers(cv, None, n_atoms)
+    return [number - 1 + first for number in atom_numbers(cv, atoms, n_atoms)]
 
 
 def _chosen(cv: LatentCV, latents: Sequence[int] | None) -> LatentCV:
@@ -126,7 +131,7 @@ def compare(
     if frames.shape[1:] != (cv.n_beads, cv.n_dims):
         raise InputError(f"frames must have shape (n_frames, {cv.n_beads}, {cv.n_dims}); got {frames.shape}")
     frames = frames[np.unique(np.linspace(0, len(frames) - 1, _CHECKED_FRAMES).astype(int))].astype(np.float64)
-    numbers = [number - 1 + first for number in atom_numbers(cv, atoms)]
+    numbers = _numbers(cv, atoms, None, first)
     values, gradients = module.evaluate(folder, cv, frames, atoms=numbers)
     model = exact(cv)
     expected, slopes = (np.array(part) for part in zip(*map(model, frames), strict=True))

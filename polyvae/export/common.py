@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from polyvae.arguments import refusal, shown, whole_numbers
+from polyvae.arguments import if_given, refusal, shown, whole_number, whole_numbers
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.features.featurizers import PairDistances, PrincipalAxes
@@ -25,58 +25,129 @@ _FINEST = 150  # widths of hills or kernels in the range of one latent
 
 
 def atom_numbers(cv: LatentCV, atoms: str | Sequence[int] | None = None, n_atoms: int | None = None) -> list[int]:
-    """The engine's serial numbers, from 1, of the model's beads, in the order of the beads.
+    """Return the numbers of the model's beads, from 1, in an engine that counts atoms by their ids.
+
+    These are LAMMPS, Colvars and PLUMED. The numbers come in the order of the beads.
 
     Args:
-        atoms: numbers, or text such as "1-12,20"; by default those of the training data in their file, else 1 to
-            n_beads.
+        atoms: numbers, or text such as "1-12,20"; by default the ids of the beads in the training file, else their
+            places in it, else 1 to n_beads, which is logged.
         n_atoms: how many atoms the engine has, where that is known.
 
     Raises:
         InputError: text that is no list of numbers, numbers out of range or repeated, or of the wrong count; no
             numbers for a system of another size than the model was trained in.
     """
+    _require_positions(cv)
+    if atoms is not None:
+        words = "whole numbers, one for each bead, or text such as 1-12,20"
+        found = _parsed(atoms) if isinstance(atoms, str) else list(whole_numbers("atoms", atoms, words))
+        if not found:
+            raise refusal("atoms", words, atoms)
+        return _checked(found, cv, 1, n_atoms)
+    places, ids = _places(cv, n_atoms), _ids(cv)
+    if ids is not None:
+        return _checked(ids, cv, 1, None)
+    if places is None:
+        places = _first_places(cv, n_atoms)
+    return [place + 1 for place in places]
+
+
+def particle_numbers(
+    cv: LatentCV, particles: Sequence[int] | np.ndarray | None = None, n_particles: int | None = None
+) -> list[int]:
+    """Return the numbers of the model's beads, from 0, in an engine that counts atoms by their order.
+
+    These are OpenMM and PySAGES. A 2-D model takes x and y of each particle; that z is ignored is logged.
+
+    Args:
+        particles: (n_beads,) numbers in the order of the beads; by default the places of the beads in the training
+            file, else 0 to n_beads - 1, which is logged unless the ids of the beads say the same.
+        n_particles: particles in the engine's system, where known.
+
+    Raises:
+        InputError: as `atom_numbers`.
+    """
+    _require_positions(cv)
+    n_particles = if_given(whole_number, "n_particles", n_particles, 1)
+    if particles is None:
+        found = _places(cv, n_particles)
+        if found is None and _ids(cv) == list(range(1, cv.n_beads + 1)):
+            found = list(range(cv.n_beads))
+        if found is None:
+            found = _first_places(cv, n_particles)
+    else:
+        found = list(whole_numbers("particles", particles, "whole numbers, one for each bead"))
+    if cv.n_dims == 2:
+        log.warning("the model is 2-D: z of the particles is ignored; keep them near a plane of constant z")
+    return _checked(found, cv, 0, n_particles)
+
+
+def _require_positions(cv: LatentCV) -> None:
     if not isinstance(cv, LatentCV):
         raise InputError(
-            f"an engine needs a CV of positions; got {shown(cv)}, which takes none. Give one of pv.fit"
+            f"an engine needs a CV of positions; got {shown(cv)}, which takes none. Give a model that pv.fit made "
+            f"of a trajectory"
         )
-    if atoms is None:
-        return _trained_numbers(cv, n_atoms)
-    numbers = "whole numbers, one for each bead, or text such as 1-12,20"
-    found = _parsed(atoms) if isinstance(atoms, str) else list(whole_numbers("atoms", atoms, numbers))
-    if not found:
-        raise refusal("atoms", numbers, atoms)
-    if len(found) != cv.n_beads:
-        raise InputError(
-            f"the model takes {cv.n_beads} beads; got {len(found)} atom numbers ({ranges(found)}). Give the "
-            f"number of each bead, in the order of the beads, such as --atoms 1-{cv.n_beads}"
-        )
-    highest = max(found) if n_atoms is None else n_atoms
-    outside = [number for number in found if not 1 <= number <= highest]
-    if outside:
-        upper = "up" if n_atoms is None else f"to {n_atoms}"
-        raise InputError(
-            f"atom numbers must go from 1 {upper}; got {outside[0]}. Engines count atoms from 1, in the order of "
-            f"their own input"
-        )
-    if len(set(found)) < len(found):
-        twice = next(number for number in found if found.count(number) > 1)
-        raise InputError(
-            f"each bead must be an atom of its own; got {twice} twice in {ranges(found)}. Give it once"
-        )
-    return found
 
 
-def _trained_numbers(cv: LatentCV, n_atoms: int | None) -> list[int]:
+def _ids(cv: LatentCV) -> list[int] | None:
+    ids = getattr(cv.template, "ids", None)
+    return None if ids is None else np.asarray(ids).tolist()
+
+
+def _places(cv: LatentCV, n_atoms: int | None) -> list[int] | None:
+    """Places of the beads among the atoms of the training file, from 0, where they are known."""
     trained = cv.template.selection
     if trained is None:
-        return list(range(1, cv.n_beads + 1))
+        return None
     if n_atoms not in (None, trained.n_atoms):
         raise InputError(
             f"the model was trained on {trained}, and this system has {n_atoms}; say which of them are the beads: "
             f"--select, or --atoms"
         )
-    return (trained.atoms + 1).tolist()
+    return trained.atoms.tolist()
+
+
+def _first_places(cv: LatentCV, n_atoms: int | None) -> list[int]:
+    if n_atoms != cv.n_beads:
+        _report_first(cv.n_beads, n_atoms)
+    return list(range(cv.n_beads))
+
+
+@functools.cache  # once, not in each of many runs
+def _report_first(n_beads: int, n_atoms: int | None) -> None:
+    of_all = "" if n_atoms is None else f" of the {n_atoms} in the system"
+    log.warning(
+        "the model's %d beads are taken to be the first %d atoms%s, since neither their ids nor their places are "
+        "known; name them where they are others: --atoms",
+        n_beads,
+        n_beads,
+        of_all,
+    )
+
+
+def _checked(numbers: list[int], cv: LatentCV, first: int, n_atoms: int | None) -> list[int]:
+    """Return the numbers of the beads, which an engine counts from `first`, after checking them."""
+    if len(numbers) != cv.n_beads:
+        raise InputError(
+            f"the model takes {cv.n_beads} beads; got {len(numbers)} atom numbers ({ranges(numbers)}). Give the "
+            f"number of each bead, in the order of the beads, such as --atoms 1-{cv.n_beads}"
+        )
+    last = np.inf if n_atoms is None else first + n_atoms - 1
+    for bead, number in enumerate(numbers):
+        if not first <= number <= last:
+            upper = "up" if n_atoms is None else f"to {last}"
+            raise InputError(
+                f"atom numbers must go from {first} {upper}; got {number} for bead {bead}. This engine counts "
+                f"atoms from {first}"
+            )
+        if (earlier := numbers.index(number)) < bead:
+            raise InputError(
+                f"each bead must be an atom of its own; got {number} twice, for beads {earlier} and {bead}. Give "
+                f"it once"
+            )
+    return numbers
 
 
 def _parsed(text: str) -> list[int]:

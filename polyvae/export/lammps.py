@@ -96,10 +96,11 @@ class LatentBias:
     def __init__(
         self, engine, cv: LatentCV, bias: Bias, atoms, bonds, sigma: float | None, fix: str, interval: int
     ):
-        self._atoms = np.array(atom_numbers(cv, atoms))
         function("bias", bias)
         text("fix", fix)
-        _refuse(engine, self._atoms, fix)
+        _refuse(engine, fix)
+        self._atoms = np.array(atom_numbers(cv, atoms, engine.get_natoms() if atoms is None else None))
+        _rows(_tags(engine), self._atoms)
         style = engine.extract_global("units")
         factor = _factor(cv, style, sigma)
         self._box = _Box(engine)
@@ -228,7 +229,7 @@ def _rows(tags: np.ndarray, atoms: np.ndarray, had_all: bool = False) -> np.ndar
     return rows
 
 
-def _refuse(engine, atoms: np.ndarray, fix: str) -> None:
+def _refuse(engine, fix: str) -> None:
     n_processes = engine.extract_setting("world_size")
     if n_processes > 1:
         raise InputError(
@@ -241,7 +242,6 @@ def _refuse(engine, atoms: np.ndarray, fix: str) -> None:
         raise InputError("LAMMPS has no box and no atoms yet; read or create them, then attach the bias")
     if engine.has_id("fix", fix):
         raise InputError(f"LAMMPS has a fix {fix} already; unfix it first, or name another: fix=")
-    _rows(_tags(engine), atoms)
 
 
 def _tags(engine) -> np.ndarray:

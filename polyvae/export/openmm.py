@@ -22,11 +22,10 @@ from polyvae.arguments import flag, function, if_given, numbers_array, one_of, r
 from polyvae.cv.latent import LatentCV, latent_cv, load_cv
 from polyvae.errors import InputError
 from polyvae.export import kernel
-from polyvae.export.common import bias_width, statistics
+from polyvae.export.common import bias_width, particle_numbers, statistics
 from polyvae.export.particles import (
     in_engine,
     length_factor,
-    particle_numbers,
     too_long,
     wholeness,
 )

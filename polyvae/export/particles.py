@@ -2,8 +2,7 @@
 
 import dataclasses
 import functools
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -17,9 +16,6 @@ from polyvae.arguments import (
     one_of,
     real_number,
     refusal,
-    shown,
-    whole_number,
-    whole_numbers,
 )
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
@@ -28,67 +24,6 @@ from polyvae.export.c import compiled_if_possible
 from polyvae.export.grid_bias import GridBias
 from polyvae.trajectory.record import LENGTH_UNITS, unit_factor
 from polyvae.trajectory.wholeness import NEAR_HALF, spanning_tree
-
-log = logging.getLogger(__name__)
-
-
-@functools.cache  # once, not in each of many runs
-def _tell_of_the_first(n_beads: int, n_particles: int | None) -> None:
-    if n_particles is not None and n_particles > n_beads:
-        log.warning(
-            "the model's %d beads are taken to be the first of the %d particles; name them where they are others",
-            n_beads,
-            n_particles,
-        )
-
-
-def particle_numbers(
-    cv: LatentCV, particles: Sequence[int] | np.ndarray | None, n_particles: int | None = None
-) -> list[int]:
-    """Particle numbers, from 0, one for each bead of the model and in its order, checked.
-
-    A 2-D model takes x and y of each particle; that z is ignored is said in the log.
-
-    Args:
-        particles: (n_beads,) numbers; None for those of the training data in their file, else the first ones.
-        n_particles: particles in the engine's system, where known.
-
-    Raises:
-        InputError: a model that takes no coordinates; numbers of the wrong count, repeated or out of range.
-    """
-    if not isinstance(cv, LatentCV):
-        raise InputError(
-            f"an engine needs a CV of positions; got {shown(cv)}, which takes none. Give a model that pv.fit made "
-            f"of a trajectory"
-        )
-    if particles is None and cv.template.selection is not None:
-        particles = cv.template.selection.atoms
-    elif particles is None:
-        _tell_of_the_first(cv.n_beads, n_particles)
-        particles = range(cv.n_beads)
-    found = np.array(whole_numbers("particles", particles, "whole numbers, one for each bead"), int)
-    n_particles = if_given(whole_number, "n_particles", n_particles, 1)
-    if len(found) != cv.n_beads:
-        raise InputError(
-            f"the model has {cv.n_beads} beads; got {len(found)} particles. Name one for each bead, in order"
-        )
-    last = np.inf if n_particles is None else n_particles - 1
-    if found.min() < 0 or found.max() > last:
-        bad = int(np.argmax((found < 0) | (found > last)))
-        raise InputError(
-            f"particles are counted from 0{'' if n_particles is None else f' to {last}'}; bead {bad} was given "
-            f"particle {found[bad]}. Take 1 off where the numbers are serial numbers"
-        )
-    values, counts = np.unique(found, return_counts=True)
-    if (counts > 1).any():
-        twice = values[np.argmax(counts > 1)]
-        raise InputError(
-            f"every bead needs a particle of its own; particle {twice} was given for beads "
-            f"{', '.join(map(str, np.flatnonzero(found == twice)))}"
-        )
-    if cv.n_dims == 2:
-        log.warning("the model is 2-D: z of the particles is ignored; keep them near a plane of constant z")
-    return found.tolist()
 
 
 def length_factor(cv: LatentCV, unit: str, sigma: float | None) -> float:

@@ -16,8 +16,8 @@ import numpy as np
 
 from polyvae.cv.latent import LatentCV, load_cv
 from polyvae.errors import InputError
-from polyvae.export.common import bias_grid, statistics, write_readme
-from polyvae.export.particles import length_factor, particle_numbers
+from polyvae.export.common import bias_grid, particle_numbers, statistics, write_readme
+from polyvae.export.particles import length_factor
 from polyvae.export.xla import latent_function
 from polyvae.files import replacing_folder
 

@@ -9,7 +9,7 @@ from engines import random_model, require
 
 import polyvae as pv
 from polyvae.engines.runs import Bias, Run, Snapshots, kept_frames, save_run, saved_run
-from polyvae.export import particles
+from polyvae.export import common
 from polyvae.export.c import compiled
 from polyvae.export.grid_bias import GridBias
 
@@ -306,14 +306,14 @@ def test_lammps_tells_of_a_bead_that_it_lost(cv, tmp_path, biased):
 
 
 def test_beads_that_are_taken_to_be_the_first_particles_are_told_once(cv, caplog):
-    particles._tell_of_the_first.cache_clear()
+    common._report_first.cache_clear()
     for _ in range(3):
-        assert particles.particle_numbers(cv, None, N + 2) == list(range(N))
+        assert common.particle_numbers(cv, None, N + 2) == list(range(N))
     said = [record.message for record in caplog.records]
-    assert said == [f"the model's {N} beads are taken to be the first of the {N + 2} particles; name them where "
-                    f"they are others"]  # fmt: skip
-    assert particles.particle_numbers(cv, None, N) == list(range(N))
-    assert particles.particle_numbers(cv, range(N), N + 2) == list(range(N))
+    (line,) = said
+    assert f"the first {N} atoms of the {N + 2} in the system" in line
+    assert common.particle_numbers(cv, None, N) == list(range(N))
+    assert common.particle_numbers(cv, range(N), N + 2) == list(range(N))
     assert len(caplog.records) == 1
 
 

@@ -11,9 +11,10 @@ from engines import chain, random_model, require
 import polyvae as pv
 from polyvae.app import cli
 from polyvae.errors import InputError
-from polyvae.export import TARGETS, write
-from polyvae.export.common import bias_grid, ranges, statistics
+from polyvae.export import TARGETS, common, write
+from polyvae.export.common import atom_numbers, bias_grid, particle_numbers, ranges, statistics
 from polyvae.export.kernel import compiler
+from polyvae.trajectory.record import Selection
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +141,69 @@ def test_plumeds_readme_says_what_is_made_whole(tmp_path, bonds, words):
     text = " ".join((tmp_path / "out" / "README.md").read_text().split())
     for part in ("knows no bonds", "leave 2 pieces"):
         assert (part in text) == (part == words)
+
+
+def with_ids(cv: pv.LatentCV, ids) -> pv.LatentCV:
+    object.__setattr__(cv.template, "ids", np.array(ids))
+    return cv
+
+
+IDS = [101, 103, 104, 110, 200, 199]  # gaps, and not in rising order
+
+
+@pytest.mark.parametrize("to", [*(to for to in TARGETS if to not in ("openmm", "pysages")), "plumed native"])
+def test_ids_of_the_beads_are_the_atoms_of_an_export(to, tmp_path):
+    if to == "torchscript":
+        pytest.importorskip("torch")
+    to, *dialect = to.split()
+    cv = with_ids(six_beads(), IDS)
+    assert atom_numbers(cv) == IDS
+    assert atom_numbers(cv, None, 300) == IDS
+    assert atom_numbers(cv, "1-6") == [1, 2, 3, 4, 5, 6]
+    write(cv, to, tmp_path / "out", **({"dialect": dialect[0]} if dialect else {}))
+    assert "atoms 101,103-104,110,200,199," in (tmp_path / "out" / "README.md").read_text().replace("\n", " ")
+    name = {"plumed": "latent.dat", "pycv": "plumed.dat", "colvars": "colvars.in", "lammps": "biased_run.py"}
+    if to in name:
+        text = (tmp_path / "out" / name[to]).read_text()
+        listed = {"colvars": "101 103 104 110 200 199", "lammps": str(IDS)}.get(to, "101,103-104,110,200,199")
+        assert listed in text
+
+
+@pytest.mark.parametrize("to", ["openmm", "pysages"])
+def test_engines_that_count_by_order_take_places_and_not_ids(to, tmp_path, caplog):
+    script = tmp_path / "out" / "biased_run.py"
+    common._report_first.cache_clear()
+    for cv, wanted, told in (
+        (with_ids(six_beads(), IDS), [0, 1, 2, 3, 4, 5], True),
+        (with_ids(six_beads(), range(1, 7)), [0, 1, 2, 3, 4, 5], False),
+        (with_ids(six_beads(Selection(np.array([2, 3, 5, 7, 8, 9]), 12)), IDS), [2, 3, 5, 7, 8, 9], False),
+    ):
+        caplog.clear()
+        write(cv, to, tmp_path / "out", force=True)
+        assert f"\nPARTICLES = {wanted}" in script.read_text()
+        assert ("first 6 atoms" in caplog.text) == told
+    write(cv, to, tmp_path / "out", atoms="1-6", force=True)
+    assert "\nPARTICLES = [0, 1, 2, 3, 4, 5]" in script.read_text()
+
+
+def test_beads_without_ids_and_places_are_reported_to_be_the_first(caplog):
+    common._report_first.cache_clear()
+    assert atom_numbers(six_beads()) == [1, 2, 3, 4, 5, 6]
+    (line,) = [record.message for record in caplog.records]
+    assert "6 beads are taken to be the first 6 atoms" in line
+    caplog.clear()
+    assert atom_numbers(six_beads(), None, 6) == [1, 2, 3, 4, 5, 6]
+    assert not caplog.records
+    selected = six_beads(Selection(np.array([2, 3, 5, 7, 8, 9]), 12))
+    assert atom_numbers(selected) == [3, 4, 6, 8, 9, 10]
+    for numbers in (atom_numbers, particle_numbers):
+        with pytest.raises(InputError, match=r"6 of 12 atoms, and this system has 30.*--atoms"):
+            numbers(selected, None, 30)
+
+
+def six_beads(selection: Selection | None = None) -> pv.LatentCV:
+    traj = pv.Trajectory(np.random.default_rng(0).normal(size=(50, 6, 3)), selection=selection)
+    return random_model(traj, pv.Reference(), encoder=(4,))
 
 
 def test_ranges():

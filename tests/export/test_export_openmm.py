@@ -419,10 +419,10 @@ def small_system(n: int) -> openmm.System:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"particles": range(11)}, "12 beads.*11 particles"),
-        ({"particles": [*range(11), 3]}, "particle 3 .*beads 3, 11"),
-        ({"particles": range(-1, 11)}, "bead 0 .*particle -1"),
-        ({"particles": range(1, 13), "system": small_system(12)}, "0 to 11; bead 11 .*particle 12"),
+        ({"particles": range(11)}, "12 beads.*11 atom numbers"),
+        ({"particles": [*range(11), 3]}, "got 3 twice, for beads 3 and 11"),
+        ({"particles": range(-1, 11)}, "got -1 for bead 0"),
+        ({"particles": range(1, 13), "system": small_system(12)}, "0 to 11; got 12 for bead 11"),
         ({"particles": np.arange(12.0)}, "whole numbers"),
         ({"sigma": None}, "nm one sigma"),
         ({"sigma": -1.0}, "greater than 0"),
