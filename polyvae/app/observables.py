@@ -39,22 +39,19 @@ def observable_files(names: list[str] | None) -> list[Path]:
 
 def observables_of(names: list[str] | None, traj: "pv.Trajectory") -> "dict[str, np.ndarray]":
     """Values (n_frames,) by name: of the frames, or a column of a table with a row for each, or at its time."""
-    import jax
     import numpy as np
 
-    from polyvae.batches import map_frames
-    from polyvae.tasks import optimization
+    from polyvae.measures.objectives import values_of
 
     found: dict[str, np.ndarray] = {}
     for name in names or ():
         file, _, column = name.rpartition(":")
         if not file:
-            found[name] = np.asarray(map_frames(jax.jit(jax.vmap(optimization.OBJECTIVES[name])), traj.positions))
+            found[name] = values_of(name, traj)
             continue
         table = pv.read_colvar(file)
         try:
-            values = table[column]
-            rows = slice(None) if len(values) == len(traj) else table.rows_at(traj.time, traj.segments)
+            values, rows = table[column], table.rows_at(traj.time, traj.segments)
         except InputError as error:
             raise InputError(f"--observable {name}: {error}") from None
         found[name if column in {*found, *TAKEN} else column] = values[rows]

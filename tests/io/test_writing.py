@@ -18,7 +18,6 @@ from hypothesis.extra import numpy as hnp
 
 import polyvae as pv
 from polyvae.io.colvar import colvar_writer
-from polyvae.io.digits import scientific
 from polyvae.io.writing import WRITERS
 from polyvae.trajectory.box import box_vectors
 from polyvae.trajectory.record import chain_bonds
@@ -521,11 +520,15 @@ def test_a_dcd_in_place_of_an_xtc_replaces_none(tmp_path):
     assert pv.write(tmp_path / "mine.xtc", far)[0] == tmp_path / "mine.dcd"  # a second run of a script
 
 
-def test_the_last_digit_is_rounded():
+@pytest.mark.parametrize(("name", "delimiter"), [("COLVAR", None), ("z.csv", ",")])
+def test_the_last_digit_of_a_table_is_rounded(tmp_path, name, delimiter):
     rng = np.random.default_rng(0)
-    x = rng.normal(size=1000) * 10.0 ** rng.integers(-20, 20, 1000)
-    found = [text.tobytes().decode().strip() for text in scientific(x, 9)]
-    assert found == [f"{value:.8e}" for value in x]
+    x = rng.normal(size=(20_000, 1)) * 10.0 ** rng.integers(-20, 20, (20_000, 1))
+    x[7], x[8] = np.nan, -np.inf
+    pv.write_colvar(tmp_path / name, x, time=1e6 + 0.1 * np.arange(20_000))
+    rows = [line.split(delimiter) for line in (tmp_path / name).read_text().splitlines()[1:]]
+    assert [row[1] for row in rows] == [f"{value:.9g}" for value in x[:, 0]]
+    assert rows[3][0] == "1000000.3"
 
 
 def test_frames_without_times_are_numbered_through_all_chunks(tmp_path):
