@@ -134,7 +134,7 @@ def _engine(
 
 
 def _results(out: Path, found: "pv.Adapted", figures: str) -> None:
-    from polyvae.app.fes import summary_of, write_energy
+    from polyvae.app.energies import summary_of, write_energy
     from polyvae.files import replacing
 
     with replacing(out / "rounds.csv") as temporary, temporary.open("w", newline="") as file:

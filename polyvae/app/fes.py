@@ -1,22 +1,16 @@
 """The verb `fes`: a free energy with its error from the COLVAR files of biased runs."""
 
-import csv
-import itertools
+import functools
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import typer
 
 import polyvae as pv
 from polyvae.app.choices import ENERGY_UNITS, OBJECTIVES
-from polyvae.app.console import command_line, print_free_energy, say
+from polyvae.app.console import print_free_energy, say
 from polyvae.app.options import READING, Figures, Force, known, numbers, takes
-from polyvae.app.reading import for_reading, read_weights
-from polyvae.errors import InputError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 _RESULTS = ("fes.*", "checks.*", "summary.json")
 
@@ -35,7 +29,14 @@ def fes(
         str | None, typer.Option("--weights", help="Weights in place of a bias: a column, or a text file.")
     ] = None,
     hills: Annotated[
-        Path | None, typer.Option("--hills", help="HILLS of the run: without --bias, frames count by their sum.")
+        list[Path] | None,
+        typer.Option(
+            "--hills", help="HILLS, or STATE of OPES, repeatable: without --bias, frames count by their sum."
+        ),
+    ] = None,
+    period: Annotated[
+        list[str] | None,
+        typer.Option("--period", metavar="NAME=LENGTH", help="Of a column, as phi=360 or phi=-pi:pi; repeatable."),
     ] = None,
     temperature: Annotated[float | None, typer.Option("--temperature", help="In kelvin.")] = None,
     energy_unit: Annotated[
@@ -74,10 +75,8 @@ def fes(
 
     Example: polyvae fes COLVAR --cv z0 --bias opes.bias --temperature 300 --out fes
     """
-    import numpy as np
-
+    from polyvae.app import energies
     from polyvae.files import replacing_folder
-    from polyvae.measures.hills import hills_of
 
     names = [*(cv or []), *(over or [])]
     if not 1 <= len(names) <= 2 or len(set(names)) < len(names):
@@ -99,47 +98,51 @@ def fes(
     }
     if state is not None:
         chosen["states"] = [_ranges("state", [text], len(names)) for text in state]
-    inputs = [*(files or ()), hills, *(traj or ())]
+    turns = dict(map(_period, period or ()))
+    inputs = [*(files or ()), *(hills or ()), *(traj or ())]
     with replacing_folder(out, force=force, results=_RESULTS, inputs=inputs) as folder:
-        table = pv.read_colvar(files) if files else None
-        alone = table is not None and "height" in table and any(name.startswith("sigma_") for name in table)
+        table = energies.read_tables(files, traj, turns) if files else None
+        alone = table is not None and table.kind != "rows"
         kT, unit = _thermal_energy(temperature, energy_unit, kt, bool(bias or hills or alone))
+        write = functools.partial(energies.write_energy, folder, unit=unit, figures=figures)
         if alone:
             if bias or weights or hills or over or state or transient != "auto":
                 text = (
-                    "of HILLS alone there are no frames; leave out --bias, --weights, --over, --state, --transient"
+                    f"of {table.kind} alone there are no frames; leave out --bias, --weights, --over, --state, "
+                    f"--transient"
                 )
                 raise typer.BadParameter(text, param_hint="COLVAR...")
-            of_run, names = hills_of(table, names)
-            found = of_run.free_energy(kT, range=chosen["range"], bins=chosen["bins"])
-            about = {"from": "the sum of the hills", "n_hills": len(of_run.heights)}
-            write_energy(folder, names, unit, found, about, figures=figures)
-            print(f"free energy over {' and '.join(names)} in {unit}, the sum of {len(of_run.heights)} hills")
+            found, names, about = energies.of_bias(table, names, kT, chosen)
+            write(names, result=found, about=about)
+            print(f"free energy over {' and '.join(names)} in {unit}, {about['from']}")
         else:
-            run = _read(table, cv or [], over or [], traj or [], reading, bias, weights)
-            others = {}
-            if hills is not None:
-                of_run, along = hills_of(pv.read_colvar(hills))
-                if not run.log:
-                    if table is None:
-                        raise InputError(
-                            f"the hills are along {', '.join(along)}; give the COLVAR that holds these"
-                        )
-                    run.log["bias"] = of_run.bias(np.stack([table[name] for name in along], axis=1)[run.rows])
+            run = energies.read_run(table, cv or [], over or [], traj or [], reading, bias, weights)
+            sum_of = energies.read_tables(hills, None, turns) if hills else None
+            if sum_of is not None and not run.log:
+                run.log["bias"] = energies.bias_at(sum_of, table, kT)[run.rows]
             say(_said(table, run.log, bias, weights, hills))
+            energies.ask_for_periods(run, names)
             result = pv.free_energy(run.s, **run.log, kT=kT, segments=run.segments, periods=run.periods, **chosen)
-            if hills is not None and sorted(along) == sorted(names):
-                of_run, _ = hills_of(pv.read_colvar(hills), names)
-                points = np.stack(np.meshgrid(*result.grid, indexing="ij"), axis=-1).reshape(-1, len(names))
-                sum_of = -of_run.total(points).reshape(result.energy.shape)
-                others["hills"] = sum_of - sum_of.min()
-            write_energy(folder, names, unit, result, summary_of(result, names), others, figures=figures)
+            others = {} if sum_of is None else energies.energy_of(sum_of, result, names)
+            write(names, result=result, about=energies.summary_of(result, names), others=others)
             axes = pv.plot.free_energy_checks(
                 result, run.s[:, 0], time=run.time, segments=run.segments, names=names, unit=unit
             )
             pv.plot.save(axes, folder / f"checks.{figures}")
             print_free_energy(result, names, unit)
     print(f"results in {out}: fes.csv, fes.npz, summary.json and pictures")
+
+
+def _period(text: str) -> tuple[str, tuple[float, float]]:
+    """The name and the ends of NAME=LENGTH or NAME=LOW:HIGH, also in multiples of pi."""
+    from polyvae.io.table_files import period_end
+
+    name, _, ends = text.rpartition("=")
+    values = [period_end(word) for word in ends.split(":")]
+    low, high = values if len(values) == 2 else (-0.5 * values[0], 0.5 * values[0])
+    if not name or len(values) > 2 or not low < high:
+        raise typer.BadParameter(f"{text!r} is no period, such as phi=360 or phi=-pi:pi", param_hint="--period")
+    return name, (low, high)
 
 
 def _share(text: str) -> float:
@@ -198,52 +201,6 @@ def _ranges(option: str, texts: list[str] | None, n: int | None = None):
     return pairs if len(pairs) > 1 else pairs[0]
 
 
-class _Run(NamedTuple):
-    """Variables (n_frames, n) of the frames, what weighs them, and how they follow on each other."""
-
-    s: "np.ndarray"
-    log: dict[str, Any]
-    segments: tuple[int, ...]
-    time: "np.ndarray | None"
-    periods: list | None
-    rows: Any  # of the COLVAR
-
-
-def _read(table, cvs, over, traj, reading, bias, weights) -> _Run:
-    import jax
-    import numpy as np
-
-    from polyvae.batches import map_frames
-    from polyvae.tasks import optimization
-
-    names = [*cvs, *over]
-    frames = pv.read(traj, **for_reading(reading)) if over else None
-    log = {}
-    if bias:
-        if table is None:
-            raise InputError(f"the bias {' + '.join(bias)} is a column of a COLVAR; give that file too")
-        log["bias"] = np.sum([table[name] for name in bias], axis=0)
-    if weights is not None:
-        column = table is not None and weights in table and not Path(weights).exists()
-        log["weights"] = table[weights] if column else read_weights(Path(weights))
-    elif frames is not None and frames.weights is not None and not bias:
-        log["weights"] = frames.weights
-    known_periods = {} if table is None else table.periods
-    periods = [known_periods.get(name) for name in names] if any(name in known_periods for name in cvs) else None
-    if frames is None:
-        s = np.stack([table[name] for name in cvs], axis=1)
-        return _Run(s, log, table.segments, table.time, periods, slice(None))
-    columns, rows = [], None
-    if table is not None:
-        rows = table.rows_at(frames.time, frames.segments)
-        n = sum(table.segments)
-        log = {name: value[rows] if len(value) == n else value for name, value in log.items()}
-        columns = [table[name][rows] for name in cvs]
-    measures = [jax.jit(jax.vmap(optimization.OBJECTIVES[name])) for name in over]
-    columns += [np.asarray(map_frames(measure, frames.positions), np.float64) for measure in measures]
-    return _Run(np.stack(columns, axis=1), log, frames.segments, frames.time, periods, rows)
-
-
 def _said(table, log: dict, bias, weights, hills) -> str:
     n = "" if table is None else f"read {table}; "
     if bias:
@@ -255,65 +212,3 @@ def _said(table, log: dict, bias, weights, hills) -> str:
     like = [] if table is None else [name for name in table if name.endswith("bias")]
     hint = f"; if they should count by {' or '.join(like)}, say --bias" if like else ""
     return f"{n}no bias, so all frames count alike{hint}"
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def summary_of(result: "pv.FreeEnergy", names: list[str]) -> dict:
-    states = []
-    for state in result.states:
-        numbers_of = {"weight": state.weight, "energy": _finite(state.energy), "error": _finite(state.error)}
-        states.append({"centre": dict(zip(names, state.centre, strict=True))} | numbers_of)
-    differences = []
-    for one, other in itertools.combinations(range(len(states)), 2):
-        energy, error = map(_finite, result.difference(one, other))
-        differences.append({"from": one, "to": other, "energy": energy, "error": error})
-    blocks = result.blocks
-    return {
-        "from": "reweighted frames",
-        "transient": result.dropped,
-        "n_frames": result.n_frames,
-        "n_effective": result.n_effective,
-        "kish": result.kish,
-        "blocks": {"frames": blocks.size, "n": blocks.n_blocks, "enough": blocks.enough},
-        "bandwidth": result.bandwidth and list(result.bandwidth),
-        "halves_apart": _finite(result.halves),
-        "states": states,
-        "differences": differences,
-    }
-
-
-def write_energy(
-    folder: Path,
-    names: list[str],
-    unit: str,
-    result,
-    about: dict,
-    others: dict | None = None,
-    figures: str = "png",
-) -> None:
-    """fes.csv (the first variable, energy, error, then the second variable), fes.npz, summary.json and the picture
-    fes."""
-    import numpy as np
-
-    from polyvae.files import replacing, write_json
-
-    others = others or {}
-    mesh = [m.ravel() for m in np.meshgrid(*result.grid, indexing="ij")]
-    columns = {names[0]: mesh[0], "free_energy": result.energy.ravel(), "error": result.error.ravel()}
-    columns |= dict(zip(names[1:], mesh[1:], strict=True)) | {k: v.ravel() for k, v in others.items()}
-    with replacing(folder / "fes.csv") as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(zip(*(np.char.mod("%.10g", column) for column in columns.values()), strict=True))
-    arrays = {f"grid{k}": points for k, points in enumerate(result.grid)} | others
-    np.savez(folder / "fes.npz", free_energy=result.energy, error=result.error, **arrays)
-    said = {"command": command_line(), "unit": unit, "kT": result.kT, "variables": names}
-    write_json(folder / "summary.json", said | about)
-    if len(names) == 1:
-        picture = pv.plot.free_energy(result, names=names, unit=unit, others=others or None)
-    else:
-        picture = pv.plot.free_energy_with_error(result, names=names, unit=unit)
-    pv.plot.save(picture, folder / f"fes.{figures}")

@@ -122,4 +122,6 @@ def block_size(
     # Blocks of B frames, whose correlations decay exponentially, show the part 1 - g / 2B of the statistical
     # inefficiency g, which is the square of the ratio of errors.
     part = 0.5 * (1 + np.sqrt(max(0.0, 1 - 2 * chosen[3] ** 2 / chosen[2])))
+    if chosen[1] == len(np.unique(segment)):  # whole runs or molecules, which know nothing of each other
+        part = 1.0
     return Blocking(chosen[2], chosen[0], chosen[1], float(part**-0.5), enough, sizes, errors)

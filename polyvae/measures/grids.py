@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ log = logging.getLogger(__name__)
 
 _POINTS = {1: (100, 4000), 2: (50, 120)}  # least and most of a grid by default, for each variable
 _KERNEL = {1: (0.1, 0.1), 2: (0.1, 0.3)}  # of the spread in the narrowest basin; 0.1 makes a basin 1 % wider
+_MOST_POINTS = 1 << 18  # of a whole grid, which is held once for each of some 500 blocks
 _REACH = 11.0  # widths of a kernel: down to 1e-26
 _SECTORS = 36  # of a period, in which the emptiest place is looked for
 
@@ -97,6 +99,12 @@ def pairs_of(name: str, given, dims: int) -> list[tuple[float, float] | None]:
     return found
 
 
+def check_points(counts: Sequence[int]) -> None:
+    """Refuse a grid that memory would not hold."""
+    if (n := math.prod(counts)) > _MOST_POINTS:
+        raise InputError(f"a grid must have at most {_MOST_POINTS} points; got {n}. Give fewer bins")
+
+
 def unrolled(values: np.ndarray, period: float | None) -> np.ndarray:
     """Values of a periodic variable, cut open where the fewest are, so that no basin is cut."""
     if period is None:
@@ -145,6 +153,7 @@ def axes_of(s, share, ranges, ends, bins, method, bandwidth) -> list[Axis]:
             width = real_number("bandwidth", widths[k], above=0)
         wanted = int(min((high - low) / width, 1e9))
         n = int(np.clip(wanted, least, most)) if given_bins[k] is None else whole_number("bins", given_bins[k], 2)
+        check_points([n])
         around = span is not None and bool(np.isclose(high - low, span))
         step = (high - low) / n
         if method == "histogram":
@@ -159,4 +168,5 @@ def axes_of(s, share, ranges, ends, bins, method, bandwidth) -> list[Axis]:
         if span is not None:
             s[:, k] = low + (s[:, k] - low) % span
         axes.append(Axis(points, low, high, float(width), span, around))
+        check_points([len(axis.points) for axis in axes])
     return axes

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from polyvae.arguments import numbers_array, one_each, real_number, refusal, whole_number
+from polyvae.arguments import is_array_like, numbers_array, one_each, real_number, refusal, whole_number
 from polyvae.errors import InputError
-from polyvae.measures.grids import one_or_each, pairs_of
+from polyvae.measures.grids import check_points, one_or_each, pairs_of
 
 _CUT = 6.25  # half a squared distance in widths, where PLUMED ends a hill
 _ROWS = 1 << 22  # distances in memory together
@@ -26,7 +26,7 @@ class Hills:
         widths: (n_hills, n_variables) standard deviations.
         heights: (n_hills,) as they stand in PLUMED's HILLS: of a well-tempered run those of the bias times
             g / (g - 1), g the bias factor, so that their sum is minus the free energy.
-        bias_factor: of a well-tempered run; 1 of one whose hills have all one height.
+        bias_factor: of a well-tempered run; 1 of one whose hills have all one height. A number, or (n_hills,).
         periods: (low, high) of each variable's period, or None.
         ended: hills end at 3.5 widths, as PLUMED's do, and "stretched" so that they are continuous there.
     """
@@ -34,7 +34,7 @@ class Hills:
     centres: np.ndarray
     widths: np.ndarray
     heights: np.ndarray
-    bias_factor: float = 1.0
+    bias_factor: float | np.ndarray = 1.0
     periods: Sequence[tuple[float, float] | None] | None = None
     ended: str | None = None
 
@@ -46,7 +46,9 @@ class Hills:
             raise InputError(f"hills need centres and widths {what}; got {centres.shape} and {widths.shape}")
         if not (widths > 0).all():
             raise InputError(f"the widths of hills must be greater than 0; got {widths.min():g}")
-        factor = real_number("the bias factor", self.bias_factor, least=1)
+        factors = np.atleast_1d(self.bias_factor) if is_array_like(self.bias_factor) else [self.bias_factor]
+        known = {real_number("the bias factor", factor, least=1) for factor in set(factors)}
+        factor = one_each("the bias factor", factors, len(centres), "hill") if len(known) > 1 else known.pop()
         periods = pairs_of("periods", self.periods, centres.shape[1])
         if self.ended not in (None, "cut", "stretched"):
             raise refusal("ended", "None, cut or stretched", self.ended)
@@ -88,9 +90,14 @@ class Hills:
             found += hills @ self.heights[part]
         return found
 
-    def bias(self, s: Float[np.ndarray, "points variables"]) -> np.ndarray:
-        """The bias (n_points,) at the end of the run."""
-        return self.total(s) * (1 if self.bias_factor == 1 else (self.bias_factor - 1) / self.bias_factor)
+    def energy(self, s: Float[np.ndarray, "points variables"], kT: float | None = None) -> np.ndarray:
+        """The free energy (n_points,) that the hills show, up to a constant; kT is not needed."""
+        return -self.total(s)
+
+    def bias(self, s: Float[np.ndarray, "points variables"], kT: float | None = None) -> np.ndarray:
+        """The bias (n_points,) at the end of the run; kT is not needed."""
+        share = np.where(np.equal(self.bias_factor, 1), 1.0, 1 - 1 / np.asarray(self.bias_factor))
+        return dataclasses.replace(self, heights=self.heights * share, bias_factor=1.0).total(s)
 
     def free_energy(
         self, kT: float, *, range: Sequence | None = None, bins: int | Sequence[int] | None = None
@@ -103,19 +110,13 @@ class Hills:
             bins: points of the grid, ends of the range among them, a number or one a variable; by default 201, of
                 two variables 101 each.
         """
-        n = self.centres.shape[1]
-        if n > 2:
-            raise InputError(f"a free energy is drawn over one or two variables; these hills are along {n}")
-        assert self.periods is not None
-        ranges, grid, periods = pairs_of("range", range, n), [], []
-        points_of = one_or_each("bins", (201, 101)[n - 1] if bins is None else bins, n)
-        for k, pair in enumerate(ranges):
-            ends, margin = self.periods[k], 3 * self.widths[:, k].max()
-            low, high = pair or ends or (self.centres[:, k].min() - margin, self.centres[:, k].max() + margin)
-            around = ends is not None and bool(np.isclose(high - low, ends[1] - ends[0]))
-            periods.append(float(high - low) if around else None)
-            grid.append(np.linspace(low, high, whole_number("bins", points_of[k], 2), endpoint=not around))
-        points = np.stack(np.meshgrid(*grid, indexing="ij"), axis=-1).reshape(-1, n)
+        if np.ndim(self.bias_factor):
+            factors = np.unique(self.bias_factor)
+            raise InputError(
+                f"a free energy is the sum of hills of one bias factor; these have {factors[0]:g} to "
+                f"{factors[-1]:g}. Give the hills of one run, or weigh frames by them: COLVAR --hills HILLS"
+            )
+        grid, points, periods = grid_around(self.centres, self.widths, self.periods, range, bins)
         last = len(self.heights)
         parts = np.unique(np.linspace(last / 2, last, _PARTS + 1).astype(int).clip(1)).tolist()
         steps = [-self.total(points, a, b) for a, b in itertools.pairwise([0, *parts])]
@@ -126,7 +127,26 @@ class Hills:
         error = np.sqrt((off**2).mean(axis=0))
         shape = tuple(len(axis) for axis in grid)
         lifted = (energy - energy.min()).reshape(shape)
-        return HillsEnergy(tuple(grid), lifted, error.reshape(shape), kT, tuple(periods))
+        return HillsEnergy(grid, lifted, error.reshape(shape), kT, periods)
+
+
+def grid_around(centres, widths, periods, range, bins) -> tuple:
+    """Axes over the period of each variable, the range given, or three widths beyond the centres (n, n_variables);
+    their points (n_points, n_variables); and the length of each period that the grid goes around, or None."""
+    n = centres.shape[1]
+    if n > 2:
+        raise InputError(f"a free energy is drawn over one or two variables; these hills are along {n}")
+    ranges, grid, around = pairs_of("range", range, n), [], []
+    points_of = one_or_each("bins", (201, 101)[n - 1] if bins is None else bins, n)
+    check_points([whole_number("bins", number, 2) for number in points_of])
+    for k, pair in enumerate(ranges):
+        ends, margin = periods[k], 3 * widths[:, k].max()
+        low, high = pair or ends or (centres[:, k].min() - margin, centres[:, k].max() + margin)
+        whole = ends is not None and bool(np.isclose(high - low, ends[1] - ends[0]))
+        around.append(float(high - low) if whole else None)
+        grid.append(np.linspace(low, high, int(points_of[k]), endpoint=not whole))
+    points = np.stack(np.meshgrid(*grid, indexing="ij"), axis=-1).reshape(-1, n)
+    return tuple(grid), points, tuple(around)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +179,11 @@ def hills_of(table, names: Sequence[str] | None = None) -> tuple[Hills, list[str
     Raises:
         InputError: columns that are not there, other variables, hills that are turned against the variables.
     """
+    if table.kind in ("KERNELS", "STATE"):
+        raise InputError(
+            f"{table.kind} of OPES holds kernels of a probability, which are no hills of metadynamics; read it by "
+            f"`polyvae.measures.kernels.kernels_of`, or give a COLVAR and its column opes.bias"
+        )
     if table.settings.get("multivariate", "false") == "true":
         raise InputError(
             "these hills are turned against the variables (multivariate true), which is not read here"
@@ -166,19 +191,25 @@ def hills_of(table, names: Sequence[str] | None = None) -> tuple[Hills, list[str
     kernel = table.settings.get("kerneltype", "gaussian").lower()
     if kernel not in ("gaussian", "stretched-gaussian"):
         raise InputError(f"the hills are of kernel type {kernel}; gaussian and stretched-gaussian are read")
+    names = along(table, names)
+    factor = table["biasf"].clip(1) if "biasf" in table else 1.0
+    hills = Hills(
+        np.stack([table[name] for name in names], axis=1),
+        np.stack([table[f"sigma_{name}"] for name in names], axis=1),
+        table["height"],
+        factor,
+        [table.periods.get(name) for name in names] if len(names) > 1 else table.periods.get(names[0]),
+        "stretched" if kernel == "stretched-gaussian" else "cut",
+    )
+    return hills, names
+
+
+def along(table, names: Sequence[str] | None) -> list[str]:
+    """The variables of a table of hills or kernels, in the order that is wanted."""
     given = [name.removeprefix("sigma_") for name in table if name.startswith("sigma_")]
     names = list(names or given)
     if not given or sorted(given) != sorted(names):
         raise InputError(
             f"these hills are along {', '.join(given) or 'nothing'}; got {', '.join(names)}. Name those"
         )
-    factor = float(table["biasf"][-1]) if "biasf" in table else 1.0
-    hills = Hills(
-        np.stack([table[name] for name in names], axis=1),
-        np.stack([table[f"sigma_{name}"] for name in names], axis=1),
-        table["height"],
-        max(factor, 1.0),
-        [table.periods.get(name) for name in names] if len(names) > 1 else table.periods.get(names[0]),
-        "stretched" if kernel == "stretched-gaussian" else "cut",
-    )
-    return hills, names
+    return names

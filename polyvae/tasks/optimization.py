@@ -18,6 +18,7 @@ from polyvae.errors import InputError
 from polyvae.geometry.linalg import safe_sqrt
 from polyvae.measures.density import log_density
 from polyvae.measures.limits import QUANTILE, Limits, limits_of
+from polyvae.measures.objectives import OBJECTIVES, objective_of
 from polyvae.measures.pairs import FrameMeasures, frame_measures, mean_contact, separations
 from polyvae.measures.weights import counted, quantile
 from polyvae.records import html_of, in_words
@@ -25,12 +26,6 @@ from polyvae.trajectory.record import Trajectory, is_linear
 
 log = logging.getLogger(__name__)
 
-OBJECTIVES = {
-    "rg": geometry.radius_of_gyration,
-    "end_to_end": geometry.end_to_end,
-    "asphericity": geometry.asphericity,
-    "shape_anisotropy": geometry.shape_anisotropy,
-}
 _MET = 0.01  # how near a target is near enough, as a fraction of it
 _PULL = 10.0  # to a target, over the pull to smaller or larger values
 MAX_BEADS = 1000  # with more, refinement takes hours: its cost grows as the square
@@ -97,7 +92,7 @@ class Optimum:
             free = float(found.closest_apart.min())
             return {
                 "objective": value,
-                "rg": float(geometry.radius_of_gyration(positions)),
+                "rg": float(geometry.radius_of_gyration(positions, traj.unequal_masses)),
                 "end_to_end": float(geometry.end_to_end(positions)) if linear else None,
                 "shortest_bond": float(shortest),
                 "mean_bond": float(bonds.mean()),
@@ -156,7 +151,7 @@ def optimize(
     Args:
         cv: the collective variable, as `fit` and `load` give it.
         objective: pure JAX function of one frame (n_beads, n_dims), in the model's unit, or one of "rg",
-            "end_to_end", "asphericity", "shape_anisotropy".
+            "end_to_end", "asphericity", "shape_anisotropy", which count beads by their masses.
         start: the trajectory whose latents bound the search and whose bonds and pairs set the limits.
         minimize: with False, maximise.
         target: a value to meet to 1 %, in place of the smallest or largest.
@@ -173,7 +168,7 @@ def optimize(
             finite in the data; a target that no conformation was found for, with the range that was reached.
     """
     traj = counted(latent_cv(cv).as_trajectory(start))
-    objective = _checked(objective, traj.positions.shape[1:])
+    objective = _checked(objective, traj)
     if n_starts is None:
         n_starts = min(64, max(8, 64**3 // traj.n_beads**2))
     n_starts, steps = whole_number("n_starts", n_starts, 1), whole_number("steps", steps, 1)
@@ -249,16 +244,16 @@ def _as_frames(cv: LatentCV, positions: np.ndarray, segments: tuple[int, ...] | 
     return dataclasses.replace(cv.template, positions=positions, segments=segments or (1,) * len(positions))
 
 
-def _checked(objective: Callable | str, shape: tuple[int, ...]) -> Callable:
+def _checked(objective: Callable | str, traj: Trajectory) -> Callable:
     if isinstance(objective, str):
         if objective not in OBJECTIVES:
             raise InputError(
                 f"the objective must be one of {', '.join(OBJECTIVES)}, or a function; got {objective!r}"
             )
-        objective = OBJECTIVES[objective]
+        objective = objective_of(objective, traj.unequal_masses)
     if not callable(objective):
         raise InputError(f"the objective must be a function of one frame, or its name; got {shown(objective)}")
-    result = jax.eval_shape(objective, jax.ShapeDtypeStruct(shape, jnp.float32))
+    result = jax.eval_shape(objective, jax.ShapeDtypeStruct(traj.positions.shape[1:], jnp.float32))
     if getattr(result, "shape", None) != ():
         raise InputError(f"the objective must give one number for one frame; it gives {result}")
     return objective

@@ -200,6 +200,11 @@ class Trajectory:
     n_beads = property(lambda self: self.positions.shape[1], doc="Number of beads.")
     n_dims = property(lambda self: self.positions.shape[2], doc="2 or 3.")
 
+    @property
+    def unequal_masses(self) -> np.ndarray | None:
+        """Masses (n_beads,) in single precision, or None where all are equal, so that none count."""
+        return None if (self.masses == self.masses[0]).all() else self.masses.astype(np.float32)
+
     def __len__(self):
         return self.n_frames
 

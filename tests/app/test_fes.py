@@ -12,6 +12,7 @@ from engines import require
 
 import polyvae as pv
 from polyvae.app import cli
+from polyvae.measures.hills import hills_of
 
 KT = 0.00831446261815324 * 300
 
@@ -268,3 +269,155 @@ def test_nothing_is_overwritten_unasked(run, tmp_path, capsys):
     call(*words, code=1)
     assert "holds files already" in capsys.readouterr().err
     call(*words, "--force")
+
+
+def test_a_dihedral_in_degrees_has_no_ends(tmp_path, capsys):
+    phi = (np.random.default_rng(0).normal(180, 15, 5000) + 180) % 360 - 180
+    path = tmp_path / "run.colvars.traj"
+    path.write_text("# step phi\n" + "".join(f"{100 * k} {v:.6f}\n" for k, v in enumerate(phi)))
+    call("fes", path, "--cv", "phi", "--out", tmp_path / "two")
+    assert "of an angle say --period phi=360" in capsys.readouterr().err
+    for k, period in enumerate(["phi=360", "phi=-180:180", "phi=0:360"]):
+        call("fes", path, "--cv", "phi", "--period", period, "--out", tmp_path / str(k))
+        states = json.loads((tmp_path / str(k) / "summary.json").read_text())["states"]
+        assert len(states) == 1
+        assert abs(abs(states[0]["centre"]["phi"]) - 180) < 6
+    for k, (period, code, said) in enumerate(
+        [("phi", 2, "is no period"), ("phi=x", 2, "is no period"), ("phi=1:2:3", 2, "is no period"),
+         ("phi=2:1", 2, "is no period"), ("psi=360", 1, "--period: no column 'psi'")]
+    ):  # fmt: skip
+        call("fes", path, "--cv", "phi", "--period", period, "--out", tmp_path / f"no{k}", code=code)
+        assert said in capsys.readouterr().err
+
+
+def test_weights_of_a_run_go_with_its_frames(tmp_path):
+    """Twelve runs, whose tables and trajectories patterns give in one order; and by name, whatever the order."""
+    rng = np.random.default_rng(0)
+    for k in range(12):
+        folder = tmp_path / f"run{k}"
+        folder.mkdir()
+        x = np.arange(4.0)[None, :, None] * (1 + 0.1 * k + 0.01 * rng.normal(size=(50, 1, 1))) * [1.0, 0, 0.5]
+        np.savez(folder / "run.npz", arr=x, time=np.arange(50.0))
+        pv.write_colvar(folder / "COLVAR", np.full((50, 1), float(k)), time=np.arange(50.0),
+                        columns={"w": np.full(50, float(k >= 10))})  # fmt: skip
+    common = [
+        "--over",
+        "rg",
+        "--weights",
+        "w",
+        "--walkers",
+        "--transient",
+        0,
+        "--method",
+        "histogram",
+        "--range",
+        "0:4",
+    ]
+    trajs = [f"--traj={tmp_path}/run{k}/run.npz" for k in reversed(range(12))]
+    for name, traj in (("pattern", [f"--traj={tmp_path}/run*/run.npz"]), ("reversed", trajs)):
+        call("fes", f"{tmp_path}/run*/COLVAR", *traj, *common, "--out", tmp_path / name)
+        found = table_of(tmp_path / name)
+        there = found["rg"][np.isfinite(found["free_energy"])]
+        size = np.sqrt(1.25 * 1.25)  # of four beads in a row
+        assert there.min() > 1.9 * size
+        assert there.max() < 2.3 * size
+
+
+def test_other_runs_are_refused_with_both_lists(run, tmp_path, capsys):
+    (tmp_path / "COLVAR7").write_bytes((run / "COLVAR1").read_bytes())
+    words = ["--over", "rg", "--traj", run / "run0.xtc", "--traj", run / "run1.xtc", "--top", run / "run0.pdb"]
+    call("fes", run / "COLVAR0", tmp_path / "COLVAR7", *words, "--out", tmp_path / "out", code=1)
+    said = capsys.readouterr().err
+    assert "COLVAR7 for" in said
+    assert "run1.xtc" in said
+
+
+def test_hills_of_several_walkers_add_up(tmp_path):
+    head, s = "#! FIELDS time z0 sigma_z0 height biasf\n", np.random.default_rng(0).normal(size=400)
+    for k in range(2):
+        (tmp_path / f"HILLS.{k}").write_text(head + f"1 {k} 0.5 {k + 1} 5\n")
+    pv.write_colvar(tmp_path / "COLVAR", s[:, None])
+    hills = [f"--hills={tmp_path}/HILLS.{k}" for k in range(2)]
+    call("fes", tmp_path / "COLVAR", "--cv", "z0", *hills, "--kt", 1, "--transient", 0, "--method", "histogram",
+         "--bins", 8, "--range=-2:2", "--out", tmp_path / "out")  # fmt: skip
+    away = 0.5 * ((s[:, None] - [0, 1]) / 0.5) ** 2
+    bias = 0.8 * np.where(away < 6.25, np.exp(-away), 0) @ [1.0, 2.0]
+    counts = np.histogram(s, 8, (-2, 2), weights=np.exp(bias))[0]
+    np.testing.assert_allclose(
+        table_of(tmp_path / "out")["free_energy"], -np.log(counts) + np.log(counts.max()), atol=1e-6
+    )
+
+
+def test_hills_of_several_bias_factors(tmp_path, capsys):
+    """Each counts by its own in the bias; their sum is no free energy."""
+    (tmp_path / "HILLS").write_text("#! FIELDS time z0 sigma_z0 height biasf\n1 0 0.5 1 5\n2 1 0.5 2 2\n")
+    hills, _ = hills_of(pv.read_colvar(tmp_path / "HILLS"))
+    away = 0.5 * (np.array([0.4, 0.6]) / 0.5) ** 2
+    assert hills.bias(np.array([[0.4]])) == pytest.approx(0.8 * np.exp(-away[0]) + 0.5 * 2 * np.exp(-away[1]))
+    call("fes", tmp_path / "HILLS", "--cv", "z0", "--kt", 1, "--out", tmp_path / "out", code=1)
+    assert "hills of one bias factor; these have 2 to 5" in capsys.readouterr().err
+
+
+def test_opes_state_weighs_frames_and_shows_a_free_energy(tmp_path):
+    sets = {"action": "OPES_METAD_state", "biasfactor": 5, "epsilon": 1e-3, "kernel_cutoff": 5, "zed": 0.5,
+            "compression_threshold": 1, "sum_weights": 2.0, "counter": 3}  # fmt: skip
+    head = "#! FIELDS time z0 sigma_z0 height\n" + "".join(f"#! SET {k} {v}\n" for k, v in sets.items())
+    (tmp_path / "STATE").write_text(head + "9 0.3 0.5 1.5\n")
+    s = np.random.default_rng(0).normal(size=400)
+    pv.write_colvar(tmp_path / "COLVAR", s[:, None])
+
+    def bias(s):
+        hill = np.exp(-(((s - 0.3) / 0.5) ** 2) / 2) - np.exp(-12.5)
+        return 0.8 * np.log(np.where(np.abs(s - 0.3) < 2.5, hill, 0) * 1.5 / 2 / 0.5 + 1e-3)
+
+    call("fes", tmp_path / "COLVAR", "--cv", "z0", "--hills", tmp_path / "STATE", "--kt", 1, "--transient", 0,
+         "--method", "histogram", "--bins", 8, "--range=-2:2", "--out", tmp_path / "frames")  # fmt: skip
+    counts = np.histogram(s, 8, (-2, 2), weights=np.exp(bias(s)))[0]
+    found = table_of(tmp_path / "frames")
+    np.testing.assert_allclose(found["free_energy"], -np.log(counts / counts.max()), atol=1e-5)
+    call("fes", tmp_path / "STATE", "--cv", "z0", "--kt", 1, "--range=-2:2", "--out", tmp_path / "alone")
+    found = table_of(tmp_path / "alone")
+    by_hand = -bias(found["z0"]) / 0.8
+    np.testing.assert_allclose(found["free_energy"], by_hand - by_hand.min(), atol=1e-8)
+    assert np.isnan(found["error"]).all()
+
+
+@pytest.mark.parametrize("name", ["error", "free_energy", "z0"])
+def test_columns_of_any_name_keep_the_grid(tmp_path, name):
+    s = np.random.default_rng(0).normal(size=500)
+    pv.write_colvar(tmp_path / "COLVAR", s[:, None], columns={} if name == "z0" else {name: s})
+    call("fes", tmp_path / "COLVAR", "--cv", name, "--range=-2:2", "--out", tmp_path / "out")
+    found = list(table_of(tmp_path / "out").values())
+    assert len(found) == 3
+    np.testing.assert_allclose(found[0][[0, -1]], [-2, 2])
+    assert found[1].min() == 0
+
+
+def test_sizes_are_those_of_masses(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    x = np.zeros((400, 2, 3))
+    x[:, 1, 0] = 1 + 0.05 * rng.normal(size=400)
+    for name, masses in (("two", [1.0, 100.0]), ("one", [3.0, 3.0])):
+        np.savez(tmp_path / f"{name}.npz", arr=x, masses=masses)
+        traj = tmp_path / f"{name}.npz"
+        call("fes", "--over", "rg", "--traj", traj, "--method=histogram", "--bins=10", "--out", tmp_path / name)
+        found = table_of(tmp_path / name)
+        lowest = found["rg"][np.argmin(found["free_energy"])]
+        m = np.array(masses) / np.sum(masses)
+        assert lowest == pytest.approx(np.sqrt(m[0] * m[1]), rel=0.05)
+        assert ("by the masses" in capsys.readouterr().err) == (name == "two")
+
+
+def test_a_melt_is_read_whole(tmp_path):
+    """A free energy of all molecules, each a run of its own: the errors are those of as many independent runs."""
+    rng, n, m = np.random.default_rng(0), 200, 30
+    z = 3 * rng.normal(size=m) + 0.1 * rng.normal(size=(n, m))  # molecules differ, and none forgets
+    pv.write_colvar(tmp_path / "COLVAR", z.reshape(-1, 1), time=np.repeat(np.arange(n), m),
+                    columns={"molecule": np.tile(np.arange(m), n)})  # fmt: skip
+    call("fes", tmp_path / "COLVAR", "--cv", "z0", "--transient", 0, "--state=-99:0", "--state=0:99", "--out",
+         tmp_path / "out")  # fmt: skip
+    said = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert said["n_frames"] == n * m
+    p = (z < 0).mean()
+    error = np.sqrt((((z < 0).mean(axis=0) - p) ** 2).sum() / (m * (m - 1)))  # of the mean over molecules
+    assert said["differences"][0]["error"] == pytest.approx(error / (p * (1 - p)), rel=0.05)

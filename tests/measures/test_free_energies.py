@@ -310,3 +310,19 @@ def test_few_frames_are_refused_or_counted():
         pv.free_energy(np.array([1.0, 2.0, 3.0]))
     rng = np.random.default_rng(0)
     assert pv.free_energy(rng.normal(size=40), segments=[1] * 40, transient=0.5).n_frames == 40
+
+
+@pytest.mark.parametrize("name", ["s", "bias", "weights"])
+def test_masked_entries_are_no_numbers(name):
+    values = {"s": np.arange(40.0), name: np.ma.array(np.arange(40.0), mask=np.arange(40) == 7)}
+    with pytest.raises(pv.InputError, match="masked"):
+        pv.free_energy(**values, kT=1.0)
+
+
+@pytest.mark.parametrize("bins", [10**9, (100_000, 100_000), (1000, 1000)])
+def test_grids_that_memory_would_not_hold(bins):
+    dims = np.size(bins)
+    with pytest.raises(pv.InputError, match="a grid must have at most"):
+        pv.free_energy(np.random.default_rng(0).normal(size=(50, dims)), bins=bins)
+    with pytest.raises(pv.InputError, match="a grid must have at most"):
+        Hills(np.zeros((2, dims)), np.ones((2, dims)), [1.0, 1.0]).free_energy(1.0, bins=bins)
