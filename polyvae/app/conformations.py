@@ -4,20 +4,18 @@ import dataclasses
 from collections.abc import Collection
 from pathlib import Path
 
-import jax
 import numpy as np
 import typer
 
 import polyvae as pv
 from polyvae.app.console import print_check, say
-from polyvae.batches import map_frames
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.files import check_output
 from polyvae.io.colvar import write_colvar
 from polyvae.io.writing import check_trajectory_output
 from polyvae.measures.limits import check_against, draw_valid, known_limits
-from polyvae.tasks.optimization import OBJECTIVES
+from polyvae.measures.objectives import values_of
 from polyvae.tasks.paths import WAYS
 from polyvae.tasks.sampling import prior_of
 
@@ -148,7 +146,7 @@ def write_optimum(out: Path, cv: LatentCV, optimum: pv.Optimum, objective: str, 
     write_with_z(out, cv, optimum.structure, {objective: np.array([optimum.value])}, force=force)
     columns = {objective: optimum.candidate_values, "valid": optimum.candidate_valid}
     write_with_z(starts, cv, optimum.candidates, columns, force=force, topology=False)
-    values = map_frames(jax.jit(jax.vmap(OBJECTIVES[objective])), optimum.route.positions)
+    values = values_of(objective, optimum.route)
     write_with_z(path, cv, optimum.route, {objective: values}, force=force, topology=False)
     sound = optimum.candidate_values[optimum.candidate_valid]
     reached = f", {objective} {sound.min():.4g} to {sound.max():.4g}" if len(sound) else ""

@@ -86,8 +86,12 @@ def print_trajectory(traj) -> None:
     if weights is None or not weights.any():
         weights = np.ones(len(traj))
     # NumPy gives what `geometry.radius_of_gyration` gives, without the second that loading JAX takes.
-    chunks = np.array_split(traj.positions, len(traj) // 4096 + 1)
-    rg = np.concatenate([np.sqrt(chunk.var(axis=1, dtype=np.float64).sum(axis=-1)) for chunk in chunks])
+    shares = (traj.masses / traj.masses.sum())[:, None]
+    squares = []
+    for chunk in np.array_split(traj.positions, len(traj) // 4096 + 1):
+        off = chunk - (shares * chunk).sum(axis=1, keepdims=True)
+        squares.append((shares * off**2).sum(axis=(1, 2)))
+    rg = np.sqrt(np.concatenate(squares))
     mean = np.average(rg, weights=weights)
     sd = np.sqrt(np.average((rg - mean) ** 2, weights=weights))
     rg = rg[weights > 0]

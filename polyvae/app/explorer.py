@@ -28,6 +28,7 @@ from polyvae.files import replacing
 from polyvae.io.other import scale_note
 from polyvae.measures.grids import kernel_width
 from polyvae.measures.limits import Limits, known_limits
+from polyvae.measures.objectives import values_of
 from polyvae.measures.pairs import MANY
 from polyvae.plot.latent import mean_kl, to_show
 from polyvae.plot.style import TIME_SYMBOLS, UNIT_SYMBOLS, evenly
@@ -44,10 +45,6 @@ _FORMAT = 1
 _PAGE = files("polyvae.app") / "page" / "explorer"
 _SCRIPTS = ("numbers.js", "decode.js", "measures.js", "colours.js", "density.js", "save.js", "plane.js",
             "chain.js", "brushes.js", "world.js", "explorer.js")  # fmt: skip
-_SIZES = {
-    "Rg": jax.jit(jax.vmap(geometry.radius_of_gyration)),
-    "end-to-end": jax.jit(jax.vmap(geometry.end_to_end)),
-}
 _in_one_frame = jax.jit(jax.vmap(lambda x: geometry.in_principal_frame(x, mirror=True)))
 
 
@@ -168,6 +165,7 @@ def explorer_data(
         "unit": UNIT_SYMBOLS[cv.length_unit],
         "pdb": _pdb(cv),
         "bonds": bonds_of(cv.template).ravel().tolist(),
+        "masses": None if cv.template.unequal_masses is None else cv.template.unequal_masses.tolist(),
         "model": _model(cv),
         "limits": _limits(cv, traj),
         "frames": _packed(rows, "<u4"),
@@ -204,8 +202,9 @@ def _observables(traj: Trajectory, given: Mapping[str, Any] | None) -> dict[str,
     if not isinstance(given, (Mapping, type(None))):
         raise refusal("observables", "a dictionary, name to one number a frame", given)
     unit = UNIT_SYMBOLS[traj.length_unit]
-    sizes = _SIZES if is_linear(bonds_of(traj), traj.n_beads) else {"Rg": _SIZES["Rg"]}
-    found = {name: (unit, np.asarray(map_frames(measure, traj.positions))) for name, measure in sizes.items()}
+    found = {"Rg": (unit, values_of("rg", traj))}
+    if is_linear(bonds_of(traj), traj.n_beads):
+        found["end-to-end"] = unit, values_of("end_to_end", traj)
     if traj.time is None or (np.diff(traj.time) <= 0).any():  # several files, each with a clock of its own
         found["frame"] = "", np.arange(len(traj), dtype=float)
     else:

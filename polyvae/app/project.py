@@ -9,7 +9,7 @@ import typer
 import polyvae as pv
 from polyvae.app.choices import OBJECTIVES, TABLES
 from polyvae.app.cluster import CLUSTER, on_cluster
-from polyvae.app.console import fail
+from polyvae.app.console import fail, say
 from polyvae.app.options import (
     READING,
     Files,
@@ -61,14 +61,16 @@ def project(
     from polyvae.cv.latent import load_cv
     from polyvae.files import check_output
     from polyvae.io.colvar import check_table_name
-    from polyvae.tasks import optimization
+    from polyvae.measures.objectives import objective_of
 
-    columns = {name: optimization.OBJECTIVES[name] for name in add or ()}
     if not each:
         check_table_name(out)
         check_output(out, force=force, inputs=[model, *files, reading["topology"]])
     cv = load_cv(model)
-    options = for_reading(as_the_model(reading, cv))
+    options, masses = for_reading(as_the_model(reading, cv)), cv.template.unequal_masses
+    columns = {name: objective_of(name, masses) for name in add or ()}
+    if set(columns) - {"end_to_end"} and masses is None and reading["topology"] is not None:
+        say("the model knows no masses, so all beads count alike in " + ", ".join(columns))
     if each:
         own: dict[str, Any] = {"client": client, "columns": columns, "kind": kind, "force": force}
         try:

@@ -85,15 +85,17 @@ def _apart(one: tuple[dict, np.ndarray], other: tuple[dict, np.ndarray]) -> dict
 @single_precision
 def shape_measures(traj: Trajectory, bonds: np.ndarray) -> dict[str, np.ndarray]:
     """Per frame: "bond" (n_frames, n_bonds), "angle" (n_frames, n_angles), "rg" and "end_to_end" (n_frames,)."""
-    measures = map_frames(functools.partial(_shape, bonds, bonded_triples(bonds)), traj.positions)
+    measures = map_frames(
+        functools.partial(_shape, traj.unequal_masses, bonds, bonded_triples(bonds)), traj.positions
+    )
     return dict(zip(("bond", "angle", "rg", "end_to_end"), measures, strict=True))
 
 
 @jax.jit
-def _shape(bonds, triples, frames):
+def _shape(masses, bonds, triples, frames):
     def measures(x):
         inner = geometry.distances(x, bonds), geometry.angles(x, triples)
-        return *inner, geometry.radius_of_gyration(x), geometry.end_to_end(x)
+        return *inner, geometry.radius_of_gyration(x, masses), geometry.end_to_end(x)
 
     return jax.vmap(measures)(frames)
 

@@ -263,7 +263,9 @@ def _frame_values(cv: LatentCV, lag: int, seed: int):
     key = jax.random.key(seed)
     # A key for each frame, so that its noise does not depend on the chunk that it comes in.
     draw = jax.jit(jax.vmap(lambda number: jax.random.normal(jax.random.fold_in(key, number), (cv.latent_dim,))))
-    batched = functools.partial(_measure, cv.function(), (cv.n_beads, cv.n_dims), lag > 0)
+    batched = functools.partial(
+        _measure, cv.function(), cv.template.unequal_masses, (cv.n_beads, cv.n_dims), lag > 0
+    )
 
     def values(positions: np.ndarray, starts: np.ndarray, first: int) -> dict[str, np.ndarray]:
         noise = map_frames(draw, np.arange(first, first + len(positions), dtype=np.uint32))
@@ -280,7 +282,7 @@ def _frame_values(cv: LatentCV, lag: int, seed: int):
 
 
 @eqx.filter_jit
-def _measure(cv: CVFunction, shape: tuple[int, int], lagged: bool, rows):
+def _measure(cv: CVFunction, masses: np.ndarray | None, shape: tuple[int, int], lagged: bool, rows):
     """Per-frame quantities; a row is noise, a frame's positions and, if lagged, those of the frame to decode."""
 
     def one(row):
@@ -299,7 +301,7 @@ def _measure(cv: CVFunction, shape: tuple[int, int], lagged: bool, rows):
             "residual": (y - decoded) * cv.scaled.scale,
             "log_prob": log_prob,
             "kl": kl,
-            "rg": geometry.radius_of_gyration(frames[0]),
+            "rg": geometry.radius_of_gyration(frames[0], masses),
             "end_to_end": geometry.end_to_end(frames[0]),
         }
 

@@ -70,13 +70,13 @@ function startExplorer(root) {
     if (decoded && data.model.pairs) real = superposed(real, decoded, dims);
     const broken = decoded ? limitsBroken(decoded) : null, frame = state.nearest;
     const computed = { Rg: radiusOfGyration, "end-to-end": endToEnd }[state.measure.name];
-    const mark = decoded && computed ? computed(decoded, dims) : state.measure.values[state.frame ?? frame];
+    const mark = decoded && computed ? computed(decoded, dims, data.masses) : state.measure.values[state.frame ?? frame];
     shownNow = {
       decoded: decoded ? (state.showDecoded ? decoded : null) : real, broken, mark, measured,
       real: decoded && state.showReal ? real : null,
     };
     const unit = data.unit, rows = [
-      [`Rg (${unit})`, decoded && radiusOfGyration(decoded, dims), world.measures[0].values[frame]],
+      [`Rg (${unit})`, decoded && radiusOfGyration(decoded, dims, data.masses), world.measures[0].values[frame]],
     ];
     if (ends) rows.push([`end-to-end (${unit})`, decoded && endToEnd(decoded, dims), ends.values[frame]]);
     if (!computed && state.measure !== world.clock) rows.push([state.measure.label, null, state.measure.values[frame]]);
@@ -115,7 +115,7 @@ function startExplorer(root) {
   const say = (text) => (see.said.textContent = text);
   const sayPoint = () => {
     const at = world.latents.map(({ name }, k) => `${name} ${shown(state.z[k])}`).join(", ");
-    say(`${at}; Rg ${shown(radiusOfGyration(shownNow.measured, dims))} ${data.unit}. ${see.verdict.textContent}`);
+    say(`${at}; Rg ${shown(radiusOfGyration(shownNow.measured, dims, data.masses))} ${data.unit}. ${see.verdict.textContent}`);
   };
 
   function showPoint({ z, when }) {

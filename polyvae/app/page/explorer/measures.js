@@ -3,9 +3,14 @@
 const ROUNDING = 1e-4; // of a limit, as in polyvae.measures.limits
 const FAR = 4; // bonds apart, from which on all pairs are of one kind
 
-function radiusOfGyration(x, dims) {
-  const r = centred(x, dims);
-  return Math.sqrt((r.reduce((sum, value) => sum + value * value, 0) * dims) / r.length);
+/** By the masses of the beads, where they differ. */
+function radiusOfGyration(x, dims, masses) {
+  const n = x.length / dims, mass = (i) => (masses ? masses[i] : 1), middle = new Float64Array(dims);
+  let whole = 0, squares = 0;
+  for (let i = 0; i < n; i++) whole += mass(i);
+  for (let i = 0; i < x.length; i++) middle[i % dims] += (mass(Math.floor(i / dims)) * x[i]) / whole;
+  for (let i = 0; i < x.length; i++) squares += mass(Math.floor(i / dims)) * (x[i] - middle[i % dims]) ** 2;
+  return Math.sqrt(squares / whole);
 }
 
 function distance(x, i, j, dims) {
