@@ -18,9 +18,9 @@ from MDAnalysis.analysis.results import ResultsGroup
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.trajectory.assembly import Assembler
-from polyvae.trajectory.box import box_vectors
 from polyvae.trajectory.convert import atoms_of
 from polyvae.trajectory.record import unit_factor
+from polyvae.trajectory.universe import boxes_of, periodic_of
 
 log = logging.getLogger(__name__)
 
@@ -146,8 +146,9 @@ class LatentAnalysis(AnalysisBase):
             self._length_unit,
             unwrap=self._unwrap,
             dims=self.cv.n_dims,
+            periodic=periodic_of(self._trajectory),
             where="the atom group",
             note=log.info,
         )
-        box = box_vectors(cell[:, :3], cell[:, 3:]) if cell[:, :3].any() else None
+        box = boxes_of(cell, self._trajectory, self._unwrap is not False)
         self.results.latent = self.cv.transform(assembler.record(np.array(positions, np.float32), None, box))

@@ -7,6 +7,7 @@ import io
 import lzma
 import shutil
 import tempfile
+import weakref
 import zlib
 from pathlib import Path
 from typing import Any
@@ -96,8 +97,9 @@ class Unpacked:
         self.path = path
         if not is_packed(path):
             return
-        self._folder = tempfile.TemporaryDirectory(prefix="polyvae-")
-        self.path = Path(self._folder.name) / path.stem
+        folder = tempfile.mkdtemp(prefix="polyvae-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self.path = Path(folder) / path.stem
         try:
             with opened(path) as packed, self.path.open("wb") as plain:
                 shutil.copyfileobj(packed, plain, 1 << 22)

@@ -21,7 +21,7 @@ from polyvae.io.dcd import DcdFile
 from polyvae.io.frames import DamagedError
 from polyvae.io.other import scale_note
 from polyvae.io.xtc import XtcFile
-from polyvae.trajectory.box import lengths_and_angles
+from polyvae.trajectory.box import is_lower, lengths_and_angles
 from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory, chain_bonds
 from polyvae.trajectory.units import AKMA_PS
@@ -55,9 +55,9 @@ def write(
     | .gro | nm, 3 decimals | rising ones | 5 letters | - |
     | .pdb | Å, 3 decimals, a MODEL for each frame | - | 4 letters | bonds |
 
-    All keep the periodic box. 2-D frames get z = 0. What a format should hold and cannot is said in a log
-    line: times that a format has no place for, such as those that begin anew in each segment, which only an
-    npz tells apart; coordinates so large that an XTC keeps fewer decimals.
+    All keep a box that is periodic along all its vectors; npz keeps any. 2-D frames get z = 0. A log line
+    reports what a format should hold and cannot: times that it has no place for, such as those that begin anew
+    in each segment, which only an npz keeps apart; coordinates so large that an XTC keeps fewer decimals.
 
     Beside an XTC or DCD goes a PDB of its first frame with names and bonds (consecutive beads where the
     trajectory holds no bonds), which viewers load first. Both files appear or none. It is a topology before
@@ -97,11 +97,12 @@ def write(
             )
         writer = partial(_write_dcd, title=_STAND_IN_TITLE)
         log.warning("coordinates are too far apart for 5 decimals of sigma in XTC; writing %s in its place", path)
+    traj, lost = _with_box_for(suffix, traj)
     written = [path]
     # Files take their places once all of them are whole.
     with contextlib.ExitStack() as stack:
         temporary = stack.enter_context(replacing(path))
-        notes = [(path, writer(temporary, traj))]
+        notes = [(path, lost), (path, writer(temporary, traj))]
         if suffix in _READ_BACK:
             _check_whole(path, temporary, traj.n_frames)
         beside = path.with_suffix(".pdb")
@@ -148,6 +149,21 @@ def _check_whole(path: Path, temporary: Path, n_frames: int) -> None:
         raise OSError(f"{path}: not all frames could be written; is the disk full?")
 
 
+def _with_box_for(suffix: str, traj: Trajectory) -> tuple[Trajectory, str | None]:
+    """The trajectory without a box that the format would misstate, and a note about it."""
+    if suffix == ".npz" or traj.box is None:
+        return traj, None
+    name, without = suffix[1:].upper(), dataclasses.replace(traj, box=None)
+    if traj.periodic is not None and not all(traj.periodic):
+        note = (
+            f"{name} cannot state that a box is not periodic along a vector, so the box is left out; npz keeps it"
+        )
+        return without, note
+    if suffix in (".dcd", ".pdb") and not is_lower(traj.box):
+        return without, f"{name} cannot state how a box is oriented, so the box is left out; XTC and npz keep it"
+    return traj, None
+
+
 def _spatial(traj: Trajectory, factor: float) -> np.ndarray:
     flat = np.zeros((traj.n_frames, traj.n_beads, 3), np.float32)
     flat[..., : traj.n_dims] = traj.positions * np.float32(factor)
@@ -177,7 +193,7 @@ def _write_npz(path: Path, traj: Trajectory) -> None:
         "masses": traj.masses,
         "segments": np.array(traj.segments),
     }
-    for name in ("time", "bonds", "box", "weights", "origin"):
+    for name in ("time", "bonds", "box", "weights", "origin", "ids", "periodic"):
         if getattr(traj, name) is not None:
             arrays[name] = getattr(traj, name)
     if traj.names is not None:

@@ -51,7 +51,10 @@ class XyzFile:
         self.n_frames, self.n_atoms = len(self._index), self._index[0].n_atoms
         self._pairs = [_pairs(frame.comment) for frame in self._index]
         self._columns = _columns(self._pairs[0], path)
-        first = self._table(0, 1)
+        try:
+            first = self._table(0, 1)
+        finally:
+            self.close()  # it is open only while frames are read
         self._ids = None if "id" not in self._columns else np.sort(first["id"][0].astype(np.int64))
         self._names = self._ordered(first)["names"][0] if "names" in self._columns else None
         times = self.clock()

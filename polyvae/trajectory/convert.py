@@ -12,11 +12,11 @@ import numpy as np
 from polyvae.arguments import is_array_like, one_of, refusal
 from polyvae.errors import InputError
 from polyvae.trajectory.assembly import Assembler, check_how
-from polyvae.trajectory.box import box_vectors
 from polyvae.trajectory.molecules import Atoms
 from polyvae.trajectory.precision import warn_of_blur
 from polyvae.trajectory.record import LENGTH_UNITS, Selection, Trajectory
 from polyvae.trajectory.stream import Stream, whole
+from polyvae.trajectory.universe import boxes_of, formats_of, periodic_of
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,7 @@ def as_trajectory(
     check_how(unwrap, per_molecule, dims)
     one_of("array_unit", array_unit, LENGTH_UNITS)
     one_of("length_unit", length_unit, (None, *LENGTH_UNITS))
+    periodic = None
     if isinstance(data, Stream):
         data = whole(list(data))
     if isinstance(data, Trajectory):
@@ -71,7 +72,10 @@ def as_trajectory(
         unit, where = "angstrom", "the atom group"
         # Atoms outside the molecules that are wanted stay behind, frame by frame.
         needed = system.needed()
-        positions, time, box = _frames_of_universe(data, needed)
+        positions, time, dimensions = _frames_of_universe(data, needed)
+        reader = data.universe.trajectory
+        box = boxes_of(dimensions, reader, unwrap is not False)
+        periodic = periodic_of(reader)
         segments = _segments_of(data.universe.trajectory)
         atoms: Atoms | None = system.among(needed)
     elif hasattr(data, "xyz") and hasattr(data, "unitcell_vectors"):
@@ -98,7 +102,14 @@ def as_trajectory(
             log.info("%s: times are left out, for that of frame %d is not after the one before", where, k + 1)
             time = None
     return Assembler(
-        atoms, length_unit or unit, unwrap=unwrap, per_molecule=per_molecule, dims=dims, where=where, note=log.info
+        atoms,
+        length_unit or unit,
+        unwrap=unwrap,
+        per_molecule=per_molecule,
+        dims=dims,
+        periodic=periodic,
+        where=where,
+        note=log.info,
     ).record(positions, time, box, segments)
 
 
@@ -125,6 +136,8 @@ def atoms_of(group) -> Atoms:
     stated = hasattr(group, "masses") and not universe._topology.masses.is_guessed
     masses = np.asarray(group.masses) if stated else None
     n_total = len(universe.atoms)
+    of_lammps = {"LAMMPSDUMP", "DATA"} & formats_of(getattr(universe, "trajectory", None))
+    numbered = hasattr(group, "ids") and (of_lammps or str(universe.filename).endswith(".data"))
     if stated and bonds is not None:
         bonds = with_sites(bonds, np.asarray(universe.atoms.masses), np.asarray(universe.atoms.resindices))
     return Atoms(
@@ -136,6 +149,7 @@ def atoms_of(group) -> Atoms:
         residues=np.asarray(group.resindices),
         kinds=tuple(map(str, group.types)) if names is None and hasattr(group, "types") else None,
         residue_sizes=_residue_sizes(universe.atoms.resindices, group.resindices) if names else None,
+        ids=np.asarray(group.ids) if numbered else None,
         selection=None if np.array_equal(indices, np.arange(n_total)) else Selection(indices, n_total),
     )
 
@@ -224,18 +238,28 @@ def has_steps_alone(reader) -> bool:
 
 
 def _frames_of_universe(group, indices: np.ndarray):
-    """Positions (n, n_indices, 3), times and boxes of all frames; the universe's own frame stays current."""
+    """Positions (n, n_indices, 3), times, and box dimensions (n, 6) of all frames.
+
+    The universe's own frame stays current.
+    """
     trajectory = group.universe.trajectory
     n, current = len(trajectory), trajectory.ts.frame
     positions = np.empty((n, len(indices), 3), np.float32)
     dimensions, time = np.zeros((n, 6)), np.empty(n)
+    given = 0
     for k, ts in enumerate(trajectory):
+        given += 1
+        if not ts.has_positions:
+            raise InputError(f"frame {k} of the universe holds no positions; read the file with pv.read")
         positions[k] = ts.positions[indices]
         time[k] = time_of(ts, trajectory)
         if ts.dimensions is not None:
             dimensions[k] = ts.dimensions
     trajectory[current]
+    if given < n:
+        raise InputError(
+            f"MDAnalysis promised {n} frames and gave {given}; read the file with pv.read, which names the frame"
+        )
     if has_steps_alone(trajectory) and np.isnan(time).any():
         log.info("the atom group: %s; give them: MDAnalysis.Universe(..., dt=the ps of one step)", STEPS_ALONE)
-    box = box_vectors(dimensions[:, :3], dimensions[:, 3:]) if dimensions[:, :3].any() else None
-    return positions, None if np.isnan(time).any() else time, box
+    return positions, None if np.isnan(time).any() else time, dimensions

@@ -4,6 +4,7 @@ import numpy as np
 
 _LOOKED_AT = 1000  # frames that a box may follow to be taken for shrink-wrapped
 _FEW = 1000  # atoms; more of them fill a periodic box to a thousandth, too
+_FAR_MORE = 10  # in a periodic box, the middle of the atoms varies as much as the gap to the faces
 _ENOUGH = 10  # frames from which on it counts how a box follows the atoms, and not alone how closely
 
 
@@ -112,10 +113,9 @@ class Survey:
             if n < _ENOUGH:
                 return varies & close
             near = np.abs(gap).mean(axis=0) <= 0.05 * length.mean(axis=0)
-            along = np.var(gap, axis=0) < 0.1 * np.var(length, axis=0)
             middle = np.concatenate(self._highs) + np.concatenate(self._lows)
             off = middle - middle.mean(axis=0)
             spread = length - length.mean(axis=0)
             slope = (off * spread).sum(axis=0) / np.maximum((spread**2).sum(axis=0), 1e-30)
-            wanders = np.var(off - slope * spread, axis=0) > np.var(gap, axis=0)
-            return varies & (close | (near & along & wanders))
+            wanders = np.var(off - slope * spread, axis=0) > _FAR_MORE * np.var(gap, axis=0)
+            return varies & (close | (near & wanders))
