@@ -164,7 +164,7 @@ def _element(group, name: str, values: np.ndarray, times: str, unit: str | None,
     element = group.create_group(name)
     element["value"] = values
     if unit:
-        element["value"].attrs["unit"] = np.bytes_(unit)
+        element["value"].attrs["unit"] = unit
     n = len(values)
     if times == "fixed":
         element["step"], element["time"] = 5, 0.5
@@ -172,7 +172,7 @@ def _element(group, name: str, values: np.ndarray, times: str, unit: str | None,
     else:
         element["step"], element["time"] = 100 + 5 * np.arange(n), 10 + 0.5 * np.arange(n)
     if time_unit:
-        element["time"].attrs["unit"] = np.bytes_(time_unit)
+        element["time"].attrs["unit"] = time_unit
 
 
 H5MD = {  # ids permuted, box fixed or not, boundary, units of length and time, step and time
@@ -184,7 +184,8 @@ H5MD = {  # ids permuted, box fixed or not, boundary, units of length and time, 
     "no boundary": (False, "none", "nnn", "nm", "ps", "listed"),
     "slab": (True, "lengths", "ppn", "nm", "ps", "listed"),
     "angstrom": (False, "varies", "ppp", "Angstrom", "fs", "listed"),
-    "Å letters": (True, "fixed", "ppp", "A", "ns", "fixed"),
+    "Ang of the units module": (True, "fixed", "ppp", "Ang", "ns", "fixed"),
+    "bytes": (False, "varies", "ppp", np.bytes_("nm"), np.bytes_("ps"), "listed"),
     "reduced": (True, "varies", "ppp", None, None, "listed"),
 }
 
@@ -205,8 +206,8 @@ def h5md(kind: str, folder: Path) -> Case:
         truth = _with_box(truth, tuple(word == "p" for word in boundary), wall=0.5)
     x, _ = wrapped(truth.positions, truth.box, truth.periodic)
     order = np.array([rng.permutation(n) if permuted else np.arange(n) for _ in range(n_frames)])
-    length = {"nm": 1.0, "Angstrom": 10.0, "A": 10.0, None: 1 / 0.3}[unit]
-    per_time = {"ps": 1.0, "fs": 1e-3, "ns": 1e3, None: 1.0}[time_unit]
+    length = {"nm": 1.0, b"nm": 1.0, "Angstrom": 10.0, "Ang": 10.0, None: 1 / 0.3}[unit]
+    per_time = {"ps": 1.0, b"ps": 1.0, "fs": 1e-3, "ns": 1e3, None: 1.0}[time_unit]
     path = folder / "run.h5md"
     with h5py.File(path, "w") as file:
         head = file.create_group("h5md")
@@ -233,7 +234,7 @@ def h5md(kind: str, folder: Path) -> Case:
     truth = dataclasses.replace(truth, time=per_time * truth.time)
     if unit is None:
         truth = _scaled(truth, length, "sigma")
-    elif unit != "nm":
+    elif length == 10:
         truth = _scaled(truth, length, "angstrom")
     if boxes == "none":
         truth = dataclasses.replace(truth, box=None)
