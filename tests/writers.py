@@ -125,7 +125,7 @@ def _compared(case: Case, traj: pv.Trajectory, text: str) -> dict[str, str]:
     periodic = getattr(traj, "periodic", None)
     if periodic is None:
         found["periodic"] = left_out("periodic", truth.periodic)
-    elif (found_ones := tuple(map(bool, periodic))) != truth.periodic[: len(found_ones)]:
+    elif tuple(map(bool, periodic))[: traj.n_dims] != truth.periodic[: traj.n_dims]:
         found["periodic"] = f"{periodic} for {truth.periodic}"
     if traj.time is None:
         found["time"] = left_out("time", truth.time)

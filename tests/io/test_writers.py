@@ -20,7 +20,7 @@ from writers import Case, Truth, faults
 
 pytestmark = pytest.mark.long
 
-N_FRAMES, STRIDE, N_CHAINS, LENGTH, N_SOLVENT = 6, 5, 3, 8, 20
+N_FRAMES, STRIDE, N_CHAINS, LENGTH, N_SOLVENT = 12, 5, 3, 8, 20
 _DT = {"lj": 0.005, "real": 2.0, "metal": 0.002}
 _PS = {"lj": 1.0, "real": 1e-3, "metal": 1.0}
 _UNIT = {"lj": "sigma", "real": "angstrom", "metal": "angstrom"}
@@ -167,7 +167,7 @@ def run(name: str) -> tuple[Path, Truth]:
         lmp.commands_string(script + "\n".join(line for line in dumps if ".xtc" not in line))
         for k in range(N_FRAMES):
             lmp.command(f"run {STRIDE if k else 0} post no")
-            x, box = _frame(lmp)
+            x, box, corner = _frame(lmp)
             frames.append(x)
             boxes.append(box)
     # Files of dump xtc lose their end where LAMMPS is a module of Python; its program writes all.
@@ -175,8 +175,8 @@ def run(name: str) -> tuple[Path, Truth]:
     (folder / "in.xtc").write_text(script + "\n".join(line for line in dumps if ".xtc" in line) + "\n" + moves)
     _program(folder / "in.xtc")
     x, boxes = np.array(frames), np.array(boxes)
-    if system.general:
-        x, boxes = x @ TURN.T, boxes @ TURN.T
+    if system.general:  # turned about the corner of the box
+        x, boxes = (x - corner) @ TURN.T + corner, boxes @ TURN.T
     time = _PS[system.units] * _DT[system.units] * STRIDE * np.arange(N_FRAMES)
     n, bonds = x.shape[1], _start(_open(system))[1]
     ids, masses = system.first_id + np.arange(n), np.tile([1.5, 40.0], n // 2)
@@ -190,6 +190,7 @@ def _script(system: System, data: Path) -> str:
     freeze = " ".join("0.0" if side else "NULL" for side in _open(system))
     still = system.close and any(_open(system))
     grow = system.boundary == "p p p" and not system.general
+    rate = 0.1 / _DT[system.units] / STRIDE
     return f"""
         units {system.units}
         boundary {system.boundary}
@@ -204,7 +205,7 @@ def _script(system: System, data: Path) -> str:
         {"velocity all set " + freeze if still else ""}
         fix move all nve
         {"fix still all setforce " + freeze if still else ""}
-        {"fix grow all deform 1 x scale 1.1 y scale 0.95" if grow else ""}
+        {f"fix grow all deform 1 x vel {3 * rate} y vel {-rate} units box" if grow else ""}
         group chains id >= {system.first_id}
         timestep {_DT[system.units]}
         """
@@ -222,8 +223,8 @@ def _dumps(system: System, folder: Path) -> list[str]:
     return lines
 
 
-def _frame(lmp) -> tuple[np.ndarray, np.ndarray]:
-    """Unwrapped positions in the order of ids, and box vectors, from memory."""
+def _frame(lmp) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Unwrapped positions in the order of ids, box vectors and the corner of the box, from memory."""
     low, high, xy, yz, xz, *_ = lmp.extract_box()
     box = np.diag(np.subtract(high, low))
     box[1, 0], box[2, 0], box[2, 1] = xy, xz, yz
@@ -231,7 +232,7 @@ def _frame(lmp) -> tuple[np.ndarray, np.ndarray]:
     order = np.argsort(lmp.numpy.extract_atom("id")[:n])[-N_CHAINS * LENGTH :]
     image = lmp.numpy.extract_atom("image")[:n][order].astype(int)
     images = np.stack([(image & 1023) - 512, ((image >> 10) & 1023) - 512, (image >> 20) - 512], axis=1)
-    return lmp.numpy.extract_atom("x")[:n][order] + images @ box, box
+    return lmp.numpy.extract_atom("x")[:n][order] + images @ box, box, np.array(low)
 
 
 def _program(script: Path) -> None:
@@ -252,7 +253,7 @@ def case(name: str, dump: str) -> Case:
     if style in ("dcd", "xtc") and "s" in SYSTEMS[name].boundary:
         states += " periodic"  # as large as the extent of the atoms in each frame
     tolerance = {"yaml": 1e-3, "extxyz": 1e-3}.get(style, 2e-3)
-    refused = "told by its name" if style == "yaml" else ""  # no format that is promised
+    refused = "by its name" if style == "yaml" else ""  # no format that is promised
     return Case(f"{name}, {dump}", path, truth, f"{states} masses", options, tolerance, refused)
 
 

@@ -69,15 +69,15 @@ GROMACS = {
     "molecules wrapped": ("mol.trr", "-f run.trr -pbc mol -ur compact", "length box time", 1e-4),
     "coarse": ("coarse.xtc", "-f run.xtc -ndec 2", "length box time", 0.01),
     "later": ("later.xtc", "-f run.trr -t0 1000 -pbc atom", "length box", 1e-3),
-    "gro": ("run.gro", "-f run.trr -pbc atom", "length box time ids", 1e-3),
-    "gro whole": ("whole.gro", "-f run.trr -pbc whole", "length box time ids", 1e-3),
-    "pdb": ("run.pdb", "-f run.trr -pbc atom", "length box ids", 1e-3),
+    "gro": ("run.gro", "-f run.trr -pbc atom", "length box time", 1e-3),
+    "gro whole": ("whole.gro", "-f run.trr -pbc whole", "length box time", 1e-3),
+    "pdb": ("run.pdb", "-f run.trr -pbc atom", "length box", 1e-3),
 }
 OPENMM = {
     "dcd": ("run.dcd", "length box time"),
     "dcd unwrapped": ("free.dcd", "length box time"),
     "xtc": ("run.xtc", "length box time"),
-    "pdb": ("run.pdb", "length box ids"),
+    "pdb": ("run.pdb", "length box"),
 }  # fmt: skip
 
 

@@ -115,7 +115,7 @@ def mdtraj(kind: str, folder: Path) -> Case:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         data.save(str(path))
-    states |= {"dcd": "length box", "mdcrd": "length box", "gro": "length box time ids", "h5": "length box time"}
+    states |= {"dcd": "length box", "mdcrd": "length box", "gro": "length box time", "h5": "length box time"}
     states |= {"lammpstrj": "box ids periodic", "xyz": "length"}
     options = {"topology": folder / "top.pdb"}
     if kind == "lammpstrj":
@@ -151,7 +151,7 @@ def mdanalysis(kind: str, folder: Path) -> Case:
             for _ in universe.trajectory:
                 file.write(universe.atoms)
     truth = dataclasses.replace(truth, time=0.5 * np.arange(len(x)))
-    states = {"dcd": "length box", "pdb": "length box ids", "gro": "length box ids", "xyz": "length"}
+    states = {"dcd": "length box", "pdb": "length box", "gro": "length box", "xyz": "length"}
     if kind == "xyz":
         truth = dataclasses.replace(truth, positions=x, box=None, periodic=(False,) * 3)
     if kind in ("gro", "pdb", "xyz"):
