@@ -3,9 +3,8 @@
 #
 # The PDB format has CRYST1 once in a file (wwPDB format 3.3, crystallographic section), and OpenMM's PDBReporter
 # writes trajectories so: CRYST1, then MODEL after MODEL. One expects the box to hold for every model. mdtraj gives it
-# to all frames; ASE to the first alone, with a cell of zeros for the others; MDAnalysis to none, not even to the first
-# (dimensions None), since its reader of several models looks for the record between the lines MODEL and ENDMDL alone.
-# Distances under periodic boundaries differ accordingly, with nothing logged.
+# to all frames; ASE to the first alone, with a cell of zeros for the others (and gives an image without atoms for the
+# line END); MDAnalysis to none, not even to the first: its dimensions are None. Distances under periodic boundaries differ accordingly, with nothing logged.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -41,7 +40,7 @@ del simulation
 heads = [line[:6].strip() for line in open("run.pdb") if line.startswith(("CRYST1", "MODEL"))]
 found = {
     "mdtraj": [box.tolist() for box in mdtraj.load("run.pdb").unitcell_lengths * 10],
-    "ASE": [atoms.cell.lengths().tolist() for atoms in ase.io.read("run.pdb", index=":")],
+    "ASE": [atoms.cell.lengths().tolist() for atoms in ase.io.read("run.pdb", index=":") if len(atoms)],
     "MDAnalysis": [ts.dimensions for ts in MDAnalysis.Universe("run.pdb").trajectory],
 }
 print("records:", " ".join(heads))

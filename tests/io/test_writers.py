@@ -20,7 +20,7 @@ from writers import Case, Truth, faults
 
 pytestmark = pytest.mark.long
 
-N_FRAMES, STRIDE, N_CHAINS, LENGTH, N_SOLVENT = 12, 5, 3, 8, 20
+N_FRAMES, STRIDE, N_CHAINS, LENGTH, N_SOLVENT = 12, 50, 3, 8, 20
 _DT = {"lj": 0.005, "real": 2.0, "metal": 0.002}
 _PS = {"lj": 1.0, "real": 1e-3, "metal": 1.0}
 _UNIT = {"lj": "sigma", "real": "angstrom", "metal": "angstrom"}
@@ -36,7 +36,7 @@ DUMPS = {
     "scaled": ("lammpstrj", "custom", "id xs ys zs", "time yes units yes", "length box periodic ids time"),
     "scaled images": ("lammpstrj", "custom", "id xs ys zs ix iy iz", "sort off", "box periodic ids"),
     "unwrapped": ("lammpstrj", "custom", "id xu yu zu", "sort id", "box periodic ids"),
-    "unwrapped scaled": ("lammpstrj", "custom", "id xsu ysu zsu", "time yes units yes", "length box periodic ids time"),
+    "unwrapped scaled": ("lammpstrj", "custom", "id xsu ysu zsu", "time yes units yes", "box periodic ids time"),
     "gzip": ("lammpstrj.gz", "custom/gz", "id x y z", "time yes units yes", "length box periodic ids time"),
     "yaml": ("yaml", "yaml", "id type x y z", "time yes units yes", "length box periodic ids time"),
     "dcd": ("dcd", "dcd", "", "sort id", "box time"),
@@ -124,7 +124,10 @@ def _start(open_sides: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _data_file(path: Path, system: System, n_solvent: int = 0) -> None:
-    """Chains, after single atoms where there are any, in a box of 7 that begins at (-2, 1, 0.5), with other walls where it is not periodic."""
+    """Chains in a box of 7 that begins at (-2, 1, 0.5), with other walls where it is not periodic.
+
+    Single atoms stand before them in the file.
+    """
     open_sides = _open(system)
     positions, bonds = _start(open_sides)
     low, size = np.array([-2.0, 1.0, 0.5]), np.full(3, 7.0)
@@ -248,13 +251,16 @@ def case(name: str, dump: str) -> Case:
     suffix, style, _, _, states = DUMPS[dump]
     path = folder / f"{list(DUMPS).index(dump)}.{suffix}"
     options = {"topology": folder / "chain.data"}
-    if "length" not in states and style != "xtc" or truth.unit == "sigma":
+    if ("length" not in states and style != "xtc") or truth.unit == "sigma":
         options["length_unit"] = truth.unit
-    if style in ("dcd", "xtc") and "s" in SYSTEMS[name].boundary:
-        states += " periodic"  # as large as the extent of the atoms in each frame
+    hidden = ()
+    if style in ("dcd", "xtc"):
+        words = SYSTEMS[name].boundary.split()
+        states += " periodic" if "s" in words else ""  # the box follows the atoms, which tells
+        hidden = tuple(axis for axis in range(3) if words[axis] not in "ps")
     tolerance = {"yaml": 1e-3, "extxyz": 1e-3}.get(style, 2e-3)
     refused = "by its name" if style == "yaml" else ""  # no format that is promised
-    return Case(f"{name}, {dump}", path, truth, f"{states} masses", options, tolerance, refused)
+    return Case(f"{name}, {dump}", path, truth, f"{states} masses", options, tolerance, refused, hidden)
 
 
 def all_cases() -> list[tuple[str, str]]:
