@@ -12,7 +12,7 @@
 # the stream in place of flushing it, and thereby empties the buffer of what was to be written. `lmp` is linked so
 # that LAMMPS' own name comes first. Seen with a debugger: the destructor of DumpXTC calls xdrstdio_getbytes.
 #
-# Why it matters: tools that drive LAMMPS from Python report XTC files with too few frames or none. Until it is mended,
+# Why it matters: a run that is driven from Python seems to have fewer frames than it had, or none. Until it is mended,
 # run `lmp`, or dump another format.
 set -euo pipefail
 folder=$(mktemp -d)

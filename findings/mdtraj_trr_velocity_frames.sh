@@ -5,8 +5,8 @@
 # velocities and forces it holds. One expects a reader of coordinates to skip a frame without them, or to say so.
 # mdtraj.load gives a frame for each, with its time, and as coordinates whatever the memory of the array held before:
 # often zeros or numbers such as 1e-41, and other ones at each call. Nothing is logged. A mean over such a trajectory,
-# or a model trained on it, is wrong in silence; here half of the frames are. MDAnalysis raises NoDataError for the
-# same frame, which its documentation of the TRR reader announces.
+# or a model trained on it, is wrong in silence; here half of the frames are. MDAnalysis raises NoDataError where the
+# positions of such a frame are asked for.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -4,12 +4,14 @@
 # The PDB format has CRYST1 once in a file (wwPDB format 3.3, crystallographic section), and OpenMM's PDBReporter
 # writes trajectories so: CRYST1, then MODEL after MODEL. One expects the box to hold for every model. mdtraj gives it
 # to all frames; ASE to the first alone, with a cell of zeros for the others (and gives an image without atoms for the
-# line END); MDAnalysis to none, not even to the first: its dimensions are None. Distances under periodic boundaries differ accordingly, with nothing logged.
+# line END); MDAnalysis to none, not even to the first: its dimensions are None. Distances under periodic boundaries
+# differ accordingly, with nothing logged.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 "${PYTHON:-python3}" -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet --disable-pip-version-check openmm==8.6.1 MDAnalysis==2.11.0 mdtraj==1.11.1.post2 ase==3.29.0
+"$folder/venv/bin/pip" install --quiet --disable-pip-version-check \
+    openmm==8.6.1 MDAnalysis==2.11.0 mdtraj==1.11.1.post2 ase==3.29.0
 cd "$folder"
 venv/bin/python -W ignore - <<'PYTHON'
 import importlib.metadata
