@@ -2,8 +2,8 @@
 # MDAnalysis does not know "Ang", the ångström of H5MD's own module of units, and takes "A", its ampere, for one.
 #
 # The module `units` of H5MD (version 1.0) gives the symbols that the attribute `unit` may hold: "nm" is a nanometre by
-# prefix, an ångström is "Ang", and "A" is the ampere. MDAnalysis translates "Angstrom", "angstrom", "A" and "nm" alone.
-# A file that keeps to the module is refused ("length unit 'Ang' is not recognized"), and MDAnalysis' own writer puts
+# prefix, an ångström is "Ang", and "A" is the ampere. MDAnalysis knows "Angstrom", "angstrom", "A" and "nm" alone. A
+# file that keeps to the module is refused ("length unit 'Ang' is not recognized"), and MDAnalysis' own writer puts
 # "Angstrom" or "A" into files, which no reader that keeps to the module can take for a length. One expects the two to
 # meet in the one spelling that the module defines.
 set -euo pipefail

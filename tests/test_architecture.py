@@ -133,7 +133,7 @@ def test_top_level_of_the_repository():
         pytest.skip("not a checkout")
     tracked = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout
     allowed = {"polyvae", "tests", "examples", "data", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"}
-    allowed |= {"CONTRIBUTING.md", "CITATION.cff", "docs", ".gitignore", ".ci"}
+    allowed |= {"CONTRIBUTING.md", "CITATION.cff", "docs", "findings", ".gitignore", ".ci"}
     assert {line.split("/")[0] for line in tracked.splitlines()} <= allowed
 
 
