@@ -7,6 +7,8 @@ import os
 import re
 import secrets
 import shutil
+import socket
+import threading
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -14,6 +16,9 @@ import safetensors.numpy
 
 from polyvae import arguments
 from polyvae.errors import InputError
+
+LOCK = ".lock"  # in a folder; of a file it is the end of a name
+_LOCKED: set[tuple[Path, int]] = set()  # lock files that threads of this process hold
 
 
 @contextlib.contextmanager
@@ -67,13 +72,14 @@ def replacing_folder(
     made = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    temporary.mkdir()
     try:
-        yield temporary
-        for file in sorted(p for p in temporary.rglob("*") if p.is_file()):
-            target = path / file.relative_to(temporary)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(file, target)
+        with _holding(_beside(path), path):
+            temporary.mkdir()
+            yield temporary
+            for file in sorted(p for p in temporary.rglob("*") if p.is_file()):
+                target = path / file.relative_to(temporary)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, target)
     except OSError as error:
         _name(error, temporary, path)
         raise
@@ -82,6 +88,97 @@ def replacing_folder(
         for parent in made:  # innermost first; one that got its results is not empty
             with contextlib.suppress(OSError):
                 parent.rmdir()
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike | None) -> Iterator[None]:
+    """Keep other jobs away from a file or a folder that is written to in steps.
+
+    The lock is a hidden file that names host and process: within a folder, beside a file. It ends with its
+    process, also with one that is killed, where the file system has locks. Locks of one thread may be nested. None
+    locks nothing.
+
+    Raises:
+        InputError: another job, or another thread, holds the lock; with what to do where that one is dead.
+        FileNotFoundError: the folder does not exist.
+    """
+    if path is None:
+        yield
+        return
+    path = Path(os.path.realpath(arguments.file_name("path", path)))
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist; create it first")
+    with _holding(path / LOCK if path.is_dir() else _beside(path), path):
+        yield
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}{LOCK}")
+
+
+@contextlib.contextmanager
+def _holding(place: Path, path: Path) -> Iterator[None]:
+    key = place, threading.get_ident()
+    if key in _LOCKED:
+        yield
+        return
+    descriptor = _lock(place, path)
+    _LOCKED.add(key)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{socket.gethostname()} {os.getpid()}\n".encode())
+        yield
+    finally:
+        _LOCKED.discard(key)
+        place.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _lock(place: Path, path: Path) -> int:
+    """The open lock file, locked, and still the one of that name."""
+    while True:
+        descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _hold(descriptor, place, path)
+            with contextlib.suppress(FileNotFoundError):  # the one that held it has just removed it
+                if os.path.samestat(os.fstat(descriptor), place.stat()):
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _hold(descriptor: int, place: Path, path: Path) -> None:
+    """Lock an open file, or refuse what another job holds."""
+    host, _, number = os.read(descriptor, 300).decode(errors="replace").strip().partition(" ")
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    except BlockingIOError:
+        pass
+    except (ImportError, OSError):  # Windows, or a file system without locks: what the file says must do
+        if not host or (host == socket.gethostname() and not _alive(number)):
+            return
+    raise InputError(
+        f"{path} is in use: another job writes there (process {number or '?'} on {host or 'this machine'}). Wait "
+        f"for it, or name another place. If that process is dead, remove {place} and call again"
+    )
+
+
+def _alive(number: str) -> bool:
+    """Whether a process of this machine may be alive."""
+    if os.name != "posix" or not number.isdigit():
+        return True
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _name(error: OSError, temporary: Path, path: Path) -> None:
@@ -97,7 +194,7 @@ def _name(error: OSError, temporary: Path, path: Path) -> None:
 def refuse_overwriting(path: str | os.PathLike, *, force: bool = False) -> None:
     """Raise `InputError` where something stands at `path` already, an empty folder aside, unless `force`."""
     path = Path(path)
-    occupied = any(path.iterdir()) if path.is_dir() else path.exists()
+    occupied = any(file.name != LOCK for file in path.iterdir()) if path.is_dir() else path.exists()
     if occupied and not force:
         what = "holds files already" if path.is_dir() else "exists already"
         raise InputError(f"{path} {what}; name another place, or give --force to replace")
