@@ -18,6 +18,7 @@ from polyvae import arguments
 from polyvae.errors import InputError
 
 LOCK = ".lock"  # in a folder; of a file it is the end of a name
+_INPUTS: list[set[tuple[int, int]]] = []  # device and number of each file that is not to be replaced
 _LOCKED: set[tuple[Path, int]] = set()  # lock files that threads of this process hold
 
 
@@ -25,13 +26,14 @@ _LOCKED: set[tuple[Path, int]] = set()  # lock files that threads of this proces
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it takes `path`'s place if the block ends well.
 
-    If the block raises, the temporary file goes and whatever stood at `path` still does.
+    If the block raises, the temporary file is removed and `path` is as it was. Inputs of `protecting` are refused.
     """
     path = Path(arguments.file_name("path", path))
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist; create it first")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; give the name of a file")
+    refuse_inputs(path)
     # The suffix stays last: writers choose the format by it.
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
@@ -54,13 +56,12 @@ def replacing_folder(
     *,
     force: bool = False,
     results: Collection[str] = (),
-    inputs: Collection[str | os.PathLike | None] = (),
 ) -> Iterator[Path]:
     """A temporary folder beside `path` to fill; its files move into `path` if the block ends well.
 
     A folder that already holds anything is refused before the block runs, unless `force`: then files of
-    the same name are replaced and all others stay. One of the `inputs` under a name among `results`, which
-    may be patterns, is refused.
+    the same name are replaced and all others stay. An input of `protecting` is never replaced; one under a name
+    among `results`, which may be patterns, is refused before the block runs.
     """
     path = Path(arguments.file_name("folder", path)).absolute()
     arguments.flag("force", force)
@@ -68,7 +69,7 @@ def replacing_folder(
         raise InputError(f"{path} is a file or lies under one; name a folder")
     refuse_overwriting(path, force=force)
     for file in (file for name in results for file in path.glob(name)):
-        refuse_inputs(file, inputs)
+        refuse_inputs(file)
     made = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
@@ -76,8 +77,11 @@ def replacing_folder(
         with _holding(_beside(path), path):
             temporary.mkdir()
             yield temporary
-            for file in sorted(p for p in temporary.rglob("*") if p.is_file()):
-                target = path / file.relative_to(temporary)
+            made_files = sorted(file for file in temporary.rglob("*") if file.is_file())
+            targets = [path / file.relative_to(temporary) for file in made_files]
+            for target in targets:
+                refuse_inputs(target)
+            for file, target in zip(made_files, targets, strict=True):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(file, target)
     except OSError as error:
@@ -126,7 +130,7 @@ def _holding(place: Path, path: Path) -> Iterator[None]:
     _LOCKED.add(key)
     try:
         os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{socket.gethostname()} {os.getpid()}\n".encode())
+        os.pwrite(descriptor, f"{socket.gethostname()} {os.getpid()}\n".encode(), 0)
         yield
     finally:
         _LOCKED.discard(key)
@@ -200,16 +204,34 @@ def refuse_overwriting(path: str | os.PathLike, *, force: bool = False) -> None:
         raise InputError(f"{path} {what}; name another place, or give --force to replace")
 
 
-def refuse_inputs(path: str | os.PathLike, inputs: Iterable[str | os.PathLike | None]) -> None:
-    """Raise `InputError` where `path` is one of the inputs, patterns among them, be it through a link."""
-    path = Path(path)
-    if not path.exists():
-        return
+@contextlib.contextmanager
+def protecting(inputs: Iterable[str | os.PathLike]) -> Iterator[None]:
+    """Let nothing in this module replace one of the inputs, files or patterns, while the block runs.
+
+    The command line calls it for every verb, with all files that its options name.
+    """
+    found: set[tuple[int, int]] = set()
     for given in inputs:
-        found = [] if given is None else [given] if os.path.exists(given) else glob.glob(os.fspath(given))
-        for file in found:
-            if os.path.samefile(file, path):
-                raise InputError(f"{path} is an input here and would be lost; name another place for the result")
+        text = os.fspath(given)
+        for file in [text] if os.path.exists(text) else glob.glob(text):
+            with contextlib.suppress(OSError):
+                stat = os.stat(file)
+                found.add((stat.st_dev, stat.st_ino))
+    _INPUTS.append(found)
+    try:
+        yield
+    finally:
+        _INPUTS.remove(found)
+
+
+def refuse_inputs(path: str | os.PathLike) -> None:
+    """Raise `InputError` where `path` is an input of `protecting`, be it through a link."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return
+    if any((stat.st_dev, stat.st_ino) in inputs for inputs in _INPUTS):
+        raise InputError(f"{path} is an input here and would be lost; name another place for the result")
 
 
 def check_output(
@@ -217,14 +239,13 @@ def check_output(
     *,
     force: bool = False,
     suffixes: Collection[str] = (),
-    inputs: Iterable[str | os.PathLike | None] = (),
 ) -> None:
     """Raise, before any work is done, where a file cannot or must not be written at `path`.
 
     Raises:
         FileNotFoundError: its folder does not exist.
-        InputError: it is a folder, ends in none of `suffixes`, is one of the `inputs`, or stands there already
-            without `force`.
+        InputError: it is a folder, ends in none of `suffixes`, is an input of `protecting`, or is there already
+            and `force` is not given.
     """
     path = Path(path)
     if suffixes and path.suffix.lower() not in suffixes:
@@ -233,7 +254,7 @@ def check_output(
         raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist; create it first")
     if path.is_dir():
         raise InputError(f"{path} is a folder; give the name of a file")
-    refuse_inputs(path, inputs)
+    refuse_inputs(path)
     refuse_overwriting(path, force=force)
 
 

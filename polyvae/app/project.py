@@ -68,7 +68,7 @@ def project(
 
     if not each:
         check_table_name(out)
-        check_output(out, force=force, inputs=[model, *files, reading["topology"]])
+        check_output(out, force=force)
     cv = load_cv(model)
     options, masses = for_reading(as_the_model(reading, cv)), cv.template.unequal_masses
     columns = {name: objective_of(name, masses) for name in add or ()}
@@ -84,7 +84,7 @@ def project(
         print_tables(made, cv.latent_dim, out)
         return
     with locked(out):
-        check_output(out, force=force, inputs=[model, *files, reading["topology"]])
+        check_output(out, force=force)
         stream = pv.stream(files, client=client, **options)
         with pv.progress_bar("projecting", total=len(stream), unit="frame") as count:
             n = pv.project(cv, stream, out, columns=columns, progress=count)

@@ -122,11 +122,13 @@ def transform_many(
         options["topology"] = os.path.abspath(existing(file_name("topology", options["topology"])))
     reading = ReadOptions(**{"dims": cv.n_dims} | options)
     places = list(dict.fromkeys(Path(os.path.abspath(path)) for path in expanded(files)))
-    folder = Path(file_name("out", out))
+    folder = Path(os.path.abspath(file_name("out", out)))
     measured = {name: _code(measure) for name, measure in columns.items()}
     about = {"model": identity(cv), "columns": list(measured.items()), **_plain(reading)}
     with _Done(folder, about, places, force=flag("force", force)) as done:
         tables = [done.name(place, ending) for place in places]
+        if lost := {folder / name for name in tables} & set(places):
+            raise InputError(f"{min(lost)} is an input here and would be lost; name another folder for the tables")
         jobs, skipped = [], {}
         for place, name in zip(places, tables, strict=True):
             job = _Job(place, folder / name, _fingerprint(place), reading)
