@@ -2,10 +2,49 @@
 
 import dataclasses
 import json
+import types
 import typing
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, ClassVar, Self
+
+from polyvae.errors import InputError
+
+DEEPEST = 50  # lists and objects within each other; ours go ten deep, and Python's own limit ends in a traceback
+
+
+def json_object(text: str | bytes, name: Any, advice: str) -> dict[str, Any]:
+    """The object that a text holds as JSON.
+
+    Args:
+        name: where the text is from, for messages.
+        advice: what to do about a text that cannot be read.
+
+    Raises:
+        InputError: another kind of text, one that is nested too deep, and words that cannot be written again, such
+            as half a surrogate pair.
+    """
+    try:
+        found = json.loads(text.decode() if isinstance(text, bytes) else text)
+        if _depth(found) > DEEPEST:
+            raise ValueError(f"more than {DEEPEST} lists and objects within each other")
+        json.dumps(found, ensure_ascii=False).encode()
+    except RecursionError:
+        raise InputError(f"{name} must hold a JSON object; it is nested too deep; {advice}") from None
+    except ValueError as error:  # among them those of decoding and encoding
+        raise InputError(f"{name} must hold a JSON object, but cannot be read ({error}); {advice}") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{name} must hold a JSON object; it holds a {type(found).__name__}; {advice}")
+    return found
+
+
+def _depth(value: Any) -> int:
+    """How many lists and objects lie within each other at most."""
+    depth, level = 0, [value]
+    while level := [one for one in level if isinstance(one, (dict, list))]:
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+        depth += 1
+    return depth
 
 
 class Record(dict):
@@ -30,7 +69,8 @@ class Record(dict):
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The record again; raises TypeError for a name that it does not have."""
+        """The record again; raises TypeError for a name that it does not have, and for a value of another kind."""
+        check_kinds(cls, values)
         kinds = {field.name: _record_in(field.type) for field in dataclasses.fields(cls)}
         return cls(
             **{
@@ -48,6 +88,37 @@ class Record(dict):
 
     def __hash__(self) -> int:  # type: ignore[override]  # a dict has none
         return hash(json.dumps(self.to_dict(), sort_keys=True))
+
+
+def check_kinds(kind: type, values: Any) -> None:
+    """Raise TypeError where values by name, as JSON has them, are not what a dataclass says of its fields."""
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{kind.__name__} is a {type(values).__name__}, no object")
+    for field in dataclasses.fields(kind):
+        if field.name in values and not _fits(values[field.name], field.type):
+            value = " ".join(repr(values[field.name]).split())[:60]
+            raise TypeError(f"{field.name.replace('_', ' ')} of {kind.__name__} cannot be {value}")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value of JSON is of the kind that an annotation says."""
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any or kind is None or kind is type(None):
+        return kind is Any or value is None
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, part) for part in parts)
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    if kind is float:
+        return isinstance(value, (int, float))
+    holder = origin or kind
+    if issubclass(holder, Mapping):
+        inner = parts[1:] or (Any,)
+        return isinstance(value, Mapping) and all(_fits(one, inner[0]) for one in value.values())
+    if issubclass(holder, (list, tuple, Sequence)) and holder is not str:
+        inner = parts[:1] or (Any,)
+        return isinstance(value, (list, tuple)) and all(_fits(one, inner[0]) for one in value)
+    return isinstance(value, holder)
 
 
 def _record_in(annotation) -> type[Record] | None:

@@ -32,6 +32,7 @@ from polyvae.measures.objectives import values_of
 from polyvae.measures.pairs import MANY
 from polyvae.plot.latent import mean_kl, to_show
 from polyvae.plot.style import TIME_SYMBOLS, UNIT_SYMBOLS, evenly
+from polyvae.records import json_object
 from polyvae.trajectory.record import Trajectory, bonds_of, is_linear, unit_factor
 
 FILE = "explorer.json"
@@ -122,16 +123,15 @@ def explorer_section(folder: str | os.PathLike) -> str:
         return ""
     advice = "`polyvae run` writes it; remove it for a report without the explorer"
     try:
-        text = path.read_text(encoding="utf-8")
-        data = json.loads(text)
-    except (OSError, ValueError) as error:
+        text = path.read_bytes()
+    except OSError as error:
         raise InputError(
             f"{path} must hold the data of an explorer, but cannot be read ({error}); {advice}"
         ) from None
-    if not isinstance(data, dict) or data.get("format") != _FORMAT:
-        found = data.get("format") if isinstance(data, dict) else type(data).__name__
+    found = json_object(text, path, advice).get("format")
+    if found != _FORMAT:
         raise InputError(f"{path} must hold the data of an explorer, format {_FORMAT}; got {found}; {advice}")
-    return _section(text)
+    return _section(text.decode())
 
 
 def _section(text: str) -> str:

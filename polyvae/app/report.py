@@ -1,6 +1,5 @@
 """The report: one self-contained HTML page from the files of a run, or of several side by side."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from polyvae.app.explorer import explorer_section
 from polyvae.app.markup import page
 from polyvae.errors import InputError
 from polyvae.files import replacing
+from polyvae.records import json_object
 
 _ADVICE = "`polyvae run` writes it"
 
@@ -63,7 +63,7 @@ def write_comparison(folders: Sequence[str | os.PathLike], out: str | os.PathLik
 
 def _write(path: Path, html: str) -> Path:
     with replacing(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+        temporary.write_bytes(html.encode("utf-8", "replace"))  # a folder may have a name of any bytes
     return path
 
 
@@ -73,11 +73,8 @@ def _read_scores(folder: Path) -> dict:
         found = "is a file" if folder.exists() else "does not exist"
         raise InputError(f"a report needs a folder that `polyvae run` wrote; {folder} {found}")
     try:
-        scores = json.loads(path.read_text(encoding="utf-8"))
+        return json_object(path.read_bytes(), path, _ADVICE)
     except FileNotFoundError:
         raise InputError(f"a report needs the numbers in {path}, which does not exist; {_ADVICE}") from None
-    except (OSError, ValueError) as error:  # a JSON or a text decoding error is a ValueError
+    except OSError as error:
         raise InputError(f"{path} must hold a JSON object, but cannot be read ({error}); {_ADVICE}") from None
-    if not isinstance(scores, dict):
-        raise InputError(f"{path} must hold a JSON object; it holds a {type(scores).__name__}; {_ADVICE}")
-    return scores

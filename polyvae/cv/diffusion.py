@@ -206,13 +206,14 @@ class Generator(eqx.Module):
         return _named(self)
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, np.ndarray], shape: tuple[int, int]) -> "Generator":
+    def from_tensors(cls, tensors: dict[str, np.ndarray], shape: tuple[int, int], latent_dim: int) -> "Generator":
         """The generator that `tensors` was made from; raises ValueError or KeyError where they do not fit.
 
         Files of before there was `mean` have a centre of zeros and a spread of 1.
         """
         n_terms = len(quadratic(jnp.zeros(tensors["z"].shape[1])))
         tensors = {"mean": np.zeros((n_terms, *shape), np.float32), "spread": np.ones((), np.float32)} | tensors
+        _check_tensors(tensors, shape, latent_dim)
         own = {
             name: jnp.asarray(tensors[name]) for name in cls.__annotations__ if name not in ("network", "shape")
         }
@@ -220,6 +221,24 @@ class Generator(eqx.Module):
         like = eqx.filter_eval_shape(network_for, shape, own["pairs"], own["z"], width, depth, jax.random.key(0))
         leaves = [take(tensors, f"network.{name}", leaf) for name, leaf in _named(like).items()]
         return cls(network=jax.tree.unflatten(jax.tree.structure(like), leaves), shape=shape, **own)
+
+
+def _check_tensors(tensors: dict[str, np.ndarray], shape: tuple[int, int], latent_dim: int) -> None:
+    """Raise ValueError where arrays are not what `Generator` says of them, or name beads that are not there."""
+    pairs, bonds, angles, points = (len(tensors[name]) for name in ("pairs", "bonds", "angles", "z"))
+    expected: dict[str, tuple[int, ...]] = dict.fromkeys(("scale", "closest", "spread"), ())
+    expected |= {"pair_mean": (pairs,), "pair_std": (pairs,), "pairs": (pairs, 2), "bonds": (bonds, 2)}
+    expected |= {"angles": (angles, 3), "z": (points, latent_dim), "z_width": (points, latent_dim)}
+    expected |= {"mean": (len(quadratic(jnp.zeros(latent_dim))), *shape), "real": tensors["drawn"].shape}
+    for name, wanted in expected.items():
+        if tensors[name].shape != wanted:
+            raise ValueError(f"generator.{name} has shape {tensors[name].shape}, expected {wanted}")
+    for name in ("pairs", "bonds", "angles"):
+        if not ((tensors[name] >= 0) & (tensors[name] < shape[0])).all():
+            raise ValueError(f"generator.{name} must be of beads 0 to {shape[0] - 1}")
+    rows = tensors["drawn"].shape[0]
+    if tensors["drawn"].ndim != 2 or rows not in (bonds + angles, bonds + angles + 1):
+        raise ValueError(f"generator.drawn has {rows} rows for {bonds} bonds and {angles} angles")
 
 
 def _named(tree) -> dict[str, Array]:

@@ -20,7 +20,8 @@ from polyvae.batches import map_frames, single_precision
 from polyvae.cv.diffusion import Generator
 from polyvae.errors import InputError
 from polyvae.features.featurizers import FEATURIZERS, PairDistances, PrincipalAxes, Reference
-from polyvae.records import html_of
+from polyvae.measures.limits import Limits
+from polyvae.records import check_kinds, html_of
 from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Selection, Trajectory, bonds_of, chain_bonds, is_linear
 from polyvae.trajectory.stream import Stream
@@ -396,9 +397,15 @@ class LatentCV:
         }
         featurizer = FEATURIZERS[kind](**header["featurizer"]["options"], **arrays)
         scaled = modelfile.scaled_of(tensors, header, one_scale=featurizer.coordinates)
+        shape = template.positions.shape[1:]
+        modelfile.check_featurizer(featurizer, shape, scaled.mean.size)
         own = {name.removeprefix("generator."): t for name, t in tensors.items() if name.startswith("generator.")}
-        generator = Generator.from_tensors(own, template.positions.shape[1:]) if own else None
-        return cls(featurizer, scaled, template, ModelRecord.from_dict(header["record"]), generator)
+        generator = Generator.from_tensors(own, shape, scaled.vae.latent_dim) if own else None
+        record = ModelRecord.from_dict(header["record"])
+        if (limits := record.data.limits) is not None:
+            check_kinds(Limits, limits)
+            Limits(bonds_of(template), **limits)
+        return cls(featurizer, scaled, template, record, generator)
 
 
 def _few(names: Sequence) -> str:
@@ -431,7 +438,7 @@ def load(path: str | os.PathLike) -> LatentCV | FittedVAE:
     tensors, header = modelfile.read(path)
     try:
         return (LatentCV if "featurizer" in header else FittedVAE).from_file(tensors, header)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
         raise InputError(f"{path} is damaged: {error}. Write the model again") from None
 
 

@@ -96,6 +96,7 @@ class Limits:
         return ~np.any(list(self.broken(positions).values()), axis=0)
 
 
+@np.errstate(over="ignore")  # a limit beyond single precision is infinite
 def _broken(limits: Limits, found: FrameMeasures) -> dict[str, np.ndarray]:
     def below(values, limit):
         return values < np.float32(1 - _ROUNDING) * np.asarray(limit, np.float32)

@@ -3,6 +3,7 @@
 import json
 import operator
 import os
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -10,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 
-from polyvae.arguments import file_name
+from polyvae.arguments import file_name, whole_number
 from polyvae.errors import InputError
 from polyvae.files import save_tensors
+from polyvae.records import json_object
 from polyvae.vae.likelihood import LIKELIHOODS, Gaussian
 from polyvae.vae.network import VAE
 from polyvae.vae.scaled import ScaledVAE
@@ -43,16 +45,19 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
         with safetensors.safe_open(path, framework="numpy") as file:
             header = (file.metadata() or {}).get("polyvae")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        header = json.loads(header) if header else None
-    except (safetensors.SafetensorError, json.JSONDecodeError, OSError) as error:
+    except (safetensors.SafetensorError, TypeError, ValueError, OSError) as error:  # types that NumPy has not
         raise InputError(f"{path} is not a polyvae model ({error}); give a model.safetensors") from None
-    if not isinstance(header, dict):
+    if not header:
         raise InputError(f"{path} is a safetensors file but no polyvae model: it has no polyvae header")
+    header = json_object(header, f"the header of {path}", "write the model again")
     if header.get("format") != FORMAT:
         raise InputError(
             f"{path} has model format {header.get('format')!r}; this version of polyvae reads {FORMAT}. "
             f"Use the polyvae version that wrote it"
         )
+    for name, tensor in tensors.items():
+        if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
+            raise InputError(f"{path} is damaged: {name} holds NaN or infinity. Write the model again")
     return tensors, header
 
 
@@ -104,12 +109,17 @@ def _vae_of(tensors: dict[str, np.ndarray], header: dict) -> VAE:
         name: [len(tensors[f"{name}.{k}.bias"]) for k in range(sum(f"{name}." in t for t in tensors) // 2 - 1)]
         for name in _NETWORKS
     }
-    vae = VAE(
-        len(tensors["mean"]),
-        latent_dim=header["latent_dim"],
-        **hidden,
-        likelihood=LIKELIHOODS[kind](**options),
-        key=jax.random.key(0),
+    latent_dim = whole_number("latent_dim", header["latent_dim"])
+    # Its shapes alone: a header may claim layers that no file of this size holds.
+    vae = eqx.filter_eval_shape(
+        lambda key: VAE(
+            len(tensors["mean"]),
+            latent_dim=latent_dim,
+            **hidden,
+            likelihood=LIKELIHOODS[kind](**options),
+            key=key,
+        ),
+        jax.random.key(0),
     )
     for name in _NETWORKS:
         layers = tuple(
@@ -128,6 +138,16 @@ def _vae_of(tensors: dict[str, np.ndarray], header: dict) -> VAE:
         return vae
     width = take(tensors, "log_width", vae.likelihood.log_width)
     return eqx.tree_at(lambda v: v.likelihood.log_width, vae, width)
+
+
+def check_featurizer(featurizer: Callable, shape: tuple[int, int], n_features: int) -> None:
+    """Raise ValueError where the arrays of a file's featurizer are of other beads than its template."""
+    pairs = getattr(featurizer, "pairs", None)
+    if pairs is not None and not ((np.asarray(pairs) >= 0) & (np.asarray(pairs) < shape[0])).all():
+        raise ValueError(f"pairs must be of beads 0 to {shape[0] - 1}")
+    found = jax.eval_shape(featurizer, jax.ShapeDtypeStruct(shape, np.float32)).size
+    if found != n_features:
+        raise ValueError(f"the featurizer makes {found} numbers of a frame, the mean holds {n_features}")
 
 
 def take(tensors: dict[str, np.ndarray], name: str, like):
