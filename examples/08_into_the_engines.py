@@ -10,10 +10,8 @@ free energy over Rg that comes out, beside that of eight unbiased runs of 10⁸ 
 """
 
 # %%
-import contextlib
 import dataclasses
 import sys
-import time
 
 import jax
 import matplotlib.pyplot as plt
@@ -58,13 +56,6 @@ for engine in engines:
         print(f"{engine:8s} latents off by {value:.0e} at most, gradients by {slope:.0e} / σ, {n} frames")
     except pv.InputError as error:
         print(f"{engine:8s} written, not checked: {error}")
-
-with contextlib.suppress(pv.InputError):  # no C compiler
-    kernel, frame = pv.compile(cv), np.asarray(traj.positions[:1], float)
-    began = time.perf_counter()
-    for _ in range(1000):
-        kernel(frame, gradients=True)
-    print(f"compiled: {1e3 * (time.perf_counter() - began):.0f} µs for a frame with gradients, Python included")
 
 # %% [markdown]
 # A biased run, here in LAMMPS from Python. The bias is any function of the latents and the step; `Metadynamics`

@@ -214,7 +214,6 @@ CALLS = {
          "client": "other?", "score_lag": "count?", "progress": "function?", "options": "free", "epochs": "count?",
          "weights": "array?", "cache": "path?"},
     ),
-    "compile": Call(pv.compile, one("cv"), {"cv": "cv"}),
     "free_energy": Call(
         pv.free_energy,
         lambda k: {"s": k.z[:, 0], "transient": 0.0},
@@ -424,7 +423,7 @@ EXPORTS = {
         lambda k: {"cv": k.cv, "to": "plumed", "folder": k.out / "write"},
         EXPORT | {"to": "word", "n_atoms": "count?", "latents": "counts?", "options": "free"},
     ),
-    **{name: folder(name) for name in ("c", "lammps", "pysages", "pycv")},
+    **{name: folder(name) for name in ("c", "lammps", "pysages")},
     "compare": Call(
         polyvae.export.compare,
         lambda k: {"cv": k.superposed, "to": "c", "folder": k.out / "c", "frames": k.traj.positions},
@@ -439,7 +438,6 @@ EXPORTS = {
         {"sigma": "row", "height": "positive", "kT": "positive", "bias_factor": "factor",
          "stride": "count"},
     ),
-    "latent_function": Call(exporter("xla").latent_function, one("cv"), {"cv": "cv"}),
 }  # fmt: skip
 if installed("torch"):
     EXPORTS["torchscript"] = folder("torchscript")

@@ -12,7 +12,7 @@ FEATURIZERS = {
     "distances": "PairDistances",
 }
 OBJECTIVES = ("rg", "end_to_end", "asphericity", "shape_anisotropy")
-TARGETS = ("plumed", "pycv", "colvars", "lammps", "openmm", "pysages", "c", "torchscript")
+TARGETS = ("plumed", "colvars", "lammps", "openmm", "pysages", "c", "torchscript")
 FIGURES = ("png", "pdf", "svg")
 TRAJECTORIES = (".npz", ".xtc", ".dcd", ".pdb", ".gro")
 LENGTH_UNITS = ("nm", "angstrom", "sigma")

@@ -5,7 +5,6 @@ Each module here is one engine: `export(cv, folder, atoms=, data=, force=)` writ
 export, but for PyTorch, which writes its own files.
 """
 
-import contextlib
 import importlib
 import inspect
 import logging
@@ -13,13 +12,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import equinox as eqx
 import numpy as np
 
 from polyvae.arguments import file_name, if_given, numbers_array, shown, whole_number
-from polyvae.cv.latent import LatentCV, latent_cv, load_cv
+from polyvae.cv.latent import LatentCV, latent_cv
 from polyvae.errors import InputError
 from polyvae.export.common import atom_numbers, exact, particle_numbers, ranges
+from polyvae.io.options import ReadOptions
 from polyvae.io.reading import read, stream
 from polyvae.io.topology import read_topology
 
@@ -28,7 +27,6 @@ log = logging.getLogger(__name__)
 # By the name on the command line: the module, and the number that its engine gives to the first atom.
 TARGETS = {
     "plumed": ("polyvae.export.plumed", 1),
-    "pycv": ("polyvae.export.pycv", 1),
     "colvars": ("polyvae.export.colvars", 1),
     "lammps": ("polyvae.export.lammps", 1),
     "openmm": ("polyvae.export.openmm", 0),
@@ -70,10 +68,7 @@ def write(
         InputError: a name or an option that is not known; what the exporter refuses.
     """
     module, first = _module(to)
-    whole, n_atoms = cv, if_given(whole_number, "n_atoms", n_atoms, 1)
-    cv = _chosen(cv, latents)
-    if force is True and cv is not whole:
-        _check_not_there(whole, Path(file_name("folder", folder)) / "model.safetensors")
+    cv, n_atoms = _chosen(cv, latents), if_given(whole_number, "n_atoms", n_atoms, 1)
     options = {name: value for name, value in options.items() if value is not None}
     for name in options:
         if name not in inspect.signature(module.export).parameters:
@@ -103,15 +98,6 @@ def _chosen(cv: LatentCV, latents: Sequence[int] | None) -> LatentCV:
         ", ".join(f"z{k}" for k in sorted(idle)),
     )
     return cv.keep(active)
-
-
-def _check_not_there(cv: LatentCV, path: Path) -> None:
-    """Refuse to write a part of the latents over the file of the model that has all."""
-    there = None
-    with contextlib.suppress(InputError, OSError):  # something else, which --force replaces
-        there = load_cv(path)
-    if there is not None and eqx.tree_equal(there.function(), cv.function()):
-        raise InputError(f"{path} is an input here, the whole model, and would be lost; name another folder")
 
 
 def compare(
@@ -170,15 +156,7 @@ def export_files(
     Args:
         reading: options of `polyvae.read`; with a selection and no atom numbers the selected atoms are the beads.
     """
-    topology, select = reading["topology"], reading["select"]
-    n_atoms = None
-    if topology is not None:
-        known = read_topology(topology, select if atoms is None else None, reading.get("topology_format"))
-        n_atoms = known.n_total
-        if atoms is None and select is not None:
-            atoms = ranges((known.chosen + 1).tolist())
-    elif select is not None and atoms is None:
-        raise InputError("a selection needs the topology that it selects from; give --top, or atoms by --atoms")
+    atoms, n_atoms = _atoms_of_topology(to, atoms, ReadOptions(**reading))
     frames = None if check is None else cv.frames(read(check, **reading))
     trajectory = None if data is None else stream(data, **reading)
     numbers = None if latents is None else _latents_of(latents)
@@ -196,6 +174,20 @@ def export_files(
         f"{done}\nevaluated in the engine on {n} frames: latents differ by at most {value:.1e}, gradients by "
         f"{gradient:.1e} per {cv.length_unit}"
     )
+
+
+def _atoms_of_topology(to: str, atoms: str | None, reading: ReadOptions) -> tuple[str | None, int | None]:
+    """Atom numbers from 1, where they or a selection are given, and the highest number where it is known."""
+    select = reading.select if atoms is None else None
+    if reading.topology is None:
+        if select is None:
+            return atoms, None
+        raise InputError("a selection needs the topology that it selects from; give --top, or atoms by --atoms")
+    known = read_topology(reading.topology, select, reading.topology_format)
+    numbers, n_atoms = known.chosen + 1, known.n_total
+    if known.ids is not None and _module(to)[1] == 1:
+        numbers, n_atoms = known.ids, None  # ids may have gaps
+    return atoms if select is None else ranges(numbers.tolist()), n_atoms
 
 
 def _latents_of(text: str) -> list[int]:

@@ -9,7 +9,7 @@ import functools
 import logging
 import os
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from polyvae.export import kernel
 from polyvae.export.common import (
     atom_numbers,
     digits,
-    exact,
     featurizer_name,
     pieces_note,
     scaled_layers,
@@ -170,14 +169,6 @@ def compiled_if_possible(cv: LatentCV) -> kernel.Kernel | None:
     except InputError as error:
         log.warning("the CV runs in JAX, slower than as C: %s", error)
         return None
-
-
-def evaluator(cv: LatentCV) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """`common.exact` of one frame, by the compiled kernel where there is a compiler."""
-    code = compiled_if_possible(cv)
-    if code is None:
-        return exact(cv)
-    return code.one
 
 
 def write_sources(cv: LatentCV, folder: Path, numbers: Sequence[int]) -> None:

@@ -24,11 +24,10 @@ from polyvae.export.common import (
     bias_grid,
     digits,
     encoder_layers,
-    refuse_all_but_rotations,
     statistics,
     write_readme,
 )
-from polyvae.features.featurizers import PairDistances, Reference
+from polyvae.features.featurizers import PairDistances, PrincipalAxes, Reference
 from polyvae.files import replacing_folder
 from polyvae.trajectory.record import unit_factor
 
@@ -66,7 +65,7 @@ def export(
             holds files.
     """
     numbers = atom_numbers(cv, atoms)
-    refuse_all_but_rotations(cv, "Colvars", "export to plumed or pycv, which can")
+    _refuse_all_but_rotations(cv)
     if_given(one_of, "dialect", dialect, ENGINES)
     unit = cv.length_unit
     if dialect is not None and not (dialect == "lammps" and unit == "sigma"):
@@ -118,6 +117,31 @@ def export(
             checked=CHECKED,
             stats=stats,
         )
+
+
+def _refuse_all_but_rotations(cv: LatentCV) -> None:
+    """Raise `InputError` for a featurizer that is neither distances nor a plain superposition in space."""
+    kind, in_space = cv.featurizer, isinstance(cv.featurizer, Reference)
+    if isinstance(kind, PrincipalAxes):
+        what = (
+            "a PrincipalAxes model cannot run in Colvars, which has no principal frame with signs from the chain; "
+        )
+        what += "chain; train with --align reference or distances"
+    elif kind.reversal:
+        what = "reversal=True cannot run in Colvars, which cannot reorder beads; train without it"
+    elif in_space and cv.n_dims == 2 and kind.planar != "3d":
+        what = "a Reference model of 2-D data cannot run in Colvars, which superposes in space and may turn the "
+        what += 'plane over; train with pv.Reference(planar="3d") or --align distances'
+    elif in_space and cv.n_dims == 3 and kind.mirror:
+        what = "mirror=True cannot run in Colvars, whose superposition is a proper rotation; train without it"
+    elif in_space and kind.masses is not None:
+        what = (
+            "a Reference model of unequal masses cannot run in Colvars, which superposes without masses; train on "
+        )
+        what += "on a trajectory without masses"
+    else:
+        return
+    raise InputError(f"{what}, or export to plumed, which can")
 
 
 def _config(cv: LatentCV, numbers: list[int], n_layers: int, stats: dict | None, unit: str) -> str:

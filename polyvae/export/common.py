@@ -13,7 +13,6 @@ import numpy as np
 from polyvae.arguments import if_given, refusal, shown, whole_number, whole_numbers
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
-from polyvae.features.featurizers import PairDistances, PrincipalAxes
 from polyvae.measures.basins import find_basins
 from polyvae.trajectory.convert import chunks_of
 from polyvae.trajectory.record import chain_bonds
@@ -92,8 +91,7 @@ def _require_positions(cv: LatentCV) -> None:
 
 
 def _ids(cv: LatentCV) -> list[int] | None:
-    ids = getattr(cv.template, "ids", None)
-    return None if ids is None else np.asarray(ids).tolist()
+    return None if cv.template.ids is None else cv.template.ids.tolist()
 
 
 def _places(cv: LatentCV, n_atoms: int | None) -> list[int] | None:
@@ -129,22 +127,24 @@ def _report_first(n_beads: int, n_atoms: int | None) -> None:
 
 def _checked(numbers: list[int], cv: LatentCV, first: int, n_atoms: int | None) -> list[int]:
     """Return the numbers of the beads, which an engine counts from `first`, after checking them."""
+    noun = "atom numbers" if first else "particles"
     if len(numbers) != cv.n_beads:
+        example = f", such as --atoms 1-{cv.n_beads}" if first else ""
         raise InputError(
-            f"the model takes {cv.n_beads} beads; got {len(numbers)} atom numbers ({ranges(numbers)}). Give the "
-            f"number of each bead, in the order of the beads, such as --atoms 1-{cv.n_beads}"
+            f"the model takes {cv.n_beads} beads; got {len(numbers)} {noun} ({ranges(numbers)}). Give the number "
+            f"of each bead, in the order of the beads{example}"
         )
     last = np.inf if n_atoms is None else first + n_atoms - 1
     for bead, number in enumerate(numbers):
         if not first <= number <= last:
             upper = "up" if n_atoms is None else f"to {last}"
             raise InputError(
-                f"atom numbers must go from {first} {upper}; got {number} for bead {bead}. This engine counts "
-                f"atoms from {first}"
+                f"{noun} must go from {first} {upper}; got {number} for bead {bead}. This engine counts atoms "
+                f"from {first}"
             )
         if (earlier := numbers.index(number)) < bead:
             raise InputError(
-                f"each bead must be an atom of its own; got {number} twice, for beads {earlier} and {bead}. Give "
+                f"{noun} must be others for each bead; got {number} twice, for beads {earlier} and {bead}. Give "
                 f"it once"
             )
     return numbers
@@ -339,34 +339,6 @@ def featurizer_name(cv: LatentCV) -> str:
         if (value := getattr(cv.featurizer, name, default)) != default
     ]
     return f"{type(cv.featurizer).__name__}({', '.join(options)})"
-
-
-def refuse_all_but_rotations(cv: LatentCV, engine: str, otherwise: str) -> None:
-    """Raise `InputError` for a featurizer that is neither distances nor a plain superposition in space."""
-    kind = cv.featurizer
-    if isinstance(kind, PrincipalAxes):
-        raise InputError(
-            f"a PrincipalAxes model cannot run in {engine}, which has no principal frame with signs from the "
-            f"chain; train with --align reference or distances, or {otherwise}"
-        )
-    if kind.reversal:
-        raise InputError(f"reversal=True cannot run in {engine}, which cannot reorder beads; {otherwise}")
-    if isinstance(kind, PairDistances):
-        return
-    if cv.n_dims == 2 and kind.planar != "3d":
-        raise InputError(
-            f"a Reference model of 2-D data cannot run in {engine}, which superposes in space and may turn the "
-            f'plane over; train with pv.Reference(planar="3d") or --align distances, or {otherwise}'
-        )
-    if cv.n_dims == 3 and kind.mirror:
-        raise InputError(
-            f"mirror=True cannot run in {engine}, whose superposition is a proper rotation; {otherwise}"
-        )
-    if kind.masses is not None:
-        raise InputError(
-            f"a Reference model of unequal masses cannot run in {engine}, which superposes without masses; train "
-            f"on a trajectory without masses, or {otherwise}"
-        )
 
 
 def write_readme(

@@ -1,7 +1,7 @@
 """The CV as PLUMED input: nothing but text, for every engine that PLUMED is patched into or linked with.
 
-Source: the PLUMED manual, https://www.plumed.org/doc (actions WHOLEMOLECULES, FIT_TO_TEMPLATE, ANN); Tribello et
-al., 10.1016/j.cpc.2013.09.018.
+Source: the PLUMED manual, https://www.plumed.org/doc (action WHOLEMOLECULES); Tribello et al.,
+10.1016/j.cpc.2013.09.018.
 """
 
 import os
@@ -18,27 +18,20 @@ from polyvae.export.common import (
     atom_numbers,
     bias_grid,
     bias_width,
-    digits,
-    encoder_layers,
     pieces_note,
     ranges,
-    refuse_all_but_rotations,
     statistics,
     walk,
     write_readme,
 )
-from polyvae.features.featurizers import PairDistances, Reference
 from polyvae.files import replacing_folder
-from polyvae.geometry.superposition import round_to_grid
 
 CHECKED = "PLUMED 2.11 (the kernel in the hillclimber 0.1.8 wheel)"
 UNITS = {"nm": "UNITS LENGTH=nm", "angstrom": "UNITS LENGTH=A", "sigma": "UNITS NATURAL"}
 _DRIVER_UNITS = {"nm": "nm", "angstrom": "A", "sigma": "1"}  # of the frames; nm where nothing is said
-_PDB = "reference.pdb"
 _FILES = {
     "plumed.dat": "units, output and biases; edit this one",
     "latent.dat": "computes the latents; leave it as it is",
-    "reference.pdb": "the reference",
     plumed_native.LIBRARY: "the action that it loads, compiled",
     plumed_native.SCRIPT: "compiles it",
     plumed_native.SOURCE: "the action's source, around the three files of latent_cv",
@@ -46,7 +39,6 @@ _FILES = {
     "latent_cv.h": "what calls it includes",
     "latent_cv_weights.h": "the numbers: weights, scaling, reference",
 }
-_PDB_ATOMS, _PDB_THOUSANDTHS = 99_999, 900_000  # what the columns of a PDB hold
 
 
 def export(
@@ -68,10 +60,8 @@ def export(
         folder: where to write; made if need be.
         atoms: see `common.atom_numbers`.
         data: see `common.statistics`; widths and bounds of the METAD and OPES_METAD lines.
-        dialect: "vector" (PLUMED 2.10 and newer), or "ann" for older ones with the module annfunc, which has
-            `PairDistances`, and `Reference` in 3-D or with `planar="3d"`, rounded to six digits unless it is on
-            the PDB grid; or "native", an action in C++ that is compiled for a PLUMED and makes the molecule whole
-            by itself, many times faster than text, with every featurizer.
+        dialect: "vector", text for PLUMED 2.10 and newer; or "native", an action in C++ that is compiled for a
+            PLUMED and makes the molecule whole by itself, many times faster than text, with every featurizer.
         force: write into a folder that holds files.
 
     Raises:
@@ -171,65 +161,11 @@ def _bias_lines(cv: LatentCV, stats: dict, latents: str) -> list[str]:
 
 def _vector_dialect(cv: LatentCV, numbers: list[int], folder: Path) -> tuple[list[str], list[str]]:
     """Lines that compute z0, z1, ..., and notes for the README."""
-    notes = [whole_note(cv), "This text needs PLUMED 2.10 or newer; for older ones there is `--dialect ann`."]
+    notes = [whole_note(cv), "This text needs PLUMED 2.10 or newer; for older ones there is `--dialect native`."]
     return [whole_molecule(cv, numbers), *plumed_vectors.latent_lines(cv, numbers)], notes
 
 
-def _ann_dialect(cv: LatentCV, numbers: list[int], folder: Path) -> tuple[list[str], list[str]]:
-    """Lines for PLUMED before 2.10: FIT_TO_TEMPLATE on a PDB, scalars, and the module annfunc."""
-    refuse_all_but_rotations(cv, "PLUMED's ann dialect", "export with --dialect vector, or to pycv")
-    lines, layers = [whole_molecule(cv, numbers)], encoder_layers(cv)
-    needs = "This text needs PLUMED 2.5 or newer with the module annfunc (`configure --enable-modules=annfunc`)."
-    notes = [whole_note(cv), needs]
-    if isinstance(cv.featurizer, PairDistances):
-        pairs = np.asarray(cv.featurizer.pairs)
-        inputs = [f"vae_d{k}" for k in range(len(pairs))]
-        for label, (i, j) in zip(inputs, pairs.tolist(), strict=True):
-            lines.append(f"{label}: DISTANCE ATOMS={numbers[i]},{numbers[j]} NOPBC")
-    else:
-        assert isinstance(cv.featurizer, Reference)
-        _write_reference(folder / "reference.pdb", cv, numbers)
-        lines.append("FIT_TO_TEMPLATE REFERENCE=reference.pdb TYPE=OPTIMAL NOPBC")
-        lines += [f"vae_p{k}: POSITION ATOM={number} NOPBC" for k, number in enumerate(numbers)]
-        inputs = [f"vae_p{k}.{c}" for k in range(cv.n_beads) for c in "xyz"[: cv.n_dims]]
-        notes.append("FIT_TO_TEMPLATE moves all atoms for the lines below it; put other CVs above INCLUDE.")
-        if not cv.featurizer.pdb_grid:
-            notes.append(
-                "The reference stands in reference.pdb, enlarged, as a rotation has no scale, and rounded to six "
-                "digits: latents differ by about 1e-6 from the model's. A model of pv.Reference(pdb_grid=True) "
-                "or `--dialect vector` has no such error."
-            )
-    network = [
-        f"NUM_LAYERS={len(layers) + 1}",
-        f"NUM_NODES={','.join(map(str, [len(inputs), *(len(b) for _, b in layers)]))}",
-    ]
-    network.append(f"ACTIVATIONS={','.join(['Tanh'] * (len(layers) - 1) + ['Linear'])}")
-    for k, (weight, bias) in enumerate(layers):
-        network += [f"WEIGHTS{k}={','.join(digits(weight))}", f"BIASES{k}={','.join(digits(bias))}"]
-    lines.append(f"vae_ann: ANN ARG={','.join(inputs)} {' '.join(network)}")
-    lines += [f"z{k}: CUSTOM ARG=vae_ann.node-{k} FUNC=x PERIODIC=NO" for k in range(cv.latent_dim)]
-    return lines, notes
-
-
-def _write_reference(path: Path, cv: LatentCV, numbers: list[int]) -> None:
-    """The reference in the columns of a PDB, its centre exactly at the origin, as large as they hold."""
-    if max(numbers) > _PDB_ATOMS:
-        raise InputError(
-            f"a PDB numbers atoms up to {_PDB_ATOMS}; got atom {max(numbers)}. Export with --dialect vector"
-        )
-    assert isinstance(cv.featurizer, Reference)
-    structure = np.zeros((cv.n_beads, 3))
-    structure[:, : cv.n_dims] = np.asarray(cv.featurizer.template(), np.float64)
-    step = 1.0 if cv.featurizer.pdb_grid else np.abs(structure).max() / _PDB_THOUSANDTHS
-    counts = round_to_grid(structure, step)
-    rows = [
-        f"ATOM  {number:5d}  B   BEA A{k % 10_000:4d}    {x:8.3f}{y:8.3f}{z:8.3f}  1.00  1.00"
-        for k, (number, (x, y, z)) in enumerate(zip(numbers, counts / 1000, strict=True), start=1)
-    ]
-    path.write_text("\n".join([*rows, "END"]) + "\n")
-
-
-DIALECTS = {"vector": _vector_dialect, "ann": _ann_dialect, "native": plumed_native.write_action}
+DIALECTS = {"vector": _vector_dialect, "native": plumed_native.write_action}
 
 
 def evaluate(
@@ -305,8 +241,7 @@ def _evaluated_lines(folder: Path, temporary: Path) -> list[str]:
     lines = []
     for line in (folder / "plumed.dat").read_text().splitlines():
         if line.startswith("INCLUDE FILE="):
-            text = (folder / line.removeprefix("INCLUDE FILE=")).read_text()
-            lines += text.replace(f"REFERENCE={_PDB}", f"REFERENCE={{{folder.absolute() / _PDB}}}").splitlines()
+            lines += (folder / line.removeprefix("INCLUDE FILE=")).read_text().splitlines()
         elif not line.startswith(("#", "PRINT")):
             lines.append(line)
     load = f"LOAD FILE=./{plumed_native.LIBRARY}"

@@ -149,7 +149,7 @@ def _principal(script: Script, cv: LatentCV, positions: list[str]) -> list[str]:
     if cv.featurizer.sign == "none":
         raise InputError(
             'PrincipalAxes(sign="none") leaves the direction of each axis to the eigensolver, and PLUMED has '
-            'another one; train with sign="chain" (the default), or export to pycv'
+            'another one; train with sign="chain" (the default), or use --dialect native'
         )
     n = cv.n_beads
     order = np.arange(n) - (n - 1) / 2

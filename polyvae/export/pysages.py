@@ -18,7 +18,6 @@ from polyvae.cv.latent import LatentCV, load_cv
 from polyvae.errors import InputError
 from polyvae.export.common import bias_grid, particle_numbers, statistics, write_readme
 from polyvae.export.particles import length_factor
-from polyvae.export.xla import latent_function
 from polyvae.files import replacing_folder
 
 CHECKED = "PySAGES 0.5.1 (its repository at d98a381, June 2026) with ASE 3.29"
@@ -36,9 +35,8 @@ def latent_cvs(
     """One PySAGES `CollectiveVariable` for each latent coordinate, for any of its sampling methods.
 
     `function` of each takes the positions of the particles, (n_beads, 3), and gives a scalar. PySAGES computes
-    in float64; on a CPU the compiled kernel serves where there is a C++ compiler. Molecules must be whole: PySAGES
-    unwraps positions by the image flags of HOOMD-blue and LAMMPS, and OpenMM's positions are not wrapped unless a
-    run was started from wrapped ones.
+    in float64. Molecules must be whole: PySAGES unwraps positions by the image flags of HOOMD-blue and LAMMPS, and
+    OpenMM's positions are not wrapped unless a run was started from wrapped ones.
 
     Args:
         cv: the collective variable, as `fit` and `load` give it.
@@ -61,7 +59,7 @@ def latent_cvs(
         ) from None
     numbers = particle_numbers(cv, particles, n_particles)
     factor = length_factor(cv, length_unit, sigma)
-    latents = latent_function(cv)
+    latents = cv.function()
 
     class Latent(CollectiveVariable):
         def __init__(self, index: int):
@@ -70,7 +68,7 @@ def latent_cvs(
 
         @property
         def function(self):
-            return lambda rs: latents(factor * rs[:, : cv.n_dims])[self.index]
+            return lambda rs: latents.posterior(factor * rs[:, : cv.n_dims])[0][self.index]
 
     return [Latent(k) for k in range(cv.latent_dim)]
 
@@ -129,8 +127,6 @@ def export(
                 "The script runs as it is, on a bead-spring chain like the model's in ASE, and prints the largest "
                 "difference between the latents in PySAGES and the model's own. Put your simulation in the place "
                 "of `simulation`, and at the top its engine's LENGTH_UNIT (`latent_cvs` converts), KB and SIGMA.",
-                "On a CPU the CV runs as C, compiled when the run starts. On other devices, and where there is no "
-                "C++ compiler, which the log then says, it runs in JAX, slower.",
                 "The bias has range and width of "
                 + ("a standard normal" if stats is None else "the frames given")
                 + ".",

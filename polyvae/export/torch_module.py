@@ -40,7 +40,7 @@ def scripted(cv: LatentCV):
     if isinstance(kind, PrincipalAxes) and kind.sign == "none":
         raise InputError(
             'PrincipalAxes(sign="none") leaves the direction of each axis to the eigensolver, and PyTorch has '
-            'another one; train with sign="chain" (the default), or export to c or pycv'
+            'another one; train with sign="chain" (the default), or export to c'
         )
 
     masses = getattr(kind, "masses", None)

@@ -1,6 +1,5 @@
 """Uses of a collective variable, a module for each task."""
 
-from polyvae.tasks.compiling import compile
 from polyvae.tasks.optimization import Optimum, optimize
 from polyvae.tasks.paths import LatentPath, interpolate, latent_grid
 from polyvae.tasks.projection import project
@@ -19,7 +18,6 @@ __all__ = [
     "Sweep",
     "Tables",
     "chain_energy",
-    "compile",
     "interpolate",
     "latent_grid",
     "optimize",

@@ -16,7 +16,6 @@ from jaxtyping import Array
 from polyvae.arguments import check_run, one_of, segment_lengths, statistical_weights, whole_number
 from polyvae.batches import single_precision
 from polyvae.errors import InputError
-from polyvae.files import locked
 from polyvae.vae import modelfile, training
 from polyvae.vae.checkpoint import Checkpoint, digest
 from polyvae.vae.likelihood import Bernoulli, Categorical, Gaussian
@@ -190,10 +189,6 @@ class Prepared:
 
     def train(self, *, progress=None, checkpoint=None, resume=False) -> FittedVAE:
         """The trained model; arguments as those of `fit_vae`."""
-        with locked(checkpoint):
-            return self._train(progress, checkpoint, resume)
-
-    def _train(self, progress, checkpoint, resume: bool) -> FittedVAE:
         scaled, key = self.initial()
         unfinished = None
         if checkpoint is not None:

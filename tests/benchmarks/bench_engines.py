@@ -76,13 +76,13 @@ def openmm(cv: pv.LatentCV, folder: Path) -> Runs:
     return run(False), run(True)
 
 
-def plumed(cv: pv.LatentCV, folder: Path, to: str = "plumed", latents: str = "z0,z1", **options) -> Runs:
+def plumed(cv: pv.LatentCV, folder: Path, latents: str = "z0,z1", **options) -> Runs:
     from plumed import Plumed
 
     n = cv.n_beads
-    write(cv, to, folder, **options)
+    write(cv, "plumed", folder, **options)
     text = (folder / "plumed.dat").read_text().replace("PRINT", "# PRINT")
-    text = text.replace("INCLUDE FILE=latent.dat", (folder / "latent.dat").read_text() if to == "plumed" else "")
+    text = text.replace("INCLUDE FILE=latent.dat", (folder / "latent.dat").read_text())
     text = text.replace("LOAD FILE=./", f"LOAD FILE={folder}/")
     (folder / "biased.dat").write_text(f"{text}RESTRAINT ARG={latents} AT=0,0 KAPPA=2,2\n")
     (folder / "bare.dat").write_text("UNITS NATURAL\nd: DISTANCE ATOMS=1,2\nRESTRAINT ARG=d AT=0 KAPPA=2\n")
@@ -110,12 +110,8 @@ def plumed(cv: pv.LatentCV, folder: Path, to: str = "plumed", latents: str = "z0
 
         return steps
 
-    sys.modules.pop("polyvae_cv", None)  # pycv's module of another width
     with contextlib.chdir(folder):
-        sys.path.insert(0, str(folder))
-        runs = run("bare.dat"), run("biased.dat")
-        sys.path.remove(str(folder))
-    return runs
+        return run("bare.dat"), run("biased.dat")
 
 
 def plain_c(cv: pv.LatentCV, folder: Path) -> Runs:
@@ -128,10 +124,6 @@ def plain_c(cv: pv.LatentCV, folder: Path) -> Runs:
             code.frames(frames[: n_steps - done])
 
     return lambda n_steps: None, run
-
-
-def pycv(cv: pv.LatentCV, folder: Path) -> Runs:
-    return plumed(cv, folder, "pycv")
 
 
 def colvars(cv: pv.LatentCV, folder: Path) -> Runs:
@@ -181,7 +173,6 @@ ENGINES = {
     "plain C": plain_c,
     "PLUMED native": functools.partial(plumed, dialect="native", latents="latent.z0,latent.z1"),
     "PLUMED text": plumed,
-    "PLUMED pycv": pycv,
     "OpenMM": openmm,
     "LAMMPS": lammps,
     "Colvars": colvars,

@@ -68,6 +68,18 @@ def relative_errors(cv, positions, found) -> tuple[float, float]:
     return np.abs(found[0] - z).max() / np.abs(z).max(), (np.abs(found[1] - gradients) / size).max()
 
 
+def compiled(cv: pv.LatentCV):
+    """A function from frames to latents and, where they are asked for, gradients, by the compiled code."""
+    code = c.compiled(cv)
+
+    def evaluate(positions: np.ndarray, gradients: bool = False):
+        z, slopes, bad = code.frames(positions, gradients)
+        assert bad == -1
+        return (z, slopes) if gradients else z
+
+    return evaluate
+
+
 def require_compiler(name: str) -> str:
     if shutil.which(name) is None:
         pytest.skip(f"{name} is not installed")
@@ -92,7 +104,7 @@ def test_equals_jax_in_float64(name, n_dims, tmp_path):
 @pytest.mark.parametrize("encoder", SIZES)
 def test_every_size_of_network(encoder):
     cv, positions = model("reference", 3, encoder, latent_dim=3), frames(20, 3)
-    assert max(relative_errors(cv, positions, pv.compile(cv)(positions, gradients=True))) < 1e-12
+    assert max(relative_errors(cv, positions, compiled(cv)(positions, gradients=True))) < 1e-12
 
 
 EACH = [(at, *case, k) for at, case in enumerate(CASES) for k in range(len(SIZES))]
@@ -106,7 +118,7 @@ EACH = [(at, *case, k) for at, case in enumerate(CASES) for k in range(len(SIZES
 def test_a_thousand_frames_at_every_size(name, n_dims, k):
     positions, encoder = frames(1000, n_dims), SIZES[k]
     cv = model(name, n_dims, encoder, latent_dim=(2, 1, 4, 2, 3)[k])
-    found = pv.compile(cv)(positions, gradients=True)
+    found = compiled(cv)(positions, gradients=True)
     value, gradient = relative_errors(cv, positions, found)
     print(f"\n{name:24s} {n_dims}-D {encoder!s:14s} value {value:.1e} gradient {gradient:.1e}", end="")
     assert max(value, gradient) < 1e-12
@@ -116,7 +128,7 @@ def test_a_thousand_frames_at_every_size(name, n_dims, k):
 def test_gradients_are_derivatives(name, n_dims):
     """By central differences, without JAX."""
     cv = model(name, n_dims)
-    evaluate = pv.compile(cv)
+    evaluate = compiled(cv)
     position = frames(1, n_dims)
     _, gradients = evaluate(position, gradients=True)
     steps = 1e-5 * np.eye(position.size).reshape(-1, *position.shape[1:])
@@ -126,7 +138,7 @@ def test_gradients_are_derivatives(name, n_dims):
 
 def test_a_chain_and_its_reversal_have_the_very_same_latents():
     for n_dims, name in itertools.product((2, 3), ("axes, all", "reference, all", "distances, all")):
-        evaluate, positions = pv.compile(model(name, n_dims)), frames(200, n_dims)
+        evaluate, positions = compiled(model(name, n_dims)), frames(200, n_dims)
         z, gradients = evaluate(positions, gradients=True)
         reversed_z, reversed_gradients = evaluate(positions[:, ::-1], gradients=True)
         np.testing.assert_array_equal(reversed_z, z)
@@ -148,7 +160,7 @@ def singular(n_dims: int) -> np.ndarray:
 @pytest.mark.parametrize(("name", "n_dims"), MARKED)
 def test_singular_points_are_finite(name, n_dims):
     cv, positions = model(name, n_dims), singular(n_dims)
-    z, gradients = pv.compile(cv)(positions, gradients=True)
+    z, gradients = compiled(cv)(positions, gradients=True)
     assert np.isfinite(z).all()
     assert np.isfinite(gradients).all()
     # Two beads in one place and a flat chain are undefined for none of the rules, a rod for few.
@@ -195,16 +207,13 @@ def test_a_bond_of_half_the_box_is_reported():
 
 
 def test_positions_that_are_not_finite_are_reported():
-    evaluate, positions = pv.compile(model("axes", 3)), frames(5, 3)
+    code, positions = c.compiled(model("axes", 3)), frames(5, 3)
     positions[3, 2, 1] = np.nan
-    with pytest.raises(pv.InputError, match="frame 3"):
-        evaluate(positions, gradients=True)
-    with pytest.raises(pv.InputError, match="shape"):
-        evaluate(positions[0])
+    assert code.frames(positions)[2] == 3
 
 
 def test_threads():
-    evaluate, positions = pv.compile(model("axes, all", 3, (64, 64))), frames(2000, 3)
+    evaluate, positions = compiled(model("axes, all", 3, (64, 64))), frames(2000, 3)
     expected = evaluate(positions, gradients=True)
     with ThreadPoolExecutor(8) as pool:
         for found in pool.map(lambda _: evaluate(positions, gradients=True), range(16)):
@@ -256,7 +265,7 @@ def test_without_a_compiler(monkeypatch):
     monkeypatch.setenv("CC", "no-such-compiler")
     try:
         with pytest.raises(pv.InputError, match="CC names no-such-compiler"):
-            pv.compile(model("reference", 3))
+            compiled(model("reference", 3))
     finally:
         kernel.compiler.cache_clear()
 
@@ -279,7 +288,7 @@ def test_a_compiler_that_does_not_work_is_none(command, monkeypatch, caplog):
 def test_a_model_that_could_overflow_a_stack_is_refused():
     chains = pv.Trajectory(ideal_chains(20, 120, 3))
     with pytest.raises(pv.InputError, match="KiB of the stack"):
-        pv.compile(random_model(chains, pv.PairDistances(every=1), encoder=(4,), latent_dim=10))
+        compiled(random_model(chains, pv.PairDistances(every=1), encoder=(4,), latent_dim=10))
 
 
 def test_pieces_without_a_bond_between_them(tmp_path):
@@ -310,21 +319,16 @@ def test_the_readme_builds_a_program(tmp_path):
     printed = subprocess.run([tmp_path / "a.out"], capture_output=True, text=True, check=True).stdout.split()
     line = np.zeros((1, N_BEADS, 3))
     line[0, :, 0] = np.arange(N_BEADS)
-    z, gradients = pv.compile(cv)(line, gradients=True)
+    z, gradients = compiled(cv)(line, gradients=True)
     assert float(printed[2].rstrip(",")) == pytest.approx(z[0, 0], rel=1e-8)
     assert float(printed[9]) == pytest.approx(gradients[0, 0, 0, 0], rel=1e-7)
 
 
-def test_odd_folders_and_input(tmp_path):
+def test_odd_folders(tmp_path):
     cv = model("reference", 3)
     place = tmp_path / 'a "quoted" name, with blanks'
     c.export(cv, place)
     assert max(relative_errors(cv, frames(3, 3), c.evaluate(place, cv, frames(3, 3)))) < 1e-12
-    evaluate = pv.compile(cv)
-    trajectory = pv.Trajectory(frames(3, 3).astype(np.float32))
-    np.testing.assert_array_equal(evaluate(trajectory), evaluate(trajectory.positions))
-    with pytest.raises(pv.InputError, match="complex"):
-        evaluate(frames(3, 3) * 1j)
 
 
 FUZZ = r"""

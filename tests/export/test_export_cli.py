@@ -12,6 +12,7 @@ import polyvae as pv
 from polyvae.app import cli
 from polyvae.errors import InputError
 from polyvae.export import TARGETS, common, write
+from polyvae.export.c import compiled
 from polyvae.export.common import atom_numbers, bias_grid, particle_numbers, ranges, statistics
 from polyvae.export.kernel import compiler
 from polyvae.trajectory.record import Selection
@@ -77,7 +78,8 @@ def test_bad_use_is_refused_and_nothing_is_left(folder, tmp_path, capfd):
     top = ["--top", folder / "all.pdb"]
     for words, text in (
         ([tmp_path / "vae.safetensors", "--to", "plumed"], "takes no coordinates; give a model of a trajectory"),
-        ([model, "--to", "pycv", "--dialect", "ann"], "pycv has no dialect; leave out --dialect"),
+        ([model, "--to", "lammps", "--dialect", "ann"], "lammps has no dialect; leave out --dialect"),
+        ([model, "--to", "plumed", "--dialect", "ann"], "dialect must be"),
         ([model, "--to", "plumed", "--dialect", "old"], "dialect must be"),
         ([model, "--to", "plumed", "--select", "name B"], "give --top, or atoms by --atoms"),
         ([model, "--to", "plumed", *top, "--select", "all"], "takes 12 beads; got 30 atom numbers (1-30)"),
@@ -88,7 +90,8 @@ def test_bad_use_is_refused_and_nothing_is_left(folder, tmp_path, capfd):
         ([model, "--to", "plumed", "--atoms", "1-"], "got '1-'"),
     ):
         assert text in call(capfd, *words, "--out", out, code=1)
-    assert "is not one of plumed" in call(capfd, model, "--to", "gromos", "--out", out, code=2)
+    for to in ("gromos", "pycv"):
+        assert "is not one of plumed" in call(capfd, model, "--to", to, "--out", out, code=2)
     assert "give --force" in call(capfd, model, "--to", "plumed", "--out", tmp_path / "earlier", code=1)
     assert (tmp_path / "earlier" / "plumed.dat").read_text() == "mine"
     assert not out.exists()
@@ -143,12 +146,8 @@ def test_plumeds_readme_says_what_is_made_whole(tmp_path, bonds, words):
         assert (part in text) == (part == words)
 
 
-def with_ids(cv: pv.LatentCV, ids) -> pv.LatentCV:
-    object.__setattr__(cv.template, "ids", np.array(ids))
-    return cv
-
-
 IDS = [101, 103, 104, 110, 200, 199]  # gaps, and not in rising order
+PLACES = Selection(np.array([2, 3, 5, 7, 8, 9]), 12)
 
 
 @pytest.mark.parametrize("to", [*(to for to in TARGETS if to not in ("openmm", "pysages")), "plumed native"])
@@ -156,17 +155,28 @@ def test_ids_of_the_beads_are_the_atoms_of_an_export(to, tmp_path):
     if to == "torchscript":
         pytest.importorskip("torch")
     to, *dialect = to.split()
-    cv = with_ids(six_beads(), IDS)
+    cv = six_beads(IDS)
     assert atom_numbers(cv) == IDS
     assert atom_numbers(cv, None, 300) == IDS
     assert atom_numbers(cv, "1-6") == [1, 2, 3, 4, 5, 6]
     write(cv, to, tmp_path / "out", **({"dialect": dialect[0]} if dialect else {}))
     assert "atoms 101,103-104,110,200,199," in (tmp_path / "out" / "README.md").read_text().replace("\n", " ")
-    name = {"plumed": "latent.dat", "pycv": "plumed.dat", "colvars": "colvars.in", "lammps": "biased_run.py"}
+    name = {"plumed": "latent.dat", "colvars": "colvars.in", "lammps": "biased_run.py"}
     if to in name:
         text = (tmp_path / "out" / name[to]).read_text()
         listed = {"colvars": "101 103 104 110 200 199", "lammps": str(IDS)}.get(to, "101,103-104,110,200,199")
         assert listed in text
+
+
+def test_a_selection_in_a_lammps_data_file_gives_its_ids(tmp_path, capfd):
+    six_beads().save(tmp_path / "model.safetensors")
+    atoms = "".join(f"{number} {1 + (number > 150)} {k} 0 0\n" for k, number in enumerate([90, *IDS]))
+    text = "A chain\n\n7 atoms\n2 atom types\n\n0 9 xlo xhi\n0 9 ylo yhi\n0 9 zlo zhi\n\nAtoms # atomic\n\n"
+    (tmp_path / "chain.data").write_text(text + atoms)
+    words = [tmp_path / "model.safetensors", "--top", tmp_path / "chain.data", "--select", "not id 90"]
+    for to, listed in (("lammps", f"ATOMS = {sorted(IDS)}"), ("openmm", "PARTICLES = [1, 2, 3, 4, 5, 6]")):
+        call(capfd, *words, "--to", to, "--out", tmp_path / to)
+        assert listed in (tmp_path / to / "biased_run.py").read_text()
 
 
 @pytest.mark.parametrize("to", ["openmm", "pysages"])
@@ -174,9 +184,9 @@ def test_engines_that_count_by_order_take_places_and_not_ids(to, tmp_path, caplo
     script = tmp_path / "out" / "biased_run.py"
     common._report_first.cache_clear()
     for cv, wanted, told in (
-        (with_ids(six_beads(), IDS), [0, 1, 2, 3, 4, 5], True),
-        (with_ids(six_beads(), range(1, 7)), [0, 1, 2, 3, 4, 5], False),
-        (with_ids(six_beads(Selection(np.array([2, 3, 5, 7, 8, 9]), 12)), IDS), [2, 3, 5, 7, 8, 9], False),
+        (six_beads(IDS), [0, 1, 2, 3, 4, 5], True),
+        (six_beads([1, 2, 3, 4, 5, 6]), [0, 1, 2, 3, 4, 5], False),
+        (six_beads(IDS, PLACES), [2, 3, 5, 7, 8, 9], False),
     ):
         caplog.clear()
         write(cv, to, tmp_path / "out", force=True)
@@ -194,15 +204,15 @@ def test_beads_without_ids_and_places_are_reported_to_be_the_first(caplog):
     caplog.clear()
     assert atom_numbers(six_beads(), None, 6) == [1, 2, 3, 4, 5, 6]
     assert not caplog.records
-    selected = six_beads(Selection(np.array([2, 3, 5, 7, 8, 9]), 12))
+    selected = six_beads(None, PLACES)
     assert atom_numbers(selected) == [3, 4, 6, 8, 9, 10]
     for numbers in (atom_numbers, particle_numbers):
         with pytest.raises(InputError, match=r"6 of 12 atoms, and this system has 30.*--atoms"):
             numbers(selected, None, 30)
 
 
-def six_beads(selection: Selection | None = None) -> pv.LatentCV:
-    traj = pv.Trajectory(np.random.default_rng(0).normal(size=(50, 6, 3)), selection=selection)
+def six_beads(ids=None, selection: Selection | None = None) -> pv.LatentCV:
+    traj = pv.Trajectory(np.random.default_rng(0).normal(size=(50, 6, 3)), ids=ids, selection=selection)
     return random_model(traj, pv.Reference(), encoder=(4,))
 
 
@@ -251,5 +261,5 @@ def test_distances_of_500_beads_are_exported(to, tmp_path):
     assert cv.mean.size == 4950
     write(cv, to, tmp_path / "out")
     if to == "c" and compiler() is not None:
-        z = pv.compile(cv)(traj.positions)
+        z = compiled(cv).frames(traj.positions, False)[0]
         np.testing.assert_allclose(z, cv.transform(traj), atol=1e-5)

@@ -53,9 +53,9 @@ def test_what_colvars_cannot_do_is_refused(tmp_path):
     masses = dataclasses.replace(ideal(3), masses=np.arange(1, 8))
     for traj, featurizer, text in (
         (ideal(3), pv.PrincipalAxes(), "PrincipalAxes.*--align reference"),
-        (ideal(2), pv.Reference(), r"2-D.*planar=\"3d\".*plumed or pycv"),
-        (ideal(3), pv.Reference(mirror=True), "mirror=True.*plumed or pycv"),
-        (ideal(3), pv.PairDistances(reversal=True), "reversal=True.*plumed or pycv"),
+        (ideal(2), pv.Reference(), r"2-D.*planar=\"3d\".*plumed, which"),
+        (ideal(3), pv.Reference(mirror=True), "mirror=True.*plumed, which"),
+        (ideal(3), pv.PairDistances(reversal=True), "reversal=True.*plumed, which"),
         (masses, pv.Reference(), "unequal masses"),
     ):
         with pytest.raises(InputError, match=text):

@@ -419,7 +419,7 @@ def small_system(n: int) -> openmm.System:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"particles": range(11)}, "12 beads.*11 atom numbers"),
+        ({"particles": range(11)}, "12 beads.*11 particles"),
         ({"particles": [*range(11), 3]}, "got 3 twice, for beads 3 and 11"),
         ({"particles": range(-1, 11)}, "got -1 for bead 0"),
         ({"particles": range(1, 13), "system": small_system(12)}, "0 to 11; got 12 for bead 11"),

@@ -17,8 +17,8 @@ from engines import chain, chain_simulation, cube, errors, float64_values, ideal
 import polyvae as pv
 from polyvae import geometry
 from polyvae.errors import InputError
-from polyvae.export import plumed, pycv
-from polyvae.export.common import featurizer_name, walk
+from polyvae.export import plumed
+from polyvae.export.common import walk
 
 LENGTH = 10.0  # of a periodic box: twice a bond fits into it, a stretched chain does not
 FEATURIZERS = {
@@ -55,34 +55,6 @@ def test_vector_actions(name, featurizer, tmp_path):
     cv = random_model(traj, FEATURIZERS[featurizer])
     plumed.export(cv, tmp_path)
     compare(cv, tmp_path, traj.positions, f"PLUMED text, {name}, {featurizer}", length=LENGTH)
-
-
-@pytest.mark.parametrize("featurizer", FEATURIZERS)
-@pytest.mark.parametrize("name", ["chain2d", "chain3d"])
-def test_pycv(name, featurizer, tmp_path):
-    require("plumed")
-    traj = chain(name)
-    cv = random_model(traj, FEATURIZERS[featurizer])
-    pycv.export(cv, tmp_path)
-    compare(cv, tmp_path, traj.positions, f"PLUMED pycv, {name}, {featurizer}", length=LENGTH, module=pycv)
-
-
-@pytest.mark.parametrize(
-    ("name", "featurizer", "tolerance"),
-    [
-        ("chain2d", pv.Reference(planar="3d", pdb_grid=True), 1e-8),
-        ("chain3d", pv.Reference(pdb_grid=True), 1e-8),
-        ("chain3d", pv.Reference(), 1e-5),
-        ("chain3d", pv.PairDistances(every=2), 1e-8),
-    ],
-)
-def test_ann_dialect(name, featurizer, tolerance, tmp_path):
-    require("plumed")
-    traj = chain(name)
-    cv = random_model(traj, featurizer)
-    plumed.export(cv, tmp_path, dialect="ann")
-    what = f"PLUMED ann, {name}, {featurizer_name(cv)}{', PDB grid' if 'pdb_grid=True' in str(featurizer) else ''}"
-    compare(cv, tmp_path, traj.positions, what, length=LENGTH, tolerance=tolerance)
 
 
 @pytest.mark.parametrize("n_dims", [2, 3], ids=["2-D", "3-D"])
@@ -144,16 +116,13 @@ def test_a_branched_molecule_is_made_whole_along_its_bonds(tmp_path):
 
 def test_what_plumed_cannot_do_is_refused(tmp_path):
     cv = random_model(ideal(3), pv.PrincipalAxes(sign="none"), encoder=(8,))
-    with pytest.raises(InputError, match=r'sign="none".*sign="chain".*pycv'):
+    with pytest.raises(InputError, match=r'sign="none".*sign="chain".*native'):
         plumed.export(cv, tmp_path)
     cv = random_model(ideal(3), pv.PrincipalAxes(), encoder=(8,))
-    with pytest.raises(InputError, match="vector, ann, native.*'lepton'"):
+    with pytest.raises(InputError, match="vector, native.*'lepton'"):
         plumed.export(cv, tmp_path, dialect="lepton")
-    with pytest.raises(InputError, match="PrincipalAxes.*ann dialect.*--dialect vector"):
+    with pytest.raises(InputError, match="vector, native.*'ann'"):
         plumed.export(cv, tmp_path, dialect="ann")
-    spatial = random_model(ideal(3), pv.Reference(), encoder=(8,))
-    with pytest.raises(InputError, match="99999.*100000.*--dialect vector"):
-        plumed.export(spatial, tmp_path, dialect="ann", atoms=range(99_994, 100_001))
     for atoms, text in (
         ("1-6", r"7 beads.*6 .*\(1-6\).*--atoms 1-7"),
         ("0-6", "from 1 .*got 0"),
@@ -313,15 +282,13 @@ def test_the_virial_is_that_of_the_forces(tmp_path, monkeypatch):
     require("plumed")
     traj = ideal(2)
     cv = random_model(traj, pv.PrincipalAxes(), encoder=(4,))
-    exported = {"text": plumed.export, "pycv": pycv.export, "native": partial(plumed.export, dialect="native")}
+    exported = {"text": plumed.export, "native": partial(plumed.export, dialect="native")}
     for name, export in exported.items():
         folder = tmp_path / name
         export(cv, folder)
         z0 = "latent.z0" if name == "native" else "z0"
         (folder / "plumed.dat").write_text((folder / "plumed.dat").read_text() + f"BIASVALUE ARG={z0}\n")
         monkeypatch.chdir(folder)
-        monkeypatch.syspath_prepend(folder)
-        monkeypatch.delitem(sys.modules, pycv.NAME, raising=False)
         x, virial = traj.positions[0].astype(float) + 5, np.zeros((3, 3))
         forces = _biasing_force(_engine(7, 1.0), 0, x, virial)
         assert np.abs(forces).max() > 0.01

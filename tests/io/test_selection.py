@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 import polyvae as pv
 from polyvae.app import cli
-from polyvae.export import colvars, common, openmm, plumed, pycv, write
+from polyvae.export import colvars, common, openmm, plumed, write
 from polyvae.trajectory.record import Selection, chain_bonds
 
 FIRST, N_ATOMS = 3, 20  # the chain's first atom, from 0; atoms with the solvent
@@ -56,7 +56,6 @@ def test_the_engines_get_the_atoms_of_the_training_data(folder, tmp_path):
     numbers = list(range(FIRST + 1, FIRST + 13))
     for to, module, engine in (
         ("plumed", plumed, "plumed"),
-        ("pycv", pycv, "plumed"),
         ("colvars", colvars, "lammps"),
     ):
         require(engine)
