@@ -74,5 +74,6 @@ from polyvae.vae.likelihood import Bernoulli as Bernoulli
 from polyvae.vae.likelihood import Categorical as Categorical
 from polyvae.vae.likelihood import Gaussian as Gaussian
 from polyvae.vae.model import FittedVAE as FittedVAE
+from polyvae.vae.settings import Training as Training
 
 __version__: str

@@ -101,6 +101,7 @@ TRAINING = {
     "free_bits": "positive", "smoothness": "positive", "weights": "array?", "epochs": "count?", "batch_size":
     "count?", "learning_rate": "positive", "lr_schedule": "word", "validation": "positive?", "patience":
     "count?", "seed": "count", "progress": "function?", "checkpoint": "path?", "resume": "flag",
+    "training": "other?", "options": "free",
 }  # fmt: skip
 READING = {
     "topology": "path?", "select": "text?", "length_unit": "word?", "start": "count", "stop": "integer?",
@@ -144,6 +145,13 @@ CALLS = {
         lambda k: {"x": k.x, "epochs": 1},
         TRAINING | {"x": "finite array", "likelihood": "other?", "lag": "count", "segments": "counts?",
                     "scaling": "word"},
+    ),
+    "Training": Call(
+        pv.Training,
+        lambda k: {},
+        {"beta_schedule": "word", "free_bits": "positive", "epochs": "count?", "batch_size": "count?",
+         "learning_rate": "positive", "lr_schedule": "word", "validation": "positive?", "patience": "count?",
+         "progress": "function?", "checkpoint": "path?", "resume": "flag", "cache": "path?"},
     ),
     "fit_generator": Call(
         pv.fit_generator,
@@ -265,7 +273,8 @@ CALLS = {
         lambda k: {"positions": k.traj.positions},
         {"positions": "data", "time": "finite array?", "length_unit": "word", "masses": "finite array?",
          "names": "other?", "bonds": "counts?", "segments": "counts?", "weights": "finite array?",
-         "box": "array?", "origin": "counts?", "selection": "other?", "continues": "count", "part": "flag"},
+         "box": "array?", "origin": "counts?", "ids": "counts?", "periodic": "other?",
+         "selection": "other?", "continues": "count", "part": "flag"},
     ),
     "Stream": Call(
         pv.Stream,
@@ -486,6 +495,7 @@ WORDS = {
     "path": "file",
     "files": "file",
     "atoms": "particles",
+    "particles": "atom",
     "seeds": "seed",
     "columns": "a",  # the name of the one that is given
 }

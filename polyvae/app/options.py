@@ -80,6 +80,12 @@ def _unit(name: str | None) -> str | None:
     return None if name is None else known("unit", _OTHER_NAMES.get(name.lower(), name), LENGTH_UNITS)
 
 
+def _positive(value: float | None) -> float | None:
+    if value is not None and not 0 < value < float("inf"):
+        raise typer.BadParameter(f"must be a positive number; got {value}", param_hint="--dt")
+    return value
+
+
 def _option(kind, default, name: str, text: str, **more) -> tuple:
     """Annotation and default of a parameter that is an option of the command line."""
     return Annotated[kind, typer.Option(name, help=text, **more)], default
@@ -130,6 +136,7 @@ READING = {
         None,
         "--dt",
         "Time between frames in ps, or tau in reduced units; for files that do not state it.",
+        callback=_positive,
     ),
 }
 

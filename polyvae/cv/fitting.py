@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
@@ -12,7 +11,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from polyvae.arguments import check_run, file_name, if_given, statistical_weights
+from polyvae.arguments import statistical_weights
 from polyvae.batches import map_frames, single_precision
 from polyvae.cv.choices import NO_LAG_OF_WEIGHTS, Choice, alignment_for, lag_for, pairs_for
 from polyvae.cv.latent import LatentCV
@@ -27,7 +26,7 @@ from polyvae.vae.checkpoint import digest
 from polyvae.vae.fitting import prepare
 from polyvae.vae.likelihood import Gaussian
 from polyvae.vae.model import FittedVAE
-from polyvae.vae.settings import DataRecord, Settings, sized
+from polyvae.vae.settings import DataRecord, Settings, Training, sized
 from polyvae.vae.splits import validation_blocks
 
 log = logging.getLogger(__name__)
@@ -47,23 +46,13 @@ def fit(
     encoder: Sequence[int] | None = None,
     decoder: Sequence[int] = (256, 256),
     beta: float = 1.0,
-    beta_schedule: str = "constant",
-    free_bits: float = 0.0,
-    smoothness: float = 0.0,
     lag: int | None = None,
+    smoothness: float = 0.0,
     weights: np.ndarray | None = None,
     width: float | str = "learned",
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    learning_rate: float = 2e-3,
-    lr_schedule: str = "cosine",
-    validation: float | None = None,
-    patience: int | None = None,
     seed: int = 0,
-    progress: Callable[[int, int, dict[str, float]], None] | None = None,
-    checkpoint: str | os.PathLike | None = None,
-    resume: bool = False,
-    cache: str | os.PathLike | None = None,
+    training: Training | None = None,
+    **options,
 ) -> LatentCV:
     """Train a VAE on a trajectory and return its latent coordinates as a collective variable.
 
@@ -79,23 +68,16 @@ def fit(
         encoder, decoder: widths of the hidden layers; the encoder's by default as `settings.sized` says. It is
             what runs inside an MD engine at every step, the decoder never does.
         beta: weight of the KL term.
-        beta_schedule, free_bits, learning_rate, lr_schedule: see `fit_vae`.
-        smoothness: see `fit_vae`; about 1 where the CV is to be biased. Otherwise the latent may jump between two
-            basins, where data are missing, and a bias on it is too steep for an engine's time step.
         lag: decode the frame that many frames later, so that the latents hold what is slow; the decoder then gives
             the mean conformation at that time. By default from the run's own relaxation times
             (`choices.lag_for`), and 0 where frames are as good as independent, have no order, or have weights.
+        smoothness: see `fit_vae`; about 1 where the CV is to be biased. Otherwise the latent may jump between two
+            basins, where data are missing, and a bias on it is too steep for an engine's time step.
         weights: (n_frames,) of the frames, such as exp(bias / kT) of a biased run; those of the data by default.
         width: standard deviation of the decoder's Gaussian, "learned" or a length. With `PairDistances`,
             whose features each have their own scale, only "learned".
-        epochs, batch_size, validation, patience: see `fit_vae`; by default they follow from the data.
         seed: of weights, batches and noise; one seed gives one result.
-        progress: called with epochs done, epochs in all, and the latest loss terms.
-        checkpoint: file for the state of the run, renewed about every second; remove it once the model is saved.
-        resume: continue from that file where it exists; on the same machine with as many cores the result has
-            the same bits.
-        cache: folder for temporary files with coordinates and features, which data of more than
-            `IN_MEMORY` bytes are trained from; the system's own by default.
+        training, options: rarer options as a `Training`, or by name, such as epochs=20.
 
     Training takes all devices of the process; `jax.local_devices()` lists them. To rounding, the model is that of
     one device.
@@ -103,29 +85,20 @@ def fit(
     Raises:
         InputError: unusable settings, constant data, fewer training frames than a batch.
     """
-    check_run(progress, checkpoint, resume)
+    training = Training.of(training, options)
     settings = Settings(
         latent_dim=latent_dim,
         encoder=encoder,
         decoder=decoder,
         beta=beta,
-        beta_schedule=beta_schedule,
-        free_bits=free_bits,
-        smoothness=smoothness,
         lag=lag,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        lr_schedule=lr_schedule,
-        validation=validation,
-        patience=patience,
+        smoothness=smoothness,
         seed=seed,
         width=checked_width(width),
+        **training.settings(),
     )
-    with prepared_data(data, featurizer, settings, weights, cache) as (featurizer, template, prepared):
-        return latent_cv(
-            prepared.train(progress=progress, checkpoint=checkpoint, resume=resume), featurizer, template
-        )
+    with prepared_data(data, featurizer, settings, weights, training.cache) as (featurizer, template, prepared):
+        return latent_cv(prepared.train(training), featurizer, template)
 
 
 def checked_width(width) -> float | str:
@@ -142,7 +115,6 @@ def latent_cv(model: FittedVAE, featurizer, template: Trajectory) -> LatentCV:
 @contextlib.contextmanager
 def prepared_data(data, featurizer, settings: Settings, weights=None, cache=None) -> Iterator[tuple]:
     """The fitted featurizer, the template frame, and the features ready for training."""
-    if_given(file_name, "cache", cache)
     with contextlib.ExitStack() as stack:
         new_file = functools.partial(_temporary_file, stack, cache)
         traj = _gathered(data, new_file) if isinstance(data, Stream) else as_trajectory(data)

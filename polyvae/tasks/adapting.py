@@ -53,7 +53,7 @@ from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory
 from polyvae.trajectory.stream import Stream, concatenate
 from polyvae.vae.checkpoint import digest
-from polyvae.vae.settings import Settings
+from polyvae.vae.settings import Settings, Training
 
 log = logging.getLogger(__name__)
 
@@ -153,8 +153,8 @@ def adapt(
         or math.ceil(LEAST_NEIGHBOURS / (1 - LEFT_OUT)) * stride
     )
     barrier, pace = real_number("barrier", barrier, above=1), whole_number("pace", pace, 1)
-    known_options = inspect.signature(fit).parameters
-    if training is not None and not (isinstance(training, Mapping) and set(training) <= set(known_options)):
+    known_options = {*inspect.signature(fit).parameters, *(field.name for field in dataclasses.fields(Training))}
+    if training is not None and not (isinstance(training, Mapping) and set(training) <= known_options):
         raise refusal("training", "options of fit by name", training)
     of_settings = {field.name for field in dataclasses.fields(Settings)}
     Settings(**{name: value for name, value in (training or {}).items() if name in of_settings})

@@ -22,23 +22,10 @@ from polyvae.trajectory.record import Trajectory
 from polyvae.vae.fitting import train_together
 from polyvae.vae.model import FittedVAE
 from polyvae.vae.network import check_latent_dim
-from polyvae.vae.settings import Settings
+from polyvae.vae.settings import Settings, Training
 
-# Of the options of `fit`, those that its settings keep; a sweep sets the others itself.
-SETTINGS = (
-    "encoder",
-    "decoder",
-    "beta_schedule",
-    "free_bits",
-    "smoothness",
-    "lag",
-    "epochs",
-    "batch_size",
-    "learning_rate",
-    "lr_schedule",
-    "validation",
-    "patience",
-)
+# Arguments of `fit` that its settings keep, beside the options of training and the cell of the grid.
+_SHARED = ("encoder", "decoder", "smoothness", "lag")
 _CELL = ("latent_dim", "beta", "seed")  # what a model of the grid has of its own
 # By the name that `score` gives them.
 MEASURES = {"bound": "iw_bound", "fve": "fve", "active_units": "active_units", "vamp2": "vamp2"}
@@ -156,10 +143,12 @@ def sweep(
     if given["weights"] is not None:  # for what is measured, too
         traj = dataclasses.replace(traj, weights=given["weights"])
     cells = [dict(zip(_CELL, cell, strict=True)) for cell in itertools.product(*grid.values())]
-    told = {name: given[name] for name in SETTINGS} | {"width": checked_width(given["width"])}
-    settings = [Settings(**told | cell) for cell in cells]  # all are checked before the first is trained
+    training = Training.of(given["training"], given["options"])
+    common_settings = {name: given[name] for name in _SHARED} | training.settings()
+    common_settings["width"] = checked_width(given["width"])
+    settings = [Settings(**common_settings | cell) for cell in cells]  # all are checked before one is trained
     found: dict[int, tuple[LatentCV, dict]] = {}
-    with prepared_data(traj, given["featurizer"], settings[0], cache=given["cache"]) as (
+    with prepared_data(traj, given["featurizer"], settings[0], cache=training.cache) as (
         featurizer,
         template,
         prepared,

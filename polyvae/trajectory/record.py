@@ -174,9 +174,9 @@ class Trajectory:
                 if getattr(self, name).shape != shape:
                     raise InputError(f"{name} must have shape {shape}; got {getattr(self, name).shape}")
         if self.periodic is not None:
-            put("periodic", tuple(map(bool, self.periodic)))
-            if len(self.periodic) != 3:
+            if np.shape(self.periodic) != (3,):
                 raise refusal("periodic", "three bools, one for each box vector", self.periodic)
+            put("periodic", tuple(map(bool, self.periodic)))
         if self.ids is not None:
             each = f"whole numbers, one for each of {n_beads} beads"
             put("ids", numbers_array("ids", self.ids, each, np.int64))

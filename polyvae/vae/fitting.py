@@ -4,8 +4,7 @@ import dataclasses
 import itertools
 import json
 import logging
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from polyvae.arguments import check_run, one_of, segment_lengths, statistical_weights, whole_number
+from polyvae.arguments import one_of, segment_lengths, statistical_weights, whole_number
 from polyvae.batches import single_precision
 from polyvae.errors import InputError
 from polyvae.vae import modelfile, training
@@ -23,7 +22,7 @@ from polyvae.vae.model import FittedVAE, vectors
 from polyvae.vae.network import VAE
 from polyvae.vae.order import ordered_by_slowness
 from polyvae.vae.scaled import ScaledVAE
-from polyvae.vae.settings import DataRecord, ModelRecord, Settings, sized, versions
+from polyvae.vae.settings import DataRecord, ModelRecord, Settings, Training, sized, versions
 from polyvae.vae.splits import first_of_pairs, validation_blocks
 from polyvae.vae.training import Trained, train
 
@@ -44,23 +43,14 @@ def fit_vae(
     encoder: Sequence[int] | None = None,
     decoder: Sequence[int] = (256, 256),
     beta: float = 1.0,
-    beta_schedule: str = "constant",
-    free_bits: float = 0.0,
-    smoothness: float = 0.0,
     lag: int = 0,
+    smoothness: float = 0.0,
     weights: np.ndarray | None = None,
     segments: Sequence[int] | None = None,
     scaling: str = "global",
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    learning_rate: float = 2e-3,
-    lr_schedule: str = "cosine",
-    validation: float | None = None,
-    patience: int | None = None,
     seed: int = 0,
-    progress: Callable[[int, int, dict[str, float]], None] | None = None,
-    checkpoint: str | os.PathLike | None = None,
-    resume: bool = False,
+    training: Training | None = None,
+    **options,
 ) -> FittedVAE:
     """Train a VAE on vectors of any kind.
 
@@ -76,29 +66,16 @@ def fit_vae(
         latent_dim: number of latent coordinates.
         encoder, decoder: widths of the hidden layers; the encoder's by default as `settings.sized` says.
         beta: weight of the KL term.
-        beta_schedule: "constant", "warmup" (a rise from 0 over the first tenth of the steps) or "cycle" (a
-            rise over the first half).
-        free_bits: KL, in nats per latent, that is not penalised; it keeps latents from becoming inactive early.
-        smoothness: weight of a term that makes latents go evenly from one vector to another (`bound.unevenness`).
         lag: decode the frame `lag` frames later, so that the latents hold what lasts. No pair crosses a
             segment, and none joins training and validation frames.
+        smoothness: weight of a term that makes latents go evenly from one vector to another (`bound.unevenness`).
         weights: (n_frames,) statistical weights, such as exp(bias / kT) of a biased run, normalised here;
             integer weights count as duplicated frames. A pair has the weight of its first frame.
         segments: lengths of the pieces that are continuous in time; one by default.
         scaling: of real numbers: "global", one mean a feature and one standard deviation over all;
             "feature", one each.
-        epochs: by default as many as make about 8,000 steps, at least 3; fewer steps for wide networks.
-        batch_size: frames in a step; by default as `settings.sized` says.
-        learning_rate, lr_schedule: of Adam; "cosine", "plateau" or "constant".
-        validation: fraction of the frames held out in contiguous blocks, for early stopping; by default a tenth,
-            of few frames a fifth. With 0 the model is trained on every frame for all epochs, and will overfit.
-        patience: epochs without a better validation bound before training stops; by default a fifth of all, and
-            with a lag all.
         seed: of weights, batches and noise; one seed gives one result.
-        progress: called with epochs done, epochs in all, and the latest loss terms.
-        checkpoint: file for the state of the run, renewed about every second; remove it once the model is saved.
-        resume: continue from that file where it exists; on the same machine with as many cores the result has
-            the same bits.
+        training, options: rarer options as a `Training`, or by name, such as epochs=20.
 
     Raises:
         InputError: unusable settings or data; named.
@@ -107,7 +84,7 @@ def fit_vae(
     segments = segment_lengths(segments, len(x))
     whole_number("lag", lag)
     one_of("scaling", scaling, ("global", "feature"))
-    check_run(progress, checkpoint, resume)
+    training = Training.of(training, options)
     likelihood = Gaussian() if likelihood is None else likelihood
     if not isinstance(likelihood, (Gaussian, Categorical, Bernoulli)):
         raise InputError(f"likelihood must be Gaussian(), Categorical() or Bernoulli(); got {likelihood!r}")
@@ -117,19 +94,12 @@ def fit_vae(
         encoder=encoder,
         decoder=decoder,
         beta=beta,
-        beta_schedule=beta_schedule,
-        free_bits=free_bits,
-        smoothness=smoothness,
         lag=lag,
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        lr_schedule=lr_schedule,
-        validation=validation,
-        patience=patience,
+        smoothness=smoothness,
         seed=seed,
         likelihood=type(likelihood).__name__,
         scaling=scaling,
+        **training.settings(),
     )
     settings = sized(settings, *x.shape)
     weights = None if weights is None else statistical_weights(weights, len(x))
@@ -143,7 +113,7 @@ def fit_vae(
         settings=settings,
         data=DataRecord(digest(x), len(x), None if weights is None else digest(weights)),
     )
-    return prepared.train(progress=progress, checkpoint=checkpoint, resume=resume)
+    return prepared.train(training)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -187,13 +157,15 @@ class Prepared:
         )
         return ScaledVAE(self.mean, self.scale, vae), train_key
 
-    def train(self, *, progress=None, checkpoint=None, resume=False) -> FittedVAE:
-        """The trained model; arguments as those of `fit_vae`."""
+    def train(self, options: Training | None = None) -> FittedVAE:
+        """The trained model; of the options, `progress`, `checkpoint` and `resume` count."""
+        options = options or Training()
         scaled, key = self.initial()
         unfinished = None
-        if checkpoint is not None:
+        if options.checkpoint is not None:
             identity = self.settings.to_dict() | versions() | {"inputs": self._inputs(scaled)}
-            unfinished = Checkpoint(checkpoint, identity, resume=resume)
+            unfinished = Checkpoint(options.checkpoint, identity, resume=options.resume)
+        progress = options.progress
         volume, epochs = float(scaled.log_volume()), self.settings.epochs
         trained = train(
             scaled.vae,

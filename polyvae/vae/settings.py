@@ -1,11 +1,23 @@
 """Training settings, training data, and results: the records of a model."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
-from polyvae.arguments import LARGEST_SEED, one_of, real_number, seed_number, whole_number, whole_numbers
+from polyvae.arguments import (
+    LARGEST_SEED,
+    check_run,
+    file_name,
+    if_given,
+    one_of,
+    real_number,
+    refusal,
+    seed_number,
+    whole_number,
+    whole_numbers,
+)
 from polyvae.errors import InputError
 from polyvae.records import Record
 
@@ -82,6 +94,75 @@ class Settings(Record):
             raise InputError(f"the seed must lie between 0 and 2^32 - 1; got {self.seed}")
         one_of("beta_schedule", self.beta_schedule, BETA_SCHEDULES)
         one_of("lr_schedule", self.lr_schedule, LR_SCHEDULES)
+
+
+_OF_THE_RUN = ("progress", "checkpoint", "resume", "cache")
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """Options of training that are rarely changed, for `fit` and `fit_vae`; checked where the record is made.
+
+    >>> brief = pv.Training(epochs=5, batch_size=32)
+    >>> pv.fit(traj, training=brief).record.settings.epochs
+    5
+
+    Args:
+        beta_schedule: "constant", "warmup" (a rise from 0 over the first tenth of the steps) or "cycle" (a rise
+            over the first half).
+        free_bits: KL, in nats per latent, that is not penalised; it keeps latents from becoming inactive early.
+        epochs: by default as many as make about 8,000 steps, at least 3; fewer steps for wide networks.
+        batch_size: frames in a step; by default as `settings.sized` says.
+        learning_rate, lr_schedule: of Adam; "cosine", "plateau" or "constant".
+        validation: fraction of the frames held out in contiguous blocks, for early stopping; by default a tenth,
+            of few frames a fifth. With 0 the model is trained on every frame for all epochs, and will overfit.
+        patience: epochs without a better validation bound before training stops; by default a fifth of all, and
+            with a lag all.
+        progress: called with epochs done, epochs in all, and the latest loss terms.
+        checkpoint: file for the state of the run, renewed about every second; remove it once the model is saved.
+        resume: continue from that file where it exists; on the same machine with as many cores the result has
+            the same bits.
+        cache: folder for temporary files with coordinates and features, for `fit` with data that are too large for
+            memory; the system's own by default.
+
+    Raises:
+        InputError: an option of another kind, or outside its range; named.
+    """
+
+    beta_schedule: str = "constant"
+    free_bits: float = 0.0
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float = 2e-3
+    lr_schedule: str = "cosine"
+    validation: float | None = None
+    patience: int | None = None
+    progress: Callable[[int, int, dict[str, float]], None] | None = None
+    checkpoint: str | os.PathLike | None = None
+    resume: bool = False
+    cache: str | os.PathLike | None = None
+
+    def __post_init__(self):
+        check_run(self.progress, self.checkpoint, self.resume)
+        if_given(file_name, "cache", self.cache)
+        checked = Settings(**self.settings())
+        for name in self.settings():
+            object.__setattr__(self, name, getattr(checked, name))
+
+    @classmethod
+    def of(cls, training: "Training | None", options: Mapping[str, Any]) -> "Training":
+        """A record for a function: `training` or the default, with the `options` that are given by name."""
+        if not isinstance(training, Training | None):
+            raise refusal("training", "a polyvae.Training(...)", training)
+        names = [field.name for field in dataclasses.fields(cls)]
+        if unknown := [name for name in options if name not in names]:
+            raise TypeError(f"unexpected keyword argument {unknown[0]!r}; the options of training are {names}")
+        return dataclasses.replace(training or cls(), **options)
+
+    def settings(self) -> dict[str, Any]:
+        """The options that decide the result, by their names in `Settings`."""
+        names = [field.name for field in dataclasses.fields(self) if field.name not in _OF_THE_RUN]
+        return {name: getattr(self, name) for name in names}
 
 
 def _layer_widths(name: str, value) -> tuple[int, ...]:
