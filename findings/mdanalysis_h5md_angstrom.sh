@@ -4,8 +4,8 @@
 # The module `units` of H5MD (version 1.0) gives the symbols that the attribute `unit` may hold: "nm" is a nanometre by
 # prefix, an ångström is "Ang", and "A" is the ampere. MDAnalysis knows "Angstrom", "angstrom", "A" and "nm" alone. A
 # file that keeps to the module is refused ("length unit 'Ang' is not recognized"), and MDAnalysis' own writer puts
-# "Angstrom" or "A" into files, which no reader that keeps to the module can take for a length. One expects the two to
-# meet in the one spelling that the module defines.
+# "Angstrom" into files, which no reader that keeps to the module knows. One expects the two to meet in the spelling
+# that the module defines.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
