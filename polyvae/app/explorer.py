@@ -25,7 +25,7 @@ from polyvae.batches import map_frames
 from polyvae.cv.latent import LatentCV, latent_cv
 from polyvae.errors import InputError
 from polyvae.files import replacing
-from polyvae.io.other import scale_note
+from polyvae.io.heads import scale_note
 from polyvae.measures.grids import kernel_width
 from polyvae.measures.limits import Limits, known_limits
 from polyvae.measures.objectives import values_of

@@ -52,8 +52,17 @@ def atom_columns(path: Path) -> str:
         InputError: a style that is not known, or none stated where the number of columns fits several.
     """
     style, first, has_bonds = _stated(path)
-    if not style:
-        return _guessed(path, len(first.split()), has_bonds)
+    columns = _of_style(path, style) if style else _guessed(path, len(first.split()), has_bonds)
+    if own := {"density", "mass"} & set(columns.split()):
+        log.info(
+            "%s: its atoms state a %s each, which is not used; masses are those of its section Masses, or 1",
+            path,
+            " and a ".join(sorted(own)),
+        )
+    return columns
+
+
+def _of_style(path: Path, style: str) -> str:
     parts = style.split()
     if parts[0] != "hybrid":
         if parts[0] not in _STYLES:

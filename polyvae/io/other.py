@@ -1,7 +1,6 @@
 """The formats without a reader of their own here, by MDAnalysis."""
 
 import contextlib
-import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,11 @@ import numpy as np
 from polyvae.errors import InputError
 from polyvae.io.formats import Unpacked, check_installed, is_packed
 from polyvae.io.frames import DamagedError, Frames, short
+from polyvae.io.heads import head_of
 from polyvae.trajectory.box import box_vectors
 from polyvae.trajectory.convert import time_of
-from polyvae.trajectory.facts import NOT_STATED, Facts, not_stated, stated_if
+from polyvae.trajectory.facts import NOT_STATED, Facts, not_stated, stated_array, stated_if
 
-# How a PDB says that its numbers are not plain Å; see `scale_note`.
-_SCALE = re.compile(r"(?<![\d.])1 (SIGMA|NM|ANGSTROM) = ([0-9.E+-]+) ANGSTROM")
 _UNITS = {"A": "angstrom", "Angstrom": "angstrom", "angstrom": "angstrom", "nm": "nm", "nanometer": "nm"}
 
 
@@ -30,10 +28,10 @@ class UniverseFile:
     """
 
     NO_PLACE_FOR = (
-        "periodic", "ids", "images", "masses", "charges", "types", "names", "chains", "residues", "bonds",
+        "ids", "images", "masses", "charges", "types", "names", "chains", "residues", "bonds",
         "weights", "segments",
     )  # fmt: skip
-    always_3d, is_cut, seeks = True, False, False
+    always_3d, seeks = True, False
 
     def __init__(self, path: Path, name: str, n_atoms: int | None = None, length_unit: str | None = None):
         from MDAnalysis.coordinates.core import reader
@@ -57,19 +55,20 @@ class UniverseFile:
             ) from None
         units = self._reader.units or {}
         self.usual_unit = _UNITS.get(str(units.get("length")), "angstrom")
-        stated, self._per_unit, self._only_box = None, 1.0, None
-        if is_plain_pdb(path, name):
-            stated, per_unit, self._only_box = _pdb_head(path)
-            # The caller's word about the numbers in the file stands above the file's.
-            if stated is not None and length_unit in (None, stated):
-                self._per_unit = per_unit
-            else:
-                stated = None
-        self._times = self._all_times()
+        head = head_of(self._unpacked.path, name, self.n_atoms)
+        # The caller's word about the numbers in the file stands above the file's.
+        stated = head.unit if length_unit in (None, head.unit) else None
+        self._per_unit = 1.0 if stated is None else head.per_unit
+        self._only_box, self.is_cut = head.box, head.is_cut
+        if head.n_whole is not None:
+            self.n_frames = min(self.n_frames, head.n_whole)
+        whole = head.time is not None and len(head.time) >= self.n_frames
+        self._times = head.time[: self.n_frames] if whole else self._all_times()
         self.facts = Facts(
             length_unit=NOT_STATED if stated is None else stated,
             time=stated_if(self._times is not None),
             time_unit=units.get("time") or NOT_STATED,
+            periodic=stated_array(head.periodic),
             box=stated_if(self._only_box is not None or self._reader.ts.dimensions is not None),
             **not_stated(*self.NO_PLACE_FOR),
         )
@@ -135,43 +134,10 @@ def _hint(name: str, n_atoms: int | None) -> str:
     return "; some formats need a topology (--top, topology=)"
 
 
-def scale_note(unit: str, angstrom: float) -> str:
-    """What the title of a PDB says where a length unit stands for other than its Å."""
-    return f"1 {unit.upper()} = {angstrom:g} ANGSTROM"
-
-
-def is_plain_pdb(path: Path, name: str) -> bool:
-    """Whether a file, by the name of its format, is a PDB that is not compressed."""
-    return name in ("PDB", "ENT") and not is_packed(path)
-
-
 def check_pdb(path: Path, name: str) -> None:
     """Raise `InputError` for a file that is called a PDB and holds no atoms, which MDAnalysis stumbles over."""
-    if not is_plain_pdb(path, name):
+    if name not in ("PDB", "ENT") or is_packed(path):
         return
     with path.open("rb") as file:
         if not any(line.startswith((b"ATOM", b"HETATM")) for line in file):
             raise InputError(f"{path}: a PDB needs ATOM or HETATM records, and this file holds none; give a PDB")
-
-
-def _pdb_head(path: Path) -> tuple[str | None, float, list[float] | None]:
-    """What a PDB says before its first model: the unit of its lengths and the Å it is written as, and the box.
-
-    Where a box is said once for all models, MDAnalysis takes it for no model's.
-    """
-    unit, per_unit, box = None, 1.0, None
-    with path.open(errors="replace") as file:
-        for line in file:
-            if line.startswith(("MODEL", "ATOM", "HETATM")):
-                break
-            if line.startswith(("TITLE", "REMARK")) and (found := _SCALE.search(line)):
-                with contextlib.suppress(ValueError):
-                    per_unit = float(found[2])
-                    unit = found[1].lower() if 0 < per_unit < np.inf else None
-            if line.startswith("CRYST1") and box is None:
-                with contextlib.suppress(ValueError):
-                    box = [
-                        float(line[k : k + n]) for k, n in ((6, 9), (15, 9), (24, 9), (33, 7), (40, 7), (47, 7))
-                    ]
-    box = None if box == [1, 1, 1, 90, 90, 90] else box  # what stands for no box
-    return unit, per_unit if unit else 1.0, box

@@ -19,7 +19,7 @@ from polyvae.errors import InputError
 from polyvae.files import check_output, replacing
 from polyvae.io.dcd import DcdFile
 from polyvae.io.frames import DamagedError
-from polyvae.io.other import scale_note
+from polyvae.io.heads import scale_note
 from polyvae.io.xtc import XtcFile
 from polyvae.trajectory.box import is_lower, lengths_and_angles
 from polyvae.trajectory.convert import as_trajectory
