@@ -5,6 +5,7 @@ moves beads by image flags as if every box were orthogonal, and counts a frame t
 Format: https://docs.lammps.org/dump.html, boxes: https://docs.lammps.org/Howto_triclinic.html.
 """
 
+import contextlib
 import io
 import itertools
 import re
@@ -22,6 +23,7 @@ from polyvae.trajectory.facts import NOT_STATED, Facts, NotUnderstood, not_state
 from polyvae.trajectory.units import LAMMPS
 
 _PIECE = 1 << 22  # bytes of text looked at, or turned into numbers, in one go
+_LONG = 1 << 20  # bytes of text for which it pays to import pandas
 _HEADER = 200  # more than the lines from the time of a frame to its step
 _LONGEST_HEADER = 1 << 16  # of the first frame, whose columns may be many
 _IMAGES = ("ix", "iy", "iz")
@@ -34,6 +36,9 @@ _HEAD = re.compile(
     rb"ITEM: BOX BOUNDS(?P<kind>.*)\n(?P<bounds>.*\n.*\n.*\n)"
     rb"ITEM: ATOMS(?P<columns>.*)\n"
 )
+# The begin of a frame, whole where it is not damaged.
+_STEPPED = re.compile(rb"ITEM: TIMESTEP(?:\s+(?P<step>\S+))?")
+_TIMED = re.compile(rb"ITEM: TIME\n(?:\s*(?P<time>\S+))?(?:\s+ITEM: TIMESTEP\s+(?P<step>\S+))?")
 _FLAG = re.compile(rb"[pfsm]{2}")  # of both faces of the box in one direction
 
 
@@ -50,6 +55,7 @@ class DumpFile:
     def __init__(self, path: Path):
         self.path = path
         self._file: BytesFile | None = None
+        self._last_header = b"", b""  # bounds of the box, and all that follows the step
         self._offsets, self._steps, self._times, head, self.is_cut = _index(path)
         self.n_frames = len(self._steps)
         with opened(path) as file:
@@ -141,18 +147,19 @@ class DumpFile:
     def read(self, start: int, stop: int) -> Frames:
         n, d = stop - start, self._n_dims
         positions, box = np.empty((n, self.n_atoms, d)), np.empty((n, 3, 3))
-        step = np.empty(n, np.int64)
         for first, last in self._pieces(start, stop):
             rows = slice(first - start, last - start)
             text = self._text(first, last)
-            heads, tables = zip(*(self._split(k, text) for k in range(first, last)), strict=True)
-            step[rows], box[rows], corner = self._numbers(first, heads)
+            places = (self._offsets[first : last + 1] - self._offsets[first]).tolist()
+            frames = zip(range(first, last), places, places[1:], strict=False)
+            bounds, tables = zip(*(self._split(k, text, *place) for k, *place in frames), strict=True)
+            box[rows], corner = self._boxes(first, bounds)
             positions[rows] = self._positions(self._table(first, tables), box[rows], corner, first)
         return Frames(
             positions,
             None if self._times is None else self._times[start:stop],
             box.astype(np.float32) if self._boxed else None,
-            step,
+            self._steps[start:stop],
         )
 
     def clock(self) -> np.ndarray:
@@ -175,18 +182,29 @@ class DumpFile:
         if self._file is None:
             self._file = opened(self.path)
         self._file.seek(self._offsets[first])
-        self._base = self._offsets[first]
         try:
-            return self._file.read(self._offsets[last] - self._base)
+            return self._file.read(self._offsets[last] - self._offsets[first])
         except UNPACKING_ERRORS:
             raise DamagedError(self.path, first) from None
 
-    def _split(self, frame: int, text: bytes) -> tuple[re.Match, bytes]:
-        """A frame's header, and the lines of its atoms."""
-        begin, end = (int(self._offsets[k] - self._base) for k in (frame, frame + 1))
+    def _split(self, frame: int, text: bytes, begin: int, end: int) -> tuple[bytes, bytes]:
+        """The bounds of a frame's box, and the lines of its atoms; the frame is a part of the text."""
+        if text.startswith(_STEP, begin):  # most headers are that of the frame before but for the step
+            at = text.find(b"\n", begin + len(_STEP) + 1) + 1  # the line after the step
+            bounds, header = self._last_header
+            step = text[begin + len(_STEP) : at].strip()
+            if header and text.startswith(header, at) and step.isdigit():
+                return bounds, self._rows(frame, text[at + len(header) : end])
         head = _HEAD.match(text, begin, end)
         if head is None:
             raise DamagedError(self.path, frame)
+        self._check_header(frame, head)
+        header = text[text.find(b"\n", head.start("step")) + 1 : head.end()]
+        self._last_header = head["bounds"], header
+        return head["bounds"], self._rows(frame, text[head.end() : end])
+
+    def _check_header(self, frame: int, head: re.Match) -> None:
+        """Refuse a frame whose header states other things than the first one."""
         if int(head["n_atoms"]) != self.n_atoms:
             raise InputError(
                 f"{self.path}: frame {frame} holds {int(head['n_atoms'])} atoms, the first {self.n_atoms}; dump "
@@ -202,33 +220,32 @@ class DumpFile:
                 f"{self.path}: frame {frame} holds the columns {head['columns'].decode('latin1').strip()}, the "
                 f"first {' '.join(self._columns)}; dump the same columns in every frame"
             )
-        rows = text[head.end() : end]
+
+    def _rows(self, frame: int, rows: bytes) -> bytes:
+        """The lines of a frame's atoms, without what comes after them."""
         if not rows.endswith(b"\n"):
             rows += b"\n"
         if rows.count(b"\n") != self.n_atoms:
-            rows, _, _ = rows.partition(b"ITEM: ")  # units, told again where a run goes on
+            rows, _, _ = rows.partition(b"ITEM: ")  # units, stated again where a run goes on
             if rows.endswith(b"\n"):  # files put together by hand hold blank lines
                 rows = rows.rstrip() + b"\n"
             if rows.count(b"\n") != self.n_atoms:
                 raise DamagedError(self.path, frame)
-        return head, rows
+        return rows
 
-    def _numbers(self, first: int, heads) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Steps, box vectors (n, 3, 3) and their corners (n, 3) from headers."""
-        step, bounds = [], []
-        said, numbers = b"", np.empty((0, 0))
+    def _boxes(self, first: int, bounds) -> tuple[np.ndarray, np.ndarray]:
+        """Box vectors (n, 3, 3) and their corners (n, 3), from the bounds in headers."""
         width = 3 + self._general
-        for k, head in enumerate(heads):
-            step.append(int(head["step"]))
-            if head["bounds"] != said:
-                said = head["bounds"]
+        known: dict[bytes, np.ndarray] = {}
+        for k, text in enumerate(bounds):
+            if text not in known:
                 try:
-                    rows = [[*map(float, line.split()), 0.0][:width] for line in said.splitlines()]
-                    numbers = np.array(rows).reshape(3, width)
+                    rows = [[*map(float, line.split()), 0.0][:width] for line in text.splitlines()]
+                    known[text] = np.array(rows).reshape(3, width)
                 except ValueError:
                     raise DamagedError(self.path, first + k) from None
-            bounds.append(numbers)
-        return np.array(step), *(_general_box if self._general else _box)(np.array(bounds))
+        numbers = np.array([known[text] for text in bounds])
+        return (_general_box if self._general else _box)(numbers)
 
     def _table(self, first: int, tables) -> np.ndarray:
         """The columns wanted of frames, (n, n_atoms, n_wanted)."""
@@ -317,7 +334,7 @@ def _index(path: Path) -> _Index:
     offsets: list[int] = []
     steps: list[int] = []
     times: list[float] = []
-    text, base, head, marker, more = b"", 0, b"", _STEP, True
+    text, base, head, marker, more = b"", 0, b"", _STEPPED, True
     last: list[bytes] = []  # pieces of the last frame
     with opened(path) as file:
         while more:
@@ -334,17 +351,18 @@ def _index(path: Path) -> _Index:
                         raise InputError(f"{path} is a LAMMPS dump without atoms (ITEM: ATOMS); give one of atoms")
                     raise DamagedError(path, 0)
                 head = text[: found.end()]
-                marker = _TIME if _TIME in head else _STEP
+                marker = _TIMED if _TIME in head else _STEPPED
             # A header that the text ends in waits for the next piece.
             until = text.rfind(b"\n", 0, max(0, len(text) - _HEADER)) + 1 if more else len(text)
-            at, begin = text.find(marker, 0, until), 0
-            while at >= 0:
-                begin, last = at, []
-                offsets.append(base + at)
-                steps.append(_step(text, at))
-                if marker == _TIME:
-                    times.append(_number(text, at, _TIME))
-                at = text.find(marker, at + 1, until)
+            begin = 0
+            for found in marker.finditer(text):
+                if found.start() >= until:
+                    break
+                begin, last = found.start(), []
+                offsets.append(base + begin)
+                steps.append(_whole_number(found["step"]))
+                if marker is _TIMED:
+                    times.append(_real_number(found["time"]))
             last.append(text[begin:until])
             base, text = base + until, text[until:]
     end = b"".join(last)
@@ -371,18 +389,19 @@ def _next(file: BytesFile) -> bytes:
         return b""
 
 
-def _step(text: bytes, at: int) -> int:
-    """The step of the frame that begins there; what cannot be read is damage, which reading it will find."""
-    found = _number(text, text.find(_STEP, at), _STEP)
-    return int(found) if np.isfinite(found) else 0
-
-
-def _number(text: bytes, at: int, item: bytes) -> float:
-    """The number below an item of the header, NaN where there is none."""
-    begin = at + len(item)
+def _whole_number(word: bytes | None) -> int:
+    """A step; one that cannot be read is damage, which reading the frame will find."""
     try:
-        return float(text[begin : begin + _HEADER].split(maxsplit=1)[0])
-    except (IndexError, ValueError):
+        return int(word or 0)
+    except ValueError:
+        return 0
+
+
+def _real_number(word: bytes | None) -> float:
+    """A time, NaN where it cannot be read."""
+    try:
+        return float(word or np.nan)
+    except ValueError:
         return np.nan
 
 
@@ -409,6 +428,15 @@ def _decimals(word: bytes) -> int:
 
 
 def _loaded(text: bytes, columns: list[int]) -> np.ndarray:
+    if len(text) > _LONG:
+        import pandas
+
+        # For single spaces, as LAMMPS writes them, it takes half the time.
+        with contextlib.suppress(ValueError):
+            table = pandas.read_csv(
+                io.BytesIO(text), sep=" ", header=None, usecols=columns, dtype=np.float64, na_filter=False
+            )
+            return table[columns].to_numpy()
     return np.loadtxt(io.BytesIO(text), usecols=columns, comments=None, ndmin=2)
 
 

@@ -1,5 +1,6 @@
 """Trajectories that come in chunks, and pieces of a trajectory put together."""
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator
 from typing import overload
@@ -82,7 +83,12 @@ def weighted(data: Trajectory | Stream, weights: np.ndarray) -> Trajectory | Str
 
 def whole(pieces: list[Trajectory]) -> Trajectory:
     """`concatenate` of all pieces of a run, whose weights may not all be 0."""
-    return dataclasses.replace(concatenate(pieces), part=False)
+    joined = concatenate(pieces)
+    if joined.weights is not None:
+        return dataclasses.replace(joined, part=False)
+    joined = copy.copy(joined)  # nothing else changes, and positions need no second check
+    object.__setattr__(joined, "part", False)
+    return joined
 
 
 def concatenate(pieces: list[Trajectory], positions: np.ndarray | None = None) -> Trajectory:
