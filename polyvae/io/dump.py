@@ -7,38 +7,23 @@ Format: https://docs.lammps.org/dump.html, boxes: https://docs.lammps.org/Howto_
 
 import contextlib
 import io
-import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from polyvae.errors import InputError
+from polyvae.io.dump_index import HEAD, PIECE, STEP, first_frame, index_dump
 from polyvae.io.formats import UNPACKING_ERRORS, BytesFile, opened
 from polyvae.io.frames import DamagedError, Frames, log
 from polyvae.trajectory.convert import STEPS_ALONE
 from polyvae.trajectory.facts import NOT_STATED, Facts, NotUnderstood, not_stated, stated_array, stated_if
 from polyvae.trajectory.units import LAMMPS
 
-_PIECE = 1 << 22  # bytes of text looked at, or turned into numbers, in one go
 _LONG = 1 << 20  # bytes of text for which it pays to import pandas
-_HEADER = 200  # more than the lines from the time of a frame to its step
-_LONGEST_HEADER = 1 << 16  # of the first frame, whose columns may be many
 _IMAGES = ("ix", "iy", "iz")
-_ATOMS, _STEP, _TIME = b"ITEM: ATOMS", b"ITEM: TIMESTEP", b"ITEM: TIME\n"
-_HEAD = re.compile(
-    rb"(?:ITEM: UNITS\s+(?P<units>\w+)\s+)?"
-    rb"(?:ITEM: TIME\s+(?P<time>\S+)\s+)?"
-    rb"ITEM: TIMESTEP\s+(?P<step>-?\d+)\s+"
-    rb"ITEM: NUMBER OF ATOMS\s+(?P<n_atoms>\d+)\s+"
-    rb"ITEM: BOX BOUNDS(?P<kind>.*)\n(?P<bounds>.*\n.*\n.*\n)"
-    rb"ITEM: ATOMS(?P<columns>.*)\n"
-)
-# The begin of a frame, whole where it is not damaged.
-_STEPPED = re.compile(rb"ITEM: TIMESTEP(?:\s+(?P<step>\S+))?")
-_TIMED = re.compile(rb"ITEM: TIME\n(?:\s*(?P<time>\S+))?(?:\s+ITEM: TIMESTEP\s+(?P<step>\S+))?")
 _FLAG = re.compile(rb"[pfsm]{2}")  # of both faces of the box in one direction
 
 
@@ -56,7 +41,7 @@ class DumpFile:
         self.path = path
         self._file: BytesFile | None = None
         self._last_header = b"", b""  # bounds of the box, and all that follows the step
-        self._offsets, self._steps, self._times, head, self.is_cut = _index(path)
+        self._offsets, self._steps, self._times, head, self.is_cut = index_dump(path)
         self.n_frames = len(self._steps)
         with opened(path) as file:
             self.seeks = isinstance(file, io.BufferedReader)
@@ -67,7 +52,7 @@ class DumpFile:
 
     def _read_head(self, text: bytes) -> tuple[str, tuple[bool, ...] | None]:
         """Read from the first frame what holds for all; return the style of units and the periodic directions."""
-        head = _HEAD.match(text)
+        head = HEAD.match(text)
         if head is None:
             raise DamagedError(self.path, 0)
         self._title, self._columns = head["columns"], head["columns"].decode().split()
@@ -173,7 +158,7 @@ class DumpFile:
     def _pieces(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Frames whose text is of bounded length together."""
         while start < stop:
-            end = int(np.searchsorted(self._offsets, self._offsets[start] + _PIECE))
+            end = int(np.searchsorted(self._offsets, self._offsets[start] + PIECE))
             end = min(stop, max(start + 1, end - 1))
             yield start, end
             start = end
@@ -189,13 +174,13 @@ class DumpFile:
 
     def _split(self, frame: int, text: bytes, begin: int, end: int) -> tuple[bytes, bytes]:
         """The bounds of a frame's box, and the lines of its atoms; the frame is a part of the text."""
-        if text.startswith(_STEP, begin):  # most headers are that of the frame before but for the step
-            at = text.find(b"\n", begin + len(_STEP) + 1) + 1  # the line after the step
+        if text.startswith(STEP, begin):  # most headers are that of the frame before but for the step
+            at = text.find(b"\n", begin + len(STEP) + 1) + 1  # the line after the step
             bounds, header = self._last_header
-            step = text[begin + len(_STEP) : at].strip()
+            step = text[begin + len(STEP) : at].strip()
             if header and text.startswith(header, at) and step.isdigit():
                 return bounds, self._rows(frame, text[at + len(header) : end])
-        head = _HEAD.match(text, begin, end)
+        head = HEAD.match(text, begin, end)
         if head is None:
             raise DamagedError(self.path, frame)
         self._check_header(frame, head)
@@ -281,150 +266,6 @@ class DumpFile:
                 f"the same atoms in every frame"
             )
         return table
-
-
-class _Index(NamedTuple):
-    """Where each whole frame begins, and the last one ends; their steps and times; the header of the first;
-    whether something is cut off after them."""
-
-    offsets: np.ndarray
-    steps: np.ndarray
-    times: np.ndarray | None
-    head: bytes
-    is_cut: bool
-
-
-def first_frame(path: Path) -> dict[str, np.ndarray]:
-    """The columns of the first frame by name, (n_atoms,) each, in the order of ids where there are any.
-
-    Raises:
-        InputError: a file that is no dump of atoms, or one in which an id stands twice.
-        DamagedError: a frame with lines that are not whole.
-    """
-    n, columns = None, None
-    with opened(path) as file:
-        try:
-            for line in file:
-                if line.startswith(b"ITEM: NUMBER OF ATOMS"):
-                    n = int(next(file))
-                elif line.startswith(_ATOMS):
-                    columns = line.decode().split()[2:]
-                    break
-            if not n or columns is None:
-                raise InputError(
-                    f"{path} is not a LAMMPS dump of atoms (its first frame has no header or no atoms)"
-                )
-            table = np.loadtxt(itertools.islice(file, n), dtype=str, comments=None, ndmin=2, encoding="latin1")
-            table = table.reshape(n, len(columns))
-            found = dict(zip(columns, table.T, strict=True))
-            if "id" in found:
-                found["id"] = found["id"].astype(np.int64)
-        except (ValueError, StopIteration, *UNPACKING_ERRORS):
-            raise DamagedError(path, 0) from None
-    if "id" not in found:
-        return found
-    order = np.argsort(found["id"])
-    found = {name: values[order] for name, values in found.items()}
-    if not (np.diff(found["id"]) > 0).all():
-        raise InputError(f"{path}: an id stands twice in the first frame; dump each atom once")
-    return found
-
-
-def _index(path: Path) -> _Index:
-    offsets: list[int] = []
-    steps: list[int] = []
-    times: list[float] = []
-    text, base, head, marker, more = b"", 0, b"", _STEPPED, True
-    last: list[bytes] = []  # pieces of the last frame
-    with opened(path) as file:
-        while more:
-            piece = _next(file)
-            text, more = text + piece, bool(piece)
-            if not head:
-                if not text.startswith(b"ITEM: "):
-                    raise InputError(f"{path} is not a LAMMPS dump (it does not begin with ITEM:)")
-                found = re.search(_ATOMS + rb".*\n", text)
-                if found is None and more and len(text) < _LONGEST_HEADER:
-                    continue
-                if found is None:
-                    if more or b"ENTRIES" in text:
-                        raise InputError(f"{path} is a LAMMPS dump without atoms (ITEM: ATOMS); give one of atoms")
-                    raise DamagedError(path, 0)
-                head = text[: found.end()]
-                marker = _TIMED if _TIME in head else _STEPPED
-            # A header that the text ends in waits for the next piece.
-            until = text.rfind(b"\n", 0, max(0, len(text) - _HEADER)) + 1 if more else len(text)
-            begin = 0
-            for found in marker.finditer(text):
-                if found.start() >= until:
-                    break
-                begin, last = found.start(), []
-                offsets.append(base + begin)
-                steps.append(_whole_number(found["step"]))
-                if marker is _TIMED:
-                    times.append(_real_number(found["time"]))
-            last.append(text[begin:until])
-            base, text = base + until, text[until:]
-    end = b"".join(last)
-    is_cut = not _is_whole(end)
-    if not is_cut and not end.endswith(b"\n"):
-        log.info("%s: its last line has no end, and is taken as whole", path)
-    n = len(steps) - is_cut
-    if n == 0:
-        raise DamagedError(path, 0)
-    return _Index(
-        np.array([*offsets, base][: n + 1]),
-        np.array(steps[:n]),
-        np.array(times[:n]) if times else None,
-        head,
-        is_cut,
-    )
-
-
-def _next(file: BytesFile) -> bytes:
-    """What comes next of a file, nothing at its end; a packed file that is cut off ends there."""
-    try:
-        return file.read1(_PIECE)
-    except UNPACKING_ERRORS:
-        return b""
-
-
-def _whole_number(word: bytes | None) -> int:
-    """A step; one that cannot be read is damage, which reading the frame will find."""
-    try:
-        return int(word or 0)
-    except ValueError:
-        return 0
-
-
-def _real_number(word: bytes | None) -> float:
-    """A time, NaN where it cannot be read."""
-    try:
-        return float(word or np.nan)
-    except ValueError:
-        return np.nan
-
-
-def _is_whole(text: bytes) -> bool:
-    """Whether a text is a frame with all its lines; the last one may lack its end, not its words."""
-    head = _HEAD.match(text)
-    if head is None:
-        return False
-    n_lines, n_atoms = text.count(b"\n", head.end()), int(head["n_atoms"])
-    if n_lines != n_atoms - 1:
-        return n_lines >= n_atoms
-    *others, last = text[head.end() :].split(b"\n")
-    words = last.split()
-    if len(words) != len(head["columns"].split()) or any(
-        line.endswith(b" ") != last.endswith(b" ") for line in others
-    ):
-        return False
-    # A last number that is cut has fewer decimals than those above it.
-    return last.endswith(b" ") or all(_decimals(words[-1]) >= _decimals(line.split()[-1]) for line in others)
-
-
-def _decimals(word: bytes) -> int:
-    return len(word.partition(b".")[2])
 
 
 def _loaded(text: bytes, columns: list[int]) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 from polyvae.errors import InputError
 from polyvae.io.atom_styles import atom_columns
 from polyvae.io.chains import of_those_ids, with_chains
-from polyvae.io.dump import first_frame
+from polyvae.io.dump_index import first_frame
 from polyvae.io.formats import Unpacked, check_installed, format_of, is_packed
 from polyvae.io.frames import existing, short
 from polyvae.io.other import check_pdb

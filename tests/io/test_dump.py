@@ -13,7 +13,7 @@ from conftest import ideal_chains
 from engines import require
 
 import polyvae as pv
-from polyvae.io import dump
+from polyvae.io import dump, dump_index
 from polyvae.trajectory.wholeness import make_whole, spanning_tree
 
 COLUMNS = {
@@ -180,7 +180,8 @@ def chains(n_frames=20, n_beads=6, n_dims=3):
 @pytest.mark.parametrize("piece", [1 << 22, 11, 7000])
 def test_chunks_starts_and_steps(tmp_path, monkeypatch, name, piece):
     """However the text falls into pieces."""
-    monkeypatch.setattr(dump, "_PIECE", piece)
+    monkeypatch.setattr(dump, "PIECE", piece)
+    monkeypatch.setattr(dump_index, "PIECE", piece)
     x = chains()
     path = written(tmp_path / name, x)
     for options in ({}, {"start": 3, "stop": 17, "step": 4}, {"start": 19}):
