@@ -26,7 +26,7 @@ _NO_FILES = {"CHAIN", "CHEMFILES", "IMD", "MEMORY", "MINIMAL", "OPENMMAPP", "OPE
 _NO_FILES |= {"PARMED", "RDKIT"}
 _MAGIC = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _PACKED = (".gz", ".bz2", ".xz")
-_READ_WITH = {"GSD": "gsd.hoomd", "H5MD": "h5py"}
+_READ_WITH = {"GSD": "gsd.hoomd", "H5MD": "h5py", "TNG": "pytng"}
 UNPACKING_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
 BytesFile = gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile | io.BufferedReader
@@ -73,9 +73,8 @@ def check_installed(path: Path, name: str) -> None:
     module = _READ_WITH.get(name, "")
     package = module.partition(".")[0]
     if package and importlib.util.find_spec(package) is None:
-        raise InputError(
-            f"{path}: {name} is read with {package}, not installed here: pip install 'polyvae[formats]'"
-        )
+        extra = package if package == "pytng" else "'polyvae[formats]'"
+        raise InputError(f"{path}: {name} is read with {package}, not installed here: pip install {extra}")
 
 
 def opened(path: Path) -> BytesFile:

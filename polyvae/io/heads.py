@@ -15,6 +15,7 @@ import numpy as np
 
 # How a PDB says that its numbers are not plain Å; see `scale_note`.
 _SCALE = re.compile(r"(?<![\d.])1 (SIGMA|NM|ANGSTROM) = ([0-9.E+-]+) ANGSTROM")
+_TITLE_TIME = re.compile(r"TITLE\b.*\bt=\s*([-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)")
 _IMCON = {0: (False, False, False), 6: (True, True, False)}  # all others: periodic along all vectors
 
 
@@ -62,11 +63,14 @@ def scale_note(unit: str, angstrom: float) -> str:
 def _of_pdb(path: Path) -> Head:
     """What a PDB states before its first model: the unit of its lengths and the Å it is written as, and the box.
 
-    Where a box is stated once for all models, MDAnalysis takes it for no model's.
+    GROMACS writes times into titles. A box that is stated once for all models MDAnalysis takes for no model's.
     """
     unit, per_unit, box = None, 1.0, None
+    times: list[float] = []
     with path.open(errors="replace") as file:
         for line in file:
+            if line.startswith("TITLE") and (found := _TITLE_TIME.search(line)):
+                times.append(float(found[1]))
             if line.startswith(("MODEL", "ATOM", "HETATM")):
                 break
             if line.startswith(("TITLE", "REMARK")) and (found := _SCALE.search(line)):
@@ -78,8 +82,10 @@ def _of_pdb(path: Path) -> Head:
                     box = [
                         float(line[k : k + n]) for k, n in ((6, 9), (15, 9), (24, 9), (33, 7), (40, 7), (47, 7))
                     ]
+        if times:  # GROMACS writes one before each model
+            times += [float(found[1]) for line in file if (found := _TITLE_TIME.match(line))]
     box = None if box == [1, 1, 1, 90, 90, 90] else box  # what stands for no box
-    return Head(unit, per_unit if unit else 1.0, box)
+    return Head(unit, per_unit if unit else 1.0, box, time=np.array(times) if times else None)
 
 
 def _of_dl_poly(path: Path) -> Head:

@@ -8,19 +8,19 @@ times slower. Extended XYZ: https://github.com/libAtoms/extxyz#extended-xyz-spec
 
 import csv
 import io
-import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from polyvae.errors import InputError
+from polyvae.io.comments import pairs_of
 from polyvae.io.formats import UNPACKING_ERRORS, BytesFile, opened
 from polyvae.io.frames import DamagedError, Frames, short
-from polyvae.trajectory.facts import NOT_STATED, Facts, not_stated, stated_array, stated_if
+from polyvae.trajectory.facts import NOT_STATED, Facts, NotUnderstood, not_stated, stated_array, stated_if
+from polyvae.trajectory.units import length_of
 
 _PIECE = 1 << 22  # bytes of text that become numbers in one go
-_PAIR = re.compile(r"""([\w-]+)\s*=\s*("[^"]*"|'[^']*'|\{[^}]*\}|\[[^\]]*\]|\S+)""")
 _TRUE, _FALSE = ("T", "1", "TRUE"), ("F", "0", "FALSE")
 _WIDTHS = {"S": str, "R": float, "I": int, "L": str}
 
@@ -38,7 +38,7 @@ class XyzFile:
     """An XYZ file, plain or packed; see `frames.TrajectoryFile`."""
 
     NO_PLACE_FOR = (
-        "length_unit", "time_unit", "images", "chains", "residues", "bonds", "weights", "segments",
+        "images", "chains", "residues", "bonds", "weights", "segments",
     )  # fmt: skip
     usual_unit, always_3d, seeks = "angstrom", True, False
 
@@ -49,7 +49,7 @@ class XyzFile:
         if not self._index:
             raise DamagedError(path, 0)
         self.n_frames, self.n_atoms = len(self._index), self._index[0].n_atoms
-        self._pairs = [_pairs(frame.comment) for frame in self._index]
+        self._pairs = [pairs_of(frame.comment) for frame in self._index]
         self._columns = _columns(self._pairs[0], path)
         try:
             first = self._table(0, 1)
@@ -65,7 +65,13 @@ class XyzFile:
             return stated_array(first[name][0] if name in first else None)
 
         boxes = ["lattice" in pairs for pairs in self._pairs]
+        unit = self._pairs[0].get("length_unit")
+        length_unit = NOT_STATED if unit is None else unit
+        if unit is not None and length_of(unit) is None:
+            length_unit = NotUnderstood(f"states lengths in {unit!r}, a unit that is not known; give the unit")
         return Facts(
+            length_unit=length_unit,
+            time_unit=self._pairs[0].get("time_unit", NOT_STATED),
             time=stated_if(times is not None and "time" in self._pairs[0]),
             box=stated_if(any(boxes)),
             periodic=self._periodic(),
@@ -224,11 +230,6 @@ def _index(path: Path) -> tuple[list[_Frame], bool]:
     except UNPACKING_ERRORS:
         return frames, True
     return frames, False
-
-
-def _pairs(comment: str) -> dict[str, str]:
-    """What the comment of an extended XYZ states, by name in lower letters."""
-    return {key.lower(): value.strip("\"'{}[]") for key, value in _PAIR.findall(comment)}
 
 
 def _columns(pairs: dict[str, str], path: Path) -> dict[str, tuple[int, type]]:

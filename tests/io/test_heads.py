@@ -84,19 +84,59 @@ def test_box_of_an_amber_restart(tmp_path, velocities, angles):
     check(Case("inpcrd", tmp_path / "run.inpcrd", first, "length box", options, 1e-4))
 
 
-def test_box_of_a_packed_pdb(tmp_path):
-    """CRYST1 stands once, before all models."""
+@pytest.mark.parametrize("times", [False, True])
+def test_box_and_times_of_a_packed_pdb(tmp_path, times):
+    """CRYST1 stands once, before all models; GROMACS writes a title with the time before each."""
     box = np.repeat(ANGSTROM.box[:1] * np.eye(3), 5, axis=0)
-    truth = dataclasses.replace(ANGSTROM, box=box, time=None)
+    truth = dataclasses.replace(ANGSTROM, box=box, time=ANGSTROM.time if times else None)
     text = "CRYST1" + columns(np.diag(box[0]), 9, 3)[:-1] + "  90.00  90.00  90.00 P 1           1\n"
     for k, frame in enumerate(wrapped(truth.positions, box)[0]):
+        text += f"TITLE     chains t= {truth.time[k]:9.5f} step= {k}\n" if times else ""
         text += f"MODEL     {k + 1:4d}\n"
         for i, place in enumerate(frame):
             text += f"ATOM  {i + 1:5d}  B   MOL A   1    {columns(place, 8, 3)[:-1]}  1.00  0.00\n"
         text += "ENDMDL\n"
     text += "".join(f"CONECT{a + 1:5d}{b + 1:5d}\n" for a, b in truth.bonds) + "END\n"
     (tmp_path / "run.pdb.gz").write_bytes(gzip.compress(text.encode()))
-    check(Case("pdb", tmp_path / "run.pdb.gz", truth, "length box", {}, 2e-3))
+    check(Case("pdb", tmp_path / "run.pdb.gz", truth, "length box time", {}, 2e-3))
+
+
+def xyz(truth, comment, factor: float = 1.0) -> str:
+    """Frames under a comment each; positions in another unit by a factor."""
+    text = ""
+    for k, frame in enumerate(truth.positions if truth.box is None else wrapped(truth.positions, truth.box)[0]):
+        text += f"{len(frame)}\n{comment(k)}\n"
+        text += "".join("C " + columns(factor * place, 15, 8) for place in frame)
+    return text
+
+
+@pytest.mark.parametrize("unit", ["atomic_unit", "angstrom", "nanometer", None, "furlong"])
+def test_cells_and_units_of_i_pi(tmp_path, unit):
+    """The cell is in atomic units; positions in the unit that the comment names, else in atomic units, too."""
+    bohr = 0.529177210544
+    factor = {"angstrom": 1.0, "nanometer": 0.1}.get(unit, 1 / bohr)
+    truth = dataclasses.replace(ANGSTROM, time=None)
+    lengths = np.linalg.norm(truth.box, axis=2)
+    a, b, c = (truth.box / lengths[..., None]).swapaxes(0, 1)
+    angles = np.degrees(np.arccos([(b * c).sum(axis=1), (a * c).sum(axis=1), (a * b).sum(axis=1)]))
+
+    def comment(k):
+        cell = columns([*(lengths[k] / bohr), *angles[:, k]], 13, 6)[:-1]
+        words = f"positions{{{unit}}} cell{{atomic_unit}}" if unit else ""
+        return f"# CELL(abcABC): {cell}  Step: {10 * k:11d}  Bead:       0 {words}"
+
+    (tmp_path / "run.xyz").write_text(xyz(truth, comment, factor))
+    options = {"topology": write_pdb(tmp_path / "top.pdb", truth)}
+    refused = "furlong" if unit == "furlong" else ""
+    check(Case("i-PI", tmp_path / "run.xyz", truth, "length box periodic", options, 1e-4, refused))
+
+
+def test_times_of_cp2k(tmp_path):
+    truth = dataclasses.replace(ANGSTROM, box=None, periodic=(False,) * 3)
+    text = xyz(truth, lambda k: f" i = {k:8d}, time = {1000 * truth.time[k]:12.3f}, E =       -17.16")
+    (tmp_path / "run.xyz").write_text(text)
+    options = {"topology": write_pdb(tmp_path / "top.pdb", truth)}
+    check(Case("CP2K", tmp_path / "run.xyz", truth, "length time", options, 1e-4))
 
 
 @pytest.mark.parametrize("lost", [1, 3, 15])
