@@ -109,6 +109,11 @@ def chapter(name: str) -> Path:
     return path
 
 
+# Decorator for tests of `traj` or `cv` whose subject does not depend on the number of dimensions: they would
+# compile and train everything a second time to show the same.
+in_3d = pytest.mark.parametrize("traj", [3], indirect=True, ids=["3-D"])
+
+
 @pytest.fixture(scope="session", params=[2, 3], ids=["2-D", "3-D"])
 def traj(request) -> pv.Trajectory:
     """600 ideal chains of 8 beads."""

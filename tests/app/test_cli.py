@@ -1,6 +1,7 @@
 """Every verb, on small data, as the shell calls it."""
 
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import logging
@@ -341,8 +342,9 @@ def test_score_takes_weights(folder, tmp_path):
     assert found != pytest.approx(squared.mean(), rel=1e-3)
 
 
-def test_fit_weighs_the_generator_too(folder, tmp_path):
+def test_fit_weighs_the_generator_too(folder, tmp_path, monkeypatch):
     """Frames of no weight are neither trained on nor drawn."""
+    monkeypatch.setattr(pv, "fit_generator", functools.partial(pv.fit_generator, steps=5, width=8, depth=0))
     np.savetxt(tmp_path / "w.txt", np.arange(600) < 300)
     words = ["--generator", "--latent-dim", "1", "--epochs", "1", "--lag", "0"]
     out = tmp_path / "m.safetensors"

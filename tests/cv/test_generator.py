@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-from conftest import ideal_chains
+from conftest import ideal_chains, in_3d
 from models import untrained
 
 import polyvae as pv
@@ -143,6 +143,7 @@ def test_the_cv_is_what_it_was(cv, model, traj):
     assert cv.generator is None
 
 
+@in_3d
 def test_training_lowers_the_loss_and_repeats(cv, model, traj):
     found = model.record["generator"]
     assert found["history"]["val_loss"][1] < found["history"]["val_loss"][0]
@@ -170,6 +171,7 @@ def test_samples(model, traj):
     np.testing.assert_allclose(np.median(bonds, axis=0), np.median(data, axis=0), rtol=0.15)
 
 
+@in_3d
 def test_samples_at_a_point(model):
     """One point for all is that point for each; the prior does not come in."""
     z = np.array([0.3, -1.0])
@@ -189,6 +191,7 @@ def test_a_decoder_alone_is_sampled_at_a_point_too(cv):
     assert noise.std() == pytest.approx(1, abs=0.02)
 
 
+@in_3d
 def test_the_priors(cv, model, traj):
     """Of the data: kernels on their z, each drawn from as often as any other; normal: N(0, I)."""
     n = len(model.generator.z)
@@ -223,6 +226,7 @@ def test_the_kernels_are_as_wide_as_the_way_to_the_nearest_point():
     assert {tuple(p) for p in points} == {(1.0, 0.0), (6.0, 1.0)}
 
 
+@in_3d
 def test_saved_and_loaded_it_draws_the_same_bytes(model, cv, tmp_path):
     model.save(tmp_path / "m.safetensors")
     loaded = pv.load(tmp_path / "m.safetensors")
@@ -235,6 +239,7 @@ def test_saved_and_loaded_it_draws_the_same_bytes(model, cv, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["z", "network.last.bias", "pair_mean"])
+@in_3d
 def test_a_file_whose_generator_is_damaged_is_refused(model, tmp_path, name):
     path = tmp_path / "m.safetensors"
     model.save(path)
@@ -247,6 +252,7 @@ def test_a_file_whose_generator_is_damaged_is_refused(model, tmp_path, name):
         pv.load(path)
 
 
+@in_3d
 def test_a_file_of_before_draws_as_it_did(model, tmp_path):
     path = tmp_path / "m.safetensors"
     model.save(path)
@@ -269,6 +275,7 @@ def test_draws_are_settled_to_quantiles_of_all_frames(model, traj):
     assert not np.allclose(g.real, np.quantile(trained_on, levels, axis=0).T, rtol=1e-3)
 
 
+@in_3d
 def test_streams_and_weights(cv, traj, tmp_path, monkeypatch):
     """A stream gives what its frames give in memory, and of a long one evenly spaced frames are taken."""
     pv.write(tmp_path / "run.npz", traj)
@@ -341,17 +348,20 @@ def test_rings_and_branches():
         ({"at": [0.0, 0.0], "prior": "data"}, "either given or drawn"),
     ],
 )
+@in_3d
 def test_bad_questions(model, options, message):
     with pytest.raises(pv.InputError, match=message):
         pv.sample(model, **{"n": 3} | options)
 
 
+@in_3d
 def test_few_frames_are_one_batch(cv, traj):
     """What sufficed for the CV, in smaller batches, suffices for the generator without more being asked."""
     settings = pv.fit_generator(cv, traj[:100], steps=5, width=8, depth=0).record["generator"]["settings"]
     assert settings["batch_size"] == 90
 
 
+@pytest.mark.long
 def test_a_body_that_z_tells_is_drawn_from_a_fit_on_z():
     """Few frames of many beads, all of one motion: from noise alone the shape could not be learnt."""
     rng = np.random.default_rng(0)
@@ -377,6 +387,7 @@ def test_a_fit_on_z_is_judged_for_new_frames(model):
     assert not model.generator.mean.any()
 
 
+@in_3d
 def test_training_ends_where_held_out_frames_gain_no_more(cv, traj, monkeypatch):
     """Of twenty frames, which are soon learnt by heart; without validation all steps are done."""
     monkeypatch.setattr(generator, "_STRIDE", 50)
@@ -389,6 +400,7 @@ def test_training_ends_where_held_out_frames_gain_no_more(cv, traj, monkeypatch)
     assert len(whole["history"]["loss"]) == 30
 
 
+@in_3d
 def test_what_cannot_be_done_is_said(cv, traj, monkeypatch):
     with pytest.raises(pv.InputError, match="with a generator"):
         pv.sample(cv, 3, prior="data")
@@ -447,6 +459,7 @@ def test_from_the_shell(model, traj, tmp_path, monkeypatch, capsys):
         assert exit_.value.code != 0
 
 
+@in_3d
 def test_an_interrupted_generator_leaves_what_resume_goes_on_with(traj, tmp_path, monkeypatch, capsys):
     from polyvae.app.cli import main
 
@@ -479,6 +492,7 @@ class Killed(BaseException):
     """As Ctrl-C between two looks at the validation frames."""
 
 
+@in_3d
 def test_an_interrupted_training_goes_on_to_the_same_bytes(cv, model, traj, tmp_path, monkeypatch):
     monkeypatch.setattr("polyvae.vae.checkpoint._EVERY", 0.0)
     unfinished = tmp_path / "g.unfinished"

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import in_3d
 from scipy import stats
 
 import polyvae as pv
@@ -60,6 +61,7 @@ def test_the_optimum_is_beyond_the_data_and_within_their_limits(optimum, traj):
     assert optimum.extreme_value == pytest.approx(min(rg(frame) for frame in traj.positions), rel=1e-4)
 
 
+@in_3d
 def test_the_table_allows_what_is_checked(optimum, traj, capsys):
     """Data, some narrowed or widened by a little: valid are those that are within what each printed row allows."""
     frames = dataclasses.replace(
@@ -108,6 +110,7 @@ def test_the_path_starts_at_data_and_goes_down(optimum, cv, traj):
     assert (end <= z.max(0) + 0.5).all()
 
 
+@in_3d
 def test_maximising_and_other_objectives(cv, traj):
     def height(positions):
         return jnp.sum(jnp.abs(positions[0] - positions[4]))
@@ -137,6 +140,7 @@ def test_maximising_and_other_objectives(cv, traj):
             pv.optimize(cv, start=traj, **options)
 
 
+@in_3d
 def test_an_extreme_frame_that_no_gradient_improves_is_a_candidate(cv, traj):
     """The objective has no slope, so that what moves does so along the penalties alone."""
 
@@ -152,6 +156,7 @@ def test_an_extreme_frame_that_no_gradient_improves_is_a_candidate(cv, traj):
     assert not found.better or found.value > found.extreme_value
 
 
+@in_3d
 def test_of_very_many_beads_nothing_is_refined_and_frames_of_the_data_are_candidates(
     cv, traj, monkeypatch, caplog
 ):
@@ -169,6 +174,7 @@ def test_of_very_many_beads_nothing_is_refined_and_frames_of_the_data_are_candid
     assert len(found.candidates) == 40
 
 
+@in_3d
 def test_starts_are_worked_on_in_groups_that_memory_holds(cv, traj, optimum, monkeypatch):
     """Which changes nothing: of 6 starts, each refined from two conformations, two at a time."""
     monkeypatch.setattr(optimization, "_HELD", 2 * 28)
@@ -217,6 +223,7 @@ def test_the_route_leads_from_the_data_to_the_structure(optimum, cv):
     np.testing.assert_allclose(optimum.route.positions[:1], first, atol=1e-5)
 
 
+@in_3d
 def test_what_cannot_be_had_is_said(cv, traj):
     """The data's shortest bond lies below its own 0.1 % quantile, so nothing sound can go beyond it."""
 
@@ -253,6 +260,7 @@ def test_scores_against_numpy(cv, traj):
     np.testing.assert_allclose(everything["correlation_rg"], expected, atol=1e-4)
 
 
+@in_3d
 def test_train_and_validation_are_told_apart_on_the_training_data_only(cv, traj):
     parts = pv.score(cv, traj)["frames"]
     assert set(parts) == {"all", "train", "validation"}
@@ -286,6 +294,7 @@ def test_ensemble_distances_know_same_from_different(traj):
     assert ensemble_distances(pv.Trajectory(a.positions[:, :2]), pv.Trajectory(b.positions[:, :2]))["angle"] == 0
 
 
+@in_3d
 def test_frames_of_no_weight_are_no_part_of_the_search(cv, traj):
     """Neither the most extreme frame nor the limits come from them."""
     rg = np.asarray(jax.vmap(pv.radius_of_gyration)(traj.positions))
