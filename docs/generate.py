@@ -62,8 +62,23 @@ def _scripts(folder: Path) -> Iterator[tuple[Path, str]]:
             yield path, docstring.split("\n\n")[0]
 
 
+def formats() -> str:
+    """The facts that files of each format can state, and what becomes of them, from the readers themselves."""
+    from polyvae.io.readers import READERS
+    from polyvae.trajectory.facts import FACTS, FATES
+
+    names = list(READERS)
+    rows = ["| fact | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for fact in FACTS:
+        cells = ["–" if fact in reader.NO_PLACE_FOR else FATES[fact] for reader in READERS.values()]
+        rows.append(f"| {fact.replace('_', ' ')} | " + " | ".join(cells) + " |")
+    units = [reader.usual_unit.replace("angstrom", "Å") for reader in READERS.values()]
+    rows.append("| unit by convention | " + " | ".join(units) + " |")
+    return "\n".join(rows)
+
+
 # What stands in a page between <!-- and -->, and what takes its place.
-PARTS = {"polyvae: verbs": verbs, "polyvae: examples": examples}
+PARTS = {"polyvae: verbs": verbs, "polyvae: examples": examples, "polyvae: formats": formats}
 
 
 def filled_in(text: str) -> str:

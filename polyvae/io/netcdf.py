@@ -1,6 +1,6 @@
 """NetCDF after Amber's convention, by netCDF4 where it is installed and SciPy otherwise.
 
-MDAnalysis applies scale factors to velocities alone, and SciPy reads neither CDF-5 nor NetCDF-4.
+MDAnalysis reads by SciPy, which takes neither CDF-5 nor NetCDF-4, and passes over ids and units of LAMMPS.
 Convention: https://ambermd.org/netcdf/nctraj.xhtml; LAMMPS' `dump netcdf` follows it.
 """
 

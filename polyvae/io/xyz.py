@@ -38,7 +38,7 @@ class XyzFile:
     """An XYZ file, plain or packed; see `frames.TrajectoryFile`."""
 
     NO_PLACE_FOR = (
-        "images", "chains", "residues", "bonds", "weights", "segments",
+        "images", "types", "chains", "residues", "bonds", "weights", "segments",
     )  # fmt: skip
     usual_unit, always_3d, seeks = "angstrom", True, False
 
@@ -78,7 +78,6 @@ class XyzFile:
             ids=stated_array(self._ids),
             masses=column("masses"),
             charges=column("charges"),
-            types=NOT_STATED,
             names=stated_array(self._names),
             **not_stated(*self.NO_PLACE_FOR),
         )
