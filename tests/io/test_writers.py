@@ -253,13 +253,14 @@ def case(name: str, dump: str) -> Case:
     options = {"topology": folder / "chain.data"}
     if ("length" not in states and style != "xtc") or truth.unit == "sigma":
         options["length_unit"] = truth.unit
-    hidden = ()
+    hidden, refused = (), "by its name" if style == "yaml" else ""  # no format that is promised
+    words = SYSTEMS[name].boundary.split()
     if style in ("dcd", "xtc"):
-        words = SYSTEMS[name].boundary.split()
-        states += " periodic" if "s" in words else ""  # the box follows the atoms, which tells
+        if "s" in words:  # the box follows the atoms, which shows in most runs; a short one may be refused
+            states += " periodic"
+            refused = "about half the box"
         hidden = tuple(axis for axis in range(3) if words[axis] not in "ps")
     tolerance = {"yaml": 1e-3, "extxyz": 1e-3}.get(style, 2e-3)
-    refused = "by its name" if style == "yaml" else ""  # no format that is promised
     return Case(f"{name}, {dump}", path, truth, f"{states} masses", options, tolerance, refused, hidden)
 
 
