@@ -1,15 +1,18 @@
-"""The same functions here, or on a Dask cluster: tasks whose results are told as they come, whatever fails."""
+"""The same functions in this process or on a Dask cluster, with one outcome for each item, whatever fails."""
 
 import collections
 import contextlib
 import itertools
 import logging
+import math
 import multiprocessing
 import os
 import pickle
+import queue
 import signal
+import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, TypeVar
 
 from polyvae.arguments import refusal
@@ -22,7 +25,10 @@ Call = Callable[..., Any]
 
 _IN_A_TASK = 1 << 24  # bytes of a shared value that the scheduler keeps, from which it can be made again
 _CONNECTING = 30.0  # seconds
-_ATTEMPTS = 3
+_LOOKING = 2.0  # seconds, after which the connection is looked at
+_ATTEMPTS = 3  # to fetch a result
+_AHEAD, _A_THREAD = 2, 3  # items that are under way, beside those of each thread of the workers
+_LOST = object()  # in place of a result that went with the connection
 
 
 def checked_client(client: Any) -> Any:
@@ -58,8 +64,10 @@ def connected(scheduler: str | None = None, workers: int | None = None) -> Itera
     except ImportError:
         raise InputError("several workers need Dask: pip install 'polyvae[dask]'") from None
     with contextlib.ExitStack() as stack:
-        for name in ("distributed", "asyncio"):  # of what these say, the tasks' outcomes tell what matters
-            logger = logging.getLogger(name)
+        for name in list(logging.root.manager.loggerDict):  # Dask gives several of its own a level of their own
+            if name.partition(".")[0] not in ("distributed", "asyncio", "tornado"):
+                continue
+            logger = logging.getLogger(name)  # silent, since the outcomes of the tasks say what matters
             stack.callback(logger.setLevel, logger.level)
             logger.setLevel(logging.CRITICAL)
         if scheduler is None:
@@ -89,59 +97,80 @@ def cores() -> int:
 def outcomes(
     client: Any, work: Callable[[Call, Item], Any], items: Iterable[Item]
 ) -> Iterator[tuple[Item, Any | InputError]]:
-    """What became of each item, as soon as it is known: its result, or why there is none.
+    """Yield each item with its result, or with the error that it ended in, as soon as it is known.
 
-    `work(call, item)` says what is to be done, with `call(function, *arguments)` for each task of it; what a call
-    gives may be an argument of the next, also in a list. Without a client, calls are made at once and items come
-    in their order. On a cluster the tasks of a lost worker are done again by the others, as often as Dask's
-    `allowed-failures` says; where the iterator is closed early, what is not done is cancelled.
+    `work(call, item)` submits the tasks of an item by `call(function, *arguments)` and returns the last one. The
+    result of a call may be an argument of the next, also in a list. Without a client, calls are made at once and
+    items come in their order. On a cluster, few items are under way at a time. The tasks of a lost worker are done
+    again by the others, as often as Dask's `allowed-failures` allows. The items that a lost connection took along
+    are submitted again once the client has reconnected. Closing the iterator early cancels what is not done.
+
+    Raises:
+        InputError: the scheduler is gone.
     """
     if client is None:
         for item in items:
             yield item, work(_tried, item)
         return
-    from distributed import as_completed
 
     def call(function: Call, *arguments):
         key = f"{function.__name__.strip('_')}-{uuid.uuid4().hex}"  # the name that Dask's own page shows
-        return client.submit(_tried, function, *arguments, key=key, pure=False)
+        return client.submit(_tried, function, *map(_placed, arguments), key=key, pure=False)
 
     in_here = client.scheduler.address.startswith("inproc")  # where what is logged is there anyway
     if not in_here:
         client.forward_logging("polyvae")  # warnings
-    futures: dict[Any, Any] = {}
+    under_way: dict[Any, tuple[Any, Item]] = {}  # by the key of the last task of each item
+    room = _Room(client)
+    ended: queue.SimpleQueue = queue.SimpleQueue()
+    again: collections.deque[Item] = collections.deque()
+    items = iter(items)
     try:
-        for item in items:
-            futures[work(call, item)] = item
-        # Told of results alone: gathering them there, an error of the connection would leave it waiting for ever.
-        for future in as_completed(list(futures)):
-            yield futures[future], _result(future)
-            del futures[future]
+        while True:
+            for item in itertools.islice(itertools.chain(_drained(again), items), room.left(under_way)):
+                future = work(call, item)
+                under_way[future.key] = future, item
+                future.add_done_callback(ended.put)
+            if not under_way:
+                return
+            future, item = under_way.pop(_next(client, ended).key)
+            result = _result(client, future)
+            if result is _LOST:
+                again.append(item)
+            else:
+                yield item, result
     finally:
         with contextlib.suppress(Exception):  # of a scheduler that is gone
             if client.status == "running":
-                client.cancel(list(futures))
+                client.cancel([future for future, _ in under_way.values()])
                 if not in_here:
                     client.unforward_logging("polyvae")
 
 
 def in_order(client: Any, function: Call, items: Iterable, *arguments) -> Iterator:
-    """`function(item, *arguments)` of each item by the workers, in the order of the items, a few ahead of the one
-    that is wanted.
+    """Yield `function(item, *arguments)` of each item, by the workers, in the order of the items, a few ahead of
+    the one that is wanted.
 
     Raises:
-        InputError: one of them failed.
+        InputError: one of them failed, or the scheduler is gone.
     """
-    ahead = 2 + 2 * sum(client.nthreads().values())
+
+    def submitted(item):
+        return client.submit(_tried, function, item, *map(_placed, arguments), pure=False)
+
     waiting: collections.deque = collections.deque()
-    items = iter(items)
+    items, room = iter(items), _Room(client)
     try:
         while True:
-            for item in itertools.islice(items, ahead - len(waiting)):
-                waiting.append(client.submit(_tried, function, item, *arguments, pure=False))
+            for item in itertools.islice(items, room.left(waiting)):
+                waiting.append((item, submitted(item)))
             if not waiting:
                 return
-            result = _result(waiting[0])
+            item, future = waiting[0]
+            result = _result(client, future)
+            if result is _LOST:
+                waiting[0] = item, submitted(item)
+                continue
             if isinstance(result, InputError):
                 raise result
             waiting.popleft()
@@ -149,23 +178,69 @@ def in_order(client: Any, function: Call, items: Iterable, *arguments) -> Iterat
     finally:
         with contextlib.suppress(Exception):  # of a scheduler that is gone
             if client.status == "running":
-                client.cancel(list(waiting))
+                client.cancel([future for _, future in waiting])
 
 
-def _result(future: Any) -> Any:
-    """The result of a future, or why there is none; asked for again where the connection stumbles."""
-    for attempt in range(_ATTEMPTS):
+def _drained(again: collections.deque[Item]) -> Iterator[Item]:
+    while again:
+        yield again.popleft()
+
+
+class _Room:
+    """How many items may be under way: a few for each thread of the workers that there are at the time, since
+    thousands would slow the scheduler down, and would all be lost with it."""
+
+    def __init__(self, client: Any):
+        self._client, self._most, self._asked = client, _AHEAD, -math.inf
+
+    def left(self, under_way: Collection) -> int:
+        if time.monotonic() - self._asked > _LOOKING:
+            with contextlib.suppress(Exception):  # while the client reconnects
+                self._most = _AHEAD + _A_THREAD * sum(self._client.nthreads().values())
+            self._asked = time.monotonic()
+        return max(0, self._most - len(under_way))
+
+
+def _next(client: Any, ended: queue.SimpleQueue) -> Any:
+    """The next future that has ended, in whatever way."""
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return ended.get(timeout=_LOOKING)
+        _check_connection(client)
+
+
+def _result(client: Any, future: Any) -> Any:
+    """The result of a future, the error that it ended in, or `_LOST`, where the connection was lost."""
+    failed = 0
+    while True:
         try:
-            return future.result()
+            return future.result(timeout=_CONNECTING)
         except Exception as error:
-            if future.status == "error" or attempt == _ATTEMPTS - 1:
-                return _told(error)
+            if future.status == "error":
+                return _described(error)
+            _check_connection(client)
+            if future.status == "cancelled":
+                return _LOST
+            failed += future.status == "finished"  # and could not be fetched; others are still under way
+            if failed == _ATTEMPTS:
+                return _described(error)
             log.debug("asking again", exc_info=True)
-    return None
+
+
+def _check_connection(client: Any) -> None:
+    """Wait for a client that reconnects; raise `InputError` where it gave up."""
+    deadline = time.monotonic() + 2 * _CONNECTING
+    while client.status == "connecting" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if client.status != "running":
+        raise InputError(
+            "the connection to the Dask scheduler was lost, and it does not answer any more; start it again, and "
+            "call again: what is done is not done twice"
+        )
 
 
 def _tried(function: Call, *arguments):
-    """What a function gives, or, as a value, why it gives nothing; that of an argument, where one is such."""
+    """Return the function's result, or the `InputError` that it raised, or the one that came as an argument."""
     for argument in arguments:
         for value in argument if isinstance(argument, list) else [argument]:
             if isinstance(value, InputError):
@@ -179,8 +254,8 @@ def _tried(function: Call, *arguments):
         return InputError(f"{type(error).__name__}: {one_line(error)}")
 
 
-def _told(error: BaseException) -> InputError:
-    """What ended a task from without."""
+def _described(error: BaseException) -> InputError:
+    """What ended a task from outside, in one line."""
     from distributed import KilledWorker
 
     if isinstance(error, KilledWorker):
@@ -191,17 +266,32 @@ def _told(error: BaseException) -> InputError:
     return InputError(f"{type(error).__name__}: {one_line(error)}")
 
 
-def shared(client: Any, value: Any) -> Any:
+class Shared:
     """A value for arguments of `call` that goes to each worker once, not with each task."""
-    if client is None:
-        return value
-    from distributed.protocol.pickle import dumps
 
-    text = dumps(value)
-    if len(text) > _IN_A_TASK:
-        return client.scatter([value], broadcast=True, hash=False)[0]  # of a tuple it would scatter the members
-    # What is scattered is lost with the workers that hold it; what a task has made is made again.
-    return client.submit(_unpickled, text, pure=False)
+    def __init__(self, client: Any, value: Any):
+        self._client, self._value, self._future = client, value, None
+
+    def future(self) -> Any:
+        """The value on the cluster, put there again where a lost connection or lost workers took it away."""
+        from distributed.protocol.pickle import dumps
+
+        if self._future is None or self._future.status not in ("pending", "finished"):
+            text = dumps(self._value)
+            if len(text) > _IN_A_TASK:  # in a list, since of a tuple the members would be scattered
+                [self._future] = self._client.scatter([self._value], broadcast=True, hash=False)
+            else:  # what is scattered is lost with the workers that hold it; what a task has made is made again
+                self._future = self._client.submit(_unpickled, text, pure=False)
+        return self._future
+
+
+def shared(client: Any, value: Any) -> Any:
+    """The value, or on a cluster a `Shared` one."""
+    return value if client is None else Shared(client, value)
+
+
+def _placed(argument: Any) -> Any:
+    return argument.future() if isinstance(argument, Shared) else argument
 
 
 def _unpickled(text: bytes) -> Any:

@@ -7,6 +7,8 @@ import os
 import re
 import secrets
 import shutil
+import socket
+import threading
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -15,18 +17,23 @@ import safetensors.numpy
 from polyvae import arguments
 from polyvae.errors import InputError
 
+LOCK = ".lock"  # in a folder; of a file it is the end of a name
+_INPUTS: list[set[tuple[int, int]]] = []  # device and number of each file that is not to be replaced
+_LOCKED: set[tuple[Path, int]] = set()  # lock files that threads of this process hold
+
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it takes `path`'s place if the block ends well.
 
-    If the block raises, the temporary file goes and whatever stood at `path` still does.
+    If the block raises, the temporary file is removed and `path` is as it was. Inputs of `protecting` are refused.
     """
     path = Path(arguments.file_name("path", path))
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist; create it first")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; give the name of a file")
+    refuse_inputs(path)
     # The suffix stays last: writers choose the format by it.
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
@@ -49,13 +56,12 @@ def replacing_folder(
     *,
     force: bool = False,
     results: Collection[str] = (),
-    inputs: Collection[str | os.PathLike | None] = (),
 ) -> Iterator[Path]:
     """A temporary folder beside `path` to fill; its files move into `path` if the block ends well.
 
     A folder that already holds anything is refused before the block runs, unless `force`: then files of
-    the same name are replaced and all others stay. One of the `inputs` under a name among `results`, which
-    may be patterns, is refused.
+    the same name are replaced and all others stay. An input of `protecting` is never replaced; one under a name
+    among `results`, which may be patterns, is refused before the block runs.
     """
     path = Path(arguments.file_name("folder", path)).absolute()
     arguments.flag("force", force)
@@ -63,17 +69,21 @@ def replacing_folder(
         raise InputError(f"{path} is a file or lies under one; name a folder")
     refuse_overwriting(path, force=force)
     for file in (file for name in results for file in path.glob(name)):
-        refuse_inputs(file, inputs)
+        refuse_inputs(file)
     made = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    temporary.mkdir()
     try:
-        yield temporary
-        for file in sorted(p for p in temporary.rglob("*") if p.is_file()):
-            target = path / file.relative_to(temporary)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(file, target)
+        with _holding(_beside(path), path):
+            temporary.mkdir()
+            yield temporary
+            made_files = sorted(file for file in temporary.rglob("*") if file.is_file())
+            targets = [path / file.relative_to(temporary) for file in made_files]
+            for target in targets:
+                refuse_inputs(target)
+            for file, target in zip(made_files, targets, strict=True):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, target)
     except OSError as error:
         _name(error, temporary, path)
         raise
@@ -82,6 +92,97 @@ def replacing_folder(
         for parent in made:  # innermost first; one that got its results is not empty
             with contextlib.suppress(OSError):
                 parent.rmdir()
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike | None) -> Iterator[None]:
+    """Keep other jobs away from a file or a folder that is written to in steps.
+
+    The lock is a hidden file that names host and process: within a folder, beside a file. It ends with its
+    process, also with one that is killed, where the file system has locks. Locks of one thread may be nested. None
+    locks nothing.
+
+    Raises:
+        InputError: another job, or another thread, holds the lock; with what to do where that one is dead.
+        FileNotFoundError: the folder does not exist.
+    """
+    if path is None:
+        yield
+        return
+    path = Path(os.path.realpath(arguments.file_name("path", path)))
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist; create it first")
+    with _holding(path / LOCK if path.is_dir() else _beside(path), path):
+        yield
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}{LOCK}")
+
+
+@contextlib.contextmanager
+def _holding(place: Path, path: Path) -> Iterator[None]:
+    key = place, threading.get_ident()
+    if key in _LOCKED:
+        yield
+        return
+    descriptor = _lock(place, path)
+    _LOCKED.add(key)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{socket.gethostname()} {os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        _LOCKED.discard(key)
+        place.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _lock(place: Path, path: Path) -> int:
+    """The open lock file, locked, and still the one of that name."""
+    while True:
+        descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _hold(descriptor, place, path)
+            with contextlib.suppress(FileNotFoundError):  # the one that held it has just removed it
+                if os.path.samestat(os.fstat(descriptor), place.stat()):
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _hold(descriptor: int, place: Path, path: Path) -> None:
+    """Lock an open file, or refuse what another job holds."""
+    host, _, number = os.read(descriptor, 300).decode(errors="replace").strip().partition(" ")
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    except BlockingIOError:
+        pass
+    except (ImportError, OSError):  # Windows, or a file system without locks: what the file says must do
+        if not host or (host == socket.gethostname() and not _alive(number)):
+            return
+    raise InputError(
+        f"{path} is in use: another job writes there (process {number or '?'} on {host or 'this machine'}). Wait "
+        f"for it, or name another place. If that process is dead, remove {place} and call again"
+    )
+
+
+def _alive(number: str) -> bool:
+    """Whether a process of this machine may be alive."""
+    if os.name != "posix" or not number.isdigit():
+        return True
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _name(error: OSError, temporary: Path, path: Path) -> None:
@@ -97,22 +198,40 @@ def _name(error: OSError, temporary: Path, path: Path) -> None:
 def refuse_overwriting(path: str | os.PathLike, *, force: bool = False) -> None:
     """Raise `InputError` where something stands at `path` already, an empty folder aside, unless `force`."""
     path = Path(path)
-    occupied = any(path.iterdir()) if path.is_dir() else path.exists()
+    occupied = any(file.name != LOCK for file in path.iterdir()) if path.is_dir() else path.exists()
     if occupied and not force:
         what = "holds files already" if path.is_dir() else "exists already"
         raise InputError(f"{path} {what}; name another place, or give --force to replace")
 
 
-def refuse_inputs(path: str | os.PathLike, inputs: Iterable[str | os.PathLike | None]) -> None:
-    """Raise `InputError` where `path` is one of the inputs, patterns among them, be it through a link."""
-    path = Path(path)
-    if not path.exists():
-        return
+@contextlib.contextmanager
+def protecting(inputs: Iterable[str | os.PathLike]) -> Iterator[None]:
+    """Let nothing in this module replace one of the inputs, files or patterns, while the block runs.
+
+    The command line calls it for every verb, with all files that its options name.
+    """
+    found: set[tuple[int, int]] = set()
     for given in inputs:
-        found = [] if given is None else [given] if os.path.exists(given) else glob.glob(os.fspath(given))
-        for file in found:
-            if os.path.samefile(file, path):
-                raise InputError(f"{path} is an input here and would be lost; name another place for the result")
+        text = os.fspath(given)
+        for file in [text] if os.path.exists(text) else glob.glob(text):
+            with contextlib.suppress(OSError):
+                stat = os.stat(file)
+                found.add((stat.st_dev, stat.st_ino))
+    _INPUTS.append(found)
+    try:
+        yield
+    finally:
+        _INPUTS.remove(found)
+
+
+def refuse_inputs(path: str | os.PathLike) -> None:
+    """Raise `InputError` where `path` is an input of `protecting`, be it through a link."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return
+    if any((stat.st_dev, stat.st_ino) in inputs for inputs in _INPUTS):
+        raise InputError(f"{path} is an input here and would be lost; name another place for the result")
 
 
 def check_output(
@@ -120,14 +239,13 @@ def check_output(
     *,
     force: bool = False,
     suffixes: Collection[str] = (),
-    inputs: Iterable[str | os.PathLike | None] = (),
 ) -> None:
     """Raise, before any work is done, where a file cannot or must not be written at `path`.
 
     Raises:
         FileNotFoundError: its folder does not exist.
-        InputError: it is a folder, ends in none of `suffixes`, is one of the `inputs`, or stands there already
-            without `force`.
+        InputError: it is a folder, ends in none of `suffixes`, is an input of `protecting`, or is there already
+            and `force` is not given.
     """
     path = Path(path)
     if suffixes and path.suffix.lower() not in suffixes:
@@ -136,7 +254,7 @@ def check_output(
         raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist; create it first")
     if path.is_dir():
         raise InputError(f"{path} is a folder; give the name of a file")
-    refuse_inputs(path, inputs)
+    refuse_inputs(path)
     refuse_overwriting(path, force=force)
 
 

@@ -11,7 +11,7 @@ import polyvae as pv
 from polyvae.app.adapt import adapt
 from polyvae.app.choices import OBJECTIVES, TARGETS, TRAJECTORIES
 from polyvae.app.cluster import CLUSTER, on_cluster
-from polyvae.app.console import fail, notes, print_model, print_optimum, print_scores, print_trajectory, say
+from polyvae.app.console import fail, named, notes, print_model, print_optimum, print_scores, print_trajectory, say
 from polyvae.app.fes import fes
 from polyvae.app.movie import movie
 from polyvae.app.observables import Observable
@@ -114,35 +114,36 @@ def fit(
     Example: polyvae fit run.xtc --top chain.pdb --latent-dim 2 --out model.safetensors
     """
     from polyvae.app.running import with_generator
-    from polyvae.files import check_output, refuse_inputs
+    from polyvae.files import check_output, locked, refuse_inputs
 
     unfinished = out.with_name(out.name + ".unfinished")
     unfinished_generator = out.with_name(out.name + ".generator.unfinished")
     if resume and out.exists() and not unfinished.exists():
         raise InputError(f"{out} exists already, and there is no unfinished run to go on with")
-    inputs = [*files, reading["topology"], training["weights"]]
     training = for_training(training)
-    check_output(out, force=force or resume, suffixes=[".safetensors"], inputs=inputs)
+    check_output(out, force=force or resume, suffixes=[".safetensors"])
     for path in (unfinished, unfinished_generator):
-        refuse_inputs(path, inputs)
-        if force and not resume:
+        refuse_inputs(path)
+    with locked(out):
+        stream = pv.stream(files, client=client, **for_reading(reading))
+        stream = with_weights(stream, training.pop("weights"))
+        if force and not resume:  # once the inputs are known to be there
+            for path in (unfinished, unfinished_generator):
+                path.unlink(missing_ok=True)
+        say(f"training on {len(stream)} frames")
+        try:
+            with pv.progress_bar("training", unit="epoch") as progress:
+                own: dict[str, Any] = {"checkpoint": unfinished, "resume": resume, "cache": out.parent}
+                cv = pv.fit(stream, **model, **training, progress=progress, **own)
+            if generator:
+                cv = with_generator(cv, stream, model["seed"], checkpoint=unfinished_generator, resume=resume)
+        except (KeyboardInterrupt, SystemExit):
+            if unfinished.exists():
+                say(f"the run so far is in {unfinished}; --resume continues it")
+            raise
+        cv.save(out)
+        for path in (unfinished, unfinished_generator):
             path.unlink(missing_ok=True)
-    stream = pv.stream(files, client=client, **for_reading(reading))
-    stream = with_weights(stream, training.pop("weights"))
-    say(f"training on {len(stream)} frames")
-    try:
-        with pv.progress_bar("training", unit="epoch") as progress:
-            own: dict[str, Any] = {"checkpoint": unfinished, "resume": resume, "cache": out.parent}
-            cv = pv.fit(stream, **model, **training, progress=progress, **own)
-        if generator:
-            cv = with_generator(cv, stream, model["seed"], checkpoint=unfinished_generator, resume=resume)
-    except (KeyboardInterrupt, SystemExit):
-        if unfinished.exists():
-            say(f"the run so far is in {unfinished}; --resume goes on with it")
-        raise
-    cv.save(out)
-    for path in (unfinished, unfinished_generator):
-        path.unlink(missing_ok=True)
     print(f"{cv} in {out}; {cv.record.stopped}, best epoch {cv.record.best_epoch}")
 
 
@@ -173,7 +174,7 @@ def generate(
     from polyvae.cv.latent import load_cv
 
     making = conformations.checked(making, n)
-    conformations.check_outputs([out], force=force, inputs=[model, *(making["data"] or ()), reading["topology"]])
+    conformations.check_outputs([out], force=force)
     cv = load_cv(model)
     data = cv.as_trajectory(read_files(making["data"], as_the_model(reading, cv))) if making["data"] else None
     made = conformations.made(cv, making, n, data=data, seed=seed)
@@ -210,10 +211,10 @@ def optimize(
     known("objective", objective, OBJECTIVES)
     if maximize and target is not None:
         raise typer.BadParameter("a target takes no --maximize", param_hint="--target")
-    inputs = [model, *files, reading["topology"]]
-    conformations.check_outputs([*conformations.optimum_files(out), out], force=force, inputs=inputs)
+    conformations.check_outputs([*conformations.optimum_files(out), out], force=force)
     cv = load_cv(model)
     traj = with_weights(read_files(files, as_the_model(reading, cv)), read_weights(weights))
+    say(f"read {named([model, *files, weights])}")
     options: dict[str, Any] = {"minimize": not maximize, "target": target, "n_starts": n_starts, "seed": seed}
     optimum = pv.optimize(cv, objective, start=traj, **options)
     print_optimum(optimum.summary(), objective, cv.length_unit, target)
@@ -241,13 +242,13 @@ def score(
     from polyvae.cv.latent import load_cv
     from polyvae.files import check_output, write_json
 
-    check_output(out, force=force, inputs=[model, *files, reading["topology"]])
+    check_output(out, force=force)
     cv = load_cv(model)
     reading = as_the_model(reading, cv)
     stream = pv.stream(files, client=client, **for_reading(reading))
     # A run that fits in memory is held there, for what needs neighbouring frames.
     data = stream if len(stream) > _HELD_FRAMES else pv.as_trajectory(stream)
-    say(f"read {data}")
+    say(f"read {data} from {named([model, *files, weights])}")
     data = with_weights(data, read_weights(weights))
     generated = pv.sample(cv, min(len(stream), 10_000), seed=seed)
     scores = pv.score(cv, data, generated=generated, lag=lag, seed=seed)

@@ -25,11 +25,11 @@ def table_beside(out: Path) -> Path:
     return out.with_suffix(".COLVAR")
 
 
-def check_outputs(outs: Collection[Path], *, force: bool, inputs: Collection[Path | None]) -> None:
+def check_outputs(outs: Collection[Path], *, force: bool) -> None:
     """Raise, before any work is done, where a trajectory or its table cannot or must not be written."""
     for out in outs:
-        check_trajectory_output(out, force=force, inputs=inputs)
-        check_output(table_beside(out), force=force, inputs=inputs)
+        check_trajectory_output(out, force=force)
+        check_output(table_beside(out), force=force)
 
 
 def checked(making: dict, n: int | None) -> dict:

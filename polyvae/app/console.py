@@ -43,6 +43,13 @@ def fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
+def named(files: list) -> str:
+    """The names of files, of many the first three; None is left out."""
+    given = [str(file) for file in files if file is not None]
+    more = f" and {len(given) - 3:,} more" if len(given) > 4 else ""
+    return ", ".join(given[:3] if more else given) + more
+
+
 def say(text: str) -> None:
     print(text, file=sys.stderr)
 

@@ -99,8 +99,7 @@ def fes(
     if state is not None:
         chosen["states"] = [_ranges("state", [text], len(names)) for text in state]
     turns = dict(map(_period, period or ()))
-    inputs = [*(files or ()), *(hills or ()), *(traj or ())]
-    with replacing_folder(out, force=force, results=_RESULTS, inputs=inputs) as folder:
+    with replacing_folder(out, force=force, results=_RESULTS) as folder:
         table = energies.read_tables(files, traj, turns) if files else None
         alone = table is not None and table.kind != "rows"
         kT, unit = _thermal_energy(temperature, energy_unit, kt, bool(bias or hills or alone))

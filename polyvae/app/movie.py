@@ -30,7 +30,7 @@ def movie(
     from polyvae.cv.latent import load_cv
     from polyvae.plot.movie import check_movie_output
 
-    check_movie_output(out, fps=fps, force=force, inputs=[model, *files, reading["topology"], weights])
+    check_movie_output(out, fps=fps, force=force)
     cv = load_cv(model)
     traj = with_weights(read_files(files, as_the_model(reading, cv)), read_weights(weights))
     with pv.progress_bar("drawing", total=min(frames, len(traj)), unit="frame") as count:

@@ -1,6 +1,5 @@
 """The option `--observable`: what else than size and time the frames of an explorer are coloured by."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,16 +24,12 @@ Observable = Annotated[
 TAKEN = ("Rg", "end-to-end", "time", "frame")  # by what the explorer shows of every run
 
 
-def observable_files(names: list[str] | None) -> list[Path]:
-    """The tables that are named; what is neither an observable nor a table's column is refused as bad use."""
-    found = []
+def check_observables(names: list[str] | None) -> None:
+    """Refuse, as bad use, what is neither an observable nor a table's column."""
     for name in names or ():
         file, _, column = name.rpartition(":")
-        if file and column:
-            found.append(Path(file))
-        else:
+        if not (file and column):
             known("observable", name, [*OBJECTIVES, "FILE:COLUMN"])
-    return found
 
 
 def observables_of(names: list[str] | None, traj: "pv.Trajectory") -> "dict[str, np.ndarray]":

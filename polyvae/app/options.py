@@ -2,7 +2,9 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -291,8 +293,24 @@ ONE_MODEL = {
 }
 
 
+def files_named(values: Iterable) -> list[str]:
+    """The files and patterns among the values of options: all paths, and words of a text that name a file, as in
+    `run.py:make`."""
+    found = []
+    for value in values:
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, Path):
+                found.append(str(one))
+            elif isinstance(one, str):
+                found += [word for word in (one, *re.split("[:=]", one)) if os.path.isfile(word)]
+    return found
+
+
 def takes(**groups: dict) -> Callable:
-    """Decorator: add the options of each group to a verb, which gets them as one dictionary per group."""
+    """Decorator: add the options of each group to a verb, which gets them as one dictionary per group.
+
+    While the verb runs, no file that its options name is written over, but for --out.
+    """
 
     def with_groups(verb: Callable) -> Callable:
         own = [p for p in inspect.signature(verb).parameters.values() if p.name not in groups]
@@ -304,9 +322,13 @@ def takes(**groups: dict) -> Callable:
 
         @functools.wraps(verb)
         def command(**given):
+            from polyvae.files import protecting
+
+            inputs = files_named(value for name, value in given.items() if name != "out")
             for name, group in groups.items():
                 given[name] = {option: given.pop(option) for option in group}
-            return verb(**given)
+            with protecting(inputs):
+                return verb(**given)
 
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + shared
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # `signature` reads it

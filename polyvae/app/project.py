@@ -21,6 +21,9 @@ from polyvae.app.options import (
 from polyvae.app.reading import as_the_model, for_reading
 from polyvae.errors import InputError
 
+FAILED = "failed.txt"  # why files have no table, where these are too many to print
+_SHOWN = 10
+
 
 @takes(reading=READING, cluster=CLUSTER)
 @on_cluster
@@ -59,13 +62,13 @@ def project(
         )
     kind = known("kind", kind or "COLVAR", TABLES)
     from polyvae.cv.latent import load_cv
-    from polyvae.files import check_output
+    from polyvae.files import check_output, locked
     from polyvae.io.colvar import check_table_name
     from polyvae.measures.objectives import objective_of
 
     if not each:
         check_table_name(out)
-        check_output(out, force=force, inputs=[model, *files, reading["topology"]])
+        check_output(out, force=force)
     cv = load_cv(model)
     options, masses = for_reading(as_the_model(reading, cv)), cv.template.unequal_masses
     columns = {name: objective_of(name, masses) for name in add or ()}
@@ -80,18 +83,28 @@ def project(
             fail(f"interrupted; the tables so far are in {out}, and the same command continues", 130)
         print_tables(made, cv.latent_dim, out)
         return
-    stream = pv.stream(files, client=client, **options)
-    with pv.progress_bar("projecting", total=len(stream), unit="frame") as count:
-        n = pv.project(cv, stream, out, columns=columns, progress=count)
+    with locked(out):
+        check_output(out, force=force)
+        stream = pv.stream(files, client=client, **options)
+        with pv.progress_bar("projecting", total=len(stream), unit="frame") as count:
+            n = pv.project(cv, stream, out, columns=columns, progress=count)
     print(f"{cv.latent_dim} latents of {n} frames in {out}")
 
 
 def print_tables(made: "pv.Tables", latent_dim: int, out: Path) -> None:
     """Print the results of many files; raises `InputError` where some failed."""
+    from polyvae.files import replacing
+
     n, n_failed = len(made.tables), len(made.failed)
     before = f", {len(made.skipped)} of them there before" if made.skipped else ""
     print(f"{latent_dim} latents of {made.n_frames} frames in {n} table{'s' * (n != 1)} in {out}{before}")
-    for why in made.failed.values():
+    for why in list(made.failed.values())[:_SHOWN]:
         print(f"polyvae: error: {why}", file=sys.stderr)
+    complete = out / FAILED
+    complete.unlink(missing_ok=True)
+    if n_failed > _SHOWN:
+        with replacing(complete) as temporary:
+            temporary.write_text("".join(f"{why}\n" for why in made.failed.values()))
+        print(f"polyvae: error: and {n_failed - _SHOWN:,} more; all are in {complete}", file=sys.stderr)
     if n_failed:
         raise InputError(f"{n_failed} of {n + n_failed} files have no table; mend them, and do the same again")

@@ -9,7 +9,7 @@ import polyvae as pv
 from polyvae.app.choices import FEATURIZERS
 from polyvae.app.console import about_run, command_line, print_optimum, print_scores, say
 from polyvae.app.explorer import FILE, save_explorer
-from polyvae.app.observables import observable_files, observables_of
+from polyvae.app.observables import check_observables, observables_of
 from polyvae.app.options import for_training
 from polyvae.app.reading import read_files, with_weights
 from polyvae.app.report import write_report
@@ -38,9 +38,9 @@ def run_all(
     force: bool,
 ) -> None:
     """Fill the folder `out` with the results of all verbs on one trajectory."""
-    inputs = [*files, reading["topology"], training["weights"], *observable_files(observable)]
     training, seed = for_training(training), model["seed"]
-    with replacing_folder(out, force=force, results=_RESULTS, inputs=inputs) as folder:
+    check_observables(observable)
+    with replacing_folder(out, force=force, results=_RESULTS) as folder:
         traj = read_files(files, reading)
         traj = with_weights(traj, training.pop("weights"))  # for all that follows, and not for training alone
         observables = observables_of(observable, traj)

@@ -41,10 +41,9 @@ def sweep(
     """
     from polyvae.files import replacing, replacing_folder, write_json
 
-    inputs = [*files, reading["topology"], training["weights"]]
     training = for_training(training)
     sizes, betas = numbers("latent-dim", latent_dim, int, 1), numbers("beta", beta, float, 0)
-    with replacing_folder(out, force=force, results=_RESULTS, inputs=inputs) as folder:
+    with replacing_folder(out, force=force, results=_RESULTS) as folder:
         traj = read_files(files, reading)
         with pv.progress_bar("training", unit="model") as progress:
             tried: dict[str, Any] = {"latent_dim": sizes, "beta": betas, "seeds": seeds}

@@ -26,6 +26,7 @@ from polyvae.cv.diffusion import (
 )
 from polyvae.cv.latent import LatentCV, latent_cv
 from polyvae.errors import InputError
+from polyvae.files import locked
 from polyvae.measures.ensembles import frame_weights, pair_distances
 from polyvae.measures.weights import drawn_evenly
 from polyvae.trajectory.convert import as_trajectory
@@ -142,13 +143,14 @@ def fit_generator(
     keys = jax.random.split(jax.random.key(told.seed), 4)
     generator, x = _untrained(cv, traj, x, z, rows, weights, settings=told, key=keys[0])
     share = weights / weights[rows].sum()
-    unfinished = None
-    if checkpoint is not None:
-        inputs = {"inputs": digest(x, z, weights)}
-        unfinished = Checkpoint(checkpoint, told.to_dict() | versions() | inputs, resume=resume)
     train = jnp.asarray(x[rows]), jnp.asarray(z[rows]), jnp.asarray(np.cumsum(share[rows]), jnp.float32)
     held = _validation(x, z, weights, np.flatnonzero(held_out & (weights > 0)), generator.spread, keys[1])
-    generator, best_step, history = _train(generator, train, held, told, keys[2], progress, unfinished)
+    with locked(checkpoint):
+        unfinished = None
+        if checkpoint is not None:
+            inputs = {"inputs": digest(x, z, weights)}
+            unfinished = Checkpoint(checkpoint, told.to_dict() | versions() | inputs, resume=resume)
+        generator, best_step, history = _train(generator, train, held, told, keys[2], progress, unfinished)
     generator = _calibrated(generator, x[weights > 0], weights[weights > 0], keys[3])
     about = GeneratorRecord(told, len(rows), versions(), best_step, history)
     return dataclasses.replace(cv, generator=generator, record=dataclasses.replace(cv.record, generator=about))

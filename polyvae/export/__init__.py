@@ -5,6 +5,7 @@ Each module here is one engine: `export(cv, folder, atoms=, data=, force=)` writ
 export, but for PyTorch, which writes its own files.
 """
 
+import contextlib
 import importlib
 import inspect
 import logging
@@ -12,10 +13,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import equinox as eqx
 import numpy as np
 
 from polyvae.arguments import file_name, if_given, numbers_array, shown, whole_number
-from polyvae.cv.latent import LatentCV, latent_cv
+from polyvae.cv.latent import LatentCV, latent_cv, load_cv
 from polyvae.errors import InputError
 from polyvae.export.common import atom_numbers, exact, particle_numbers, ranges
 from polyvae.io.options import ReadOptions
@@ -68,7 +70,10 @@ def write(
         InputError: a name or an option that is not known; what the exporter refuses.
     """
     module, first = _module(to)
-    cv, n_atoms = _chosen(cv, latents), if_given(whole_number, "n_atoms", n_atoms, 1)
+    whole, n_atoms = cv, if_given(whole_number, "n_atoms", n_atoms, 1)
+    cv = _chosen(cv, latents)
+    if force is True and cv is not whole:
+        _check_not_there(whole, Path(file_name("folder", folder)) / "model.safetensors")
     options = {name: value for name, value in options.items() if value is not None}
     for name in options:
         if name not in inspect.signature(module.export).parameters:
@@ -98,6 +103,15 @@ def _chosen(cv: LatentCV, latents: Sequence[int] | None) -> LatentCV:
         ", ".join(f"z{k}" for k in sorted(idle)),
     )
     return cv.keep(active)
+
+
+def _check_not_there(cv: LatentCV, path: Path) -> None:
+    """Refuse to write a part of the latents over the file of the model that has all."""
+    there = None
+    with contextlib.suppress(InputError, OSError):  # something else, which --force replaces
+        there = load_cv(path)
+    if there is not None and eqx.tree_equal(there.function(), cv.function()):
+        raise InputError(f"{path} is an input here, the whole model, and would be lost; name another folder")
 
 
 def compare(

@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Collection
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -126,16 +125,14 @@ def _says(path: Path, title: str) -> bool:
         return title.encode() in file.read(200)
 
 
-def check_trajectory_output(
-    path: str | os.PathLike, *, force: bool = False, inputs: Collection[str | os.PathLike | None] = ()
-) -> None:
+def check_trajectory_output(path: str | os.PathLike, *, force: bool = False) -> None:
     """`files.check_output` for `write`: also for the topology that goes beside an XTC or DCD, and for the DCD
     that can stand in for an XTC."""
     path = Path(path)
-    check_output(path, force=force, suffixes=WRITERS, inputs=inputs)
+    check_output(path, force=force, suffixes=WRITERS)
     beside = {".xtc": (".pdb", ".dcd"), ".dcd": (".pdb",)}
     for suffix in beside.get(path.suffix.lower(), ()):
-        check_output(path.with_suffix(suffix), force=force, inputs=inputs)
+        check_output(path.with_suffix(suffix), force=force)
 
 
 def _check_whole(path: Path, temporary: Path, n_frames: int) -> None:

@@ -73,9 +73,9 @@ def movie(
     return len(rows)
 
 
-def check_movie_output(path: Path, *, fps: float, force: bool = False, inputs=()) -> None:
+def check_movie_output(path: Path, *, fps: float, force: bool = False) -> None:
     """Raise, before any work is done, where a movie cannot or must not be written."""
-    check_output(path, force=force, suffixes=SUFFIXES, inputs=inputs)
+    check_output(path, force=force, suffixes=SUFFIXES)
     if fps < _SLOWEST:
         raise InputError(f"a movie shows at least {_SLOWEST:g} frames a second; got fps {fps:g}")
     if path.suffix.lower() == ".gif":

@@ -14,6 +14,7 @@ from polyvae.arguments import function, functions, if_given
 from polyvae.batches import map_frames
 from polyvae.cv.latent import LatentCV, latent_cv
 from polyvae.errors import InputError
+from polyvae.files import locked
 from polyvae.io.colvar import colvar_writer
 from polyvae.trajectory.stream import Stream
 
@@ -51,12 +52,14 @@ def project(
         The number of frames written.
 
     Raises:
-        InputError: data that do not fit the model, a frame whose latent coordinates are not finite.
+        InputError: data that do not fit the model, a frame whose latent coordinates are not finite, a file that
+            another job writes.
     """
     projector = Projector(latent_cv(cv), functions("columns", columns))
     if_given(function, "progress", progress)
     rows = data.apply(rows_of, projector) if isinstance(data, Stream) else [rows_of(data, 0, projector)]
-    return projector.write(path, rows, progress)
+    with locked(path):
+        return projector.write(path, rows, progress)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

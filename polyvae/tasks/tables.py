@@ -11,7 +11,7 @@ import re
 import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -21,7 +21,7 @@ from polyvae.arguments import file_name, flag, function, functions, if_given, on
 from polyvae.cluster import Call, checked_client, outcomes, shared
 from polyvae.cv.latent import LatentCV, latent_cv
 from polyvae.errors import InputError
-from polyvae.files import refuse_overwriting
+from polyvae.files import locked, refuse_overwriting
 from polyvae.io.frames import existing
 from polyvae.io.options import ReadOptions
 from polyvae.io.patterns import Paths, expanded
@@ -122,11 +122,13 @@ def transform_many(
         options["topology"] = os.path.abspath(existing(file_name("topology", options["topology"])))
     reading = ReadOptions(**{"dims": cv.n_dims} | options)
     places = list(dict.fromkeys(Path(os.path.abspath(path)) for path in expanded(files)))
-    folder = Path(file_name("out", out))
+    folder = Path(os.path.abspath(file_name("out", out)))
     measured = {name: _code(measure) for name, measure in columns.items()}
     about = {"model": identity(cv), "columns": list(measured.items()), **_plain(reading)}
     with _Done(folder, about, places, force=flag("force", force)) as done:
         tables = [done.name(place, ending) for place in places]
+        if lost := {folder / name for name in tables} & set(places):
+            raise InputError(f"{min(lost)} is an input here and would be lost; name another folder for the tables")
         jobs, skipped = [], {}
         for place, name in zip(places, tables, strict=True):
             job = _Job(place, folder / name, _fingerprint(place), reading)
@@ -226,9 +228,10 @@ class _Done:
         if not path.is_file():
             refuse_overwriting(folder, force=force)
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._file = folder, path.open("a+")
+        self._folder, self._open = folder, contextlib.ExitStack()
         try:
-            _locked(self._file, folder)
+            self._open.enter_context(locked(folder))
+            self._file = self._open.enter_context(path.open("a+"))
             self._file.seek(0)
             text = "" if force else self._file.read()
             head = {"about": json.loads(json.dumps(about, default=int)), "top": _top(places)}
@@ -251,7 +254,7 @@ class _Done:
                 self._file.write("\n" if lines else json.dumps(head, sort_keys=True) + "\n")
                 self._file.flush()
         except BaseException:
-            self._file.close()
+            self._open.close()
             raise
         # Named within the folder of the earlier files, if that holds all files.
         own = all(place.is_relative_to(head["top"]) for place in places)
@@ -262,7 +265,7 @@ class _Done:
         return self
 
     def __exit__(self, *_) -> None:
-        self._file.close()
+        self._open.close()
 
     def name(self, place: Path, ending: str) -> str:
         """The table of a file: the one that it has, or a new one at the file's place within the common folder."""
@@ -317,22 +320,6 @@ def identity(cv: LatentCV) -> str:
 def _top(places: list[Path]) -> str:
     """The folder that holds all files."""
     return os.path.commonpath([place.parent for place in places])
-
-
-def _locked(file: IO, folder: Path) -> None:
-    """Keep other jobs from writing to the folder while the file is open, where the system can."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(
-            f"another job writes tables to {folder}; give it all files, or name another folder"
-        ) from None
-    except OSError:  # a file system without locks
-        pass
 
 
 def _code(measure: Callable) -> str:

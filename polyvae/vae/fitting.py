@@ -15,6 +15,7 @@ from jaxtyping import Array
 from polyvae.arguments import one_of, segment_lengths, statistical_weights, whole_number
 from polyvae.batches import single_precision
 from polyvae.errors import InputError
+from polyvae.files import locked
 from polyvae.vae import modelfile, training
 from polyvae.vae.checkpoint import Checkpoint, digest
 from polyvae.vae.likelihood import Bernoulli, Categorical, Gaussian
@@ -160,6 +161,10 @@ class Prepared:
     def train(self, options: Training | None = None) -> FittedVAE:
         """The trained model; of the options, `progress`, `checkpoint` and `resume` count."""
         options = options or Training()
+        with locked(options.checkpoint):
+            return self._train(options)
+
+    def _train(self, options: Training) -> FittedVAE:
         scaled, key = self.initial()
         unfinished = None
         if options.checkpoint is not None:

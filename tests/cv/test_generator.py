@@ -477,7 +477,7 @@ def test_an_interrupted_generator_leaves_what_resume_goes_on_with(traj, tmp_path
         with pytest.raises(SystemExit) as exit_:
             main([str(word) for word in words + more])
         assert exit_.value.code == code
-        assert ("--resume goes on with it" in capsys.readouterr().err) == (code == 130)
+        assert ("--resume continues it" in capsys.readouterr().err) == (code == 130)
     assert pv.load(tmp_path / "m.safetensors").generator is not None
     assert sorted(file.name for file in tmp_path.iterdir()) == ["m.safetensors", "run.npz"]
 

@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -14,8 +16,10 @@ from models import untrained
 import polyvae as pv
 from polyvae import cluster
 from polyvae.app import cli
+from polyvae.app.project import print_tables
 from polyvae.errors import FrameError
-from polyvae.tasks.tables import DONE, identity
+from polyvae.files import locked
+from polyvae.tasks.tables import DONE, Tables, identity
 
 COLUMNS = {"rg": pv.radius_of_gyration}
 
@@ -152,7 +156,7 @@ def test_what_kills_its_workers_is_told(client):
         1: "z: No space left on device",
         2: "ZeroDivisionError: no",
     }
-    assert str(cluster._told(KilledWorker("x", None, 3))).startswith("4 workers died at it one after another")
+    assert str(cluster._described(KilledWorker("x", None, 3))).startswith("4 workers died at it one after another")
 
 
 def test_on_the_command_line(folder, cv, tmp_path, capfd, monkeypatch):
@@ -256,14 +260,76 @@ def test_columns_of_one_name_and_other_code_are_not_mixed(folder, cv, tmp_path):
 
 def test_two_jobs_in_one_folder(folder, cv, tmp_path):
     """The second one is refused while the first one writes, and what is there stays listed."""
-    fcntl = pytest.importorskip("fcntl")
     name, out = folder / "a" / "run3.xtc", tmp_path / "out"
     pv.transform_many(name, cv, out)
-    with (out / DONE).open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(pv.InputError, match="another job writes tables"):
-            pv.transform_many(name, cv, out, force=True)
+    refused = pytest.raises(pv.InputError, match="another job writes there")
+    with locked(out), ThreadPoolExecutor(1) as other, refused:
+        other.submit(pv.transform_many, name, cv, out, force=True).result()
     assert len(pv.transform_many(name, cv, out).skipped) == 1
+
+
+@pytest.mark.parametrize("lost_at", [(1,), (3, 20), (1, 2, 3)])
+def test_a_lost_connection_is_made_again_and_nothing_is_done_by_halves(lost_at):
+    """Also where the value that all tasks share went with it; few items are under way at a time."""
+    distributed = pytest.importorskip("distributed", reason="pip install 'polyvae[dask]'")
+    given = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "protocol": "tcp://"}
+    taken, done = [], {}
+
+    def items():
+        for k in range(30):
+            taken.append(k)
+            yield k
+
+    with distributed.LocalCluster(dashboard_address=":0", **given) as own, distributed.Client(own) as client:
+        value = cluster.shared(client, 100)
+
+        def work(call, k):
+            return call(sum, [call(_slowly, k), call(_slowly, k)]) if k % 7 == 0 else call(_added, k, value)
+
+        for k, result in cluster.outcomes(client, work, items()):
+            assert k not in done
+            done[k] = result
+            assert len(taken) - len(done) <= 6
+            if len(done) in lost_at:
+                client.loop.add_callback(client.scheduler_comm.comm.abort)
+        assert done == {k: 2 * k if k % 7 == 0 else 100 + k for k in range(30)}
+        client.loop.add_callback(client.scheduler_comm.comm.abort)
+        assert list(cluster.in_order(client, _added, range(20), value)) == list(range(100, 120))
+
+
+def _slowly(k):
+    time.sleep(0.02)
+    return k
+
+
+def _added(k, value):
+    return _slowly(k) + value
+
+
+def test_a_scheduler_that_is_gone_is_one_line(monkeypatch):
+    distributed = pytest.importorskip("distributed", reason="pip install 'polyvae[dask]'")
+    monkeypatch.setattr(cluster, "_CONNECTING", 1.0)
+    given = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "protocol": "tcp://"}
+    with distributed.LocalCluster(dashboard_address=":0", **given) as own:
+        client = distributed.Client(own.scheduler_address, timeout=1)
+        found = cluster.outcomes(client, lambda call, k: call(_slowly, k), range(1000))
+        next(found)
+        own.close()
+        with pytest.raises(pv.InputError, match="the connection to the Dask scheduler was lost"):
+            list(found)
+        client.close()
+
+
+def test_many_files_that_fail_are_ten_lines_and_a_list(tmp_path, capsys):
+    failed = {f"run{k}.xtc": f"run{k}.xtc is cut off" for k in range(2000)}
+    with pytest.raises(pv.InputError, match="2000 of 2001 files have no table"):
+        print_tables(Tables({"a.xtc": "a.xtc.COLVAR"}, 9, (), failed), 2, tmp_path)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 11
+    assert lines[-1] == f"polyvae: error: and 1,990 more; all are in {tmp_path / 'failed.txt'}"
+    assert (tmp_path / "failed.txt").read_text().splitlines() == list(failed.values())
+    print_tables(Tables({"a.xtc": "a.xtc.COLVAR"}, 9, (), {}), 2, tmp_path)
+    assert not (tmp_path / "failed.txt").exists()
 
 
 def test_what_is_wrong_for_all_files_is_told_once(folder, cv, tmp_path):
