@@ -13,6 +13,7 @@ from polyvae.arguments import one_each
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.files import replacing
+from polyvae.io.archives import arrays_of
 from polyvae.io.colvar import write_colvar
 from polyvae.io.reading import read
 from polyvae.io.writing import write
@@ -177,9 +178,11 @@ def saved_run(folder: str | os.PathLike) -> Run | None:
     if not (folder / REST).exists():
         return None
     traj = read(folder / FRAMES)
-    with np.load(folder / REST) as file:
-        arrays = {name: file[name] for name in file.files}
-    return Run(traj, arrays.pop("bias"), Snapshots(**arrays))
+    arrays = arrays_of(folder / REST)
+    try:
+        return Run(traj, arrays.pop("bias"), Snapshots(**arrays))
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{folder / REST} is no run of polyvae ({error}); remove the folder {folder}") from None
 
 
 def check_finite(positions: np.ndarray, frame: int, stride: int) -> None:

@@ -1,20 +1,20 @@
 """npz: arrays in a zip file, read piece by piece."""
 
+import math
 import zipfile
-import zlib
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
 from polyvae.errors import InputError
+from polyvae.io.archives import ERRORS, arrays_of, check_sizes, stated_header
 from polyvae.io.frames import Frames, short
 from polyvae.trajectory.facts import NOT_STATED, Facts, not_stated, stated_array, stated_if
 from polyvae.trajectory.record import LENGTH_UNITS
 
 _PER_FRAME = {"time": (), "box": (3, 3), "weights": (), "origin": (2,)}  # shape of each frame's
 _EXTRAS = ("masses", "bonds", "names", "segments", "ids", "periodic")
-_ERRORS = (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
 
 
 class NpzFile:
@@ -25,21 +25,15 @@ class NpzFile:
 
     def __init__(self, path: Path):
         self.path = path
+        known = arrays_of(path, (*_EXTRAS, "length_unit"))
+        self.stated_unit = str(known.pop("length_unit")) if "length_unit" in known else None
+        self.extras = known
         try:
-            # np.load leaves a file open that it has opened itself and cannot read.
-            with path.open("rb") as stream:
-                head = stream.read(6)
-                if not head.startswith(b"PK"):
-                    raise ValueError("it is a bare .npy array" if head == b"\x93NUMPY" else "it is no zip file")
-                stream.seek(0)
-                file = np.load(stream, allow_pickle=False)
-                names = list(file.files)
-                self.extras = {name: _plain(file, name) for name in _EXTRAS if name in names}
-                self.stated_unit = str(file["length_unit"]) if "length_unit" in names else None
+            names = check_sizes(path)
             found = names if len(names) == 1 else [name for name in ("arr", "positions") if name in names]
             if len(found) == 1:
                 self._columns = {name: _Column(path, name) for name in (found[0], *_PER_FRAME) if name in names}
-        except _ERRORS as error:
+        except ERRORS as error:
             raise InputError(f"{path} cannot be read as npz ({short(error)}); write it with numpy.savez") from None
         if len(found) != 1:
             raise InputError(
@@ -117,7 +111,7 @@ class NpzFile:
     def read(self, start: int, stop: int) -> Frames:
         try:
             arrays = {name: column.read(start, stop) for name, column in self._columns.items()}
-        except _ERRORS as error:
+        except ERRORS as error:
             raise InputError(f"{self.path} cannot be read as npz ({short(error)}); copy it again") from None
         return Frames(arrays.pop(self._name), **arrays)
 
@@ -126,22 +120,12 @@ class NpzFile:
             return None
         try:
             return self._columns["time"].read(0, self.n_frames)
-        except _ERRORS as error:
+        except ERRORS as error:
             raise InputError(f"{self.path} cannot be read as npz ({short(error)}); copy it again") from None
 
     def close(self) -> None:
         for column in self._columns.values():
             column.close()
-
-
-def _plain(file, name: str) -> np.ndarray:
-    try:
-        return file[name]
-    except ValueError as error:
-        # NumPy's advice on Python objects is to load them, which can execute what is in the file.
-        raise (
-            ValueError(f"array {name!r} holds Python objects") if "allow_pickle" in str(error) else error
-        ) from None
 
 
 class _Column:
@@ -155,19 +139,14 @@ class _Column:
         finally:
             self.close()  # it is open only while frames are read
         if self._fortran or not self.shape:  # frames do not lie one after another
-            with np.load(path, allow_pickle=False) as file:
-                self._whole = file[name]
+            self._whole = arrays_of(path, (name,))[name]
 
     def _open(self) -> None:
         self.close()
         self._zip = zipfile.ZipFile(self.path)
         self._file = self._zip.open(f"{self.name}.npy")
-        version = np.lib.format.read_magic(self._file)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        self.shape, self._fortran, self.dtype = header(self._file)
-        if self.dtype.hasobject:
-            raise ValueError(f"array {self.name!r} holds Python objects")
-        self._row = self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64))
+        self.shape, self._fortran, self.dtype = stated_header(self._file)
+        self._row = self.dtype.itemsize * math.prod(self.shape[1:])
         self._at = 0
 
     def read(self, start: int, stop: int) -> np.ndarray:

@@ -8,7 +8,6 @@ import io
 import lzma
 import math
 import re
-import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from polyvae.errors import InputError
+from polyvae.io.archives import arrays_of
 from polyvae.io.text_rows import TIME, Section
 
 _BLOCK = 1 << 22  # bytes in memory together
@@ -324,15 +324,8 @@ def period_end(word: str) -> float:
 
 
 def _read_npz(path: Path) -> TableFile:
-    try:
-        # NumPy leaves a file open that it has opened itself and cannot read.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        why = "it holds Python objects" if "pickle" in str(error) else error
-        raise InputError(f"{path} cannot be read as npz ({why}); write numbers with numpy.savez") from None
     found = {}
-    for name, array in arrays.items():
+    for name, array in arrays_of(path).items():
         if array.dtype.kind in "iuf" and array.ndim == 1:
             found[name] = array.astype(np.float64)
         elif array.dtype.kind in "iuf" and array.ndim == 2 and name == "z":

@@ -5,7 +5,6 @@ What one round does stands in `tasks.rounds`, for scripts that do some of it oth
 
 import dataclasses
 import inspect
-import json
 import logging
 import math
 import os
@@ -25,7 +24,7 @@ from polyvae.errors import InputError
 from polyvae.files import write_json
 from polyvae.io.writing import write
 from polyvae.measures.free_energy import FreeEnergy
-from polyvae.records import html_of, in_words
+from polyvae.records import html_of, in_words, json_object
 from polyvae.tasks.rounds import (
     LEFT_OUT,
     PAIRS,
@@ -297,7 +296,7 @@ def _same_settings(folder: Path, settings: dict) -> None:
             raise InputError(f"{folder} must hold rounds with their {SETTINGS}, or nothing; it has {there[0]}")
         write_json(path, settings)
         return
-    there = json.loads(path.read_text())
+    there = json_object(path.read_bytes(), path, f"name another folder than {folder}")
     for name, value in settings.items():
         if there.get(name) != value:
             raise InputError(
@@ -320,8 +319,9 @@ def _written(path: Path, record: Round) -> Round:
     """The record of a round, as it was when the round was done."""
     if not path.exists():
         write_json(path, record.to_dict())
+    values = json_object(path.read_bytes(), path, "name another folder")
     try:
-        return Round.from_dict(json.loads(path.read_text()))
+        return Round.from_dict(values)
     except (TypeError, ValueError) as error:
         raise InputError(f"{path}: no round of this version of polyvae ({error}); name another folder") from None
 
