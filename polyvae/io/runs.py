@@ -276,22 +276,32 @@ class Run:
 
     def _raw(self, k: int, frames: range, per_block: int) -> Iterator[tuple[range, Frames]]:
         """Frames of file k as they stand in it, with their numbers, in blocks."""
-        file, first, step = self._files[k], self._frames[k][0], frames.step
+        step = frames.step
         while len(frames := range(frames.start, min(frames.stop, self._frames[k].stop), step)):
-            part, frames = frames[:per_block], frames[per_block:]
+            part, block = self._undamaged(k, frames[:per_block])
+            if block is None:
+                return
+            frames = frames[per_block:]
+            block = Frames._make(None if a is None else a[::step] for a in block)
+            yield part, self._conversions[k].applied(block, _numbers(part))
+
+    def _undamaged(self, k: int, part: range) -> tuple[range, Frames | None]:
+        """Some frames of file k as they are in it; with `keep_good` those before the first damage.
+
+        Damage further on may be met before damage that comes earlier.
+        """
+        first = self._frames[k][0]
+        while len(part):
             try:
-                block = file.read(part[0], part[-1] + 1)
+                return part, self._files[k].read(part[0], part[-1] + 1)
             except DamagedError as damage:
                 if not self._options.keep_good or damage.n_good <= first:
                     raise InputError(str(damage)) from None
                 warn_of_damage(self.paths[k], damage.n_good)
-                self._frames[k] = range(first, damage.n_good, step)  # the damage is met, and told, once
-                part = range(part[0], damage.n_good, step)
-                if not len(part):
-                    return
-                block = file.read(part[0], part[-1] + 1)
-            block = Frames._make(None if a is None else a[::step] for a in block)
-            yield part, self._conversions[k].applied(block, _numbers(part))
+                # The damage is met, and reported, once.
+                self._frames[k] = range(first, damage.n_good, self._frames[k].step)
+                part = range(part[0], damage.n_good, part.step)
+        return part, None
 
     def _survey(self, k: int, part: range, block: Frames, per_block: int) -> None:
         """Settle what holds for all of file k, from its first block and as much after it as that takes."""

@@ -406,3 +406,18 @@ def test_columns_of_data_files(tmp_path):
         top.write_text(f"{head}Atoms # {style}\n\n" + "\n".join(rows) + "\n")
         traj = pv.read(path, topology=top)
         assert traj.masses.tolist() == [1.5, 4, 1.5, 4, 1.5, 4], style
+
+
+def test_damage_in_two_frames(tmp_path):
+    """The header of frame 5 and a number of frame 3: frames 0 to 2 are whole."""
+    x = chains(8, 4)
+    path = written(tmp_path / "a.dump", x)
+    frames = path.read_bytes().split(b"ITEM: TIMESTEP")
+    frames[6] = frames[6].replace(b"ITEM: NUMBER", b"ITEM; NUMBER")
+    lines = frames[4].split(b"\n")
+    lines[-2] = lines[-2].rsplit(maxsplit=1)[0] + b" 0x1p"
+    frames[4] = b"\n".join(lines)
+    path.write_bytes(b"ITEM: TIMESTEP".join(frames))
+    with pytest.raises(pv.InputError, match="damaged in frame"):
+        pv.read(path)
+    np.testing.assert_allclose(pv.read(path, keep_good=True).positions, x[:3], rtol=1e-6)
