@@ -135,7 +135,7 @@ def test_segments_weights_and_molecules(tmp_path, lengths, chunk_frames, per_mol
     files = [tmp_path / "a.npz"] * 2
     whole = same(files, chunk_frames, 6, **options)
     if isinstance(whole, str):
-        assert "leave none" in whole
+        assert "leave none" in whole or "weights must not all be 0" in whole
         return
     # A second implementation: frame by frame, the piece that it is of.
     frames = np.arange(n)[options["start"] : stop : options["step"]]

@@ -230,7 +230,7 @@ def test_hills_by_hand():
         ({"bias": np.zeros(12)}, "kT, which a bias needs"),
         ({"bias": np.zeros(12), "weights": np.ones(12), "kT": 1.0}, "got both"),
         ({"bias": np.zeros(3), "kT": 1.0}, "bias must be one number a frame"),
-        ({"weights": np.zeros(12)}, "no frame has any weight"),
+        ({"weights": np.zeros(12)}, "weights must not all be 0"),
         ({"weights": -np.ones(12)}, "that of frame 0 is -1"),
         ({"range": (5, 4)}, "range must be"),
         ({"range": (50, 60)}, "no frame lies in the range 50 to 60"),
