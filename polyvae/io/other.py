@@ -69,8 +69,10 @@ class UniverseFile:
         self._only_box, self.is_cut = head.box, head.is_cut
         if head.n_whole is not None:
             self.n_frames = min(self.n_frames, head.n_whole)
-        whole = head.time is not None and len(head.time) >= self.n_frames
-        self._times = head.time[: self.n_frames] if whole else self._all_times()
+        if head.time is not None and len(head.time) >= self.n_frames:
+            self._times: np.ndarray | None = head.time[: self.n_frames]
+        else:
+            self._times = self._all_times()
         self.facts = Facts(
             length_unit=NOT_STATED if stated is None else stated,
             time=stated_if(self._times is not None),

@@ -66,7 +66,7 @@ class XyzFile:
 
         boxes = ["lattice" in pairs for pairs in self._pairs]
         unit = self._pairs[0].get("length_unit")
-        length_unit = NOT_STATED if unit is None else unit
+        length_unit: Any = NOT_STATED if unit is None else unit
         if unit is not None and length_of(unit) is None:
             length_unit = NotUnderstood(f"states lengths in {unit!r}, a unit that is not known; give the unit")
         return Facts(
