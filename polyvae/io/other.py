@@ -1,10 +1,7 @@
 """The formats without a reader of their own here, by MDAnalysis."""
 
 import contextlib
-import functools
-import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,22 +41,18 @@ class UniverseFile:
         # MDAnalysis unpacks gzip and bzip2 in some of its readers, and xz in none.
         self._unpacked = Unpacked(path)
         check_pdb(self._unpacked.path, name)
-        why = ""
-        with _quiet_finalizers():
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # about time steps and boxes that the file does not hold
-                    known: dict[str, Any] = {} if n_atoms is None else {"n_atoms": n_atoms}
-                    open_file = functools.partial(reader, format=name or None, convert_units=False, **known)
-                    self._reader = open_file(str(self._unpacked.path))
-                    self.n_frames, self.n_atoms = int(self._reader.n_frames), int(self._reader.n_atoms)
-            except Exception as error:  # the parsers raise whatever their format calls for
-                why = f"({short(error)})" if name else "known by its name"
-        if why:  # raised here, where the reader that failed is gone
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about time steps and boxes that the file does not hold
+                known: dict[str, Any] = {} if n_atoms is None else {"n_atoms": n_atoms}
+                self._reader = reader(str(self._unpacked.path), format=name or None, convert_units=False, **known)
+                self.n_frames, self.n_atoms = int(self._reader.n_frames), int(self._reader.n_atoms)
+        except Exception as error:  # the parsers raise whatever their format calls for
+            why = f"({short(error)})" if name else "known by its name"
             raise InputError(
                 f"{path}: trajectories are read from npz, XTC, DCD, GRO and all that MDAnalysis reads; "
                 f"this one is not {why}{_hint(name, n_atoms)}"
-            )
+            ) from None
         units = self._reader.units or {}
         self.usual_unit = _UNITS.get(str(units.get("length")), "angstrom")
         head = head_of(self._unpacked.path, name, self.n_atoms)
@@ -130,17 +123,6 @@ class UniverseFile:
 
     def close(self) -> None:
         self._reader.close()
-
-
-@contextlib.contextmanager
-def _quiet_finalizers() -> Iterator[None]:
-    """Keep off the screen what a reader of MDAnalysis raises when it is deleted half made."""
-    hook = sys.unraisablehook
-    sys.unraisablehook = lambda unraisable: None
-    try:
-        yield
-    finally:
-        sys.unraisablehook = hook
 
 
 def _hint(name: str, n_atoms: int | None) -> str:

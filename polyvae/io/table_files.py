@@ -167,7 +167,7 @@ class _Reader:
         if self._ended:
             raise InputError(f"{self._path} holds several sets of data, parted by &; give one set in a file")
         if not self._sections or self._sections[-1].closed:
-            first, _, rest = data.lstrip(b"\r\n").partition(b"\n")
+            first, _, rest = data.lstrip().partition(b"\n")
             if not self._sections and self._is_head(first):
                 self._comments, data = [first.decode(errors="replace").strip()], rest
                 self._line += 1

@@ -10,7 +10,6 @@ import numpy as np
 from polyvae.arguments import shown
 from polyvae.errors import InputError
 
-_BLANK = re.compile(rb"\n(?:[^\S\n]*\n)+")
 TIME = re.compile(r"(time|step|timestep)\s*([(\[].*)?", re.IGNORECASE)  # names of a column that orders rows
 _NO_NUMBER = r"[-+]?(?i:nan|inf|infinity)"
 _VECTOR = bytes.maketrans(b"(),", b"   ")
@@ -58,8 +57,6 @@ class Section:
 
     def add(self, data: bytes) -> int:
         """Hold rows of text, which `parse` takes, and return how many they are."""
-        if b"\n\n" in data or b"\n\r\n" in data:
-            data = _BLANK.sub(b"\n", data).lstrip(b"\r\n")
         n = data.count(b"\n")
         self._pending.append(data)
         self._n_pending += n
@@ -88,11 +85,11 @@ class Section:
                 data = data[:end]
             else:
                 data += b"\n"
-        if not data:
+        if not data or data.isspace():
             return
         if self._vectors:
             if not self.names:
-                self._name_parts(data.split(b"\n", 1)[0].decode(errors="replace"))
+                self._name_parts(data.lstrip().split(b"\n", 1)[0].decode(errors="replace"))
             data = data.translate(_VECTOR)
         values = self._quickly(data)
         if values is None:
@@ -108,7 +105,7 @@ class Section:
         self._columns = [[] for _ in self.names]
 
     def _quickly(self, data: bytes) -> list[np.ndarray] | None:
-        """The columns, unless a row holds too few or too many numbers, or what is none."""
+        """The columns, unless a row is empty, or holds too few or too many numbers, or what is none."""
         import pandas as pd
 
         width = len(self.names)
@@ -121,6 +118,8 @@ class Section:
         except ValueError:  # pandas' own errors are of this kind
             return None
         columns = [found[k].to_numpy() for k in range(width + 1)]
+        if len(found) < data.count(b"\n"):
+            return None
         if all(np.isfinite(values).all() for values in columns[:width]) and np.isnan(columns[width]).all():
             return columns[:width]
         return None
@@ -132,21 +131,22 @@ class Section:
 
         rows = [self._words(line) for line in lines]
         width = len(self.names)
-        wrong = np.array([len(row) != width for row in rows])
+        empty = np.array([not line.strip() for line in lines])
+        wrong = ~empty & [len(row) != width for row in rows]
         table = pd.DataFrame([row if len(row) == width else [""] * width for row in rows], dtype=str)
         values = [pd.to_numeric(table[k], errors="coerce").to_numpy(np.float64) for k in range(width)]
-        unusable = [~np.isfinite(v) & ~wrong for v in values]
+        unusable = [~np.isfinite(v) & ~wrong & ~empty for v in values]
         worded = [u & ~table[k].str.fullmatch(_NO_NUMBER) for k, u in enumerate(unusable)]
         for k, words in enumerate(worded):
-            if words[~wrong].all():
+            if words[~wrong & ~empty].all():
                 self._blame(k, f"column {self.names[k]!r} holds words, not numbers")
             if self.names[k] in self.faults:
                 words[:] = False
         bad = wrong | np.any(worded, axis=0)
-        kept, n = np.ones(len(rows), bool), self.n
+        kept, n, final = ~empty, self.n, int(np.flatnonzero(~empty)[-1]) if last else None
         when = next((k for k, name in enumerate(self.names) if TIME.fullmatch(name)), None)
         for i in np.flatnonzero(wrong | np.any(unusable, axis=0)):
-            if bad[i] and self._is_cut(i, bad, None if when is None else values[when], last):
+            if bad[i] and self._is_cut(i, ~bad & ~empty, None if when is None else values[when], final):
                 kept[i] = False
                 note(f"row {n + i + 1}, {shown(lines[i].strip())}, was cut off, and is left out")
                 continue
@@ -159,7 +159,8 @@ class Section:
             for k in np.flatnonzero([column[i] for column in unusable]):
                 self._blame(k, text)
         gone = np.flatnonzero(~kept)
-        starts = sorted({*self.starts, *(n + gone).tolist()})  # what follows a cut row was started anew
+        cut = np.flatnonzero(~kept & ~empty)  # what follows was started anew
+        starts = sorted({*self.starts, *(n + cut).tolist()})
         self.starts = [start - int(np.searchsorted(gone, start - n)) for start in starts]
         return [v[kept] for v in values]
 
@@ -172,11 +173,11 @@ class Section:
             words.pop()
         return [word.strip() for word in words]
 
-    def _is_cut(self, i: int, bad: np.ndarray, time: np.ndarray | None, last: bool) -> bool:
+    def _is_cut(self, i: int, good: np.ndarray, time: np.ndarray | None, final: int | None) -> bool:
         """Whether a kill explains a bad row: it is the last, a header follows, or time goes back below it."""
-        if (last and i == len(bad) - 1 and i + self.n > 0) or self.n + i + 1 in self.starts:
+        if (i == final and i + self.n > 0) or self.n + i + 1 in self.starts:
             return True
-        before, after = np.flatnonzero(~bad[:i]), np.flatnonzero(~bad[i + 1 :])
+        before, after = np.flatnonzero(good[:i]), np.flatnonzero(good[i + 1 :])
         if time is None or not len(before) or not len(after):
             return False
         return bool(time[i + 1 + after[0]] <= time[before[-1]])

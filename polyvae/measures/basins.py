@@ -58,11 +58,9 @@ def find_basins(
     Raises:
         InputError: values that are not finite or no row of numbers; weights that do not fit them.
     """
-    from scipy.signal import find_peaks
-
     barrier, least = real_number("barrier", barrier, least=0), real_number("least", least, least=0)
     z, share = _checked(z, weights)
-    order = np.argsort(z, kind="stable")
+    order = np.argsort(z)  # of equal values any may come first
     z, share = z[order], share[order]
     total = np.cumsum(share)
     effective = 1 / (share**2).sum()
@@ -77,8 +75,7 @@ def find_basins(
     left, right = np.interp(start, middle, z), np.interp(start + m, middle, z)
     finest = 1e-6 * (z[-1] - z[0]) or 1.0  # of equal values
     log_density = -np.log(np.maximum(right - left, finest))
-    padded = np.r_[-np.inf, log_density, -np.inf]  # a density may be highest at an end
-    peaks = find_peaks(padded, prominence=barrier)[0] - 1
+    peaks = _peaks(log_density, barrier)
     edges = [-np.inf]
     for a, b in itertools.pairwise(peaks):
         lowest = a + int(np.argmin(log_density[a : b + 1]))
@@ -87,6 +84,26 @@ def find_basins(
     found = [_basin(z, share, low, high) for low, high in itertools.pairwise(edges)]
     kept = tuple(basin for basin in found if basin is not None and basin.weight >= least)
     return kept or (everything,)
+
+
+def _peaks(heights: np.ndarray, prominence: float) -> list[int]:
+    """Numbers of the maxima, at the ends too, from which one must go down by `prominence` to come higher.
+
+    A flat one has the number in its middle.
+    """
+    first = np.r_[0, np.flatnonzero(np.diff(heights)) + 1]
+    level = heights[first]
+    last = np.r_[first[1:], len(heights)] - 1
+    found = []
+    for k in np.flatnonzero((np.r_[level[1:], -np.inf] < level) & (np.r_[-np.inf, level[:-1]] < level)):
+        sides = level[:k][::-1], level[k + 1 :]
+        lowest = []
+        for side in sides:
+            higher = np.flatnonzero(side > level[k])
+            lowest.append(side[: higher[0]].min() if len(higher) else -np.inf)
+        if level[k] - max(lowest) >= prominence:
+            found.append(int(first[k] + last[k]) // 2)
+    return found
 
 
 def _checked(z, weights) -> tuple[np.ndarray, np.ndarray]:

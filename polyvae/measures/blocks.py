@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 FINEST = 512  # blocks, at most
 FEWEST = 6  # blocks that an error is read from
@@ -79,7 +79,7 @@ class Blocking:
 
 
 def block_size(
-    observables: Float[np.ndarray, "frames observables"],
+    observables: Bool[np.ndarray, "frames observables"] | Float[np.ndarray, "frames observables"],
     weights: Float[np.ndarray, "frames"],
     block: Int[np.ndarray, "frames"],
     segment: Int[np.ndarray, "blocks"],
@@ -90,13 +90,16 @@ def block_size(
     Source: Lee, Conduit, Nemec, Lopez Rios & Drummond, 10.1103/PhysRevE.83.066706.
     """
     n = len(weights)
-    off = weights[:, None] * (observables - np.average(observables, axis=0, weights=weights))
-    alone = np.sqrt((off**2).sum(axis=0))
+    columns, sizes = [], []
+    for values in observables.T:  # one at a time, since memory holds few of such length
+        off = weights * (values - (weights @ values) / weights.sum())
+        columns.append(np.bincount(block, off, len(segment)))
+        sizes.append(np.sqrt(off @ off))
+    alone = np.array(sizes)
     varies = alone > 1e-9 * np.abs(weights).sum()
     if not varies.any():
         return Blocking(max(1, n // len(segment)), 1, len(segment), 1.0, False, np.ones(1), np.ones(1))
-    sums = np.zeros((len(segment), varies.sum()))
-    np.add.at(sums, block, off[:, varies])
+    sums = np.stack(columns, axis=1)[:, varies]
     tried: list[tuple[int, int, int, float]] = []
     m = 1
     while True:

@@ -21,7 +21,7 @@ from polyvae.arguments import (
 from polyvae.errors import InputError
 from polyvae.measures.basins import watershed
 from polyvae.measures.blocks import Blocking, block_size, error_of_ratio, finest_blocks, together
-from polyvae.measures.grids import axes_of, kernel_density, pairs_of, unrolled
+from polyvae.measures.grids import axes_of, block_densities, pairs_of, unrolled
 from polyvae.measures.hills import LIMIT
 from polyvae.measures.kinetics import autocorrelation_time
 from polyvae.records import html_of
@@ -200,9 +200,7 @@ def free_energy(
     block, segment = finest_blocks(lengths)
     totals = np.bincount(block, share, len(segment))
     counted = share * within if method == "histogram" else share  # kernels reach over the ends of the range
-    cuts = np.searchsorted(block, np.arange(1, len(segment)))
-    parts = zip(np.split(s, cuts), np.split(counted, cuts), strict=True)
-    sums = np.stack([kernel_density(rows, w, axes) for rows, w in parts])
+    sums = block_densities(s, counted, block, len(segment), axes)
     density = sums.sum(axis=0) / totals.sum()
     with np.errstate(divide="ignore"):
         energy = -kT * np.log(density)
@@ -215,14 +213,15 @@ def free_energy(
 
     # The blocks must be right for what is slow: which basin a frame is in, or which part of the only one.
     labels, cells = _labels(states, energy - lowest, axes, s, within, kT, None)
-    blocks = block_size(_observables(labels, s, share, axes), share, block, segment)
+    thirds = _thirds(s, share, axes)
+    blocks = block_size(_observables(labels, thirds), share, block, segment)
     if states is None and labels.max() > 0:  # what is a barrier beside its noise?
         labels, cells = _labels(None, energy - lowest, axes, s, within, kT, 2 * error_with(blocks))
-        blocks = block_size(_observables(labels, s, share, axes), share, block, segment)
+        blocks = block_size(_observables(labels, thirds), share, block, segment)
 
-    of_states = np.zeros((len(segment), int(labels.max()) + 1))
-    inside = labels >= 0
-    np.add.at(of_states, (block[inside], labels[inside]), share[inside])
+    n_states = int(labels.max()) + 1
+    of_states = np.bincount(block * (n_states + 1) + labels + 1, share, len(segment) * (n_states + 1))
+    of_states = of_states.reshape(len(segment), -1)[:, 1:]  # without the frames of no state
     order = np.argsort(-of_states.sum(axis=0), kind="stable")
     of_states = of_states[:, order]
     by_blocks = np.column_stack(
@@ -324,8 +323,8 @@ def _labels(states, energy, axes, s, within, kT, noise) -> tuple[Int[np.ndarray,
     """The basin of each frame and of each cell of the grid, -1 for none."""
     index = tuple(a.cells(s[:, k]) for k, a in enumerate(axes))
     if states is None:
-        frames = np.zeros(energy.shape)
-        np.add.at(frames, tuple(i[within] for i in index), 1)
+        flat = np.ravel_multi_index(index, energy.shape)
+        frames = np.bincount(flat, within, energy.size).reshape(energy.shape)
         cells = watershed(energy, _STATES * kT, frames, noise, [a.around for a in axes])
         return np.where(within, cells[index], -1), cells
     if not isinstance(states, (Sequence, np.ndarray)) or isinstance(states, str) or not len(states):
@@ -354,16 +353,22 @@ def _shown(pairs) -> str:
     return ", ".join("all" if pair is None else f"{pair[0]:g} to {pair[1]:g}" for pair in pairs)
 
 
-def _observables(labels, s, share, axes) -> np.ndarray:
-    """What must be known of the frames, (n_frames, n): the basin of each, and which third of each variable."""
-    columns = [labels == k for k in np.arange(labels.max() + 1)] if labels.max() > 0 else []
+def _thirds(s, share, axes) -> np.ndarray:
+    """Whether each variable of a frame is above its lowest third, and above its middle one, (n_frames, 2 n)."""
+    columns = []
     for k, axis in enumerate(axes):
         values = unrolled(s[:, k], axis.period)
-        order = np.argsort(values, kind="stable")
+        order = np.argsort(values)
         total = np.cumsum(share[order])
         for q in (1 / 3, 2 / 3):
             columns.append(values > values[order[np.searchsorted(total, q * total[-1])]])
-    return np.stack(columns, axis=1).astype(np.float64)
+    return np.stack(columns, axis=1)
+
+
+def _observables(labels: np.ndarray, thirds: np.ndarray) -> np.ndarray:
+    """What must be known of the frames, (n_frames, n): the basin of each, and which third of each variable."""
+    basins = np.arange(labels.max() + 1) if labels.max() > 0 else np.arange(0)
+    return np.concatenate([labels[:, None] == basins, thirds], axis=1)
 
 
 def _states(result: FreeEnergy, cells: np.ndarray, order: np.ndarray) -> tuple[State, ...]:

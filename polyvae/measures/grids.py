@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 _POINTS = {1: (100, 4000), 2: (50, 120)}  # least and most of a grid by default, for each variable
 _KERNEL = {1: (0.1, 0.1), 2: (0.1, 0.3)}  # of the spread in the narrowest basin; 0.1 makes a basin 1 % wider
 _MOST_POINTS = 1 << 18  # of a whole grid, which is held once for each of some 500 blocks
+_AT_ONCE = 1 << 20  # kernels in memory together, as many as a cache holds
 _REACH = 11.0  # widths of a kernel: down to 1e-26
 _SECTORS = 36  # of a period, in which the emptiest place is looked for
 
@@ -55,28 +56,126 @@ class Axis:
         return (s >= low) & (s < high) if self.period is None else (s - low) % self.period < high - low
 
     def kernels(self, s: np.ndarray) -> np.ndarray:
-        """Density at each point by each value, (n_values, n_points)."""
-        if not self.width:
-            found = np.zeros((len(s), len(self.points)))
-            found[np.arange(len(s)), self.cells(s)] = len(self.points) / (self.high - self.low)
+        """Density at each point by each value, (n_points, n_values)."""
+        n, width = len(self.points), self.width
+        if not width:
+            found = np.zeros((n, len(s)))
+            found[self.cells(s), np.arange(len(s))] = n / (self.high - self.low)
             return found
-        away = self.points - s[:, None]
+        away = self.points[:, None] - s
         if self.period:
             away -= self.period * np.round(away / self.period)
-        found = np.exp(-0.5 * (away / self.width) ** 2) / (self.width * np.sqrt(2 * np.pi))
-        found[np.abs(away) > _REACH * self.width] = 0  # numbers so small are slow to multiply
+        found = np.exp(-0.5 * (away / width) ** 2) / (width * np.sqrt(2 * np.pi))
+        found[np.abs(away) > _REACH * width] = 0  # numbers so small are slow to multiply
         return found
 
+    def steps(self, s: np.ndarray) -> "Steps | None":
+        """`kernels` from point to point; None where they reach half around a period, so that ways compete."""
+        step = float(self.points[1] - self.points[0])
+        if not self.width or (self.period is not None and _REACH * self.width > 0.5 * self.period):
+            return None
+        return Steps(self, s, step, int(_REACH * self.width / step + 0.5))
 
-def kernel_density(s: np.ndarray, share: np.ndarray, axes: list[Axis]) -> np.ndarray:
-    """Sum of the weighted kernels of frames (n, n_variables) at all points of the grid."""
-    rows = max(1, (1 << 22) // len(axes[0].points))
-    total = np.zeros([len(a.points) for a in axes])
+
+class Steps:
+    """Kernels of values at the points near each, with two exponentials a value.
+
+    With d the distance of a value from its nearest point, the kernel at the m-th point from there is
+    exp(-d^2 / 2w^2) exp(d h / w^2)^m exp(-(m h)^2 / 2w^2), h the distance of points and w the width.
+
+    Args:
+        rows: (n,) numbers of the values, twice for one that is near both ends of a period.
+        cell: (n,) nearest point of each, counted from `most` points before the first.
+        most: points that a kernel reaches to each side.
+    """
+
+    def __init__(self, axis: Axis, s: np.ndarray, step: float, most: int):
+        self.axis, self.step, self.most = axis, step, most
+        self.size = len(axis.points) + 2 * most
+        self.rows = np.arange(len(s))
+        if axis.period is not None:
+            reach = _REACH * axis.width
+            low = np.flatnonzero(s < axis.points[-1] - axis.period + reach)
+            high = np.flatnonzero(s > axis.points[0] + axis.period - reach)
+            self.rows = np.concatenate([self.rows, low, high])
+            s = np.concatenate([s, s[low] + axis.period, s[high] - axis.period])
+        cell = np.rint((s - axis.points[0]) / step)
+        near = (cell >= -most) & (cell < len(axis.points) + most)
+        if not near.all():
+            self.rows, s, cell = self.rows[near], s[near], cell[near]
+        self._d = s - (axis.points[0] + step * cell)
+        self.cell = cell.astype(np.int64) + most
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        """(m, values (n,)) for m from -most to most, in no order."""
+        width, reach = self.axis.width, _REACH * self.axis.width
+        middle = np.exp(-0.5 * (self._d / width) ** 2) / (width * np.sqrt(2 * np.pi))
+        for sign in (1, -1):
+            value, factor = middle, np.exp(sign * self.step / width**2 * self._d)
+            for m in np.arange(0 if sign > 0 else 1, self.most + 1):
+                if m:
+                    value = value * factor
+                away = m * self.step
+                found = value * np.exp(-0.5 * (away / width) ** 2)
+                if away + 0.5 * self.step > reach:  # beyond its reach a kernel is 0
+                    found[np.abs(sign * away - self._d) > reach] = 0
+                yield sign * m, found
+
+    def table(self, n: int) -> np.ndarray:
+        """(n, n_points) kernels of n values at the points of the grid."""
+        found = np.zeros((n, self.size + 2 * self.most))
+        for m, values in self:
+            found[self.rows, self.cell + (self.most + m)] = values
+        return found[:, 2 * self.most : 2 * self.most + len(self.axis.points)]
+
+
+def block_densities(
+    s: np.ndarray, share: np.ndarray, block: np.ndarray, n_blocks: int, axes: list[Axis]
+) -> np.ndarray:
+    """Sums (n_blocks, *grid) of the weighted kernels of the frames (n, n_variables) of each block.
+
+    Args:
+        share: (n,) weights.
+        block: (n,) number of the block that each frame is of, which never decreases.
+    """
+    found = np.zeros((n_blocks, *(len(axis.points) for axis in axes)))
+    rows = max(1, _AT_ONCE // len(axes[-1].points)) if len(axes) > 1 else _AT_ONCE >> 3
     for start in np.arange(0, len(s), rows):
-        part, w = s[start : start + rows], share[start : start + rows]
-        first = axes[0].kernels(part[:, 0]) * w[:, None]
-        total += first.sum(axis=0) if len(axes) == 1 else first.T @ axes[1].kernels(part[:, 1])
-    return total
+        part = slice(start, start + rows)
+        low, high = int(block[part][0]), int(block[part][-1]) + 1
+        _add(found[low:high], s[part], share[part], block[part] - low, axes)
+    return found
+
+
+def _add(found: np.ndarray, s: np.ndarray, share: np.ndarray, block: np.ndarray, axes: list[Axis]) -> None:
+    """Add the weighted kernels of some frames to the sums of their blocks (n_blocks, *grid)."""
+    steps = axes[0].steps(s[:, 0])
+    if steps is None:
+        for k in np.unique(block):
+            rows = block == k
+            first = axes[0].kernels(s[rows, 0]) * share[rows]
+            found[k] += first @ axes[1].kernels(s[rows, 1]).T if len(axes) > 1 else first.sum(axis=1)
+        return
+    most, size = steps.most, steps.size + 2 * steps.most
+    n_blocks, share, place = len(found), share[steps.rows], block[steps.rows] * size + steps.cell
+    if len(axes) == 1:
+        sums = np.zeros(n_blocks * size)
+        for m, values in steps:
+            sums += np.bincount(place + (most + m), values * share, len(sums))
+        found += sums.reshape(n_blocks, size)[:, 2 * most : 2 * most + len(axes[0].points)]
+        return
+    from scipy import sparse
+
+    others = axes[1].steps(s[:, 1])
+    second = axes[1].kernels(s[:, 1]).T if others is None else others.table(len(s))
+    # Few points of the first variable are near a frame, so that a sparse matrix is several times smaller.
+    values = np.empty((len(place), 2 * most + 1))
+    for m, column in steps:
+        values[:, most + m] = column * share
+    places, ends = place[:, None] + np.arange(2 * most + 1), np.arange(len(place) + 1) * (2 * most + 1)
+    first = sparse.csc_array((values.ravel(), places.ravel(), ends), shape=(n_blocks * size, len(place)))
+    sums = (first @ np.ascontiguousarray(second[steps.rows])).reshape(n_blocks, size, -1)
+    found += sums[:, 2 * most : 2 * most + len(axes[0].points)]
 
 
 def pairs_of(name: str, given, dims: int) -> list[tuple[float, float] | None]:

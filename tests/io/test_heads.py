@@ -169,12 +169,3 @@ def test_masses_that_atoms_state_each(tmp_path, caplog, style):
         traj = pv.read(tmp_path / "run.dump", topology=path)
     assert (traj.masses == 1).all()
     assert "which is not used; masses are" in caplog.text
-
-
-@pytest.mark.parametrize("name", ["run.mdcrd", "run.trz", "run.h5md", "run.coor"])
-def test_a_reader_that_fails_prints_nothing(tmp_path, capfd, name):
-    """MDAnalysis' readers stumble again where they are deleted, which Python prints."""
-    (tmp_path / name).write_text("title\n" + columns(np.arange(10.0), 8, 3))
-    with pytest.raises(InputError, match=name):
-        pv.read(tmp_path / name)
-    assert capfd.readouterr().err == ""

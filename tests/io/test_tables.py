@@ -461,3 +461,15 @@ def test_blocks_of_a_long_file_join(tmp_path, monkeypatch):
         monkeypatch.setattr("polyvae.io.table_files._BLOCK", size)
         table = pv.read_colvar(tmp_path / "a.colvars.traj")
         np.testing.assert_array_equal(table["z0"], np.arange(40) ** 2)
+
+
+@pytest.mark.parametrize("blank", ["\n", "  \n", "\r\n"])
+def test_empty_lines_are_no_rows(tmp_path, blank):
+    rows = [f" {k} {k * k}\n" for k in range(9)]
+    text = (
+        "# step z0\n" + blank + "".join(rows[:6]) + blank + "# step z0\n" + blank + "".join(rows[5:]) + 2 * blank
+    )
+    (tmp_path / "a.colvars.traj").write_bytes(text.encode())
+    table = pv.read_colvar(tmp_path / "a.colvars.traj")
+    np.testing.assert_array_equal(table["z0"], np.arange(9) ** 2)
+    assert not any("cut" in note for note in table.notes)

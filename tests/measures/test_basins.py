@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy import signal
 
 import polyvae as pv
-from polyvae.measures.basins import find_basins
+from polyvae.measures.basins import _peaks, find_basins
 
 
 @pytest.mark.parametrize("n", [300, 20_000])
@@ -58,3 +59,13 @@ def test_a_latent_that_never_varies_is_one_basin_without_width():
     assert basin.spread == 0
     with pytest.raises(pv.InputError, match="finite"):
         find_basins(np.array([1.0, np.nan]))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_peaks_are_those_of_scipy(seed):
+    """Of rough and of flat heights, with maxima at the ends."""
+    rng = np.random.default_rng(seed)
+    heights = np.cumsum(rng.normal(size=200)) if seed % 2 else rng.integers(0, 5, 200).astype(float)
+    for prominence in (0.5, 1.0, 3.0):
+        by_scipy = signal.find_peaks(np.r_[-np.inf, heights, -np.inf], prominence=prominence)[0] - 1
+        assert _peaks(heights, prominence) == by_scipy.tolist()
