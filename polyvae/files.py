@@ -12,6 +12,7 @@ import threading
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import safetensors.numpy
 
 from polyvae import arguments
@@ -266,11 +267,18 @@ def write_json(path: str | os.PathLike, values: dict) -> None:
 
 def save_tensors(path: str | os.PathLike, tensors: dict, metadata: dict[str, str]) -> None:
     """Write a safetensors file, which appears whole or not at all; raises `OSError` where it cannot be written."""
+    in_order = {name: _in_order(value) for name, value in tensors.items()}
     with replacing(path) as temporary:
         try:
-            safetensors.numpy.save_file(tensors, temporary, metadata=metadata)
+            safetensors.numpy.save_file(in_order, temporary, metadata=metadata)
         except safetensors.SafetensorError as error:  # of what the system says, it keeps the text alone
             found = re.search(r"\(os error (\d+)\)", str(error))
             if found is None:
                 raise OSError(f"{path} cannot be written: {error}") from None
             raise OSError(int(found[1]), os.strerror(int(found[1])), os.fspath(path)) from None
+
+
+def _in_order(value) -> np.ndarray:
+    """An array as safetensors holds it, row by row: version 0.8.0 writes others in the order of their memory."""
+    array = np.asarray(value, order="C")
+    return array.astype(array.dtype.newbyteorder("<"), copy=False)

@@ -14,8 +14,10 @@ from polyvae.errors import InputError
 from polyvae.io.frames import short
 
 # What zipfile, zlib and NumPy raise for damage of all kinds; NotImplementedError is a kind of RuntimeError.
-ERRORS = (ValueError, OSError, EOFError, KeyError, TypeError, SyntaxError, ArithmeticError, RuntimeError)
-ERRORS += (zipfile.BadZipFile, zlib.error, struct.error)
+ERRORS: tuple[type[Exception], ...] = (
+    ValueError, OSError, EOFError, KeyError, TypeError, SyntaxError, ArithmeticError, RuntimeError,
+    zipfile.BadZipFile, zlib.error, struct.error,
+)  # fmt: skip
 _MOST = 1032  # times that deflate makes anything smaller; with some room for what is short
 _ROOM = 1 << 16
 

@@ -70,8 +70,8 @@ def colvar_writer(path: str | os.PathLike, latent_dim: int, columns: Sequence[st
     path = Path(arguments.file_name("path", path))
     check_table_name(path)
     for name in columns:
-        if not name or any(c.isspace() or c == "," for c in name):
-            raise InputError(f"the name of a column may not hold blanks or commas; got {name!r}")
+        if not name or any(c.isspace() or c == "," or not c.isprintable() for c in name):
+            raise InputError(f"the name of a column may not hold blanks, commas or control letters; got {name!r}")
     suffix, n_done = path.suffix.lower(), 0
     with replacing(path) as temporary:
         sink = (_Npz if suffix == ".npz" else _Text)(temporary, suffix, latent_dim, columns)

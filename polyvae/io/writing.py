@@ -278,14 +278,23 @@ def _dcd_clock(time: np.ndarray, unit: float) -> tuple[int, int, float] | None:
     return None
 
 
+def _names_in_columns(traj: Trajectory, width: int, path: Path) -> list[str]:
+    """Names of the beads for columns of so many letters. A line break, or no name, would shift what follows."""
+    given = ["B"] * traj.n_beads if traj.names is None else [name.strip() for name in traj.names]
+    names = [re.sub("[^!-~]", "_", name) or "X" for name in given]
+    if changed := [one for one, name in zip(given, names, strict=True) if one != name]:
+        log.info("%s: names hold letters or blanks that its columns cannot, such as %r", path.suffix, changed[0])
+    return [name[:width] for name in names]
+
+
 def _write_gro(path: Path, traj: Trajectory) -> str | None:
     import mdtraj
     from mdtraj.formats import GroTrajectoryFile
 
     topology = mdtraj.Topology()
     residue = topology.add_residue("BEA", topology.add_chain())
-    for name in traj.names if traj.names is not None else ["B"] * traj.n_beads:
-        topology.add_atom(name[:5], mdtraj.element.virtual, residue)
+    for name in _names_in_columns(traj, 5, path):
+        topology.add_atom(name, mdtraj.element.virtual, residue)
     factor = _TO_NM[traj.length_unit]
     positions = _spatial(traj, factor)
     if not (positions.max() < 9999 and positions.min() > -999):
@@ -339,7 +348,7 @@ def _write_pdb(path: Path, traj: Trajectory, factor: float | None = None, title:
     # Each bead is a residue: readers drop a second atom of one name within a residue.
     universe = MDAnalysis.Universe.empty(n, n_residues=n, atom_resindex=np.arange(n), trajectory=True)
     for name, values in (
-        ("names", list(traj.names) if traj.names is not None else ["B"] * n),
+        ("names", _names_in_columns(traj, 4, path)),
         ("resnames", ["BEA"] * n),
         ("resids", np.arange(1, n + 1)),
         ("segids", ["A"]),

@@ -296,11 +296,11 @@ def _same_settings(folder: Path, settings: dict) -> None:
             raise InputError(f"{folder} must hold rounds with their {SETTINGS}, or nothing; it has {there[0]}")
         write_json(path, settings)
         return
-    there = json_object(path.read_bytes(), path, f"name another folder than {folder}")
+    earlier = json_object(path.read_bytes(), path, f"name another folder than {folder}")
     for name, value in settings.items():
-        if there.get(name) != value:
+        if earlier.get(name) != value:
             raise InputError(
-                f"{folder} holds rounds with {name} {there.get(name)}; this call has {value}. Call it as before "
+                f"{folder} holds rounds with {name} {earlier.get(name)}; this call has {value}. Call it as before "
                 f"to go on, or name another folder"
             )
     for left in folder.glob("round_*/**/.*"):  # of a run that was killed as it wrote

@@ -42,7 +42,7 @@ class Checkpoint:
         """Write the state after an epoch, once a second and at the end; the file appears whole or not at all."""
         if time.monotonic() - self._last < _EVERY and not last:
             return
-        tensors = {f"state.{k:04d}": np.asarray(leaf, order="C") for k, leaf in enumerate(leaves)}
+        tensors = {f"state.{k:04d}": leaf for k, leaf in enumerate(leaves)}
         save_tensors(self._path, tensors | {"history": table}, {"polyvae-run": self._identity})
         self._last = time.monotonic()
 

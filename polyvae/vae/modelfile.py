@@ -26,7 +26,6 @@ _NETWORKS = ("encoder", "decoder")
 def write(path: str | os.PathLike, tensors: dict, header: dict) -> None:
     """Write tensors and header; the file appears whole or not at all, and the same model is the same bytes."""
     text = json.dumps(header | {"format": FORMAT}, sort_keys=True, separators=(",", ":"))
-    tensors = {name: np.asarray(value, order="C") for name, value in tensors.items()}
     # One key: safetensors keeps no order among several.
     save_tensors(path, tensors, {"polyvae": text})
 

@@ -536,3 +536,28 @@ def test_frames_without_times_are_numbered_through_all_chunks(tmp_path):
         write(np.zeros((3, 1)))
         write(np.zeros((2, 1)))
     np.testing.assert_array_equal(np.loadtxt(tmp_path / "COLVAR")[:, 0], np.arange(5))
+
+
+@pytest.mark.parametrize("suffix", [".gro", ".pdb", ".xtc"])
+@pytest.mark.parametrize(
+    "name", ["A\nB", "", " ", "A\r", "\x00", "A B", "Cα", "\x1b[2J", "END\nATOM", "\ud800", "\u2028"]
+)
+def test_names_that_would_break_a_line(suffix, name, tmp_path):
+    """Beads, coordinates and the other names come back, and no file holds the letters that end a line."""
+    x = np.round(np.random.default_rng(0).normal(size=(2, 3, 3)), 2)
+    traj = pv.Trajectory(x, length_unit="nm", names=["N1", name, "N3"])
+    written = pv.write(tmp_path / f"run{suffix}", traj)
+    topology = None if suffix != ".xtc" else tmp_path / "run.pdb"
+    back = pv.read(tmp_path / f"run{suffix}", topology=topology, unwrap=False)
+    np.testing.assert_allclose(back.to_unit("nm").positions, x, atol=0.002)
+    assert (back.names[0], back.names[2]) == ("N1", "N3")
+    for path in written:
+        if path.suffix != ".xtc":
+            assert all(32 <= byte < 127 or byte == 10 for byte in path.read_bytes())
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a,b", "a\nb", "a\x00", "\x1b[2J", "a\u2028"])
+def test_a_column_whose_name_would_break_the_header_is_refused(name, tmp_path):
+    for path in ("COLVAR", "z.csv", "z.npz"):
+        with pytest.raises(pv.InputError, match="name of a column"):
+            pv.write_colvar(tmp_path / path, np.zeros((3, 1)), columns={name: np.zeros(3)})
