@@ -22,6 +22,7 @@ from polyvae.trajectory.convert import STEPS_ALONE
 from polyvae.trajectory.facts import NOT_STATED, Facts, NotUnderstood, not_stated, stated_array, stated_if
 from polyvae.trajectory.units import LAMMPS
 
+_STEP_LINE = STEP + b"\n"
 _LONG = 1 << 20  # bytes of text for which it pays to import pandas
 _IMAGES = ("ix", "iy", "iz")
 _FLAG = re.compile(rb"[pfsm]{2}")  # of both faces of the box in one direction
@@ -135,9 +136,13 @@ class DumpFile:
         for first, last in self._pieces(start, stop):
             rows = slice(first - start, last - start)
             text = self._text(first, last)
-            places = (self._offsets[first : last + 1] - self._offsets[first]).tolist()
-            frames = zip(range(first, last), places, places[1:], strict=False)
-            bounds, tables = zip(*(self._split(k, text, *place) for k, *place in frames), strict=True)
+            places = self._offsets[first : last + 1] - self._offsets[first]
+            begin = self._split(first, text, *map(int, places[:2]))
+            if (same := self._of_one_header(first, text, places)) is not None:
+                bounds, tables = [begin[0]] * (last - first), [same]
+            else:
+                frames = zip(range(first, last), places.tolist(), places[1:].tolist(), strict=False)
+                bounds, tables = zip(*(self._split(k, text, *place) for k, *place in frames), strict=True)
             box[rows], corner = self._boxes(first, bounds)
             positions[rows] = self._positions(self._table(first, tables), box[rows], corner, first)
         return Frames(
@@ -188,6 +193,38 @@ class DumpFile:
         self._last_header = head["bounds"], header
         return head["bounds"], self._rows(frame, text[head.end() : end])
 
+    def _of_one_header(self, first: int, text: bytes, places: np.ndarray) -> bytes | None:
+        """The lines of all atoms, where the headers of all frames are that of the first but for the step.
+
+        Args:
+            first: number of the first frame.
+            text: of frames.
+            places: (n + 1,) where each begins in the text, and the last one ends.
+        """
+        header = np.frombuffer(self._last_header[1], np.uint8)
+        if not text.startswith(_STEP_LINE) or not text.endswith(b"\n"):
+            return None
+        letters = np.frombuffer(text, np.uint8)
+        ends = np.flatnonzero(letters == ord("\n"))  # of lines
+        title = np.searchsorted(ends, places[:-1])  # the line "ITEM: TIMESTEP" of each frame
+        if title[-1] + 1 >= len(ends):
+            return None
+        body = ends[title + 1] + 1  # what follows the step
+        steps = self._steps[first : first + len(body)]
+        if (ends[title + 1] - ends[title] - 1 != np.char.str_len(steps.astype(str))).any():
+            return None
+        rows = body + len(header)
+        n_lines = np.searchsorted(ends, places[1:]) - np.searchsorted(ends, rows)
+        if (rows > places[1:]).any() or (n_lines != self.n_atoms).any():
+            return None
+        windows = np.lib.stride_tricks.sliding_window_view(letters, len(header))
+        if not (windows[body] == header).all():
+            return None
+        turns = np.zeros(len(letters) + 1, np.int8)
+        turns[rows] += 1
+        turns[places[1:]] -= 1
+        return letters[np.cumsum(turns[:-1]).astype(bool)].tobytes()
+
     def _check_header(self, frame: int, head: re.Match) -> None:
         """Refuse a frame whose header states other things than the first one."""
         if int(head["n_atoms"]) != self.n_atoms:
@@ -234,15 +271,16 @@ class DumpFile:
 
     def _table(self, first: int, tables) -> np.ndarray:
         """The columns wanted of frames, (n, n_atoms, n_wanted)."""
+        text = b"".join(tables)
         try:
-            numbers = _loaded(b"".join(tables), self._taken)
-            return numbers.reshape(len(tables), self.n_atoms, len(self._taken))
+            return _loaded(text, self._taken).reshape(-1, self.n_atoms, len(self._taken))
         except ValueError:
-            for k, table in enumerate(tables):
+            lines = text.splitlines(keepends=True)
+            for k in range(0, len(lines), self.n_atoms):
                 try:
-                    _loaded(table, self._taken).reshape(self.n_atoms, len(self._taken))
+                    _loaded(b"".join(lines[k : k + self.n_atoms]), self._taken)
                 except ValueError:
-                    raise DamagedError(self.path, first + k) from None
+                    raise DamagedError(self.path, first + k // self.n_atoms) from None
             raise
 
     def _positions(self, table: np.ndarray, box: np.ndarray, corner: np.ndarray, first: int) -> np.ndarray:
