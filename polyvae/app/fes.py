@@ -104,7 +104,7 @@ def fes(
         alone = table is not None and table.kind != "rows"
         kT, unit = _thermal_energy(temperature, energy_unit, kt, bool(bias or hills or alone))
         write = functools.partial(energies.write_energy, folder, unit=unit, figures=figures)
-        if alone:
+        if table is not None and alone:
             if bias or weights or hills or over or state or transient != "auto":
                 text = (
                     f"of {table.kind} alone there are no frames; leave out --bias, --weights, --over, --state, "

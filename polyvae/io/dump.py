@@ -8,7 +8,7 @@ Format: https://docs.lammps.org/dump.html, boxes: https://docs.lammps.org/Howto_
 import contextlib
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,8 @@ class DumpFile:
             text = self._text(first, last)
             places = self._offsets[first : last + 1] - self._offsets[first]
             begin = self._split(first, text, *map(int, places[:2]))
+            bounds: Sequence[bytes]
+            tables: Sequence[bytes]
             if (same := self._of_one_header(first, text, places)) is not None:
                 bounds, tables = [begin[0]] * (last - first), [same]
             else:

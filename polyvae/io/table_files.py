@@ -11,7 +11,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -88,7 +88,7 @@ def read_table(path: Path) -> TableFile:
 
 def _blocks(path: Path, head: bytes) -> Iterator[bytes]:
     """Whole lines of a file, unpacked, some megabytes at a time."""
-    packed = next((unpack for magic, unpack in _PACKED.items() if head.startswith(magic)), None)
+    packed: Any = next((unpack for magic, unpack in _PACKED.items() if head.startswith(magic)), None)
     try:
         with (packed or open)(path, "rb") as opened:
             file: BinaryIO = opened  # type: ignore[assignment]

@@ -145,7 +145,7 @@ class Section:
         bad = wrong | np.any(worded, axis=0)
         kept, n, final = ~empty, self.n, int(np.flatnonzero(~empty)[-1]) if last else None
         when = next((k for k, name in enumerate(self.names) if TIME.fullmatch(name)), None)
-        for i in np.flatnonzero(wrong | np.any(unusable, axis=0)):
+        for i in np.flatnonzero(wrong | np.any(unusable, axis=0)).tolist():
             if bad[i] and self._is_cut(i, ~bad & ~empty, None if when is None else values[when], final):
                 kept[i] = False
                 note(f"row {n + i + 1}, {shown(lines[i].strip())}, was cut off, and is left out")
@@ -156,7 +156,7 @@ class Section:
             )
             if wrong[i]:
                 raise InputError(f"{self.path}: {text}")
-            for k in np.flatnonzero([column[i] for column in unusable]):
+            for k in np.flatnonzero([column[i] for column in unusable]).tolist():
                 self._blame(k, text)
         gone = np.flatnonzero(~kept)
         cut = np.flatnonzero(~kept & ~empty)  # what follows was started anew

@@ -121,10 +121,10 @@ def block_size(
     enough = bool(good) or (chosen[1] >= FEWEST and chosen[1] == len(np.unique(segment)))
     worth = effective_blocks(together(np.bincount(block, weights, len(segment)), segment, chosen[0]))
     enough = enough and worth >= 0.5 * FEWEST
-    sizes, errors = np.array([entry[2] for entry in tried], float), np.array([entry[3] for entry in tried])
+    lengths, errors = np.array([entry[2] for entry in tried], float), np.array([entry[3] for entry in tried])
     # Blocks of B frames, whose correlations decay exponentially, show the part 1 - g / 2B of the statistical
     # inefficiency g, which is the square of the ratio of errors.
     part = 0.5 * (1 + np.sqrt(max(0.0, 1 - 2 * chosen[3] ** 2 / chosen[2])))
     if chosen[1] == len(np.unique(segment)):  # whole runs or molecules, which know nothing of each other
         part = 1.0
-    return Blocking(chosen[2], chosen[0], chosen[1], float(part**-0.5), enough, sizes, errors)
+    return Blocking(chosen[2], chosen[0], chosen[1], float(part**-0.5), enough, lengths, errors)

@@ -112,7 +112,7 @@ class Steps:
         middle = np.exp(-0.5 * (self._d / width) ** 2) / (width * np.sqrt(2 * np.pi))
         for sign in (1, -1):
             value, factor = middle, np.exp(sign * self.step / width**2 * self._d)
-            for m in np.arange(0 if sign > 0 else 1, self.most + 1):
+            for m in range(0 if sign > 0 else 1, int(self.most) + 1):
                 if m:
                     value = value * factor
                 away = m * self.step

@@ -23,7 +23,8 @@ def objective_of(name: str, masses: np.ndarray | None) -> Callable:
     """The objective of that name as a function of one frame, weighted by masses (n_beads,) where they differ."""
     if name in _UNWEIGHTED or masses is None:
         return OBJECTIVES[name]
-    return functools.partial(OBJECTIVES[name], masses=masses)
+    weighted: Callable = OBJECTIVES[name]
+    return functools.partial(weighted, masses=masses)
 
 
 def values_of(name: str, traj: Trajectory) -> np.ndarray:

@@ -92,7 +92,7 @@ class Optimum:
             free = float(found.closest_apart.min())
             return {
                 "objective": value,
-                "rg": float(geometry.radius_of_gyration(positions, traj.unequal_masses)),
+                "rg": float(objective_of("rg", traj.unequal_masses)(positions)),
                 "end_to_end": float(geometry.end_to_end(positions)) if linear else None,
                 "shortest_bond": float(shortest),
                 "mean_bond": float(bonds.mean()),
