@@ -38,6 +38,8 @@ BESIDE = {
     ("tasks.scoring", "tasks.scorecard"),
     ("tasks.verdict", "tasks.scorecard"),
     ("tasks.adapting", "tasks.rounds"),
+    ("tasks.adapting", "tasks.roundstore"),
+    ("tasks.roundstore", "tasks.rounds"),
     ("tasks.tables", "tasks.projection"),
 }
 HEAVY = ("mdtraj", "MDAnalysis", "matplotlib", "typer", "tqdm")

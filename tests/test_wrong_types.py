@@ -237,7 +237,7 @@ CALLS = {
         {"data": "data", "engine": "function", "folder": "path", "steps": "count", "stride": "count",
          "rounds": "count", "walkers": "count", "free_runs": "count", "free_steps": "count?",
          "barrier": "positive", "pace": "count", "seed": "count", "training": "other?",
-         "train": "function?", "choose": "function?", "progress": "function?"},
+         "train": "function?", "choose": "function?", "progress": "function?", "options": "free"},
     ),
     "read_colvar": Call(pv.read_colvar, lambda k: {"files": k.table}, {"files": "paths"}),
     "check_vae": Call(

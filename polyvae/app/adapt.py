@@ -1,21 +1,68 @@
 """The verb `adapt`: rounds of bias and learning in an engine, and a free energy in the end."""
 
 import csv
+import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import polyvae as pv
 from polyvae.app.console import print_free_energy, say
-from polyvae.app.options import ONE_MODEL, READING, TRAINING, Figures, for_training, takes
+from polyvae.app.options import ONE_MODEL, READING, TRAINING, Figures, for_training, option_of, takes
 from polyvae.app.reading import for_reading, read_files
 
 if TYPE_CHECKING:
     from polyvae.engines.runs import Engine
 
+_REQUIRED = inspect.Parameter.empty
+_PLACES = "{plumed}, {start}, {seed}, {steps}, {stride}, {folder}"
+ENGINE = {
+    "temperature": option_of(
+        float,
+        _REQUIRED,
+        "--temperature",
+        "Temperature of the thermostat in K; kT/epsilon in reduced units.",
+    ),
+    "openmm": option_of(
+        str | None, None, "--openmm", "OpenMM system as system.xml, with --structure, or function as run.py:make."
+    ),
+    "lammps": option_of(
+        Path | None, None, "--lammps", "LAMMPS input script that sets up the system and does not run it."
+    ),
+    "command": option_of(str | None, None, "--command", f"Command of the shell, with {_PLACES} to fill in."),
+    "frames": option_of(str, "*.xtc", "--frames", "Trajectory that --command writes, a pattern."),
+    "structure": option_of(
+        Path | None, None, "--structure", "PDB file of all atoms, to start from [default: the file of --top]."
+    ),
+    "sigma": option_of(
+        float | None,
+        None,
+        "--sigma",
+        "Length of one sigma in the unit of the engine, for models in reduced units.",
+    ),
+    "timestep": option_of(float, 0.002, "--timestep", "Time step of a system.xml in ps."),
+    "platform": option_of(
+        str | None, None, "--platform", "OpenMM platform of a system.xml [default: the fastest]."
+    ),
+}
+# By the name in `pv.adapt`.
+ROUNDS = {
+    "steps": option_of(int, _REQUIRED, "--steps", "Steps of each biased run.", min=1),
+    "stride": option_of(int, _REQUIRED, "--stride", "Steps between frames.", min=1),
+    "rounds": option_of(int, 8, "--rounds", "Most rounds.", min=1),
+    "walkers": option_of(int, 1, "--walkers", "Biased runs of each round.", min=1),
+    "free_runs": option_of(int, 16, "--free-runs", "Unbiased runs of each round.", min=1),
+    "free_steps": option_of(
+        int | None, None, "--free-steps", "Steps of each unbiased run [default: those of 500 frames].", min=1
+    ),
+    "barrier": option_of(float, 16.0, "--barrier", "Highest barrier to cross, in kT."),
+    "pace": option_of(int, 500, "--pace", "Steps between kernels or hills.", min=1),
+}
+RESULTS = ("model.safetensors", "biased.npz", "rounds.csv", "fes.csv", "fes.npz", "summary.json")
 
-@takes(model=ONE_MODEL, training=TRAINING, reading=READING)
+
+@takes(model=ONE_MODEL, training=TRAINING, reading=READING, engine=ENGINE, rounds_of=ROUNDS)
 def adapt(
     files: Annotated[
         list[Path], typer.Argument(metavar="TRAJ...", help="Unbiased frames to begin with, STRIDE steps apart.")
@@ -23,42 +70,16 @@ def adapt(
     model: dict,
     training: dict,
     reading: dict,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Of each biased run.")],
-    stride: Annotated[int, typer.Option("--stride", min=1, help="Steps between frames.")],
-    temperature: Annotated[float, typer.Option("--temperature", help="K; kT/epsilon in reduced units.")],
-    openmm: Annotated[
-        str | None, typer.Option("--openmm", help="A system.xml with --structure, or run.py:make.")
-    ] = None,
-    lammps: Annotated[
-        Path | None, typer.Option("--lammps", help="An input script that sets up all, without its run.")
-    ] = None,
-    command: Annotated[
-        str | None,
-        typer.Option("--command", help="With {plumed}, {start}, {seed}, {steps}, {stride}, {folder} to fill in."),
-    ] = None,
-    frames: Annotated[str, typer.Option("--frames", help="Of --command: trajectory that it writes.")] = "*.xtc",
-    structure: Annotated[
-        Path | None, typer.Option("--structure", help="PDB of all atoms, to start from [default: --top].")
-    ] = None,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="At most.")] = 8,
-    walkers: Annotated[int, typer.Option("--walkers", min=1, help="Biased runs of a round.")] = 1,
-    free_runs: Annotated[int, typer.Option("--free-runs", min=1, help="Unbiased runs of a round.")] = 16,
-    free_steps: Annotated[
-        int | None, typer.Option("--free-steps", min=1, help="Of each unbiased run [default: 500 frames].")
-    ] = None,
-    barrier: Annotated[float, typer.Option("--barrier", help="In kT, the highest to cross.")] = 16.0,
-    pace: Annotated[int, typer.Option("--pace", min=1, help="Steps between kernels or hills.")] = 500,
-    sigma: Annotated[float | None, typer.Option("--sigma", help="Of reduced units, in the engine's.")] = None,
-    timestep: Annotated[float, typer.Option("--timestep", help="Of a system.xml, ps.")] = 0.002,
-    platform: Annotated[str | None, typer.Option("--platform", help="Of OpenMM [default: the fastest].")] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the rounds; one that is there goes on.")] = Path(
-        "polyvae-adapt"
-    ),
+    engine: dict,
+    rounds_of: dict,
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for the rounds; rounds that are there are continued.")
+    ] = Path("polyvae-adapt"),
     figures: Figures = "png",
 ):
     """Bias, learn a better CV from what the runs found, and again; in the end a free energy with its error.
 
-    Killed at any point, the same command goes on. Each round is a folder with its model, frames and COLVAR files.
+    Killed at any point, the same command continues. Each round is a folder with model, frames and COLVAR files.
 
     Example: polyvae adapt run.npz --openmm system.xml --structure start.pdb --temperature 300 --steps 500000
     --stride 250
@@ -66,68 +87,52 @@ def adapt(
     options = for_training(training)
     if options.pop("weights") is not None:
         raise typer.BadParameter("the frames to begin with are unbiased", param_hint="--weights")
-    if sum(kind is not None for kind in (openmm, lammps, command)) != 1:
+    if sum(engine[kind] is not None for kind in ("openmm", "lammps", "command")) != 1:
         raise typer.BadParameter("name one engine: --openmm, --lammps or --command", param_hint="--openmm")
     from polyvae.arguments import if_given, real_number
+    from polyvae.files import refuse_inputs
 
-    real_number("temperature", temperature, above=0)
-    real_number("barrier", barrier, above=1)
-    real_number("timestep", timestep, above=0)
-    if_given(real_number, "sigma", sigma)
-    structure = structure or reading["topology"]
-    engine = _engine(openmm, lammps, command, frames, structure, temperature, sigma, timestep, platform, reading)
+    for name, value, least in (("temperature", engine, 0), ("barrier", rounds_of, 1), ("timestep", engine, 0)):
+        real_number(name, value[name], above=least)
+    if_given(real_number, "sigma", engine["sigma"])
+    for name in RESULTS:  # before the runs, which take hours
+        refuse_inputs(out / name)
+    runs = _engine(engine, reading)
     traj = read_files(files, reading)
-    seed = model.pop("seed")
-    found = pv.adapt(
-        traj,
-        engine,
-        out,
-        steps=steps,
-        stride=stride,
-        rounds=rounds,
-        walkers=walkers,
-        free_runs=free_runs,
-        free_steps=free_steps,
-        barrier=barrier,
-        pace=pace,
-        seed=seed,
-        training=_told(model | options),
-        progress=say,
-    )
+    # What is not given is chosen from the frames of every round, the lag once.
+    given = {name: value for name, value in (model | options).items() if value is not None}
+    seed = given.pop("seed")
+    found = pv.adapt(traj, runs, out, progress=say, seed=seed, training=given, **rounds_of)
     _results(out, found, figures)
 
 
-def _told(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given: what is left out is chosen from the frames of every round, the lag once."""
-    return {name: value for name, value in options.items() if value is not None}
+def _engine(given: dict, reading: dict) -> "Engine":
+    """The engine that the options name."""
+    structure = given["structure"] or reading["topology"]
+    common = {"temperature": given["temperature"], "sigma": given["sigma"]}
+    if given["openmm"] is not None:
+        from polyvae.engines.openmm import OpenMMEngine, function_in, simulation_maker
 
-
-def _engine(
-    openmm, lammps, command, frames, structure, temperature, sigma, timestep, platform, reading
-) -> "Engine":
-    if openmm is not None:
-        from polyvae.engines.openmm import function_in, openmm_engine, simulation_maker
-
-        if not openmm.endswith(".xml"):
-            return openmm_engine(function_in(openmm), temperature=temperature, sigma=sigma)
+        if not given["openmm"].endswith(".xml"):
+            return OpenMMEngine(function_in(given["openmm"]), **common)
         if structure is None:
             raise typer.BadParameter("a system.xml needs a PDB of its particles", param_hint="--structure")
-        make = simulation_maker(openmm, structure, temperature=temperature, timestep=timestep, platform=platform)
-        return openmm_engine(make, temperature=temperature, sigma=sigma)
-    if lammps is not None:
-        from polyvae.engines.lammps import lammps_engine
+        own = {name: given[name] for name in ("temperature", "timestep", "platform")}
+        return OpenMMEngine(simulation_maker(given["openmm"], structure, **own), **common)
+    if given["lammps"] is not None:
+        from polyvae.engines.lammps import LammpsEngine
 
-        return lammps_engine(lammps, temperature=temperature, sigma=sigma)
-    from polyvae.engines.command import command_engine
+        return LammpsEngine(given["lammps"], **common)
+    from polyvae.engines.command import CommandEngine
 
     if reading["topology"] is None:
         raise typer.BadParameter("the frames of a command need a topology", param_hint="--top")
     kept = {k: v for k, v in for_reading(reading).items() if k not in ("topology", "start", "stop", "step")}
-    return command_engine(
-        command,
-        frames=frames,
+    return CommandEngine(
+        given["command"],
+        frames=given["frames"],
         topology=reading["topology"],
-        temperature=temperature,
+        temperature=given["temperature"],
         start=structure,
         reading=kept,
     )
@@ -153,7 +158,7 @@ def _results(out: Path, found: "pv.Adapted", figures: str) -> None:
     end = (
         "CV and free energy have stopped to change"
         if found.converged
-        else "not converged: go on with more --rounds"
+        else "not converged: continue with more --rounds"
     )
     print(f"{len(found.rounds)} rounds, {end}")
     print(f"results in {out}: model.safetensors, biased.npz (frames with weights), fes.csv, rounds.csv, pictures")

@@ -88,52 +88,52 @@ def _positive(value: float | None) -> float | None:
     return value
 
 
-def _option(kind, default, name: str, text: str, **more) -> tuple:
+def option_of(kind, default, name: str, text: str, **more) -> tuple:
     """Annotation and default of a parameter that is an option of the command line."""
     return Annotated[kind, typer.Option(name, help=text, **more)], default
 
 
 # By the name in `pv.read`.
 READING = {
-    "topology": _option(Path | None, None, "--top", "Topology file that MDAnalysis reads."),
-    "format": _option(
+    "topology": option_of(Path | None, None, "--top", "Topology file that MDAnalysis reads."),
+    "format": option_of(
         str | None,
         None,
         "--format",
         "Format of the files by MDAnalysis' name, as LAMMPSDUMP [default: by suffix].",
     ),
-    "topology_format": _option(
+    "topology_format": option_of(
         str | None, None, "--topology-format", "Format of the topology [default: by suffix]."
     ),
-    "select": _option(str | None, None, "--select", 'Atoms to read, in MDAnalysis\' language, as "name B".'),
-    "length_unit": _option(
+    "select": option_of(str | None, None, "--select", 'Atoms to read, in MDAnalysis\' language, as "name B".'),
+    "length_unit": option_of(
         str | None, None, "--unit", "Length unit of the file: nm, angstrom, sigma.", callback=_unit
     ),
-    "start": _option(int, 0, "--start", "First frame to read of each file, from 0.", min=0),
-    "stop": _option(int | None, None, "--stop", "Frame of each file to stop before."),
-    "step": _option(int, 1, "--step", "Read every STEP-th frame.", min=1),
-    "unwrap": _option(
+    "start": option_of(int, 0, "--start", "First frame to read of each file, from 0.", min=0),
+    "stop": option_of(int | None, None, "--stop", "Frame of each file to stop before."),
+    "step": option_of(int, 1, "--step", "Read every STEP-th frame.", min=1),
+    "unwrap": option_of(
         bool | None,
         None,
         "--unwrap/--no-unwrap",
         "Make molecules whole across periodic boundaries [default: if the file has a box].",
     ),
-    "per_molecule": _option(
+    "per_molecule": option_of(
         bool, False, "--per-molecule", "Treat each molecule of a melt or solution as a frame of its own."
     ),
-    "dims": _option(
+    "dims": option_of(
         int | None, None, "--dims", "Number of dimensions, 2 or 3 [default: 2 if z never varies].", min=2, max=3
     ),
-    "keep_good": _option(
+    "keep_good": option_of(
         bool,
         False,
         "--keep-good",
         "Read the intact frames of a damaged XTC, DCD or dump; small damage cannot be detected.",
     ),
-    "ignore_times": _option(
+    "ignore_times": option_of(
         bool, False, "--ignore-times", "Ignore frame times. Without this option they must increase."
     ),
-    "dt": _option(
+    "dt": option_of(
         float | None,
         None,
         "--dt",
@@ -144,33 +144,33 @@ READING = {
 
 # By the name in `pv.fit`, but for `every` of the featurizer.
 TRAINING = {
-    "featurizer": _option(
+    "featurizer": option_of(
         str,
         "auto",
         "--align",
         f"Alignment of frames: {', '.join(FEATURIZERS)}; auto takes the first that hardly jumps.",
     ),
-    "every": _option(
+    "every": option_of(
         int | None,
         None,
         "--every",
         "Use every EVERY-th bead for --align distances [default: at most 100 beads].",
         min=1,
     ),
-    "encoder": _option(
+    "encoder": option_of(
         str | None, None, "--encoder", "Widths of the encoder's hidden layers [default: 64,64 or less]."
     ),
-    "decoder": _option(str, "256,256", "--decoder", "Widths of the decoder's hidden layers."),
-    "beta_schedule": _option(str, "constant", "--beta-schedule", f"Rise of beta: {', '.join(BETA_SCHEDULES)}."),
-    "free_bits": _option(float, 0.0, "--free-bits", "KL, in nats per latent, that is not penalised.", min=0.0),
-    "smoothness": _option(
+    "decoder": option_of(str, "256,256", "--decoder", "Widths of the decoder's hidden layers."),
+    "beta_schedule": option_of(str, "constant", "--beta-schedule", f"Rise of beta: {', '.join(BETA_SCHEDULES)}."),
+    "free_bits": option_of(float, 0.0, "--free-bits", "KL, in nats per latent, that is not penalised.", min=0.0),
+    "smoothness": option_of(
         float | None,
         None,
         "--smoothness",
         "Penalty on latents that jump between frames, for biased runs [default: 0; adapt: 1].",
         min=0.0,
     ),
-    "lag": _option(
+    "lag": option_of(
         int | None,
         None,
         "--lag",
@@ -178,24 +178,24 @@ TRAINING = {
         min=0,
     ),
     "weights": (Weights, None),
-    "width": _option(
+    "width": option_of(
         str, "learned", "--width", "Standard deviation of the decoder's Gaussian: learned, or a length."
     ),
-    "epochs": _option(
+    "epochs": option_of(
         int | None,
         None,
         "--epochs",
         "Number of passes over the data [default: as many as take 8,000 steps].",
         min=1,
     ),
-    "batch_size": _option(
+    "batch_size": option_of(
         int | None, None, "--batch-size", "Number of frames in a batch [default: 16 to 256].", min=1
     ),
-    "learning_rate": _option(float, 2e-3, "--learning-rate", "Learning rate of the Adam optimiser."),
-    "lr_schedule": _option(
+    "learning_rate": option_of(float, 2e-3, "--learning-rate", "Learning rate of the Adam optimiser."),
+    "lr_schedule": option_of(
         str, "cosine", "--lr-schedule", f"Schedule of the learning rate: {', '.join(LR_SCHEDULES)}."
     ),
-    "validation": _option(
+    "validation": option_of(
         float | None,
         None,
         "--validation",
@@ -203,7 +203,7 @@ TRAINING = {
         min=0.0,
         max=0.9,
     ),
-    "patience": _option(
+    "patience": option_of(
         int | None,
         None,
         "--patience",
@@ -213,82 +213,82 @@ TRAINING = {
 }
 # By the name in `polyvae.export.export_files`.
 EXPORTING = {
-    "to": _option(str, inspect.Parameter.empty, "--to", f"Engine or format to write: {', '.join(TARGETS)}."),
-    "atoms": _option(
+    "to": option_of(str, inspect.Parameter.empty, "--to", f"Engine or format to write: {', '.join(TARGETS)}."),
+    "atoms": option_of(
         str | None,
         None,
         "--atoms",
         'Atoms of the engine, from 1, as "1-12,20" [default: by --select, or as in training].',
     ),
-    "data": _option(
+    "data": option_of(
         list[Path] | None,
         None,
         "--data",
         "Training data, for widths and bounds of metadynamics.",
         metavar="TRAJ...",
     ),
-    "check": _option(
+    "check": option_of(
         list[Path] | None,
         None,
         "--check",
         "Frames to compare the installed engine with JAX on.",
         metavar="TRAJ...",
     ),
-    "dialect": _option(
+    "dialect": option_of(
         str | None,
         None,
         "--dialect",
         "plumed: vector (text), native (C++, fastest); colvars: lammps, namd, gromacs.",
     ),
-    "latents": _option(
+    "latents": option_of(
         str | None, None, "--latents", "Latents to export, from 0 [default: those that vary].", metavar="0,1"
     ),
-    "bias": _option(str | None, None, "--bias", "Bias of --to openmm: metad or opes."),
+    "bias": option_of(str | None, None, "--bias", "Bias of --to openmm: metad or opes."),
 }
 # By the name in `conformations.made`: what `generate` makes.
 MAKING = {
-    "mean": _option(bool, False, "--mean", "Take the decoder's mean, without its noise."),
-    "at": _option(str | None, None, "--at", "Draw all conformations at this latent point.", metavar="Z0,Z1"),
-    "prior": _option(
+    "mean": option_of(bool, False, "--mean", "Take the decoder's mean, without its noise."),
+    "at": option_of(str | None, None, "--at", "Draw all conformations at this latent point.", metavar="Z0,Z1"),
+    "prior": option_of(
         str | None,
         None,
         "--prior",
         f"Distribution of z: {', '.join(PRIORS)} [default: data if the model has a generator].",
     ),
-    "path": _option(
+    "path": option_of(
         str | None, None, "--path", "Decode a path between two latent points, as -1,0:2,1.", metavar="A:B"
     ),
-    "along": _option(
+    "along": option_of(
         str, PATHS[0], "--along", f"Course of --path: {', '.join(PATHS)} (along dense regions of --data)."
     ),
-    "grid": _option(
+    "grid": option_of(
         int | None,
         None,
         "--grid",
         "Decode a grid with this many points per latent, over the range of --data, or -2 to 2.",
         min=2,
     ),
-    "data": _option(
+    "data": option_of(
         list[Path] | None,
         None,
         "--data",
         "Frames for --along and --grid, and to check the conformations against.",
         metavar="TRAJ...",
     ),
-    "valid_only": _option(bool, False, "--valid-only", "Keep only conformations within the limits of the data."),
-    "max_draws": _option(
+    "valid_only": option_of(bool, False, "--valid-only", "Keep only conformations within the limits of the data."),
+    "max_draws": option_of(
         int | None,
         None,
         "--max-draws",
         "Largest number of draws for --valid-only [default: 20 for each wanted].",
         min=1,
     ),
-    "relax": _option(bool, False, "--relax", "Relax bonds and overlaps to those of the data."),
+    "relax": option_of(bool, False, "--relax", "Relax bonds and overlaps to those of the data."),
 }
 _OF_FILES = ("--data", "--check")  # options that take all words up to the next option
 ONE_MODEL = {
-    "latent_dim": _option(int, 2, "--latent-dim", "Number of collective variables.", min=1),
-    "beta": _option(float, 1.0, "--beta", "Weight of the KL term; 1 is the ELBO.", min=0.0),
+    "latent_dim": option_of(int, 2, "--latent-dim", "Number of collective variables.", min=1),
+    "beta": option_of(float, 1.0, "--beta", "Weight of the KL term; 1 is the ELBO.", min=0.0),
     "seed": (Seed, 0),
 }
 

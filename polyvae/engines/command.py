@@ -5,76 +5,98 @@ Source: the PLUMED manual, https://www.plumed.org/doc (action OPES_METAD); Inver
 """
 
 import contextlib
+import dataclasses
+import hashlib
+import logging
 import os
 import shlex
 import shutil
+import signal
 import string
 import subprocess
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import scipy.constants
 
 from polyvae.arguments import real_number, text
 from polyvae.cv.latent import LatentCV
-from polyvae.engines.runs import Bias, Engine, Run, Snapshots, kept_frames
+from polyvae.engines.runs import Bias, Run, Snapshots, kept_frames
 from polyvae.errors import InputError
 from polyvae.export import plumed, plumed_native
 from polyvae.files import replacing
-from polyvae.io.reading import read
+from polyvae.io.reading import read, stream
 from polyvae.io.tables import read_colvar
+
+log = logging.getLogger(__name__)
 
 PLACES = ("plumed", "folder", "start", "seed", "steps", "stride")
 _BOLTZMANN = scipy.constants.R / 1000  # kJ/mol/K
-_TOLD = 300  # letters of what a command said that failed
+_PRINTED = 300  # letters of what a command printed that failed
+_LOG, _LOCK = "command.log", "engine.lock"
+_GRACE = 1.0  # seconds between the signals that ask a group of processes to end and that end it
 
 
-def command_engine(
-    command: str,
-    *,
-    frames: str,
-    topology: str | os.PathLike,
-    temperature: float,
-    start: str | os.PathLike | None = None,
-    atoms: str | Sequence[int] | None = None,
-    dialect: str | None = None,
-    reading: dict | None = None,
-) -> Engine:
+@dataclasses.dataclass(frozen=True)
+class CommandEngine:
     """An engine that is a command of the shell, run in a folder of its own.
+
+    Its processes end with this one. Where one outlives it all the same, the next run in that folder waits for it.
 
     Args:
         command: with the places {plumed}, the input for PLUMED; {start}, a structure to start from; {seed};
             {steps}; {stride}, steps between frames; {folder}. Each path is absolute, and quoted for the shell
             where it has to be. Such as `sh run.sh {plumed} {start} {seed} {steps}`.
         frames: pattern of the trajectory that it writes into its folder, such as "traj.xtc".
-        topology: of all atoms, for `frames`; also the first start.
-        temperature: K; of a model in reduced units kT.
+        topology: topology of all atoms, for `frames`; also the first start.
+        temperature: K; kT for a model in reduced units.
         start: structure of the first start, where `topology` is none.
         atoms: PLUMED's numbers of the beads, see `export.common.atom_numbers`.
-        dialect: of `export.plumed`; by default "native" where it can be compiled here, else "vector".
-        reading: further options of `polyvae.read` for `frames`, such as `select`.
+        dialect: dialect of `export.plumed`; by default "native" where it can be compiled here, "vector" elsewhere.
+        reading: further options of `polyvae.read` for `frames`, such as `select` or `format`.
 
     Raises:
-        InputError: a command without {plumed}; when it runs, a command that fails, and files that it should have
+        InputError: a command without {plumed}; in a run, a command that fails, and files that it should have
             written and has not.
     """
-    named = {name for _, name, _, _ in string.Formatter().parse(text("command", command)) if name is not None}
-    if "plumed" not in named or not named <= set(PLACES):
-        raise InputError(
-            f"the command must name {{plumed}}, and may name {', '.join(f'{{{p}}}' for p in PLACES[1:])}; got "
-            f"{command!r}"
-        )
-    temperature = real_number("temperature", temperature, above=0)
-    topology = Path(topology).absolute()
-    first = topology if start is None else Path(start).absolute()
-    for path in (topology, first):
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file")
-    options = {"topology": topology} | (reading or {})
+
+    command: str
+    _: dataclasses.KW_ONLY
+    frames: str
+    topology: str | os.PathLike
+    temperature: float
+    start: str | os.PathLike | None = None
+    atoms: str | Sequence[int] | None = None
+    dialect: str | None = None
+    reading: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        places = string.Formatter().parse(text("command", self.command))
+        named = {name for _, name, _, _ in places if name is not None}
+        if "plumed" not in named or not named <= set(PLACES):
+            raise InputError(
+                f"the command must name {{plumed}}, and may name {', '.join(f'{{{p}}}' for p in PLACES[1:])}; got "
+                f"{self.command!r}"
+            )
+        put = object.__setattr__
+        put(self, "temperature", real_number("temperature", self.temperature, above=0))
+        put(self, "topology", Path(self.topology).absolute())
+        put(self, "start", self.topology if self.start is None else Path(self.start).absolute())
+        for path in (self.topology, self.start):
+            if not path.is_file():  # type: ignore[union-attr]  # both are paths by now
+                raise FileNotFoundError(f"{path}: no such file")
+
+    def facts(self) -> dict[str, Any]:
+        """What decides the runs: rounds of another command or topology are not continued."""
+        files = {"topology": self.topology, "start": self.start}
+        digests = {name: hashlib.sha256(Path(path).read_bytes()).hexdigest() for name, path in files.items()}  # type: ignore[arg-type]  # as above
+        return {"command": self.command, "frames": self.frames, "reading": _plain(self.reading), **digests}
 
     def run(
+        self,
         cv: LatentCV,
         *,
         bias: Bias | None,
@@ -84,28 +106,96 @@ def command_engine(
         seed: int,
         folder: Path,
     ) -> Run:
+        """See `engines.runs.Engine`."""
         place = Path(folder).absolute()
         place.mkdir(parents=True, exist_ok=True)
-        for left in place.glob(frames):  # of a try that failed
-            left.unlink()
-        _write_input(place, cv, bias, temperature, stride, atoms, dialect)
-        begin = first if start is None else _structure(place / "start.pdb", topology, start)
-        places = {"plumed": place / "plumed.dat", "folder": place, "start": begin}
-        quoted = {name: shlex.quote(os.fspath(path)) for name, path in places.items()}
-        line = command.format(**quoted, seed=seed, steps=steps, stride=stride)
-        with (place / "command.log").open("w") as log:
-            log.write(f"$ {line}\n")
-            log.flush()
-            done = subprocess.run(line, shell=True, cwd=place, stdout=log, stderr=subprocess.STDOUT, check=False)
-        if done.returncode:
-            said = (place / "command.log").read_text(errors="replace").strip()[-_TOLD:]
-            raise InputError(
-                f"the command ended with {done.returncode}; its words are in {place / 'command.log'}: ... {said}"
-            )
-        return _read(place, cv, frames, options, bias, temperature, topology)
+        topology, begin = Path(self.topology), Path(self.start or self.topology)
+        options = {"topology": topology} | dict(self.reading or {})
+        with _alone(place) as lock:
+            for left in place.glob(self.frames):  # of a try that failed
+                left.unlink()
+            _write_input(place, cv, bias, self.temperature, stride, self.atoms, self.dialect)
+            if start is not None:
+                begin = _structure(place / "start.pdb", topology, start, options.get("topology_format"))
+            places = {"plumed": place / "plumed.dat", "folder": place, "start": begin}
+            quoted = {name: shlex.quote(os.fspath(path)) for name, path in places.items()}
+            _execute(self.command.format(**quoted, seed=seed, steps=steps, stride=stride), place, lock)
+        return _read(place, cv, self.frames, options, bias, self.temperature, topology)
 
-    run.temperature = temperature  # type: ignore[attr-defined]
-    return run
+    def __call__(self, cv: LatentCV, **given) -> Run:
+        return self.run(cv, **given)
+
+
+command_engine = CommandEngine  # as scripts name it
+
+
+def _plain(reading: Mapping[str, Any] | None) -> dict[str, str]:
+    return {name: str(value) for name, value in (reading or {}).items() if value is not None}
+
+
+@contextlib.contextmanager
+def _alone(place: Path) -> Iterator[IO]:
+    """A lock that this process and those of the engine hold: a run waits for what is left of one before."""
+    with (place / _LOCK).open("w") as lock:
+        with contextlib.suppress(ImportError, OSError):  # Windows, a file system without locks
+            import fcntl
+
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.warning("%s: waiting for the engine that an earlier call has started here", place)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock  # and the file stays, since a process that is left may hold it
+
+
+def _execute(line: str, place: Path, lock: IO) -> None:
+    """Run a command of the shell in a folder, as a group of processes that ends with this process."""
+    # Only files named here pass to the children: the lock is held as long as one of them lives.
+    own: dict[str, Any] = {"process_group": 0, "pass_fds": [lock.fileno()]} if os.name == "posix" else {}
+    with (place / _LOG).open("w") as written:
+        written.write(f"$ {line}\n")
+        written.flush()
+        pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": written, "stderr": subprocess.STDOUT}
+        child = subprocess.Popen(line, shell=True, cwd=place, **pipes, **own)
+        with _ended_with_us(child):
+            code = child.wait()
+    if code:
+        printed = (place / _LOG).read_text(errors="replace").strip()[-_PRINTED:]
+        raise InputError(f"the command ended with {code}; its words are in {place / _LOG}: ... {printed}")
+
+
+@contextlib.contextmanager
+def _ended_with_us(child: subprocess.Popen) -> Iterator[None]:
+    """End the group of a child where the block is left by an error or a signal.
+
+    A small shell does the same where this process is killed: it reads the end of a pipe that only this process
+    holds open.
+    """
+    watcher = None
+    if os.name == "posix":
+        script = f"read _; kill -TERM -{child.pid}; sleep {_GRACE:g}; kill -KILL -{child.pid}"
+        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        watcher = subprocess.Popen(["/bin/sh", "-c", script], stdin=subprocess.PIPE, process_group=0, **quiet)
+    try:
+        yield
+    finally:
+        if child.poll() is None:
+            _end(child)
+        if watcher is not None:
+            watcher.kill()
+            watcher.communicate()
+
+
+def _end(child: subprocess.Popen) -> None:
+    """Ask the group of a child to end, and end it a second later."""
+    if os.name != "posix":
+        child.kill()
+        return
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_GRACE)
 
 
 def _kT(cv: LatentCV, temperature: float) -> float:
@@ -115,7 +205,7 @@ def _kT(cv: LatentCV, temperature: float) -> float:
 def _write_input(
     place: Path, cv: LatentCV, bias: Bias | None, temperature: float, stride: int, atoms, dialect
 ) -> None:
-    """plumed.dat and what it includes, with absolute paths, since engines run where they like."""
+    """Write plumed.dat and what it includes, with absolute paths, since engines run in any folder."""
     for name in ("COLVAR", "KERNELS"):
         (place / name).unlink(missing_ok=True)
     native = dialect or ("native" if plumed_native.installed() else "vector")
@@ -148,12 +238,12 @@ def _write_input(
         temporary.write_text(f"{plumed.UNITS[cv.length_unit]}\n{lines}")
 
 
-def _structure(path: Path, topology: Path, start: Snapshots) -> Path:
-    """All atoms of a snapshot as a PDB."""
+def _structure(path: Path, topology: Path, start: Snapshots, kind: str | None = None) -> Path:
+    """Write all atoms of a snapshot as a PDB; `kind` is the format of the topology, by MDAnalysis' name."""
     import MDAnalysis
 
     with _quiet():
-        universe = MDAnalysis.Universe(os.fspath(topology))
+        universe = MDAnalysis.Universe(os.fspath(topology), topology_format=kind)
         universe.atoms.positions = start.positions[0]
         if start.box is not None:
             universe.dimensions = MDAnalysis.lib.mdamath.triclinic_box(*start.box[0])
@@ -163,15 +253,14 @@ def _structure(path: Path, topology: Path, start: Snapshots) -> Path:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what MDAnalysis says of elements and boxes that a structure does not hold."""
+    """Silence MDAnalysis' warnings about elements and boxes that a structure does not hold."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield
 
 
 def _read(place: Path, cv: LatentCV, frames: str, options: dict, bias, temperature: float, topology: Path) -> Run:
-    import MDAnalysis
-
+    """The run that a command has written into its folder."""
     found = sorted(place.glob(frames))
     if not found:
         raise InputError(f"the command must write {frames} into {place}; there is no such file")
@@ -182,13 +271,24 @@ def _read(place: Path, cv: LatentCV, frames: str, options: dict, bias, temperatu
     if bias is not None:
         names = [name for name in ("opes.bias", "lower.bias", "upper.bias") if name in table]
         energies = np.sum([table[name][rows] for name in names], axis=0) / _kT(cv, temperature)
-    with _quiet():
-        universe = MDAnalysis.Universe(os.fspath(topology), [os.fspath(path) for path in found])
-    kept = kept_frames(len(traj), len(universe.atoms))
-    positions, boxes = [], []
-    for frame in kept:
-        state = universe.trajectory[int(frame)]
-        positions.append(state.positions.copy())
-        boxes.append(None if state.dimensions is None else state.triclinic_dimensions.copy())
+    return Run(traj, energies, _snapshots(found, options, len(traj)))
+
+
+def _snapshots(found: Sequence[Path], options: Mapping[str, Any], n_frames: int) -> Snapshots:
+    """All atoms at some frames, as they are in the files, in Å as structures have them; reduced lengths stay."""
+    whole = {name: value for name, value in options.items() if name not in ("select", "per_molecule", "dims")}
+    positions: list[np.ndarray] = []
+    boxes: list[Any] = []
+    numbers, first = np.zeros(0, int), 0
+    for chunk in stream(found, **whole | {"unwrap": False}):
+        if not first:
+            numbers = kept_frames(n_frames, chunk.n_beads)
+        here = chunk[numbers[(numbers >= first) & (numbers < first + len(chunk))] - first]
+        first += len(chunk)
+        if len(here):
+            here = here if here.length_unit == "sigma" else here.to_unit("angstrom")
+            missing = 3 - here.n_dims
+            positions.append(np.pad(here.positions, ((0, 0), (0, 0), (0, missing))))
+            boxes.append(here.box)
     periodic = all(box is not None for box in boxes)
-    return Run(traj, energies, Snapshots(np.array(positions), kept, np.array(boxes) if periodic else None))
+    return Snapshots(np.concatenate(positions), numbers, np.concatenate(boxes) if periodic else None)

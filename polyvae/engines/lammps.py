@@ -4,16 +4,18 @@ Source: Barducci, Bussi & Parrinello, 10.1103/PhysRevLett.100.020603; the LAMMPS
 """
 
 import contextlib
+import dataclasses
 import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from polyvae.arguments import file_name, real_number
 from polyvae.cv.latent import LatentCV
-from polyvae.engines.runs import Bias, Engine, Run, Snapshots, bead_trajectory, check_finite, kept_frames
+from polyvae.engines.runs import Bias, Run, Snapshots, bead_trajectory, check_finite, kept_frames
 from polyvae.errors import InputError
 from polyvae.export.colvars import load_lammps
 from polyvae.export.lammps import LatentBias, attach
@@ -24,33 +26,41 @@ _FILLED = 0.5  # of the run, by when hills of that height are as high as the bar
 _PICOSECONDS = {"real": 1e-3, "metal": 1.0, "nano": 1e3, "electron": 1e-3, "si": 1e12, "cgs": 1e12, "micro": 1e6}
 
 
-def lammps_engine(
-    script: str | os.PathLike,
-    *,
-    temperature: float,
-    atoms: str | Sequence[int] | None = None,
-    sigma: float | None = None,
-) -> Engine:
+@dataclasses.dataclass(frozen=True)
+class LammpsEngine:
     """An engine of a LAMMPS input script.
 
     Args:
         script: sets up everything up to the `run`, thermostat and time step too, and has none; it may use the
             variables `seed` and `temperature`, such as in `fix bath all langevin $$T $$T 1.0 ${seed}`.
-        temperature: of its thermostat, in its units: K, or kT/epsilon in `units lj`.
+        temperature: temperature of its thermostat, in its units: K, or kT/epsilon in `units lj`.
         atoms: atom IDs of the beads, see `export.lammps.attach`.
         sigma: see `export.lammps.attach`.
 
     Raises:
-        InputError: no LAMMPS; and when it runs, what `attach` refuses, a script that LAMMPS refuses or that has
-            atoms nowhere, and a run that blows up.
+        InputError: no LAMMPS; in a run, what `attach` refuses, a script that LAMMPS refuses or that sets up no
+            atoms, and a run that blows up.
     """
-    script = Path(file_name("script", script))
-    temperature = real_number("temperature", temperature, above=0)
-    load = load_lammps()
-    if not script.is_file():
-        raise FileNotFoundError(f"{script}: no such file")
+
+    script: str | os.PathLike
+    _: dataclasses.KW_ONLY
+    temperature: float
+    atoms: str | Sequence[int] | None = None
+    sigma: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "script", Path(file_name("script", self.script)))
+        object.__setattr__(self, "temperature", real_number("temperature", self.temperature, above=0))
+        load_lammps()
+        if not Path(self.script).is_file():
+            raise FileNotFoundError(f"{self.script}: no such file")
+
+    def facts(self) -> dict[str, Any]:
+        """What decides the runs, beside a script that may be mended."""
+        return {"atoms": None if self.atoms is None else str(self.atoms), "sigma": self.sigma}
 
     def run(
+        self,
         cv: LatentCV,
         *,
         bias: Bias | None,
@@ -60,9 +70,14 @@ def lammps_engine(
         seed: int,
         folder: Path | None = None,
     ) -> Run:
+        """See `engines.runs.Engine`."""
+        script, temperature = Path(self.script), self.temperature
         variables = ["-var", "seed", str(seed), "-var", "temperature", str(temperature)]
         quiet = ["-log", "none", "-screen", "none"]
-        with contextlib.closing(load(cmdargs=[*quiet, *variables])) as lmp, contextlib.chdir(script.parent):
+        with (
+            contextlib.closing(load_lammps()(cmdargs=[*quiet, *variables])) as lmp,
+            contextlib.chdir(script.parent),
+        ):
             _command(lmp, f"include {script.name}", script)
             if not lmp.extract_setting("box_exist") or not lmp.get_natoms():
                 raise InputError(f"{script}: has no atoms at its end; it must set up the system, and not run it")
@@ -70,41 +85,59 @@ def lammps_engine(
             hills = None if bias is None else Hills(bias, _hill(bias, steps) * kT, kT)
             latent: LatentBias
             if hills is not None:
-                latent = GridFix(lmp, cv, hills.table, atoms=atoms, sigma=sigma)
+                latent = GridFix(lmp, cv, hills.table, atoms=self.atoms, sigma=self.sigma)
             else:  # looked at when a frame is due
-                latent = attach(lmp, cv, _nothing, atoms=atoms, sigma=sigma, interval=stride)
+                latent = attach(lmp, cv, _nothing, atoms=self.atoms, sigma=self.sigma, interval=stride)
             if start is not None:
                 _place(lmp, start)
             _command(lmp, f"velocity all create {temperature} {seed} dist gaussian", script)
             _command(lmp, "reset_timestep 0", script)
             _command(lmp, "run 0 post no", script)
-            n, n_atoms = max(1, steps // stride), lmp.get_natoms()
-            kept = set(kept_frames(n, n_atoms).tolist())
-            frames, z, snapshots, boxes, step = [], [], [], [], 0
-            for frame in range(n):
-                for ahead in _stages(frame * stride, stride, None if bias is None else bias.pace):
-                    _command(lmp, f"run {ahead} pre no post no", script)
-                    if isinstance(latent, GridFix):
-                        latent.check()
-                    step += ahead
-                    if hills is not None and step % hills.pace == 0:
-                        hills.add(latent.z)
-                check_finite(latent.positions, frame, stride)
-                frames.append(latent.positions - latent.positions.mean(axis=0))
-                z.append(latent.z)
-                if frame in kept:
-                    snapshots.append(np.array(lmp.gather_atoms("x", 1, 3), np.float64).reshape(-1, 3))
-                    boxes.append(_box(lmp))
-            energy = np.zeros(n)
+            frames, z, snapshots = _frames(lmp, latent, hills, max(1, steps // stride), stride, script)
+            energy = np.zeros(len(frames))
             if hills is not None:
                 energy = np.array([hills.table(at)[0] for at in z]) / kT
             style = lmp.extract_global("units")
-            time = stride * lmp.extract_global("dt") * _PICOSECONDS.get(style, 1.0) * np.arange(1, n + 1)
-        traj = bead_trajectory(frames, time, cv.template, cv.length_unit)
-        return Run(traj, energy, Snapshots(np.array(snapshots), np.array(sorted(kept)), np.array(boxes)))
+            dt = lmp.extract_global("dt") * _PICOSECONDS.get(style, 1.0)
+        traj = bead_trajectory(frames, stride * dt * np.arange(1, len(frames) + 1), cv.template, cv.length_unit)
+        return Run(traj, energy, snapshots)
 
-    run.temperature = temperature  # type: ignore[attr-defined]
-    return run
+    def __call__(self, cv: LatentCV, **given) -> Run:
+        return self.run(cv, **given)
+
+
+lammps_engine = LammpsEngine  # as scripts name it
+
+
+def _frames(
+    lmp, latent: LatentBias, hills: "Hills | None", n: int, stride: int, script: Path
+) -> tuple[list[np.ndarray], list[np.ndarray], Snapshots]:
+    """Run n frames: the beads, the latents, and all atoms of some."""
+    kept = kept_frames(n, lmp.get_natoms())
+    frames, z, positions, boxes, step = [], [], [], [], 0
+    for frame in range(n):
+        for ahead in _stages(frame * stride, stride, None if hills is None else hills.pace):
+            _command(lmp, f"run {ahead} pre no post no", script)
+            if isinstance(latent, GridFix):
+                latent.check()
+            step += ahead
+            if hills is not None and step % hills.pace == 0:
+                hills.add(latent.z)
+        check_finite(latent.positions, frame, stride)
+        frames.append(latent.positions - latent.positions.mean(axis=0))
+        z.append(latent.z)
+        if frame in kept:
+            x, order = _atoms(lmp)
+            positions.append(np.array(x[order], np.float64))
+            boxes.append(_box(lmp))
+    return frames, z, Snapshots(np.array(positions), kept, np.array(boxes))
+
+
+def _atoms(lmp) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (n_atoms, 3) as LAMMPS holds them, and their order by ID. IDs may have gaps, which LAMMPS' own
+    `gather_atoms` refuses."""
+    n = lmp.extract_setting("nlocal")
+    return lmp.numpy.extract_atom("x")[:n], np.argsort(lmp.numpy.extract_atom("id")[:n])
 
 
 def _hill(bias: Bias, steps: int) -> float:
@@ -152,7 +185,7 @@ def _stages(step: int, stride: int, pace: int | None) -> list[int]:
 
 
 def _command(lmp, text: str, script: Path) -> None:
-    """Have LAMMPS do something; what it says of an error becomes one line."""
+    """Give LAMMPS a command; its own error becomes an `InputError` of one line."""
     try:
         lmp.command(text)
     except InputError:
@@ -183,5 +216,5 @@ def _place(lmp, start: Snapshots) -> None:
                 if box[i, j]
             )  # fmt: skip
             lmp.command(f"change_box all {ends}{tilts} units box")
-    x = np.ascontiguousarray(start.positions[0], np.float64).ravel()
-    lmp.scatter_atoms("x", 1, 3, np.ctypeslib.as_ctypes(x))
+    x, order = _atoms(lmp)
+    x[order] = start.positions[0]

@@ -3,54 +3,63 @@
 Source: Invernizzi & Parrinello, 10.1021/acs.jpclett.0c00497; the OpenMM user guide (openmm.org).
 """
 
+import dataclasses
 import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from polyvae.arguments import function, real_number
 from polyvae.cv.latent import LatentCV
 from polyvae.engines.opes import latent_opes
-from polyvae.engines.runs import Bias, Engine, Run, Snapshots, bead_trajectory, check_finite, kept_frames
+from polyvae.engines.runs import Bias, Run, Snapshots, bead_trajectory, check_finite, kept_frames
 from polyvae.errors import InputError
 from polyvae.export.common import particle_numbers
 from polyvae.export.particles import in_engine, length_factor, too_long, wholeness
 
 
-def openmm_engine(
-    make: Callable,
-    *,
-    temperature: float,
-    particles: Sequence[int] | None = None,
-    sigma: float | None = None,
-) -> Engine:
+@dataclasses.dataclass(frozen=True)
+class OpenMMEngine:
     """An engine of the simulations that a function makes.
 
     Args:
-        make: called without arguments, gives an `openmm.app.Simulation` with positions and without a bias, a
+        make: called without arguments, returns an `openmm.app.Simulation` with positions and without a bias, a
             new one in every call.
         temperature: K, of its thermostat.
         particles: numbers of the beads from 0; by default those of the training data.
-        sigma: nm per sigma, of a model in reduced units.
+        sigma: nm per sigma, for a model in reduced units.
 
     Raises:
-        InputError: no OpenMM, no openmm-opes; and when it runs, what `export.openmm` refuses, and a run that blows
-            up.
+        InputError: no OpenMM, no openmm-opes; in a run, what `export.openmm` refuses, and a run that blows up.
     """
-    function("make", make)
-    temperature = real_number("temperature", temperature, above=0)
-    try:
-        import openmm
-        import openmm_opes  # noqa: F401
-        from openmm import unit
-    except ImportError as error:
-        raise InputError(f"this needs OpenMM and openmm-opes ({error}): pip install 'polyvae[openmm]'") from None
-    kT = (unit.MOLAR_GAS_CONSTANT_R * temperature * unit.kelvin).value_in_unit(unit.kilojoule_per_mole)
+
+    make: Callable
+    _: dataclasses.KW_ONLY
+    temperature: float
+    particles: Sequence[int] | None = None
+    sigma: float | None = None
+
+    def __post_init__(self) -> None:
+        function("make", self.make)
+        object.__setattr__(self, "temperature", real_number("temperature", self.temperature, above=0))
+        try:
+            import openmm_opes  # noqa: F401
+        except ImportError as error:
+            raise InputError(
+                f"this needs OpenMM and openmm-opes ({error}): pip install 'polyvae[openmm]'"
+            ) from None
+
+    def facts(self) -> dict[str, Any]:
+        """What decides the runs, beside the function."""
+        particles = None if self.particles is None else [int(number) for number in self.particles]
+        return {"particles": particles, "sigma": self.sigma}
 
     def run(
+        self,
         cv: LatentCV,
         *,
         bias: Bias | None,
@@ -60,38 +69,24 @@ def openmm_engine(
         seed: int,
         folder: Path | None = None,
     ) -> Run:
-        simulation = make()
-        system, integrator = simulation.system, simulation.integrator
-        numbers = particle_numbers(cv, particles, system.getNumParticles())
-        opes = None
-        if bias is not None:
-            opes = latent_opes(system, cv, numbers, bias, temperature=temperature, kT=kT, sigma=sigma)
-        if hasattr(integrator, "setRandomNumberSeed"):
-            integrator.setRandomNumberSeed(seed)
-        if hasattr(integrator, "getTemperature"):
-            bath = integrator.getTemperature().value_in_unit(unit.kelvin)
-            if abs(bath - temperature) > 0.01:
-                raise InputError(
-                    f"the thermostat must have the temperature that weights are taken with, {temperature:g} K; "
-                    f"the simulation's has {bath:g} K"
-                )
-        context = simulation.context
-        state, parameters = context.getState(positions=True), dict(context.getParameters())
-        context.reinitialize()  # with the bias, and with the seed, which a state that is kept would undo
-        for name, value in parameters.items():
-            context.setParameter(name, value)
-        box = state.getPeriodicBoxVectors() if start is None or start.box is None else start.box[0]
-        context.setPeriodicBoxVectors(*box)
-        context.setPositions(state.getPositions() if start is None else start.positions[0])
-        context.applyConstraints(1e-6)
-        simulation.context.setVelocitiesToTemperature(temperature, seed)
+        """See `engines.runs.Engine`."""
+        import openmm
+        from openmm import unit
 
+        kT = (unit.MOLAR_GAS_CONSTANT_R * self.temperature * unit.kelvin).value_in_unit(unit.kilojoule_per_mole)
+        simulation = self.make()
+        system, opes = simulation.system, None
+        numbers = particle_numbers(cv, self.particles, system.getNumParticles())
+        if bias is not None:
+            given = {"temperature": self.temperature, "kT": kT, "sigma": self.sigma}
+            opes = latent_opes(system, cv, numbers, bias, **given)
+        self._set_off(simulation, start, seed)
         periodic = system.usesPeriodicBoundaryConditions()
-        factor = length_factor(cv, "nm", sigma)
+        factor = length_factor(cv, "nm", self.sigma)
         known = wholeness(cv.n_beads, cv.template.bonds) if periodic else None
         whole = in_engine(cv, factor, known)
-        n, dt = max(1, steps // stride), integrator.getStepSize()._value
-        kept = set(kept_frames(n, system.getNumParticles()).tolist())
+        n, dt = max(1, steps // stride), simulation.integrator.getStepSize()._value
+        kept = kept_frames(n, system.getNumParticles())
         frames, energies, snapshots, boxes = [], np.zeros(n), [], []
         for frame in range(n):
             try:
@@ -115,11 +110,38 @@ def openmm_engine(
                 snapshots.append(x.astype(np.float32))
                 boxes.append(box)
         traj = bead_trajectory(frames, stride * dt * np.arange(1, n + 1), cv.template, cv.length_unit)
-        taken = Snapshots(np.array(snapshots), np.array(sorted(kept)), np.array(boxes) if periodic else None)
+        taken = Snapshots(np.array(snapshots), kept, np.array(boxes) if periodic else None)
         return Run(traj, energies / kT, taken)
 
-    run.temperature = temperature  # type: ignore[attr-defined]
-    return run
+    def _set_off(self, simulation, start: Snapshots | None, seed: int) -> None:
+        """Put a simulation at its start, with the seed and new velocities."""
+        from openmm import unit
+
+        integrator, context = simulation.integrator, simulation.context
+        if hasattr(integrator, "setRandomNumberSeed"):
+            integrator.setRandomNumberSeed(seed)
+        if hasattr(integrator, "getTemperature"):
+            bath = integrator.getTemperature().value_in_unit(unit.kelvin)
+            if abs(bath - self.temperature) > 0.01:
+                raise InputError(
+                    f"the thermostat must have the temperature that weights are taken with, {self.temperature:g} "
+                    f"K; the simulation's has {bath:g} K"
+                )
+        state, parameters = context.getState(positions=True), dict(context.getParameters())
+        context.reinitialize()  # with the bias, and with the seed, which a state that is kept would undo
+        for name, value in parameters.items():
+            context.setParameter(name, value)
+        box = state.getPeriodicBoxVectors() if start is None or start.box is None else start.box[0]
+        context.setPeriodicBoxVectors(*box)
+        context.setPositions(state.getPositions() if start is None else start.positions[0])
+        context.applyConstraints(1e-6)
+        context.setVelocitiesToTemperature(self.temperature, seed)
+
+    def __call__(self, cv: LatentCV, **given) -> Run:
+        return self.run(cv, **given)
+
+
+openmm_engine = OpenMMEngine  # as scripts name it
 
 
 def simulation_maker(

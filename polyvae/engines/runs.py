@@ -2,16 +2,16 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from polyvae.arguments import one_each
+from polyvae.arguments import function, one_each
 from polyvae.cv.latent import LatentCV
-from polyvae.errors import InputError
+from polyvae.errors import InputError, one_line
 from polyvae.files import replacing
 from polyvae.io.archives import arrays_of
 from polyvae.io.colvar import write_colvar
@@ -30,12 +30,13 @@ FRAMES, REST, TABLE = "frames.npz", "run.npz", "COLVAR"
 
 
 class Engine(Protocol):
-    """What starts a run and gives it back, with a bias on the latents or without one.
+    """Starts runs and returns them, with a bias on the latents or without one.
 
-    One with an attribute `temperature` goes on with no rounds of another temperature.
+    A function with the arguments of `run` does as well. Rounds of another `temperature`, or of an engine with
+    other `facts()`, where it has these, are not continued.
     """
 
-    def __call__(
+    def run(
         self,
         cv: LatentCV,
         *,
@@ -49,17 +50,32 @@ class Engine(Protocol):
         """Run an engine.
 
         Args:
-            cv: whose latents are biased, all of them, and whose beads are the frames.
+            cv: all of its latents are biased, and its beads are the frames.
             bias: None for an unbiased run.
-            start: one snapshot of a run before, velocities to be drawn; None for the engine's own start.
-            steps: of the run.
+            start: one snapshot of an earlier run, velocities to be drawn; None for the engine's own start.
+            steps: length of the run.
             stride: steps between frames.
-            seed: of velocities and thermostat; one seed gives one run.
-            folder: for files of the engine's own; it is there.
+            seed: seed of velocities and thermostat; one seed gives one run.
+            folder: for files of the engine's own; it exists.
 
         Raises:
             InputError: a run that failed, and may be tried again with another seed.
         """
+
+
+@dataclasses.dataclass(frozen=True)
+class FunctionEngine:
+    """A function with the arguments of `Engine.run`, as an engine."""
+
+    run: Callable
+    temperature: float | None = None
+
+
+def as_engine(engine: "Engine | Callable") -> Any:
+    """An engine, or a function as one; raises `InputError` for what is neither."""
+    if callable(getattr(engine, "run", None)):
+        return engine
+    return FunctionEngine(function("engine", engine), getattr(engine, "temperature", None))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,16 +189,29 @@ def save_run(folder: str | os.PathLike, run: Run, cv: LatentCV) -> None:
 
 
 def saved_run(folder: str | os.PathLike) -> Run | None:
-    """The run that `save_run` wrote into a folder; None where it is not whole."""
+    """The run that `save_run` wrote into a folder; None where it is not whole.
+
+    Raises:
+        InputError: a damaged file, which is named.
+    """
     folder = Path(folder)
-    if not (folder / REST).exists():
+    path = folder / REST
+    if not path.exists():
         return None
-    traj = read(folder / FRAMES)
-    arrays = arrays_of(folder / REST)
     try:
-        return Run(traj, arrays.pop("bias"), Snapshots(**arrays))
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{folder / REST} is no run of polyvae ({error}); remove the folder {folder}") from None
+        arrays = arrays_of(path)
+        bias, positions, frames = (arrays.pop(name) for name in ("bias", "positions", "frames"))
+        traj = read(folder / FRAMES)
+        if positions.ndim != 3 or frames.shape != positions.shape[:1] or not (frames < len(traj)).all():
+            raise InputError("its arrays do not fit each other")
+        return Run(traj, bias, Snapshots(positions, frames, arrays.pop("box", None)))
+    except KeyError as error:
+        reason = f"it holds no array {error}"
+    except (InputError, ValueError, OSError) as error:
+        reason = one_line(error).partition(". ")[0]
+    raise InputError(
+        f"{path} is no whole run ({reason}); remove the folder {folder}, and the same call repeats this run"
+    )
 
 
 def check_finite(positions: np.ndarray, frame: int, stride: int) -> None:

@@ -1,15 +1,19 @@
 """Rounds of bias and learning: a CV from what is known, runs with a bias on it, a better CV from what they saw.
 
-What one round does stands in `tasks.rounds`, for scripts that do some of it otherwise.
+`RoundState` is what the rounds know. The steps `learn`, `bias`, `scout`, `shoot` and `settle` take a state and
+return the next one; a script may run them itself. The arithmetic of the steps is in `tasks.rounds`, the folder in
+`tasks.roundstore`.
 """
 
+import contextlib
 import dataclasses
 import inspect
+import json
 import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +22,12 @@ import numpy as np
 from polyvae.arguments import file_name, function, if_given, real_number, refusal, seed_number, whole_number
 from polyvae.cv.choices import LEAST_NEIGHBOURS
 from polyvae.cv.fitting import fit
-from polyvae.cv.latent import LatentCV, load_cv
-from polyvae.engines.runs import SNAPSHOTS, Bias, Engine, Run, Snapshots, save_run, saved_run
+from polyvae.cv.latent import LatentCV
+from polyvae.engines.runs import SNAPSHOTS, Bias, Engine, Run, Snapshots, as_engine
 from polyvae.errors import InputError
-from polyvae.files import write_json
 from polyvae.io.writing import write
 from polyvae.measures.free_energy import FreeEnergy
-from polyvae.records import html_of, in_words, json_object
+from polyvae.records import html_of, in_words
 from polyvae.tasks.rounds import (
     LEFT_OUT,
     PAIRS,
@@ -32,22 +35,23 @@ from polyvae.tasks.rounds import (
     SAME_CV,
     Round,
     active,
-    after,
-    alike,
     all_together,
     bias_for,
-    ended,
-    evenly,
+    cv_similarity,
+    drop_transient,
+    evenly_spaced_snapshots,
+    farthest_snapshots,
     from_each_basin,
     has_settled,
-    judged,
-    relaxed,
-    thinned,
-    trained,
-    unlike,
+    keep_last_snapshot,
+    subsample,
+    summarise_round,
+    train_cv,
     weights_of,
+    with_starting_frame,
     within_walls,
 )
+from polyvae.tasks.roundstore import MODEL, Store, finished_runs, run_once, seed_of
 from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory
 from polyvae.trajectory.stream import Stream, concatenate
@@ -57,20 +61,276 @@ from polyvae.vae.settings import Settings, Training
 log = logging.getLogger(__name__)
 
 FEWEST = 100  # frames of a biased run
-TRIES = 3  # of a short unbiased run, before the others must do
-MODEL, SUMMARY, SETTINGS = "model.safetensors", "round.json", "adapt.json"
-CHECK = "check.json"  # what the unbiased runs of a round teach, where this may end
 LOOKING, SORTING = "looking.safetensors", "sorting.safetensors"  # whether something is slow, and for the basins
+# What is done in a round, as seeds tell it apart.
+_MODEL, _WALKER, _SCOUT, _SORTING, _FREE, _SHOT, _LOOKING = range(7)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RoundOptions:
+    """The options of `adapt`, checked where the record is made.
+
+    Args:
+        steps: length of each biased run.
+        stride: steps between frames.
+        rounds: most rounds.
+        walkers: biased runs of each round, each with a bias and a start of its own.
+        free_runs: unbiased runs of each round.
+        free_steps: length of each unbiased run, by default for the 500 frames that a time lag can be found from;
+            the short ones take about half as many steps in all.
+        barrier: in kT, the highest that the runs should cross.
+        pace: steps between kernels or hills.
+        seed: seed of all rounds.
+        training: options of `polyvae.fit`.
+
+    Raises:
+        InputError: an option of another kind, or outside its range; named.
+    """
+
+    steps: int
+    stride: int
+    rounds: int = 8
+    walkers: int = 1
+    free_runs: int = 16
+    free_steps: int | None = None
+    barrier: float = 16.0
+    pace: int = 500
+    seed: int = 0
+    training: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        for name in ("steps", "stride", "rounds", "walkers", "free_runs", "pace"):
+            put(self, name, whole_number(name, getattr(self, name), 1))
+        put(self, "seed", seed_number(self.seed))
+        free_steps = if_given(whole_number, "free_steps", self.free_steps, 1)
+        put(self, "free_steps", free_steps or math.ceil(LEAST_NEIGHBOURS / (1 - LEFT_OUT)) * self.stride)
+        put(self, "barrier", real_number("barrier", self.barrier, above=1))
+        known = {*inspect.signature(fit).parameters, *(field.name for field in dataclasses.fields(Training))}
+        given = self.training
+        if given is not None and not (isinstance(given, Mapping) and set(given) <= known):
+            raise refusal("training", "options of fit by name", given)
+        of_settings = {field.name for field in dataclasses.fields(Settings)}
+        Settings(**{name: value for name, value in (given or {}).items() if name in of_settings})
+        if self.steps < FEWEST * self.stride:
+            raise InputError(
+                f"a biased run must have {FEWEST} frames, with a stride of {self.stride:,} in "
+                f"{FEWEST * self.stride:,} steps; got {self.steps:,} steps. Give more of them, or a smaller stride"
+            )
+
+    def facts(self) -> dict[str, Any]:
+        """What decides the results, as plain values; the number of rounds may grow."""
+        named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        training = {name: repr(value) for name, value in (self.training or {}).items()}
+        return {name: value for name, value in named.items() if name != "rounds"} | {"training": training}
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundState:
+    """What the rounds know.
+
+    Args:
+        known: unbiased frames in the states that are known.
+        number: of the round, from 1.
+        shots: short unbiased runs, each with the frame that it started from.
+        looked: frames that a search has started from.
+        biased: biased runs of all rounds, with their last snapshot.
+        pieces: unbiased runs, from which walkers start.
+        scouts: unbiased runs of this round's search.
+        fallen: short runs of this round, which show where conformations belong.
+        searching: whether nothing slow was found in this round.
+        lag: time lag in frames, once one is known.
+        cv, along: CV of the round, and its latents that are biased.
+        bias, runs: bias of the round, and its runs.
+        before: `along` and runs of the round before.
+        done: records of the rounds.
+        free_steps: steps of unbiased runs since the last biased ones.
+        converged: whether CV and free energy have stopped to change.
+    """
+
+    known: tuple[Trajectory, ...]
+    number: int = 1
+    shots: tuple[Trajectory, ...] = ()
+    looked: tuple[Trajectory, ...] = ()
+    biased: tuple[Run, ...] = ()
+    pieces: tuple[Run, ...] = ()
+    scouts: tuple[Run, ...] = ()
+    fallen: tuple[Run, ...] = ()
+    searching: bool = False
+    lag: int | None = None
+    cv: LatentCV | None = None
+    along: LatentCV | None = None
+    bias: Bias | None = None
+    runs: tuple[Run, ...] = ()
+    before: tuple[LatentCV, Sequence[Run]] | None = None
+    done: tuple[Round, ...] = ()
+    free_steps: int = 0
+    converged: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Lab:
+    """What the steps work with.
+
+    Args:
+        engine: with a method `run`, see `polyvae.engines`.
+        store: folder of the rounds.
+        options: options of all rounds.
+        train: in place of `rounds.train_cv`, with its arguments.
+        choose: in place of `rounds.bias_for`, with its arguments.
+        tell: called with a line when something is done.
+    """
+
+    engine: Any
+    store: Store
+    options: RoundOptions
+    train: Callable = train_cv
+    choose: Callable = bias_for
+    tell: Callable[[str], None] = log.info
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Add the seconds of a block to those of its kind."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def model(self, state: RoundState, name: str, frames: Sequence[Trajectory], kind: int) -> LatentCV:
+        """A CV of frames, with the time lag once one is known."""
+        training = {key: value for key, value in (self.options.training or {}).items() if value is not None}
+        if state.lag:
+            training["lag"] = state.lag
+        seed = seed_of(self.options.seed, state.number, kind)
+        with self.timed("training"):
+            return self.store.model(
+                state.number, name, lambda: self.train(frames, list(state.biased), training=training, seed=seed)
+            )
+
+    def run_from(
+        self, state: RoundState, starts: Sequence[Snapshots | None], name: str, steps: int, kind: int
+    ) -> list[Run | None]:
+        """A run from each start: walkers with the bias of the round, others without; scouts and shots may fail."""
+        biased, many = kind == _WALKER, kind in (_SCOUT, _SHOT)
+        found = []
+        with self.timed("biased" if biased else "unbiased"):
+            for k, at in enumerate(starts):
+                place = self.store.place(state.number) / f"{name}_{k:02d}"
+                given = {"bias": state.bias if biased else None, "start": at, "steps": steps}
+                seed = seed_of(self.options.seed, state.number, kind, k)
+                given["stride"] = self.options.stride
+                found.append(run_once(self.engine, place, _of(state.along), seed, given, many))
+        return found
+
+
+def learn(state: RoundState, lab: Lab) -> RoundState:
+    """Train the CV of the round; where the last round had settled, see whether its unbiased runs teach the same
+    CV."""
+    new = lab.model(state, MODEL, [*state.known, *state.shots], _MODEL)
+    if state.cv is not None and has_settled(state.done[-1]):
+        shown = [drop_transient(run) for run in state.pieces]  # of all frames a new basin would be few
+        assert state.bias is not None
+        same = cv_similarity(new, state.cv, shown)
+        reached = within_walls(state.bias, _of(state.along), shown)
+        converged = same >= SAME_CV and reached >= REACHED
+        lab.store.check(state.number - 1, {"same_cv": same, "within_walls": reached})
+        lab.tell(f"round {state.number - 1}: {_of_the_check(same, reached)}")
+        if converged or state.number > lab.options.rounds:
+            return dataclasses.replace(state, converged=converged)
+    return dataclasses.replace(state, cv=new)
+
+
+def bias(state: RoundState, lab: Lab) -> RoundState:
+    """Choose a bias on the CV, run with it, and summarise the round."""
+    cv, options, number = _of(state.cv), lab.options, state.number
+    latents = active(cv)
+    along = cv.keep(latents)
+    chosen = lab.choose(along, list(state.known), list(state.biased), options.barrier, options.pace)
+    lab.tell(f"round {number}: {_described(cv, latents)}")
+    state = dataclasses.replace(state, along=along, bias=chosen)
+    starts = [_start_of_walker(state.pieces, number, k) for k in range(options.walkers)]
+    runs = [run for run in lab.run_from(state, starts, "walker", options.steps, _WALKER) if run is not None]
+    seconds = dict(lab.seconds)
+    lab.seconds.clear()
+    record = lab.store.record(
+        summarise_round(
+            number, along, latents, runs, state.before, state.known,
+            free_steps=state.free_steps, stride=options.stride, seconds=seconds,
+        )
+    )  # fmt: skip
+    lab.tell(_line(record))
+    return dataclasses.replace(
+        state,
+        runs=tuple(runs),
+        before=(cv, runs),
+        done=(*state.done, record),
+        biased=(*state.biased, *map(keep_last_snapshot, runs)),
+    )
+
+
+def scout(state: RoundState, lab: Lab) -> RoundState:
+    """While nothing slow is known: unbiased runs from where the bias went, long enough to tell what is slow."""
+    if lag := _of(state.cv).record.settings.lag:
+        return dataclasses.replace(state, lag=lag, scouts=(), searching=False)
+    options, number = lab.options, state.number
+    chosen = farthest_snapshots(_of(state.along), [*state.known, *state.looked], state.runs, options.free_runs)
+    found = lab.run_from(state, [at for at, _ in chosen], "scout", _of(options.free_steps), _SCOUT)
+    scouts = tuple(finished_runs(found, lab.store.place(number)))
+    shown = tuple(map(drop_transient, scouts))
+    state = dataclasses.replace(
+        state, scouts=scouts, looked=(*state.looked, *(frame for _, frame in chosen)), searching=True
+    )
+    if lag := lab.model(state, LOOKING, shown, _LOOKING).record.settings.lag:
+        return dataclasses.replace(state, lag=lag, known=(), searching=False)
+    lab.tell(f"round {number}: nothing slow in {len(scouts)} unbiased runs; the search goes on")
+    steps = _steps(scouts, options.stride)
+    return dataclasses.replace(state, pieces=scouts, known=(*state.known, *shown), free_steps=steps)
+
+
+def shoot(state: RoundState, lab: Lab) -> RoundState:
+    """Many short unbiased runs from where the bias has been, a time lag long: they show to which state a
+    conformation belongs."""
+    options = lab.options
+    length = (_of(state.lag) + PAIRS) * options.stride
+    most = options.free_runs * _of(options.free_steps) // (2 * length)
+    origins = evenly_spaced_snapshots(state.runs, min(SNAPSHOTS, max(options.free_runs, most)))
+    went = lab.run_from(state, [at for at, _ in origins], "shot", length, _SHOT)
+    pairs = zip(origins, went, strict=True)
+    shots = [with_starting_frame(frame, run) for (_, frame), run in pairs if run is not None]
+    fallen = tuple(map(keep_last_snapshot, finished_runs(went, lab.store.place(state.number))))
+    return dataclasses.replace(state, shots=(*state.shots, *shots), fallen=fallen)
+
+
+def settle(state: RoundState, lab: Lab) -> RoundState:
+    """Unbiased runs from each basin that the short ones show, as many from each."""
+    options = lab.options
+    learnt = [*state.known, *map(drop_transient, state.scouts)]
+    sorting = lab.model(state, SORTING, [*learnt, *state.shots], _SORTING)
+    fallen = [run.traj[PAIRS:] for run in state.fallen]
+    among = [*fallen, *subsample(learnt, sum(map(len, fallen)))]
+    ends = [*map(keep_last_snapshot, (*state.pieces, *state.scouts)), *state.fallen]
+    starts = from_each_basin(sorting, among, ends, options.free_runs)
+    long_enough = math.ceil(2 * _of(state.lag) / (1 - LEFT_OUT)) * options.stride  # for pairs a lag apart
+    found = lab.run_from(state, starts, "free", max(_of(options.free_steps), long_enough), _FREE)
+    pieces = tuple(run for run in found if run is not None)
+    counts = f"{len(pieces)} unbiased runs from the basins that {len(state.fallen)} short ones showed"
+    lab.tell(f"round {state.number}: {counts}")
+    return dataclasses.replace(
+        state,
+        pieces=pieces,
+        known=(*state.known, *map(drop_transient, pieces)),
+        free_steps=_steps([*state.scouts, *state.fallen, *pieces], options.stride),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Adapted:
-    """What rounds of bias and learning gave.
+    """The result of rounds of bias and learning.
 
     Args:
-        cv: of the last round; `cv.keep(latents)` of its record is what was biased.
+        cv: CV of the last round; `cv.keep(latents)` with the latents of its record is what was biased.
         rounds: one record each.
-        biased: frames of the runs that the free energy is of, with weights that take the bias off.
+        biased: frames of the runs that the free energy is from, with weights that remove the bias.
         free_energy: over the slowest latent.
         converged: whether CV and free energy had stopped to change.
     """
@@ -90,184 +350,74 @@ class Adapted:
 
 def adapt(
     data,
-    engine: Engine,
+    engine: Engine | Callable,
     folder: str | os.PathLike,
     *,
-    steps: int,
-    stride: int,
-    rounds: int = 8,
-    walkers: int = 1,
-    free_runs: int = 16,
-    free_steps: int | None = None,
-    barrier: float = 16.0,
-    pace: int = 500,
-    seed: int = 0,
-    training: Mapping[str, Any] | None = None,
     train: Callable | None = None,
     choose: Callable | None = None,
     progress: Callable[[str], None] | None = None,
+    **options,
 ) -> Adapted:
-    """Bias, learn again, and in the end give a free energy: rounds in folders, each of which can be read.
+    """Bias, learn again, and in the end estimate a free energy: rounds in folders, each of which can be read.
 
-    A round trains a CV on unbiased frames (`trained`) and runs with a bias on it. As long as nothing slow is
-    known, `free_runs` unbiased runs start from where that went, least like what was known, and are long enough to
-    tell what is. Then many short ones do, a time lag long: what becomes of a conformation says to which state it
-    belongs, as the committor does (Geissler, Dellago & Chandler, 10.1021/jp984837g); frames within the states
-    cannot tell, nor those that a bias holds between them. With a CV of these start `free_runs` more, as many from
-    each basin that shows. On all of them the next round trains. It ends when neither the CV nor the free energy
-    changes any more and the unbiased runs of the last round, too, teach the same CV; or after `rounds`.
+    A round trains a CV on unbiased frames (`learn`) and runs with a bias on it (`bias`). As long as nothing slow
+    is known, unbiased runs start from where that went, least like what was known, and are long enough to tell
+    what is slow (`scout`). Then many short ones start, a time lag long (`shoot`): what becomes of a conformation
+    shows to which state it belongs, as the committor does (Geissler, Dellago & Chandler, 10.1021/jp984837g);
+    frames within the states cannot show it, nor those that a bias holds between them. With a CV of these, more
+    runs start, as many from each basin that shows (`settle`). On all of them the next round trains. It ends when
+    neither the CV nor the free energy changes any more and the unbiased runs of the last round, too, teach the
+    same CV; or after the last round.
 
-    Killed at any point it goes on from the folder. A run that fails raises, and is repeated with another seed by
-    the next call.
+    Killed at any point, the same call continues from the folder. A run that fails raises, and is repeated with
+    another seed by the next call.
 
     Args:
-        data: unbiased frames to begin with, of one basin or more, as far apart in time as `stride` steps: what
+        data: unbiased frames to begin with, in one basin or more, as far apart in time as `stride` steps: what
             `as_trajectory` takes, or a `Stream`.
-        engine: see `polyvae.engines`.
-        folder: for the rounds; made where it is not there.
-        steps: of each biased run.
-        stride: steps between frames.
-        rounds: at most.
-        walkers: biased runs of each round, each with a bias and a start of its own.
-        free_runs, free_steps: unbiased runs of each round and the steps of each, by default for the 500 frames
-            that a time lag can be told from; the short ones take about half as many steps in all.
-        barrier: in kT, the highest that the runs should cross.
-        pace: steps between kernels or hills.
-        seed: of all rounds.
-        training: options of `polyvae.fit`.
-        train: in place of `trained`, with its arguments; `training` also has the lag once one is known.
-        choose: in place of `bias_for`, with its arguments.
+        engine: see `polyvae.engines`; a function with the arguments of `Engine.run` does as well.
+        folder: for the rounds; made where it does not exist. One call at a time uses it.
+        train: in place of `rounds.train_cv`, with its arguments; `training` also has the lag once one is known.
+        choose: in place of `rounds.bias_for`, with its arguments.
         progress: called with a line when something is done.
+        **options: those of `RoundOptions`; `steps`, the length of each biased run, and `stride`, the steps between
+            frames, are required.
 
     Raises:
-        InputError: a folder with rounds of other settings; what the engine raises, with the run that it was.
+        InputError: a folder with rounds of other settings, data or engine, or that another call uses; what the
+            engine raises, with the run that it was.
     """
-    start, folder = _gathered(data), Path(file_name("folder", folder))
-    function("engine", engine)
-    steps, stride = whole_number("steps", steps, 1), whole_number("stride", stride, 1)
-    rounds, walkers = whole_number("rounds", rounds, 1), whole_number("walkers", walkers, 1)
-    free_runs, seed = whole_number("free_runs", free_runs, 1), seed_number(seed)
-    free_steps = (
-        if_given(whole_number, "free_steps", free_steps, 1)
-        or math.ceil(LEAST_NEIGHBOURS / (1 - LEFT_OUT)) * stride
-    )
-    barrier, pace = real_number("barrier", barrier, above=1), whole_number("pace", pace, 1)
-    known_options = {*inspect.signature(fit).parameters, *(field.name for field in dataclasses.fields(Training))}
-    if training is not None and not (isinstance(training, Mapping) and set(training) <= known_options):
-        raise refusal("training", "options of fit by name", training)
-    of_settings = {field.name for field in dataclasses.fields(Settings)}
-    Settings(**{name: value for name, value in (training or {}).items() if name in of_settings})
+    start, place = _gathered(data), Path(file_name("folder", folder))
+    machine, checked = as_engine(engine), RoundOptions(**options)
     for name, given in {"train": train, "choose": choose, "progress": progress}.items():
         if_given(function, name, given)
-    train, choose, tell = train or trained, choose or bias_for, progress or log.info
-    if steps < FEWEST * stride:
-        raise InputError(
-            f"a biased run must have {FEWEST} frames, with a stride of {stride:,} in {FEWEST * stride:,} steps; "
-            f"got {steps:,} steps. Give more of them, or a smaller stride"
-        )
-    _same_settings(
-        folder,
-        {"data": digest(start.positions), "steps": steps, "stride": stride, "walkers": walkers,
-         "free_runs": free_runs, "free_steps": free_steps, "barrier": barrier, "pace": pace, "seed": seed,
-         "temperature": getattr(engine, "temperature", None),
-         "training": {name: repr(value) for name, value in (training or {}).items()}},
-    )  # fmt: skip
-    known, done = [start], []
-    biased: list[Run] = []
-    pieces: list[Run] = []  # unbiased runs, from which walkers start
-    shots: list[Trajectory] = []  # short ones, from where the bias had been
-    looked: list[Trajectory] = []  # frames that a search has started from
-    options = {name: value for name, value in (training or {}).items() if value is not None}
-    cv, bias, before, converged, clock, unbiased = None, None, None, False, _Clock(), 0
-    for number in range(1, rounds + 2):  # the last only looks whether the CV stays the same
-        place = folder / f"round_{number:02d}"
-
-        def model(name: str, frames: Sequence[Trajectory], kind: int) -> LatentCV:
-            own = _seed(seed, number, kind)  # noqa: B023
-            return _model(place / name, lambda: train(frames, biased, training=dict(options), seed=own))  # noqa: B023
-
-        def run_from(starts, name: str, length: int, bias: Bias | None, kind: int, many: bool = False) -> list:
-            found = []
-            for k, at in enumerate(starts):
-                there, own = place / f"{name}_{k:02d}", _seed(seed, number, kind, k)  # noqa: B023
-                given = {"bias": bias, "start": at, "steps": length, "stride": stride}
-                found.append(_run(engine, there, along, own, given, many))  # noqa: B023
-            return found
-
-        new = model(MODEL, [*known, *shots], 0)
-        clock.tick("training")
-        if cv is not None and has_settled(done[-1]):
-            shown = [relaxed(run) for run in pieces]  # of all frames a new basin would be few
-            assert bias is not None
-            same, reached = alike(new, cv, shown), within_walls(bias, cv.keep(active(cv)), shown)
-            converged = same >= SAME_CV and reached >= REACHED
-            write_json(folder / f"round_{number - 1:02d}" / CHECK, {"same_cv": same, "within_walls": reached})
-            tell(f"round {number - 1}: {_of_the_check(same, reached)}")
-            if converged or number > rounds:
+    with Store(place).opened(*_identity(start, machine, checked)) as store:
+        lab = Lab(machine, store, checked, train or train_cv, choose or bias_for, progress or log.info)
+        state = RoundState((start,))
+        for number in range(1, checked.rounds + 2):  # the last only looks whether the CV stays the same
+            state = learn(dataclasses.replace(state, number=number), lab)
+            if state.converged or number > checked.rounds:
                 break
-        cv = new
-        latents = active(cv)
-        along = cv.keep(latents)
-        bias = choose(along, known, biased, barrier, pace)
-        tell(f"round {number}: {_described(cv, latents)}")
+            state = bias(state, lab)
+            if number == checked.rounds and not has_settled(state.done[-1]):
+                break
+            state = scout(state, lab)
+            if not state.searching:
+                state = settle(shoot(state, lab), lab)
+        return _result(state, lab)
 
-        runs = run_from([_start_of_walker(pieces, number, k) for k in range(walkers)], "walker", steps, bias, 1)
-        clock.tick("biased")
-        record = judged(number, along, latents, runs, before, known, unbiased, stride, clock.taken())
-        record = _written(place / SUMMARY, record)
-        done.append(record)
-        tell(_line(record))
-        biased += map(ended, runs)
-        before = (cv, runs)
-        if number == rounds and not has_settled(record):
-            break
 
-        # Unbiased runs from where the bias has been: while nothing slow is known long enough to tell what is, then
-        # many that show where one comes from there within the time lag.
-        lag, scouts = cv.record.settings.lag, []
-        if not lag:
-            chosen = unlike(along, [*known, *looked], runs, free_runs)
-            looked += [frame for _, frame in chosen]
-            scouts = _some(run_from([at for at, _ in chosen], "scout", free_steps, None, 2, many=True), place)
-            clock.tick("unbiased")
-            shown = [relaxed(run) for run in scouts]
-            lag = model(LOOKING, shown, 6).record.settings.lag
-            clock.tick("training")
-            if not lag:
-                pieces, known = scouts, [*known, *shown]
-                unbiased = _steps(scouts, stride)
-                tell(f"round {number}: nothing slow in {len(scouts)} unbiased runs; the search goes on")
-                continue
-            known = []
-        options["lag"] = lag
-        length = (lag + PAIRS) * stride
-        wanted = min(SNAPSHOTS, max(free_runs, free_runs * free_steps // (2 * length)))
-        origins = evenly(runs, wanted)
-        went = run_from([at for at, _ in origins], "shot", length, None, 5, many=True)
-        clock.tick("unbiased")
-        shots += [after(frame, run) for (_, frame), run in zip(origins, went, strict=True) if run is not None]
-        shot = [ended(run) for run in _some(went, place)]
-        learnt = [*known, *map(relaxed, scouts)]
-        sorting = model(SORTING, [*learnt, *shots], 3)
-        clock.tick("training")
-        fallen = [run.traj[PAIRS:] for run in shot]
-        among = [*fallen, *thinned(learnt, sum(map(len, fallen)))]
-        starts = from_each_basin(sorting, among, [*map(ended, (*pieces, *scouts)), *shot], free_runs)
-        long_enough = math.ceil(2 * lag / (1 - LEFT_OUT)) * stride  # for pairs of frames a lag apart
-        pieces = run_from(starts, "free", max(free_steps, long_enough), None, 4)
-        clock.tick("unbiased")
-        known += map(relaxed, pieces)
-        unbiased = _steps([*scouts, *shot, *pieces], stride)
-        tell(f"round {number}: {len(pieces)} unbiased runs from the basins that {len(shot)} short ones showed")
-    assert cv is not None
+def _result(state: RoundState, lab: Lab) -> Adapted:
+    """The free energy of the rounds that knew something slow, and the frames that it is from."""
+    cv, walkers = _of(state.cv), lab.options.walkers
     # A search before anything slow was known has no walls, and goes where the system does not.
-    slow = [biased[k * walkers : (k + 1) * walkers] for k, one in enumerate(done) if one.slow]
-    used, found = all_together(cv, slow if done[-1].slow else [biased[-walkers:]], known)
+    slow = [state.biased[k * walkers : (k + 1) * walkers] for k, one in enumerate(state.done) if one.slow]
+    used, found = all_together(cv, slow if state.done[-1].slow else [state.biased[-walkers:]], state.known)
     weighted = concatenate([run.traj for run in used])
     weighted = dataclasses.replace(weighted, weights=weights_of(used, found))
-    write(folder / "biased.npz", weighted)
-    cv.save(folder / MODEL)
-    return Adapted(cv, tuple(done), weighted, found, converged)
+    write(lab.store.folder / "biased.npz", weighted)
+    cv.save(lab.store.folder / MODEL)
+    return Adapted(cv, state.done, weighted, found, state.converged)
 
 
 def _gathered(data) -> Trajectory:
@@ -282,106 +432,35 @@ def _gathered(data) -> Trajectory:
     return dataclasses.replace(traj, weights=None)
 
 
-def _seed(seed: int, *place: int) -> int:
-    """A seed for what is done at a place of a round, the same when it is done again; LAMMPS takes none larger."""
-    return 1 + int(np.random.SeedSequence([seed, *place]).generate_state(1)[0]) % 899_999_999
+def _identity(start: Trajectory, engine: Any, options: RoundOptions) -> tuple[dict, dict]:
+    """What decides the results, of data and options; and what decides the runs of the engine."""
+    about = {
+        "data": digest(start.positions),
+        "length_unit": start.length_unit,
+        "names": None if start.names is None else _digest_of(list(start.names)),
+        "bonds": None if start.bonds is None else _digest_of(np.asarray(start.bonds).tolist()),
+        "temperature": getattr(engine, "temperature", None),
+    }
+    return about | options.facts(), getattr(engine, "facts", dict)()
 
 
-def _same_settings(folder: Path, settings: dict) -> None:
-    """Write the settings of these rounds, or refuse to go on with rounds of others."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / SETTINGS
-    if not path.exists():
-        if there := sorted(path.name for path in folder.iterdir() if path.name[0] != "."):
-            raise InputError(f"{folder} must hold rounds with their {SETTINGS}, or nothing; it has {there[0]}")
-        write_json(path, settings)
-        return
-    earlier = json_object(path.read_bytes(), path, f"name another folder than {folder}")
-    for name, value in settings.items():
-        if earlier.get(name) != value:
-            raise InputError(
-                f"{folder} holds rounds with {name} {earlier.get(name)}; this call has {value}. Call it as before "
-                f"to go on, or name another folder"
-            )
-    for left in folder.glob("round_*/**/.*"):  # of a run that was killed as it wrote
-        if left.is_file():
-            left.unlink()
+def _digest_of(value: list) -> str:
+    return digest(np.frombuffer(json.dumps(value).encode(), np.uint8))[:16]
 
 
-def _model(path: Path, make: Callable[[], LatentCV]) -> LatentCV:
-    path.parent.mkdir(exist_ok=True)
-    if not path.exists():
-        make().save(path)
-    return load_cv(path)
-
-
-def _written(path: Path, record: Round) -> Round:
-    """The record of a round, as it was when the round was done."""
-    if not path.exists():
-        write_json(path, record.to_dict())
-    values = json_object(path.read_bytes(), path, "name another folder")
-    try:
-        return Round.from_dict(values)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: no round of this version of polyvae ({error}); name another folder") from None
-
-
-class _Clock:
-    """Seconds between ticks, added up by name until they are taken."""
-
-    def __init__(self) -> None:
-        self._seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def tick(self, name: str) -> None:
-        now = time.perf_counter()
-        self._seconds[name] = self._seconds.get(name, 0.0) + now - self._last
-        self._last = now
-
-    def taken(self) -> dict[str, float]:
-        seconds, self._seconds = self._seconds, {}
-        return seconds
+def _of(value):
+    """A value that an earlier step has set."""
+    assert value is not None
+    return value
 
 
 def _start_of_walker(pieces: Sequence[Run], number: int, k: int) -> Snapshots | None:
     """The end of an unbiased run of the round before, another one for each walker and round; None, the engine's
-    own start, where there is none yet. The end of a biased run may lie far outside of the next walls."""
+    own start, where there is none yet. The end of a biased run may be far outside of the next walls."""
     if not pieces:
         return None
     snapshots = pieces[(7 * number + k) % len(pieces)].snapshots
     return snapshots[len(snapshots) - 1]
-
-
-def _some(runs: Sequence[Run | None], place: Path) -> list[Run]:
-    """Those that came to their end."""
-    if not (found := [run for run in runs if run is not None]):
-        raise InputError(
-            f"{place}: none of the {len(runs)} unbiased runs from the biased one came to its end; their folders' "
-            f"failed_1.txt say why. Mend that and remove {place} to do this round again"
-        )
-    return found
-
-
-def _run(engine: Engine, place: Path, cv: LatentCV, seed: int, given: dict, many: bool = False) -> Run | None:
-    """A run, or what it was where it is done. One of many may fail, since no run may come to its end from where it
-    starts: None after `TRIES`; and of these only the end is kept to start others from."""
-    if (done := saved_run(place)) is not None:
-        return done
-    place.mkdir(parents=True, exist_ok=True)
-    failed = len(list(place.glob("failed_*.txt")))
-    if many and failed == TRIES:
-        return None
-    try:
-        run = engine(cv, seed=seed if not failed else _seed(seed, failed), folder=place, **given)
-    except InputError as error:
-        (place / f"failed_{failed + 1}.txt").write_text(f"{error}\n")
-        if many:
-            return _run(engine, place, cv, seed, given, many)
-        raise InputError(f"{place}: {error} (the same call repeats this run with another seed)") from error
-    save_run(place, ended(run) if many else run, cv)
-    done = saved_run(place)  # as what is read again has fewer digits
-    assert done is not None
-    return done
 
 
 def _steps(runs: Sequence[Run], stride: int) -> int:
@@ -395,14 +474,14 @@ def _described(cv: LatentCV, latents: Sequence[int]) -> str:
 
 
 def _of_the_check(same: float, reached: float) -> str:
-    told = f"its unbiased runs teach {'the same' if same >= SAME_CV else 'another'} CV ({same:.2f})"
-    return told if reached >= REACHED else f"{told}, but {1 - reached:.0%} lie beyond the walls of its bias"
+    text = f"its unbiased runs teach {'the same' if same >= SAME_CV else 'another'} CV ({same:.2f})"
+    return text if reached >= REACHED else f"{text}, but {1 - reached:.0%} lie beyond the walls of its bias"
 
 
 def _line(record: Round) -> str:
     states = f"{len(record.states)} state{'s' * (len(record.states) != 1)} along z0"
-    said = f"round {record.number}: {states}, {record.crossings} crossings in {record.steps:,} steps"
+    text = f"round {record.number}: {states}, {record.crossings} crossings in {record.steps:,} steps"
     if record.same_cv is not None:
         energy = "not comparable" if record.same_energy is None else f"{record.same_energy:.2f} kT"
-        said += f"; to the round before: CV {record.same_cv:.2f}, free energy {energy}"
-    return said
+        text += f"; to the round before: CV {record.same_cv:.2f}, free energy {energy}"
+    return text

@@ -78,7 +78,7 @@ class Round(Record):
         super().__post_init__()
 
 
-def trained(
+def train_cv(
     known: Sequence[Trajectory], biased: Sequence[Run], *, training: Mapping[str, Any], seed: int
 ) -> LatentCV:
     """A CV of the unbiased frames: what is slow between all conformations that the rounds have found.
@@ -139,7 +139,7 @@ def joined_frames(pieces: Sequence[Trajectory]) -> Trajectory:
     )
 
 
-def evenly(runs: Sequence[Run], n: int) -> list[tuple[Snapshots, Trajectory]]:
+def evenly_spaced_snapshots(runs: Sequence[Run], n: int) -> list[tuple[Snapshots, Trajectory]]:
     """Snapshots of runs, evenly in time, without the first tenth; each with its frame of the beads. Where fewer
     were kept, some are taken more than once."""
     every = _snapshots(runs)
@@ -154,18 +154,18 @@ def _snapshots(runs: Sequence[Run]) -> list[tuple[Snapshots, Trajectory]]:
     ]
 
 
-def unlike(
+def farthest_snapshots(
     cv: LatentCV, known: Sequence[Trajectory], runs: Sequence[Run], n: int
 ) -> list[tuple[Snapshots, Trajectory]]:
     """Snapshots of runs, each the one whose features are farthest from those of the known frames and of what was
     taken before it (k-centres: Gonzalez, 10.1016/0304-3975(85)90224-5), since a bias that searches is mostly
-    where it began. Else as `evenly`."""
+    where it began. Otherwise as `evenly_spaced_snapshots`."""
     from scipy.spatial.distance import cdist
 
     features = functools.partial(map_frames, jax.jit(jax.vmap(cv.standardize)), width=cv.mean.size)
     every = _snapshots(runs)
     x = features(np.concatenate([cv.frames(frame) for _, frame in every]))
-    seen = features(np.concatenate([cv.frames(piece) for piece in thinned(known, MOST_SEEN)]))
+    seen = features(np.concatenate([cv.frames(piece) for piece in subsample(known, MOST_SEEN)]))
     away, chosen = cdist(x, seen).min(axis=1), []
     for _ in range(min(n, len(every))):
         chosen.append(int(away.argmax()))
@@ -174,19 +174,19 @@ def unlike(
     return [every[chosen[k % len(chosen)]] for k in range(n)]
 
 
-def after(frame: Trajectory, run: Run) -> Trajectory:
+def with_starting_frame(frame: Trajectory, run: Run) -> Trajectory:
     """The frames of a run with the one that it started from, in one piece."""
     return joined_frames([frame, run.traj])
 
 
-def ended(run: Run) -> Run:
+def keep_last_snapshot(run: Run) -> Run:
     """A run of whose snapshots only the last is left, those of large systems being large."""
     last = run.snapshots[len(run.snapshots) - 1]
     box = None if last.box is None else last.box.copy()
     return dataclasses.replace(run, snapshots=Snapshots(last.positions.copy(), last.frames.copy(), box))
 
 
-def thinned(pieces: Sequence[Trajectory], n: int) -> list[Trajectory]:
+def subsample(pieces: Sequence[Trajectory], n: int) -> list[Trajectory]:
     """About n frames of all, evenly."""
     step = max(1, sum(map(len, pieces)) // n)
     return [piece[::step] for piece in pieces]
@@ -206,7 +206,7 @@ def from_each_basin(cv: LatentCV, known: Sequence[Trajectory], runs: Sequence[Ru
     return [snapshots[k] for k in chosen]
 
 
-def relaxed(run: Run) -> Trajectory:
+def drop_transient(run: Run) -> Trajectory:
     """An unbiased run without its beginning, where it still knows of the bias that it came from."""
     return run.traj[int(LEFT_OUT * len(run.traj)) :]
 
@@ -246,25 +246,34 @@ def all_together(
     return runs, energy_of(cv, runs, worth)
 
 
-def judged(
+def summarise_round(
     number: int,
     cv: LatentCV,
     latents: Sequence[int],
     runs: Sequence[Run],
     before: tuple[LatentCV, Sequence[Run]] | None,
     known: Sequence[Trajectory],
-    free_steps: int,
-    stride: int,
-    seconds: Mapping[str, float],
+    **facts,
 ) -> Round:
-    """What a round gave, beside what the one before did."""
+    """The record of a round, compared with the one before.
+
+    Args:
+        number: of the round, from 1.
+        cv: the latents that were biased.
+        latents: their numbers in the CV of the round.
+        runs: the biased runs.
+        before: CV and biased runs of the round before.
+        known: unbiased frames in the states that are known.
+        facts: `free_steps` and `seconds` of the record, and `stride`.
+    """
+    stride = facts.pop("stride")
     found = energy_of(cv, runs)
     z = latents_of(cv, [run.traj for run in runs])[:, 0]
     states = states_of(cv, known)
     same_cv = same_energy = None
     if before is not None:
         old, earlier = before
-        same_cv = alike(cv, old, [run.traj for run in runs])
+        same_cv = cv_similarity(cv, old, [run.traj for run in runs])
         then = energy_of(cv, earlier)
         deep = found.known
         other = np.interp(found.grid[0], then.grid[0], then.energy, left=np.inf, right=np.inf)
@@ -274,7 +283,6 @@ def judged(
     return Round(
         number=number,
         steps=stride * sum(len(run.traj) for run in runs),
-        free_steps=free_steps,
         latents=tuple(latents),
         n_frames=sum(map(len, known)),
         slow=bool(cv.record.settings.lag),
@@ -283,11 +291,11 @@ def judged(
         n_effective=found.n_effective,
         same_cv=same_cv,
         same_energy=same_energy,
-        seconds=dict(seconds),
+        **facts,
     )
 
 
-def alike(cv: LatentCV, other: LatentCV, pieces: Sequence[Trajectory]) -> float:
+def cv_similarity(cv: LatentCV, other: LatentCV, pieces: Sequence[Trajectory]) -> float:
     """Squared correlation of the slowest latents of two CVs; 0 where one is the same in all frames. Of ranks it
     would be that of the noise within states, where a good CV hardly varies."""
     one, two = (latents_of(each, pieces)[:, 0] for each in (cv, other))

@@ -4,8 +4,10 @@ import dataclasses
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,11 @@ import pytest
 
 import polyvae as pv
 from polyvae.engines import runs
-from polyvae.engines.runs import Bias, Run, Snapshots, kept_frames
+from polyvae.engines.command import CommandEngine
+from polyvae.engines.runs import Bias, Run, Snapshots, as_engine, kept_frames
 from polyvae.errors import InputError
 from polyvae.tasks import adapting, rounds
+from polyvae.tasks.roundstore import Store, finished_runs, run_once
 
 TRAINING = {"epochs": 40, "encoder": (16,), "decoder": (32,), "featurizer": pv.Reference()}
 GIVEN = {"steps": 60_000, "stride": 20, "rounds": 3, "free_runs": 6, "seed": 1, "training": TRAINING}
@@ -158,7 +162,7 @@ def test_a_run_counts_by_how_often_it_came_into_each_state():
 def test_short_runs_start_evenly_from_where_a_bias_has_been():
     run = hinge_engine(flat(), bias=None, start=None, steps=4000, stride=20, seed=3)
     kept = run.snapshots.frames
-    chosen = rounds.evenly([run, run], 20)
+    chosen = rounds.evenly_spaced_snapshots([run, run], 20)
     frames = [int(at.frames[0]) for at, _ in chosen]
     assert len(frames) == 20
     assert frames[:10] == sorted(frames[:10])
@@ -168,15 +172,15 @@ def test_short_runs_start_evenly_from_where_a_bias_has_been():
     assert frames[-1] == kept[-1]
     for at, frame in chosen:
         np.testing.assert_array_equal(frame.positions, run.traj.positions[at.frames])
-    joined = rounds.after(chosen[3][1], run)
+    joined = rounds.with_starting_frame(chosen[3][1], run)
     np.testing.assert_array_equal(joined.positions[0], run.traj.positions[frames[3]])
     np.testing.assert_array_equal(joined.positions[1:], run.traj.positions)
     assert joined.segments == (201,)
-    assert rounds.ended(run).snapshots.frames.tolist() == [199]
-    assert len(rounds.evenly([run], 500)) == 500  # from some of them more than one
+    assert rounds.keep_last_snapshot(run).snapshots.frames.tolist() == [199]
+    assert len(rounds.evenly_spaced_snapshots([run], 500)) == 500  # from some of them more than one
     boxed = dataclasses.replace(run, traj=dataclasses.replace(run.traj, box=np.tile(50 * np.eye(3), (200, 1, 1))))
     frame = boxed.traj[3:4]
-    np.testing.assert_array_equal(rounds.after(frame, boxed).positions[1:], run.traj.positions)
+    np.testing.assert_array_equal(rounds.with_starting_frame(frame, boxed).positions[1:], run.traj.positions)
 
 
 def test_a_search_looks_at_what_is_least_like_what_is_known():
@@ -188,18 +192,18 @@ def test_a_search_looks_at_what_is_least_like_what_is_known():
     went[:40] = 3.0  # as the run began, which is left out
     kept = Snapshots(np.repeat(went[:, None, None], 3, axis=2), np.arange(400))
     run = Run(pv.Trajectory(conformations(went, rng)), np.zeros(400), kept)
-    cv = rounds.trained([known], [], training=TRAINING | {"epochs": 1}, seed=1)
-    assert all(at.positions[0, 0, 0] < 0 for at, _ in rounds.evenly([run], 8))
-    found = [float(at.positions[0, 0, 0]) for at, _ in rounds.unlike(cv, [known], [run], 8)]
+    cv = rounds.train_cv([known], [], training=TRAINING | {"epochs": 1}, seed=1)
+    assert all(at.positions[0, 0, 0] < 0 for at, _ in rounds.evenly_spaced_snapshots([run], 8))
+    found = [float(at.positions[0, 0, 0]) for at, _ in rounds.farthest_snapshots(cv, [known], [run], 8)]
     assert found[0] == 2.0  # the farthest
     assert set(found[:6]) >= {1.0, 2.0}
     assert max(found) == 2.0
-    more = [int(at.frames[0]) for at, _ in rounds.unlike(cv, [known], [run], 400)]
+    more = [int(at.frames[0]) for at, _ in rounds.farthest_snapshots(cv, [known], [run], 400)]
     assert sorted(np.bincount(more)[40:]) == [1] * 320 + [2] * 40  # from some of them more than one
-    for at, frame in rounds.unlike(cv, [known], [run], 3):
+    for at, frame in rounds.farthest_snapshots(cv, [known], [run], 3):
         np.testing.assert_array_equal(frame.positions, run.traj.positions[at.frames])
     again = pv.Trajectory(conformations(np.r_[-1.0, 2.0, 2.0], rng))  # where one of them is known
-    assert rounds.unlike(cv, [known, again], [run], 1)[0][0].positions[0, 0, 0] == 1.0
+    assert rounds.farthest_snapshots(cv, [known, again], [run], 1)[0][0].positions[0, 0, 0] == 1.0
 
 
 def test_short_runs_teach_to_which_state_a_conformation_belongs():
@@ -213,11 +217,11 @@ def test_short_runs_teach_to_which_state_a_conformation_belongs():
         fallen = -1 + 0.05 * rng.normal(size=lag + rounds.PAIRS)
         run = run_of(np.zeros(len(fallen)))
         run = dataclasses.replace(run, traj=pv.Trajectory(conformations(fallen, rng)))
-        shots.append(rounds.after(pv.Trajectory(conformations(0.1 * rng.normal(size=1), rng)), run))
+        shots.append(rounds.with_starting_frame(pv.Trajectory(conformations(0.1 * rng.normal(size=1), rng)), run))
     places = pv.Trajectory(conformations([-1.0, 0.0, 1.0]))
 
     def halfway(known):
-        cv = rounds.trained(known, [], training=TRAINING | {"lag": lag, "epochs": 80}, seed=1)
+        cv = rounds.train_cv(known, [], training=TRAINING | {"lag": lag, "epochs": 80}, seed=1)
         first, middle, second = cv.transform(places)[:, 0]
         return (middle - first) / (second - first)
 
@@ -254,11 +258,11 @@ def test_two_cvs_are_alike_where_only_what_is_within_states_differs():
     rng = np.random.default_rng(0)
     states = run_of(two_states(0.5, 20, 4000, rng)).traj
     one, two = Affine(0.1 * rng.normal(size=4000), 1), Affine(0.1 * rng.normal(size=4000), -2)
-    assert rounds.alike(one, two, [states]) > 0.95
+    assert rounds.cv_similarity(one, two, [states]) > 0.95
     other = Affine(3 * two_states(0.5, 20, 4000, rng), 1)
-    assert rounds.alike(one, other, [states]) < 0.2
+    assert rounds.cv_similarity(one, other, [states]) < 0.2
     still = Affine(-states.positions[:, 0, 0], 1)
-    assert rounds.alike(one, still, [states]) == 0.0
+    assert rounds.cv_similarity(one, still, [states]) == 0.0
 
 
 def test_a_state_beyond_the_walls_of_a_bias_is_noticed():
@@ -317,6 +321,132 @@ def test_rounds_of_another_temperature_are_not_gone_on_with(tmp_path):
         pv.adapt(one_basin(), engine, tmp_path / "a", **given)
 
 
+def standing(cv, **given):
+    raise InputError("the engine was called")
+
+
+BRIEF = GIVEN | {"rounds": 1, "steps": 4000, "free_steps": 400, "training": TRAINING | {"epochs": 1}}
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """Rounds that stopped at their first run, of data that say all they can."""
+    folder = tmp_path_factory.mktemp("begun") / "rounds"
+    data = dataclasses.replace(one_basin(), length_unit="nm", names="ABCDEF", bonds=[[0, 1], [1, 2]])
+    with pytest.raises(pv.InputError, match="the engine was called"):
+        pv.adapt(data, standing, folder, **BRIEF)
+    return data, folder
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("length_unit", {"length_unit": "angstrom"}),
+        ("names", {"names": "ABCDEG"}),
+        ("names", {"names": None}),
+        ("bonds", {"bonds": [[0, 1], [1, 3]]}),
+        ("bonds", {"bonds": None}),
+    ],
+)
+def test_rounds_of_other_data_are_not_continued(begun, name, change):
+    data, folder = begun
+    with pytest.raises(pv.InputError, match=f"holds rounds with {name} "):
+        pv.adapt(dataclasses.replace(data, **change), standing, folder, **BRIEF)
+
+
+def test_rounds_of_another_command_or_topology_are_not_continued(tmp_path):
+    (tmp_path / "top.pdb").write_text("END\n")
+
+    class Own(CommandEngine):
+        def run(self, cv, **given):
+            if self.command.startswith("rnu"):
+                raise InputError("no such program")
+            return hinge_engine(cv, **given)
+
+    def engine(command="run {plumed}", **more):
+        return Own(command, frames="*.xtc", topology=tmp_path / "top.pdb", temperature=300, **more)
+
+    folder = tmp_path / "rounds"
+    with pytest.raises(pv.InputError, match="no such program"):
+        pv.adapt(one_basin(), engine("rnu {plumed}"), folder, **BRIEF)
+    pv.adapt(one_basin(), engine(), folder, **BRIEF)  # a command that never ran may be mended
+    for name, other in (("command", engine("run -x {plumed}")), ("reading", engine(reading={"format": "XTC"}))):
+        with pytest.raises(pv.InputError, match=f"holds rounds with {name} "):
+            pv.adapt(one_basin(), other, folder, **BRIEF)
+    (tmp_path / "top.pdb").write_text("REMARK another\nEND\n")
+    with pytest.raises(pv.InputError, match="holds rounds with topology "):
+        pv.adapt(one_basin(), engine(), folder, **BRIEF)
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    refused = []
+
+    def engine(cv, *, folder, **given):
+        with ThreadPoolExecutor(1) as other:
+            second = other.submit(pv.adapt, one_basin(), standing, tmp_path / "rounds", **BRIEF)
+            refused.append(str(second.exception()))
+        return hinge_engine(cv, **given)
+
+    pv.adapt(one_basin(), engine, tmp_path / "rounds", **BRIEF)
+    assert "rounds is in use: another job writes there (process " in refused[0]
+    pv.adapt(one_basin(), standing, tmp_path / "rounds", **BRIEF)  # and afterwards it is free
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:900]), "cut off, or no zip file"),
+        (lambda path: path.write_bytes(b""), "cut off, or no zip file"),
+        (lambda path: np.savez(path, bias=np.zeros(60)), "it holds no array 'positions'"),
+        (lambda path: np.savez(path, bias=np.array([{}], object), positions=0, frames=0), "holds Python objects"),
+        (lambda path: np.savez(path, bias=np.zeros(9), positions=np.zeros((1, 3, 3)), frames=[19]), "bias"),
+        (lambda path: np.savez(path, bias=np.zeros(20), positions=np.zeros((2, 3, 3)), frames=[19]), "do not fit"),
+        (lambda path: np.savez(path, bias=np.zeros(20), positions=np.zeros((1, 3, 3)), frames=[20]), "do not fit"),
+        (lambda path: path.with_name("frames.npz").write_bytes(b"PK"), "frames.npz"),
+        (lambda path: path.with_name("frames.npz").unlink(), "frames.npz"),
+    ],
+)
+def test_a_damaged_run_is_named(tmp_path, damage, reason):
+    run = hinge_engine(flat(), bias=None, start=None, steps=400, stride=20, seed=3)
+    runs.save_run(tmp_path / "walker_00", run, flat())
+    np.testing.assert_array_equal(runs.saved_run(tmp_path / "walker_00").bias, run.bias)
+    damage(tmp_path / "walker_00" / "run.npz")
+    with pytest.raises(pv.InputError, match=r"run.npz is no whole run .*remove the folder") as error:
+        runs.saved_run(tmp_path / "walker_00")
+    assert reason in str(error.value)
+    assert "allow_pickle" not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def brief(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("brief") / "rounds"
+    return pv.adapt(one_basin(), hinge_engine, folder, **BRIEF), folder
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "[" * 100_000, ""])
+@pytest.mark.parametrize("name", ["adapt.json", "round_01/round.json"])
+def test_damaged_records_of_rounds_are_named(brief, name, text, tmp_path):
+    shutil.copytree(brief[1], tmp_path / "rounds")
+    (tmp_path / "rounds" / name).write_text(text)
+    with pytest.raises(pv.InputError, match=f"{Path(name).name} is damaged"):
+        pv.adapt(one_basin(), standing, tmp_path / "rounds", **BRIEF)
+
+
+def test_a_script_may_run_the_steps_itself(brief, tmp_path):
+    """And gets what `adapt` gets."""
+    found, _ = brief
+    with Store(tmp_path / "b").opened({}, {}) as store:
+        lab = adapting.Lab(as_engine(hinge_engine), store, adapting.RoundOptions(**BRIEF))
+        start = adapting.RoundState((one_basin(),))
+        state = adapting.bias(adapting.learn(start, lab), lab)
+        assert start.cv is None
+        np.testing.assert_array_equal(state.runs[0].traj.positions, found.biased.positions)
+        later = adapting.scout(state, lab)
+        assert later.searching
+        assert len(later.pieces) == BRIEF["free_runs"]
+        assert later.free_steps == sum(len(run.traj) for run in later.pieces) * BRIEF["stride"]
+
+
 def test_files_of_ones_own_are_not_written_over(tmp_path):
     (tmp_path / "model.safetensors").write_text("mine")
     with pytest.raises(pv.InputError, match=r"must hold rounds with their adapt.json, or nothing; it has model"):
@@ -359,15 +489,15 @@ def test_a_short_run_that_fails_again_and_again_is_left_out(tmp_path, adapted):
         raise InputError("the run blew up")
 
     for _ in range(2):  # the second call finds what the first did
-        assert adapting._run(engine, tmp_path / "shot_03", cv, 7, given, many=True) is None
+        assert run_once(as_engine(engine), tmp_path / "shot_03", cv, 7, given, many=True) is None
         assert len(set(seeds)) == len(seeds) == 3
     assert len(list((tmp_path / "shot_03").glob("failed_*.txt"))) == 3
     with pytest.raises(pv.InputError, match="blew up"):
-        adapting._run(engine, tmp_path / "walker_00", cv, 7, given)
+        run_once(as_engine(engine), tmp_path / "walker_00", cv, 7, given)
     with pytest.raises(pv.InputError, match=r"none of the 2 unbiased runs .* failed_1.txt say why"):
-        adapting._some([None, None], tmp_path)
-    whole = adapting._run(hinge_engine, tmp_path / "walker_01", cv, 7, given)
-    short = adapting._run(hinge_engine, tmp_path / "shot_04", cv, 7, given, many=True)
+        finished_runs([None, None], tmp_path)
+    whole = run_once(as_engine(hinge_engine), tmp_path / "walker_01", cv, 7, given)
+    short = run_once(as_engine(hinge_engine), tmp_path / "shot_04", cv, 7, given, many=True)
     np.testing.assert_array_equal(short.traj.positions, whole.traj.positions)
     assert short.snapshots.frames.tolist() == [19]
     assert len(whole.snapshots) == 20
@@ -407,7 +537,7 @@ def test_steps_may_be_replaced(tmp_path):
 
     def train(known, biased, *, training, seed):
         called.append((len(known), len(biased), seed))
-        return rounds.trained(known, biased, training=training | {"latent_dim": 1, "lag": 0}, seed=seed)
+        return rounds.train_cv(known, biased, training=training | {"latent_dim": 1, "lag": 0}, seed=seed)
 
     def choose(cv, known, biased, barrier, pace):
         z = cv.transform(known[0])
@@ -429,7 +559,7 @@ def test_steps_may_be_replaced(tmp_path):
 @pytest.mark.parametrize(("rounds_given", "another"), [(4, False), (4, True), (2, False), (2, True)])
 def test_it_ends_where_the_unbiased_runs_teach_the_same_cv(tmp_path, monkeypatch, rounds_given, another):
     """What the last biased run came into is first in the unbiased runs from there: a CV of these knows it."""
-    cv = rounds.trained([one_basin()], [], training=TRAINING | {"lag": 0}, seed=1)
+    cv = rounds.train_cv([one_basin()], [], training=TRAINING | {"lag": 0}, seed=1)
     trainings = []
 
     def train(known, biased, *, training, seed):
@@ -440,9 +570,9 @@ def test_it_ends_where_the_unbiased_runs_teach_the_same_cv(tmp_path, monkeypatch
 
     def alike(new, old, frames):
         compared.append([len(piece) for piece in frames])
-        return rounds.alike(new, old, frames)
+        return rounds.cv_similarity(new, old, frames)
 
-    monkeypatch.setattr(adapting, "alike", alike)
+    monkeypatch.setattr(adapting, "cv_similarity", alike)
     monkeypatch.setattr(adapting, "has_settled", lambda record: record.number == 2)
     given = GIVEN | {"rounds": rounds_given, "steps": 4000, "free_steps": 400}
     said = []
@@ -467,7 +597,7 @@ import os, signal, sys
 sys.path[:0] = [{tests!r}]
 import test_adapting as t
 from polyvae.engines import runs
-from polyvae.tasks import adapting, rounds
+from polyvae.tasks import adapting, rounds, roundstore
 
 left = int(os.environ["LEFT"])
 
@@ -489,7 +619,7 @@ class Half:
         os.kill(os.getpid(), signal.SIGKILL)
 
 rounds.fit = counted(rounds.fit, "fit")
-adapting.write_json = counted(adapting.write_json, "summary")
+roundstore.write_json = counted(roundstore.write_json, "summary")
 runs.np.savez = counted(runs.np.savez, "save")
 runs.write_colvar = counted(runs.write_colvar, "table")
 engine = counted(t.hinge_engine, "engine")
