@@ -106,7 +106,7 @@ class CommandEngine:
         seed: int,
         folder: Path,
     ) -> Run:
-        """See `engines.runs.Engine`."""
+        """Run with `cv`, `bias`, `start`, `steps`, `stride`, `seed` and `folder` as `engines.runs.Engine` has them."""
         place = Path(folder).absolute()
         place.mkdir(parents=True, exist_ok=True)
         topology, begin = Path(self.topology), Path(self.start or self.topology)
@@ -123,6 +123,7 @@ class CommandEngine:
         return _read(place, cv, self.frames, options, bias, self.temperature, topology)
 
     def __call__(self, cv: LatentCV, **given) -> Run:
+        """`run` of `cv`, with the other arguments `given`."""
         return self.run(cv, **given)
 
 

@@ -70,7 +70,7 @@ class LammpsEngine:
         seed: int,
         folder: Path | None = None,
     ) -> Run:
-        """See `engines.runs.Engine`."""
+        """Run with `cv`, `bias`, `start`, `steps`, `stride`, `seed` and `folder` as `engines.runs.Engine` has them."""
         script, temperature = Path(self.script), self.temperature
         variables = ["-var", "seed", str(seed), "-var", "temperature", str(temperature)]
         quiet = ["-log", "none", "-screen", "none"]
@@ -103,6 +103,7 @@ class LammpsEngine:
         return Run(traj, energy, snapshots)
 
     def __call__(self, cv: LatentCV, **given) -> Run:
+        """`run` of `cv`, with the other arguments `given`."""
         return self.run(cv, **given)
 
 

@@ -69,7 +69,7 @@ class OpenMMEngine:
         seed: int,
         folder: Path | None = None,
     ) -> Run:
-        """See `engines.runs.Engine`."""
+        """Run with `cv`, `bias`, `start`, `steps`, `stride`, `seed` and `folder` as `engines.runs.Engine` has them."""
         import openmm
         from openmm import unit
 
@@ -138,6 +138,7 @@ class OpenMMEngine:
         context.setVelocitiesToTemperature(self.temperature, seed)
 
     def __call__(self, cv: LatentCV, **given) -> Run:
+        """`run` of `cv`, with the other arguments `given`."""
         return self.run(cv, **given)
 
 

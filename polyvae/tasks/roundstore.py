@@ -90,8 +90,9 @@ class Store:
         path = self.place(record.number) / SUMMARY
         if not path.exists():
             write_json(path, record.to_dict())
+        values = _json_of(path)
         try:
-            return Round.from_dict(_json_of(path))
+            return Round.from_dict(values)
         except (TypeError, ValueError) as error:
             raise InputError(
                 f"{path}: no round of this version of polyvae ({error}); name another folder"

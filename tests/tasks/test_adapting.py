@@ -395,8 +395,8 @@ def test_a_folder_in_use_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:900]), "cut off, or no zip file"),
-        (lambda path: path.write_bytes(b""), "cut off, or no zip file"),
+        (lambda path: path.write_bytes(path.read_bytes()[:900]), "cannot be read as npz"),
+        (lambda path: path.write_bytes(b""), "cannot be read as npz"),
         (lambda path: np.savez(path, bias=np.zeros(60)), "it holds no array 'positions'"),
         (lambda path: np.savez(path, bias=np.array([{}], object), positions=0, frames=0), "holds Python objects"),
         (lambda path: np.savez(path, bias=np.zeros(9), positions=np.zeros((1, 3, 3)), frames=[19]), "bias"),
@@ -428,7 +428,7 @@ def brief(tmp_path_factory):
 def test_damaged_records_of_rounds_are_named(brief, name, text, tmp_path):
     shutil.copytree(brief[1], tmp_path / "rounds")
     (tmp_path / "rounds" / name).write_text(text)
-    with pytest.raises(pv.InputError, match=f"{Path(name).name} is damaged"):
+    with pytest.raises(pv.InputError, match=f"{Path(name).name} must hold a JSON object"):
         pv.adapt(one_basin(), standing, tmp_path / "rounds", **BRIEF)
 
 
