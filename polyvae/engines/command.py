@@ -106,7 +106,7 @@ class CommandEngine:
         seed: int,
         folder: Path,
     ) -> Run:
-        """Run with `cv`, `bias`, `start`, `steps`, `stride`, `seed` and `folder` as `engines.runs.Engine` has them."""
+        """Run with `cv`, `bias`, `start`, `steps`, `stride`, `seed` and `folder`: see `engines.runs.Engine`."""
         place = Path(folder).absolute()
         place.mkdir(parents=True, exist_ok=True)
         topology, begin = Path(self.topology), Path(self.start or self.topology)

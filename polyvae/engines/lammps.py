@@ -70,7 +70,7 @@ class LammpsEngine:
         seed: int,
         folder: Path | None = None,
     ) -> Run:
-        """Run with `cv`, `bias`, `start`, `steps`, `stride`, `seed` and `folder` as `engines.runs.Engine` has them."""
+        """Run with `cv`, `bias`, `start`, `steps`, `stride`, `seed` and `folder`: see `engines.runs.Engine`."""
         script, temperature = Path(self.script), self.temperature
         variables = ["-var", "seed", str(seed), "-var", "temperature", str(temperature)]
         quiet = ["-log", "none", "-screen", "none"]

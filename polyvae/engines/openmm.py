@@ -69,7 +69,7 @@ class OpenMMEngine:
         seed: int,
         folder: Path | None = None,
     ) -> Run:
-        """Run with `cv`, `bias`, `start`, `steps`, `stride`, `seed` and `folder` as `engines.runs.Engine` has them."""
+        """Run with `cv`, `bias`, `start`, `steps`, `stride`, `seed` and `folder`: see `engines.runs.Engine`."""
         import openmm
         from openmm import unit
 
