@@ -39,6 +39,9 @@ BESIDE = {
     ("tasks.verdict", "tasks.scorecard"),
     ("tasks.adapting", "tasks.rounds"),
     ("tasks.adapting", "tasks.roundstore"),
+    ("tasks.adapting", "tasks.roundstate"),
+    ("tasks.roundstate", "tasks.rounds"),
+    ("tasks.roundstate", "tasks.roundstore"),
     ("tasks.roundstore", "tasks.rounds"),
     ("tasks.tables", "tasks.projection"),
 }

@@ -5,25 +5,20 @@ return the next one; a script may run them itself. The arithmetic of the steps i
 `tasks.roundstore`.
 """
 
-import contextlib
 import dataclasses
-import inspect
 import json
 import logging
 import math
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from polyvae.arguments import file_name, function, if_given, real_number, refusal, seed_number, whole_number
-from polyvae.cv.choices import LEAST_NEIGHBOURS
-from polyvae.cv.fitting import fit
+from polyvae.arguments import file_name, function, if_given
 from polyvae.cv.latent import LatentCV
-from polyvae.engines.runs import SNAPSHOTS, Bias, Engine, Run, Snapshots, as_engine
+from polyvae.engines.runs import SNAPSHOTS, Engine, Run, Snapshots, as_engine
 from polyvae.errors import InputError
 from polyvae.io.writing import write
 from polyvae.measures.free_energy import FreeEnergy
@@ -51,187 +46,39 @@ from polyvae.tasks.rounds import (
     with_starting_frame,
     within_walls,
 )
-from polyvae.tasks.roundstore import MODEL, Store, finished_runs, run_once, seed_of
+from polyvae.tasks.roundstate import (
+    FREE,
+    LOOK,
+    SCOUT,
+    SHOT,
+    SORT,
+    TRAIN,
+    WALKER,
+    Lab,
+    RoundOptions,
+    RoundState,
+    known_value,
+)
+from polyvae.tasks.roundstore import MODEL, Store, finished_runs
 from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory
 from polyvae.trajectory.stream import Stream, concatenate
 from polyvae.vae.checkpoint import digest
-from polyvae.vae.settings import Settings, Training
 
 log = logging.getLogger(__name__)
 
-FEWEST = 100  # frames of a biased run
 LOOKING, SORTING = "looking.safetensors", "sorting.safetensors"  # whether something is slow, and for the basins
-# What is done in a round, as seeds tell it apart.
-_MODEL, _WALKER, _SCOUT, _SORTING, _FREE, _SHOT, _LOOKING = range(7)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RoundOptions:
-    """The options of `adapt`, checked where the record is made.
-
-    Args:
-        steps: length of each biased run.
-        stride: steps between frames.
-        rounds: most rounds.
-        walkers: biased runs of each round, each with a bias and a start of its own.
-        free_runs: unbiased runs of each round.
-        free_steps: length of each unbiased run, by default for the 500 frames that a time lag can be found from;
-            the short ones take about half as many steps in all.
-        barrier: in kT, the highest that the runs should cross.
-        pace: steps between kernels or hills.
-        seed: seed of all rounds.
-        training: options of `polyvae.fit`.
-
-    Raises:
-        InputError: an option of another kind, or outside its range; named.
-    """
-
-    steps: int
-    stride: int
-    rounds: int = 8
-    walkers: int = 1
-    free_runs: int = 16
-    free_steps: int | None = None
-    barrier: float = 16.0
-    pace: int = 500
-    seed: int = 0
-    training: Mapping[str, Any] | None = None
-
-    def __post_init__(self) -> None:
-        put = object.__setattr__
-        for name in ("steps", "stride", "rounds", "walkers", "free_runs", "pace"):
-            put(self, name, whole_number(name, getattr(self, name), 1))
-        put(self, "seed", seed_number(self.seed))
-        free_steps = if_given(whole_number, "free_steps", self.free_steps, 1)
-        put(self, "free_steps", free_steps or math.ceil(LEAST_NEIGHBOURS / (1 - LEFT_OUT)) * self.stride)
-        put(self, "barrier", real_number("barrier", self.barrier, above=1))
-        known = {*inspect.signature(fit).parameters, *(field.name for field in dataclasses.fields(Training))}
-        given = self.training
-        if given is not None and not (isinstance(given, Mapping) and set(given) <= known):
-            raise refusal("training", "options of fit by name", given)
-        of_settings = {field.name for field in dataclasses.fields(Settings)}
-        Settings(**{name: value for name, value in (given or {}).items() if name in of_settings})
-        if self.steps < FEWEST * self.stride:
-            raise InputError(
-                f"a biased run must have {FEWEST} frames, with a stride of {self.stride:,} in "
-                f"{FEWEST * self.stride:,} steps; got {self.steps:,} steps. Give more of them, or a smaller stride"
-            )
-
-    def facts(self) -> dict[str, Any]:
-        """What decides the results, as plain values; the number of rounds may grow."""
-        named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        training = {name: repr(value) for name, value in (self.training or {}).items()}
-        return {name: value for name, value in named.items() if name != "rounds"} | {"training": training}
-
-
-@dataclasses.dataclass(frozen=True)
-class RoundState:
-    """What the rounds know.
-
-    Args:
-        known: unbiased frames in the states that are known.
-        number: of the round, from 1.
-        shots: short unbiased runs, each with the frame that it started from.
-        looked: frames that a search has started from.
-        biased: biased runs of all rounds, with their last snapshot.
-        pieces: unbiased runs, from which walkers start.
-        scouts: unbiased runs of this round's search.
-        fallen: short runs of this round, which show where conformations belong.
-        searching: whether nothing slow was found in this round.
-        lag: time lag in frames, once one is known.
-        cv, along: CV of the round, and its latents that are biased.
-        bias, runs: bias of the round, and its runs.
-        before: `along` and runs of the round before.
-        done: records of the rounds.
-        free_steps: steps of unbiased runs since the last biased ones.
-        converged: whether CV and free energy have stopped to change.
-    """
-
-    known: tuple[Trajectory, ...]
-    number: int = 1
-    shots: tuple[Trajectory, ...] = ()
-    looked: tuple[Trajectory, ...] = ()
-    biased: tuple[Run, ...] = ()
-    pieces: tuple[Run, ...] = ()
-    scouts: tuple[Run, ...] = ()
-    fallen: tuple[Run, ...] = ()
-    searching: bool = False
-    lag: int | None = None
-    cv: LatentCV | None = None
-    along: LatentCV | None = None
-    bias: Bias | None = None
-    runs: tuple[Run, ...] = ()
-    before: tuple[LatentCV, Sequence[Run]] | None = None
-    done: tuple[Round, ...] = ()
-    free_steps: int = 0
-    converged: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Lab:
-    """What the steps work with.
-
-    Args:
-        engine: with a method `run`, see `polyvae.engines`.
-        store: folder of the rounds.
-        options: options of all rounds.
-        train: in place of `rounds.train_cv`, with its arguments.
-        choose: in place of `rounds.bias_for`, with its arguments.
-        tell: called with a line when something is done.
-    """
-
-    engine: Any
-    store: Store
-    options: RoundOptions
-    train: Callable = train_cv
-    choose: Callable = bias_for
-    tell: Callable[[str], None] = log.info
-    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
-
-    @contextlib.contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        """Add the seconds of a block to those of its kind."""
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-    def model(self, state: RoundState, name: str, frames: Sequence[Trajectory], kind: int) -> LatentCV:
-        """A CV of frames, with the time lag once one is known."""
-        training = {key: value for key, value in (self.options.training or {}).items() if value is not None}
-        if state.lag:
-            training["lag"] = state.lag
-        seed = seed_of(self.options.seed, state.number, kind)
-        with self.timed("training"):
-            return self.store.model(
-                state.number, name, lambda: self.train(frames, list(state.biased), training=training, seed=seed)
-            )
-
-    def run_from(
-        self, state: RoundState, starts: Sequence[Snapshots | None], name: str, steps: int, kind: int
-    ) -> list[Run | None]:
-        """A run from each start: walkers with the bias of the round, others without; scouts and shots may fail."""
-        biased, many = kind == _WALKER, kind in (_SCOUT, _SHOT)
-        found = []
-        with self.timed("biased" if biased else "unbiased"):
-            for k, at in enumerate(starts):
-                place = self.store.place(state.number) / f"{name}_{k:02d}"
-                given = {"bias": state.bias if biased else None, "start": at, "steps": steps}
-                seed = seed_of(self.options.seed, state.number, kind, k)
-                given["stride"] = self.options.stride
-                found.append(run_once(self.engine, place, _of(state.along), seed, given, many))
-        return found
 
 
 def learn(state: RoundState, lab: Lab) -> RoundState:
     """Train the CV of the round; where the last round had settled, see whether its unbiased runs teach the same
     CV."""
-    new = lab.model(state, MODEL, [*state.known, *state.shots], _MODEL)
+    new = lab.model(state, MODEL, [*state.known, *state.shots], TRAIN)
     if state.cv is not None and has_settled(state.done[-1]):
         shown = [drop_transient(run) for run in state.pieces]  # of all frames a new basin would be few
         assert state.bias is not None
         same = cv_similarity(new, state.cv, shown)
-        reached = within_walls(state.bias, _of(state.along), shown)
+        reached = within_walls(state.bias, known_value(state.along), shown)
         converged = same >= SAME_CV and reached >= REACHED
         lab.store.check(state.number - 1, {"same_cv": same, "within_walls": reached})
         lab.tell(f"round {state.number - 1}: {_of_the_check(same, reached)}")
@@ -242,14 +89,14 @@ def learn(state: RoundState, lab: Lab) -> RoundState:
 
 def bias(state: RoundState, lab: Lab) -> RoundState:
     """Choose a bias on the CV, run with it, and summarise the round."""
-    cv, options, number = _of(state.cv), lab.options, state.number
+    cv, options, number = known_value(state.cv), lab.options, state.number
     latents = active(cv)
     along = cv.keep(latents)
     chosen = lab.choose(along, list(state.known), list(state.biased), options.barrier, options.pace)
     lab.tell(f"round {number}: {_described(cv, latents)}")
     state = dataclasses.replace(state, along=along, bias=chosen)
     starts = [_start_of_walker(state.pieces, number, k) for k in range(options.walkers)]
-    runs = [run for run in lab.run_from(state, starts, "walker", options.steps, _WALKER) if run is not None]
+    runs = [run for run in lab.run_from(state, starts, "walker", options.steps, WALKER) if run is not None]
     seconds = dict(lab.seconds)
     lab.seconds.clear()
     record = lab.store.record(
@@ -270,17 +117,19 @@ def bias(state: RoundState, lab: Lab) -> RoundState:
 
 def scout(state: RoundState, lab: Lab) -> RoundState:
     """While nothing slow is known: unbiased runs from where the bias went, long enough to tell what is slow."""
-    if lag := _of(state.cv).record.settings.lag:
+    if lag := known_value(state.cv).record.settings.lag:
         return dataclasses.replace(state, lag=lag, scouts=(), searching=False)
     options, number = lab.options, state.number
-    chosen = farthest_snapshots(_of(state.along), [*state.known, *state.looked], state.runs, options.free_runs)
-    found = lab.run_from(state, [at for at, _ in chosen], "scout", _of(options.free_steps), _SCOUT)
+    chosen = farthest_snapshots(
+        known_value(state.along), [*state.known, *state.looked], state.runs, options.free_runs
+    )
+    found = lab.run_from(state, [at for at, _ in chosen], "scout", known_value(options.free_steps), SCOUT)
     scouts = tuple(finished_runs(found, lab.store.place(number)))
     shown = tuple(map(drop_transient, scouts))
     state = dataclasses.replace(
         state, scouts=scouts, looked=(*state.looked, *(frame for _, frame in chosen)), searching=True
     )
-    if lag := lab.model(state, LOOKING, shown, _LOOKING).record.settings.lag:
+    if lag := lab.model(state, LOOKING, shown, LOOK).record.settings.lag:
         return dataclasses.replace(state, lag=lag, known=(), searching=False)
     lab.tell(f"round {number}: nothing slow in {len(scouts)} unbiased runs; the search goes on")
     steps = _steps(scouts, options.stride)
@@ -291,10 +140,10 @@ def shoot(state: RoundState, lab: Lab) -> RoundState:
     """Many short unbiased runs from where the bias has been, a time lag long: they show to which state a
     conformation belongs."""
     options = lab.options
-    length = (_of(state.lag) + PAIRS) * options.stride
-    most = options.free_runs * _of(options.free_steps) // (2 * length)
+    length = (known_value(state.lag) + PAIRS) * options.stride
+    most = options.free_runs * known_value(options.free_steps) // (2 * length)
     origins = evenly_spaced_snapshots(state.runs, min(SNAPSHOTS, max(options.free_runs, most)))
-    went = lab.run_from(state, [at for at, _ in origins], "shot", length, _SHOT)
+    went = lab.run_from(state, [at for at, _ in origins], "shot", length, SHOT)
     pairs = zip(origins, went, strict=True)
     shots = [with_starting_frame(frame, run) for (_, frame), run in pairs if run is not None]
     fallen = tuple(map(keep_last_snapshot, finished_runs(went, lab.store.place(state.number))))
@@ -305,13 +154,13 @@ def settle(state: RoundState, lab: Lab) -> RoundState:
     """Unbiased runs from each basin that the short ones show, as many from each."""
     options = lab.options
     learnt = [*state.known, *map(drop_transient, state.scouts)]
-    sorting = lab.model(state, SORTING, [*learnt, *state.shots], _SORTING)
+    sorting = lab.model(state, SORTING, [*learnt, *state.shots], SORT)
     fallen = [run.traj[PAIRS:] for run in state.fallen]
     among = [*fallen, *subsample(learnt, sum(map(len, fallen)))]
     ends = [*map(keep_last_snapshot, (*state.pieces, *state.scouts)), *state.fallen]
     starts = from_each_basin(sorting, among, ends, options.free_runs)
-    long_enough = math.ceil(2 * _of(state.lag) / (1 - LEFT_OUT)) * options.stride  # for pairs a lag apart
-    found = lab.run_from(state, starts, "free", max(_of(options.free_steps), long_enough), _FREE)
+    long_enough = math.ceil(2 * known_value(state.lag) / (1 - LEFT_OUT)) * options.stride  # for pairs a lag apart
+    found = lab.run_from(state, starts, "free", max(known_value(options.free_steps), long_enough), FREE)
     pieces = tuple(run for run in found if run is not None)
     counts = f"{len(pieces)} unbiased runs from the basins that {len(state.fallen)} short ones showed"
     lab.tell(f"round {state.number}: {counts}")
@@ -409,7 +258,7 @@ def adapt(
 
 def _result(state: RoundState, lab: Lab) -> Adapted:
     """The free energy of the rounds that knew something slow, and the frames that it is from."""
-    cv, walkers = _of(state.cv), lab.options.walkers
+    cv, walkers = known_value(state.cv), lab.options.walkers
     # A search before anything slow was known has no walls, and goes where the system does not.
     slow = [state.biased[k * walkers : (k + 1) * walkers] for k, one in enumerate(state.done) if one.slow]
     used, found = all_together(cv, slow if state.done[-1].slow else [state.biased[-walkers:]], state.known)
@@ -446,12 +295,6 @@ def _identity(start: Trajectory, engine: Any, options: RoundOptions) -> tuple[di
 
 def _digest_of(value: list) -> str:
     return digest(np.frombuffer(json.dumps(value).encode(), np.uint8))[:16]
-
-
-def _of(value):
-    """A value that an earlier step has set."""
-    assert value is not None
-    return value
 
 
 def _start_of_walker(pieces: Sequence[Run], number: int, k: int) -> Snapshots | None:

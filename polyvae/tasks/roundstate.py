@@ -1,0 +1,190 @@
+"""What rounds of bias and learning know and work with: their options, their state, and the lab that steps run in."""
+
+import contextlib
+import dataclasses
+import inspect
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from polyvae.arguments import if_given, real_number, refusal, seed_number, whole_number
+from polyvae.cv.choices import LEAST_NEIGHBOURS
+from polyvae.cv.fitting import fit
+from polyvae.cv.latent import LatentCV
+from polyvae.engines.runs import Bias, Run, Snapshots
+from polyvae.errors import InputError
+from polyvae.tasks.rounds import LEFT_OUT, Round, bias_for, train_cv
+from polyvae.tasks.roundstore import Store, run_once, seed_of
+from polyvae.trajectory.record import Trajectory
+from polyvae.vae.settings import Settings, Training
+
+log = logging.getLogger(__name__)
+
+FEWEST = 100  # frames of a biased run
+# What is done in a round, as seeds tell it apart.
+TRAIN, WALKER, SCOUT, SORT, FREE, SHOT, LOOK = range(7)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RoundOptions:
+    """The options of `adapt`, checked where the record is made.
+
+    Args:
+        steps: length of each biased run.
+        stride: steps between frames.
+        rounds: most rounds.
+        walkers: biased runs of each round, each with a bias and a start of its own.
+        free_runs: unbiased runs of each round.
+        free_steps: length of each unbiased run, by default for the 500 frames that a time lag can be found from;
+            the short ones take about half as many steps in all.
+        barrier: in kT, the highest that the runs should cross.
+        pace: steps between kernels or hills.
+        seed: seed of all rounds.
+        training: options of `polyvae.fit`.
+
+    Raises:
+        InputError: an option of another kind, or outside its range; named.
+    """
+
+    steps: int
+    stride: int
+    rounds: int = 8
+    walkers: int = 1
+    free_runs: int = 16
+    free_steps: int | None = None
+    barrier: float = 16.0
+    pace: int = 500
+    seed: int = 0
+    training: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        for name in ("steps", "stride", "rounds", "walkers", "free_runs", "pace"):
+            put(self, name, whole_number(name, getattr(self, name), 1))
+        put(self, "seed", seed_number(self.seed))
+        free_steps = if_given(whole_number, "free_steps", self.free_steps, 1)
+        put(self, "free_steps", free_steps or math.ceil(LEAST_NEIGHBOURS / (1 - LEFT_OUT)) * self.stride)
+        put(self, "barrier", real_number("barrier", self.barrier, above=1))
+        known = {*inspect.signature(fit).parameters, *(field.name for field in dataclasses.fields(Training))}
+        given = self.training
+        if given is not None and not (isinstance(given, Mapping) and set(given) <= known):
+            raise refusal("training", "options of fit by name", given)
+        of_settings = {field.name for field in dataclasses.fields(Settings)}
+        Settings(**{name: value for name, value in (given or {}).items() if name in of_settings})
+        if self.steps < FEWEST * self.stride:
+            raise InputError(
+                f"a biased run must have {FEWEST} frames, with a stride of {self.stride:,} in "
+                f"{FEWEST * self.stride:,} steps; got {self.steps:,} steps. Give more of them, or a smaller stride"
+            )
+
+    def facts(self) -> dict[str, Any]:
+        """What decides the results, as plain values; the number of rounds may grow."""
+        named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        training = {name: repr(value) for name, value in (self.training or {}).items()}
+        return {name: value for name, value in named.items() if name != "rounds"} | {"training": training}
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundState:
+    """What the rounds know.
+
+    Args:
+        known: unbiased frames in the states that are known.
+        number: of the round, from 1.
+        shots: short unbiased runs, each with the frame that it started from.
+        looked: frames that a search has started from.
+        biased: biased runs of all rounds, with their last snapshot.
+        pieces: unbiased runs, from which walkers start.
+        scouts: unbiased runs of this round's search.
+        fallen: short runs of this round, which show where conformations belong.
+        searching: whether nothing slow was found in this round.
+        lag: time lag in frames, once one is known.
+        cv, along: CV of the round, and its latents that are biased.
+        bias, runs: bias of the round, and its runs.
+        before: `along` and runs of the round before.
+        done: records of the rounds.
+        free_steps: steps of unbiased runs since the last biased ones.
+        converged: whether CV and free energy have stopped to change.
+    """
+
+    known: tuple[Trajectory, ...]
+    number: int = 1
+    shots: tuple[Trajectory, ...] = ()
+    looked: tuple[Trajectory, ...] = ()
+    biased: tuple[Run, ...] = ()
+    pieces: tuple[Run, ...] = ()
+    scouts: tuple[Run, ...] = ()
+    fallen: tuple[Run, ...] = ()
+    searching: bool = False
+    lag: int | None = None
+    cv: LatentCV | None = None
+    along: LatentCV | None = None
+    bias: Bias | None = None
+    runs: tuple[Run, ...] = ()
+    before: tuple[LatentCV, Sequence[Run]] | None = None
+    done: tuple[Round, ...] = ()
+    free_steps: int = 0
+    converged: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Lab:
+    """What the steps work with.
+
+    Args:
+        engine: with a method `run`, see `polyvae.engines`.
+        store: folder of the rounds.
+        options: options of all rounds.
+        train: in place of `rounds.train_cv`, with its arguments.
+        choose: in place of `rounds.bias_for`, with its arguments.
+        tell: called with a line when something is done.
+    """
+
+    engine: Any
+    store: Store
+    options: RoundOptions
+    train: Callable = train_cv
+    choose: Callable = bias_for
+    tell: Callable[[str], None] = log.info
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Add the seconds of a block to those of its kind."""
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def model(self, state: RoundState, name: str, frames: Sequence[Trajectory], kind: int) -> LatentCV:
+        """A CV of frames, with the time lag once one is known."""
+        training = {key: value for key, value in (self.options.training or {}).items() if value is not None}
+        if state.lag:
+            training["lag"] = state.lag
+        seed = seed_of(self.options.seed, state.number, kind)
+        with self.timed("training"):
+            return self.store.model(
+                state.number, name, lambda: self.train(frames, list(state.biased), training=training, seed=seed)
+            )
+
+    def run_from(
+        self, state: RoundState, starts: Sequence[Snapshots | None], name: str, steps: int, kind: int
+    ) -> list[Run | None]:
+        """A run from each start: walkers with the bias of the round, others without; scouts and shots may fail."""
+        biased, many = kind == WALKER, kind in (SCOUT, SHOT)
+        found = []
+        with self.timed("biased" if biased else "unbiased"):
+            for k, at in enumerate(starts):
+                place = self.store.place(state.number) / f"{name}_{k:02d}"
+                given = {"bias": state.bias if biased else None, "start": at, "steps": steps}
+                seed = seed_of(self.options.seed, state.number, kind, k)
+                given["stride"] = self.options.stride
+                found.append(run_once(self.engine, place, known_value(state.along), seed, given, many))
+        return found
+
+
+def known_value(value):
+    """A value that an earlier step has set."""
+    assert value is not None
+    return value
