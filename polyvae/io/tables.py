@@ -290,6 +290,16 @@ def _append(runs, last, columns: dict, starts: list[int], first: bool, file: Tab
     if clock is not None and not np.isfinite(clock).all():
         raise InputError(f"{file.path}: every row must have a time; column {when!r} holds one that is no number")
     n = len(next(iter(columns.values())))
+    if when is not None and "step" in when.lower() and clock[0] != clock[-1]:
+        # LAMMPS begins each `run` with the row that ended the one before it.
+        same = np.r_[np.diff(clock) == 0, False]
+        for values in columns.values():
+            same[:-1] &= np.equal(values[:-1], values[1:])
+        if same.any():
+            file.notes.append(f"{file.path}: {same.sum()} rows that repeat the row of their step are left out")
+            columns = {name: values[~same] for name, values in columns.items()}
+            clock, starts = columns[when], [int((~same[:start]).sum()) for start in starts]
+            n = len(clock)
     groups: dict[tuple, np.ndarray] = {(): np.arange(n)}
     if keys := [name for name in _GROUPS if name in columns]:
         labels, kind = np.unique(np.stack([columns[key] for key in keys], 1), axis=0, return_inverse=True)

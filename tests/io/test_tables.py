@@ -473,3 +473,12 @@ def test_empty_lines_are_no_rows(tmp_path, blank):
     table = pv.read_colvar(tmp_path / "a.colvars.traj")
     np.testing.assert_array_equal(table["z0"], np.arange(9) ** 2)
     assert not any("cut" in note for note in table.notes)
+
+
+def test_the_row_between_two_runs_of_lammps_is_one(tmp_path):
+    text = "# step d\n0 1.5\n10 2.5\n20 3.5\n20 3.5\n30 4.5\n"
+    (tmp_path / "a.colvars.traj").write_text(text)
+    table = pv.read_colvar(tmp_path / "a.colvars.traj")
+    np.testing.assert_array_equal(table["d"], [1.5, 2.5, 3.5, 4.5])
+    assert "1 rows that repeat the row of their step" in table.notes[0]
+    assert table.segments == (4,)
