@@ -19,6 +19,7 @@ from polyvae import arguments
 from polyvae.errors import InputError
 
 LOCK = ".lock"  # in a folder; of a file it is the end of a name
+_TEMPORARY: set[Path] = set()  # files and folders that are being written
 _INPUTS: list[set[tuple[int, int]]] = []  # device and number of each file that is not to be replaced
 _LOCKED: set[tuple[Path, int]] = set()  # lock files that threads of this process hold
 
@@ -37,6 +38,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     refuse_inputs(path)
     # The suffix stays last: writers choose the format by it.
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    _TEMPORARY.add(temporary)
     try:
         yield temporary
         # Some writers make files for their owner alone; a result is as readable as any file of the user's.
@@ -49,6 +51,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+        _TEMPORARY.discard(temporary)
 
 
 @contextlib.contextmanager
@@ -77,6 +80,7 @@ def replacing_folder(
     try:
         with _holding(_beside(path), path):
             temporary.mkdir()
+            _TEMPORARY.add(temporary)
             yield temporary
             made_files = sorted(file for file in temporary.rglob("*") if file.is_file())
             targets = [path / file.relative_to(temporary) for file in made_files]
@@ -90,6 +94,7 @@ def replacing_folder(
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        _TEMPORARY.discard(temporary)
         for parent in made:  # innermost first; one that got its results is not empty
             with contextlib.suppress(OSError):
                 parent.rmdir()
@@ -184,6 +189,15 @@ def _alive(number: str) -> bool:
     except PermissionError:
         pass
     return True
+
+
+def remove_temporaries() -> None:
+    """Remove what is half written and the locks of this process, which ends at once after this."""
+    for path in [*_TEMPORARY, *(place for place, _ in _LOCKED)]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _name(error: OSError, temporary: Path, path: Path) -> None:

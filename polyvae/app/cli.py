@@ -1,6 +1,5 @@
 """The command line: one verb a step, and `run` for all of them."""
 
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,6 +36,7 @@ from polyvae.app.options import (
 )
 from polyvae.app.project import project
 from polyvae.app.reading import as_the_model, for_reading, read_files, read_weights, with_weights
+from polyvae.app.signals import ending_promptly
 from polyvae.app.sweep import sweep
 from polyvae.errors import InputError, one_line
 
@@ -330,12 +330,8 @@ def main(argv: list[str] | None = None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
     argv = spread([word for word in argv if word != "--debug"]) or ["--help"]
-    # So that temporary files go when a batch system ends the job.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP, and so does this
-            signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
-        with notes():
+        with ending_promptly(), notes():
             code = app(argv, prog_name="polyvae", standalone_mode=False)
         if code == 130:
             fail("interrupted; no result was written", 130)

@@ -1,4 +1,4 @@
-"""What rounds of bias and learning know and work with: their options, their state, and the lab that steps run in."""
+"""Options and state of rounds of bias and learning, and the lab that their steps work in."""
 
 import contextlib
 import dataclasses
