@@ -13,7 +13,7 @@ import numpy as np
 
 from polyvae.cv.latent import LatentCV
 from polyvae.engines.runs import Bias
-from polyvae.export.openmm_grid import grid_force
+from polyvae.export.openmm import grid_force
 
 
 def latent_opes(

@@ -62,8 +62,8 @@ def write(
         n_atoms: how many atoms there are, where that is known.
         data: a trajectory for widths and bounds of metadynamics.
         latents: numbers, from 0, of the latents to export; by default all that have not collapsed
-            (`record.collapsed`), since a bias on one that carries nothing drives nothing.
-        options: what one exporter takes and others do not; those that are None are left out.
+            (`record.collapsed`), since a bias on an inactive latent drives nothing.
+        options: options of this exporter alone; those that are None are left out.
         force: write into a folder that holds files.
 
     Raises:
@@ -99,7 +99,7 @@ def _chosen(cv: LatentCV, latents: Sequence[int] | None) -> LatentCV:
     if not idle or not active:
         return cv
     log.info(
-        "%s carries nothing, so that a bias on it would drive nothing, and is not exported; --latents 0,1 would",
+        "%s is inactive, so that a bias on it would drive nothing, and is not exported; choose it by --latents",
         ", ".join(f"z{k}" for k in sorted(idle)),
     )
     return cv.keep(active)
@@ -128,14 +128,14 @@ def compare(
         cv: the collective variable, as `fit` and `load` give it.
         to: name of the engine.
         folder: what `write` wrote.
-        frames: (n_frames, n_beads, n_dims) in the model's unit; of many, 50 spread evenly are taken.
+        frames: (n_frames, n_beads, n_dims) in the model's unit; at most 50, evenly spaced, are used.
         atoms: as for `write`.
 
     Returns:
         The number of frames, and the largest differences of a latent and of an entry of its gradient.
 
     Raises:
-        InputError: the engine is not installed, or there is no check for it.
+        InputError: the engine is not installed, or polyvae cannot evaluate in it.
     """
     module, first = _module(to)
     cv, folder = latent_cv(cv), file_name("folder", folder)
@@ -162,21 +162,19 @@ def export_files(
     check: Sequence[Path] | None,
     latents: str | None = None,
     reading: dict,
-    force: bool,
     **options,
 ) -> str:
-    """What `polyvae export` does: `write` and `compare` with trajectories from files; says what was done.
+    """Write an export with trajectories from files, compare it where asked, and return a report for the user.
 
     Args:
         reading: options of `polyvae.read`; with a selection and no atom numbers the selected atoms are the beads.
+        options: as for `write`.
     """
     atoms, n_atoms = _atoms_of_topology(to, atoms, ReadOptions(**reading))
     frames = None if check is None else cv.frames(read(check, **reading))
     trajectory = None if data is None else stream(data, **reading)
     numbers = None if latents is None else _latents_of(latents)
-    cv = write(
-        cv, to, folder, atoms=atoms, n_atoms=n_atoms, data=trajectory, latents=numbers, force=force, **options
-    )
+    cv = write(cv, to, folder, atoms=atoms, n_atoms=n_atoms, data=trajectory, latents=numbers, **options)
     done = f"{cv} for {to} in {folder}; {Path(folder) / 'README.md'} says how to use it"
     if frames is None:
         return done
@@ -198,10 +196,10 @@ def _atoms_of_topology(to: str, atoms: str | None, reading: ReadOptions) -> tupl
             return atoms, None
         raise InputError("a selection needs the topology that it selects from; give --top, or atoms by --atoms")
     known = read_topology(reading.topology, select, reading.topology_format)
-    numbers, n_atoms = known.chosen + 1, known.n_total
-    if known.ids is not None and _module(to)[1] == 1:
-        numbers, n_atoms = known.ids, None  # ids may have gaps
-    return atoms if select is None else ranges(numbers.tolist()), n_atoms
+    numbers, highest = known.chosen + 1, int(known.n_total)
+    if known.ids is None or _module(to)[1] == 0:
+        return atoms if select is None else ranges(numbers.tolist()), highest
+    return atoms if select is None else ranges(known.ids.tolist()), None  # ids may have gaps
 
 
 def _latents_of(text: str) -> list[int]:

@@ -1,8 +1,8 @@
 """The CV as plain C99: one function that gives the latents and their gradients, for engines and for code of one's
 own. It needs libm alone, allocates nothing and may be called from several threads.
 
-The arithmetic stands in `c_files`, a file for each subject, written out by hand for reverse mode; an export holds
-those that its model needs, and the numbers as a table.
+The arithmetic is in `c_files`, one file for each subject, with the derivatives written out by hand. An export
+has the files that its model needs, and the numbers as a table.
 """
 
 import functools
@@ -18,16 +18,9 @@ import numpy as np
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.export import kernel
-from polyvae.export.common import (
-    atom_numbers,
-    digits,
-    featurizer_name,
-    pieces_note,
-    scaled_layers,
-    statistics,
-    walk,
-    write_readme,
-)
+from polyvae.export.common import atom_numbers, digits, featurizer_name, pieces_note, scaled_layers, walk
+from polyvae.export.grid_bias import statistics
+from polyvae.export.readme import Readme
 from polyvae.features.featurizers import PairDistances, PrincipalAxes, Reference
 from polyvae.files import replacing_folder
 from polyvae.trajectory.wholeness import NEAR_HALF
@@ -92,7 +85,7 @@ def export(
         cv: the collective variable, as `fit` and `load` give it.
         folder: where to write; made if need be.
         atoms: see `common.atom_numbers`; `LATENT_CV_ATOMS` in the code.
-        data: a trajectory, whose statistics the README then holds.
+        data: a trajectory; the README then holds statistics of its latents.
         force: write into a folder that holds files.
 
     Raises:
@@ -101,9 +94,7 @@ def export(
     numbers = atom_numbers(cv, atoms)
     with replacing_folder(folder, force=force) as place:
         write_sources(cv, place, numbers)
-        write_readme(
-            place,
-            cv,
+        readme = Readme(
             engine="C and C++",
             kind="c",
             atoms=numbers,
@@ -124,6 +115,7 @@ def export(
             check=_CHECK,
             stats=None if data is None else statistics(cv, data),
         )
+        readme.write(place, cv)
 
 
 def evaluate(
@@ -161,7 +153,7 @@ def _compiled(texts: tuple[tuple[str, str], ...], sizes: tuple[int, int, int], b
 
 
 def compiled_if_possible(cv: LatentCV) -> kernel.Kernel | None:
-    """`compiled`, or None where there is no compiler or it fails, which the log then says."""
+    """Return `compiled`, or None, with a warning in the log, where there is no compiler or it fails."""
     if kernel.compiler() is None:
         return None
     try:
@@ -337,7 +329,7 @@ def _links(cv: LatentCV) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _stack_bytes(cv: LatentCV) -> int:
-    """What a call needs, about."""
+    """Bytes of the stack that a call needs, approximately."""
     features, *units = _widths(cv)
     widths, n = [features, *(-(-width // _BLOCK) * _BLOCK for width in units)], cv.n_beads * cv.n_dims
     hidden = len(widths) - 2

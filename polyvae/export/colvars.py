@@ -19,14 +19,9 @@ import numpy as np
 from polyvae.arguments import if_given, one_of
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
-from polyvae.export.common import (
-    atom_numbers,
-    bias_grid,
-    digits,
-    encoder_layers,
-    statistics,
-    write_readme,
-)
+from polyvae.export.common import atom_numbers, digits, encoder_layers
+from polyvae.export.grid_bias import bias_grid, statistics
+from polyvae.export.readme import Readme
 from polyvae.features.featurizers import PairDistances, PrincipalAxes, Reference
 from polyvae.files import replacing_folder
 from polyvae.trajectory.record import unit_factor
@@ -55,7 +50,7 @@ def export(
         cv: the collective variable, as `fit` and `load` give it.
         folder: where to write; made if need be.
         atoms: see `common.atom_numbers`.
-        data: see `common.statistics`; widths and bounds, and the metadynamics block.
+        data: see `grid_bias.statistics`; widths and bounds, and the metadynamics block.
         dialect: "lammps" or "namd", whose lengths are Å, or "gromacs", nm; by default the model's unit, which is
             that of LAMMPS with `units lj` for a model in sigma.
         force: write into a folder that holds files.
@@ -84,9 +79,7 @@ def export(
             (place / f"layer{k}.weights.txt").write_text(rows + "\n")
             (place / f"layer{k}.biases.txt").write_text("\n".join(digits(bias)) + "\n")
         (place / "colvars.in").write_text(_config(cv, numbers, len(layers), stats, unit))
-        write_readme(
-            place,
-            cv,
+        readme = Readme(
             engine="Colvars (LAMMPS, NAMD, GROMACS 2024 and newer)",
             kind="colvars" if dialect is None else f"colvars --dialect {dialect}",
             atoms=numbers,
@@ -117,11 +110,12 @@ def export(
             checked=CHECKED,
             stats=stats,
         )
+        readme.write(place, cv)
 
 
 def _refuse_all_but_rotations(cv: LatentCV) -> None:
     """Raise `InputError` for a featurizer that is neither distances nor a plain superposition in space."""
-    kind, in_space = cv.featurizer, isinstance(cv.featurizer, Reference)
+    kind = cv.featurizer
     if isinstance(kind, PrincipalAxes):
         what = (
             "a PrincipalAxes model cannot run in Colvars, which has no principal frame with signs from the chain; "
@@ -129,12 +123,14 @@ def _refuse_all_but_rotations(cv: LatentCV) -> None:
         what += "chain; train with --align reference or distances"
     elif kind.reversal:
         what = "reversal=True cannot run in Colvars, which cannot reorder beads; train without it"
-    elif in_space and cv.n_dims == 2 and kind.planar != "3d":
+    elif isinstance(kind, PairDistances):
+        return
+    elif cv.n_dims == 2 and kind.planar != "3d":
         what = "a Reference model of 2-D data cannot run in Colvars, which superposes in space and may turn the "
         what += 'plane over; train with pv.Reference(planar="3d") or --align distances'
-    elif in_space and cv.n_dims == 3 and kind.mirror:
+    elif cv.n_dims == 3 and kind.mirror:
         what = "mirror=True cannot run in Colvars, whose superposition is a proper rotation; train without it"
-    elif in_space and kind.masses is not None:
+    elif kind.masses is not None:
         what = (
             "a Reference model of unequal masses cannot run in Colvars, which superposes without masses; train on "
         )

@@ -1,11 +1,8 @@
-"""What the exporters share: atom numbers, the network with its scaling, statistics of the data, README text."""
+"""Atom numbers, and the network with its scaling, for all exporters."""
 
 import functools
 import logging
-import textwrap
 from collections.abc import Callable, Sequence
-from importlib import metadata
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,14 +10,10 @@ import numpy as np
 from polyvae.arguments import if_given, refusal, shown, whole_number, whole_numbers
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
-from polyvae.measures.basins import find_basins
-from polyvae.trajectory.convert import chunks_of
 from polyvae.trajectory.record import chain_bonds
 from polyvae.trajectory.wholeness import spanning_tree
 
 log = logging.getLogger(__name__)
-
-_FINEST = 150  # widths of hills or kernels in the range of one latent
 
 
 def atom_numbers(cv: LatentCV, atoms: str | Sequence[int] | None = None, n_atoms: int | None = None) -> list[int]:
@@ -29,13 +22,14 @@ def atom_numbers(cv: LatentCV, atoms: str | Sequence[int] | None = None, n_atoms
     These are LAMMPS, Colvars and PLUMED. The numbers come in the order of the beads.
 
     Args:
-        atoms: numbers, or text such as "1-12,20"; by default the ids of the beads in the training file, else their
-            places in it, else 1 to n_beads, which is logged.
+        atoms: numbers, or text such as "1-12,20". By default these are the ids of the beads in the training file,
+            or their places in it if the file has no ids. If neither is known, they are 1 to n_beads, which is
+            logged.
         n_atoms: how many atoms the engine has, where that is known.
 
     Raises:
-        InputError: text that is no list of numbers, numbers out of range or repeated, or of the wrong count; no
-            numbers for a system of another size than the model was trained in.
+        InputError: text that cannot be read as numbers; numbers out of range, repeated or of the wrong count;
+            a system of another size than the model was trained in, without numbers for it.
     """
     _require_positions(cv)
     if atoms is not None:
@@ -61,7 +55,7 @@ def particle_numbers(
 
     Args:
         particles: (n_beads,) numbers in the order of the beads; by default the places of the beads in the training
-            file, else 0 to n_beads - 1, which is logged unless the ids of the beads say the same.
+            file. If these are not known, they are 0 to n_beads - 1, which is logged unless the ids say the same.
         n_particles: particles in the engine's system, where known.
 
     Raises:
@@ -177,8 +171,8 @@ def ranges(numbers: Sequence[int]) -> str:
 def scaled_layers(cv: LatentCV) -> list[tuple[np.ndarray, np.ndarray]]:
     """Weights (out, in) and biases (out,) in float64, from features less their mean, in `length_unit`, to latents.
 
-    The scale is part of the first layer; of the last layer only what gives the mean is kept. tanh stands
-    between the layers and nothing after the last.
+    The scale is part of the first layer. The last layer keeps the rows of the mean alone. tanh follows each layer
+    but the last.
     """
     layers = [
         (np.asarray(layer.weight, np.float64), np.asarray(layer.bias, np.float64))
@@ -229,64 +223,6 @@ def exact(cv: LatentCV) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
     return evaluate
 
 
-def statistics(cv: LatentCV, data) -> dict[str, np.ndarray] | None:
-    """Mean, standard deviation, smallest and largest of each latent over a trajectory, and "basin", its smallest
-    standard deviation within one basin (`measures.basins`); None without data.
-
-    Args:
-        data: a `Trajectory`, a `Stream`, what `as_trajectory` takes, or None. Weights of frames count.
-    """
-    if data is None:
-        log.warning(
-            "no data were given, so the export has no metadynamics lines: their widths and bounds come from the "
-            "latents of a trajectory. Give one: --data TRAJ"
-        )
-        return None
-    rows, weights = [], []
-    for chunk in chunks_of(data, array_unit=cv.length_unit, dims=cv.n_dims):
-        rows.append(cv.transform(chunk).astype(np.float64))
-        weights.append(np.ones(len(chunk)) if chunk.weights is None else chunk.weights)
-    z, w = np.concatenate(rows), np.concatenate(weights)
-    mean = np.average(z, axis=0, weights=w)
-    std = np.sqrt(np.average((z - mean) ** 2, axis=0, weights=w))
-    if not (std > 0).all():
-        raise InputError(
-            f"latent {int(np.argmin(std))} is the same in all {len(z)} frames of the data, which gives it no "
-            f"width; give a trajectory that moves, or export without data"
-        )
-    narrowest = [min(basin.spread for basin in find_basins(column, w)) for column in z.T]
-    return {
-        "mean": mean,
-        "std": std,
-        "basin": np.array(narrowest),
-        "min": z.min(axis=0),
-        "max": z.max(axis=0),
-        "n_frames": np.array(len(z)),
-    }
-
-
-def bias_width(stats: dict[str, np.ndarray]) -> np.ndarray:
-    """Standard deviation (latent_dim,) of the hills of metadynamics and of the kernels of OPES.
-
-    The spread inside the narrowest basin, which is what OPES asks for (Invernizzi & Parrinello,
-    10.1021/acs.jpclett.0c00497), or a fifth of the standard deviation over all, whichever is smaller: where one
-    basin alone is known, kernels as wide as it never push a run out of it. And no narrower than a 150th of the
-    range, since a steeper bias breaks bonds that have nothing to do with the CV.
-    """
-    finest = (_FINEST, 100, 30)[min(len(stats["std"]), 3) - 1]
-    return np.maximum(np.minimum(stats["basin"], 0.2 * stats["std"]), (stats["max"] - stats["min"]) / finest)
-
-
-def bias_grid(stats: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Hill widths (`bias_width`) and bounds of a grid: the data's range and half of it more on each side, in whole
-    hill widths. Bins: five a hill width, but two from three latents on, where five are more than ten million."""
-    sigma = np.array([float(f"{value:.2g}") for value in bias_width(stats)])
-    margin = 0.5 * (stats["max"] - stats["min"])
-    low, high = np.floor((stats["min"] - margin) / sigma), np.ceil((stats["max"] + margin) / sigma)
-    bins = (5 if len(sigma) < 3 else 2) * (high - low).astype(int)
-    return {"sigma": sigma, "low": low * sigma, "high": high * sigma, "bins": bins}
-
-
 def walk(cv: LatentCV) -> list[int]:
     """Beads, from 0, in an order in which each is bonded to the one before: to make a molecule whole in a row.
 
@@ -320,7 +256,7 @@ def walk(cv: LatentCV) -> list[int]:
 
 
 def pieces_note(cv: LatentCV) -> str:
-    """What a README adds where bonds do not tell how the molecule is made whole: a sentence, or nothing."""
+    """Return a sentence on how the molecule is made whole where its bonds leave that open, or an empty text."""
     if cv.template.bonds is None:
         return " The model knows no bonds, so it joins the beads in their order."
     if (n := spanning_tree(cv.n_beads, cv.template.bonds).n_molecules) > 1:
@@ -339,77 +275,3 @@ def featurizer_name(cv: LatentCV) -> str:
         if (value := getattr(cv.featurizer, name, default)) != default
     ]
     return f"{type(cv.featurizer).__name__}({', '.join(options)})"
-
-
-def write_readme(
-    folder: Path,
-    cv: LatentCV,
-    *,
-    engine: str,
-    atoms: Sequence[int],
-    files: dict[str, str],
-    use: str,
-    notes: Sequence[str],
-    checked: str,
-    stats: dict | None,
-    kind: str,
-    unit: str | None = None,
-    first: int = 1,
-    check: str | None = None,
-) -> None:
-    """README.md of an export: what it is, units, atoms, how to use and check it, what it was checked with.
-
-    Args:
-        check: how to check it, where that is not by the engine.
-    """
-    fill = functools.partial(textwrap.fill, width=110, break_long_words=False, break_on_hyphens=False)
-    latents = ", ".join(f"z{k}" for k in range(cv.latent_dim))
-    widths = " -> ".join(str(w) for w in (cv.mean.size, *(len(b) for _, b in encoder_layers(cv))))
-    data, unit = cv.record.data.sha256, unit or cv.length_unit
-    parts = [
-        f"# A latent collective variable for {engine}",
-        fill(
-            f"{latents}: the encoder's mean of a polyvae model of {cv.n_beads} beads in {cv.n_dims}-D, "
-            f"`{featurizer_name(cv)}`, network {widths} with tanh. Exported by polyvae "
-            f"{metadata.version('polyvae')}" + (f" from a model of data sha256 {data[:16]}." if data else ".")
-        ),
-        "\n".join(f"- `{name}`: {text}" for name, text in files.items()),
-        "## Units and atoms",
-        fill(
-            f"Lengths are in {unit}{' (reduced units)' if unit == 'sigma' else ''}; the "
-            f"latents have no unit. Beads 1 to {cv.n_beads} of the model are the engine's atoms {ranges(atoms)}, "
-            f"counted from {first} in the order of the engine's input."
-        ),
-        "## Use",
-        use,
-        *(fill(f"- {note}", subsequent_indent="  ") for note in notes),
-    ]
-    if stats is not None:
-        rows = [
-            f"| z{k} | "
-            + " | ".join(f"{stats[name][k]:.4g}" for name in ("mean", "std", "basin", "min", "max"))
-            + " |"
-            for k in range(cv.latent_dim)
-        ]
-        parts += [
-            f"Of the {int(stats['n_frames'])} frames given:",
-            "\n".join(
-                [
-                    "| | mean | standard deviation | within the narrowest basin | smallest | largest |",
-                    "|---|---|---|---|---|---|",
-                    *rows,
-                ]
-            ),
-        ]
-    parts += [
-        "## Check",
-        fill(
-            check
-            or f"`polyvae export MODEL --to {kind} --out DIR --check TRAJ` evaluates the exported files in the "
-            f"engine on frames of a trajectory and prints the largest difference from the model, in values and in "
-            f"gradients. Or let the engine print the latents of a run, and compare with `polyvae project MODEL "
-            f"TRAJ` of the frames that it wrote."
-        ),
-        fill(f"Checked with {checked}."),
-    ]
-    (folder / "README.md").write_text("\n\n".join(parts) + "\n")

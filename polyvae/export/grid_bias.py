@@ -1,10 +1,77 @@
-"""A bias on latents as a table on a grid, with walls, which changes as a run goes on."""
+"""Range and width of a bias on latents, and the bias as a table on a grid with walls, which a run changes."""
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
 
+from polyvae.cv.latent import LatentCV
+from polyvae.errors import InputError
+from polyvae.measures.basins import find_basins
+from polyvae.trajectory.convert import chunks_of
+
+log = logging.getLogger(__name__)
+
+_FINEST = (150, 100, 30)  # widths of hills in the range of each of one, two, and more latents
 _AXIS = 6  # numbers of an axis, as `Axis` of c_files/in_process.c has them
+
+
+def statistics(cv: LatentCV, data) -> dict[str, np.ndarray] | None:
+    """Mean, standard deviation, smallest and largest of each latent over a trajectory, and "basin", its smallest
+    standard deviation within one basin (`measures.basins`); None without data.
+
+    Args:
+        data: a `Trajectory`, a `Stream`, what `as_trajectory` takes, or None. Weights of frames count.
+    """
+    if data is None:
+        log.warning(
+            "no data were given, so the export has no metadynamics lines: their widths and bounds come from the "
+            "latents of a trajectory. Give one: --data TRAJ"
+        )
+        return None
+    rows, weights = [], []
+    for chunk in chunks_of(data, array_unit=cv.length_unit, dims=cv.n_dims):
+        rows.append(cv.transform(chunk).astype(np.float64))
+        weights.append(np.ones(len(chunk)) if chunk.weights is None else chunk.weights)
+    z, w = np.concatenate(rows), np.concatenate(weights)
+    mean = np.average(z, axis=0, weights=w)
+    std = np.sqrt(np.average((z - mean) ** 2, axis=0, weights=w))
+    if not (std > 0).all():
+        raise InputError(
+            f"latent {int(np.argmin(std))} is the same in all {len(z)} frames of the data, which gives it no "
+            f"width; give a trajectory that moves, or export without data"
+        )
+    narrowest = [min(basin.spread for basin in find_basins(column, w)) for column in z.T]
+    return {
+        "mean": mean,
+        "std": std,
+        "basin": np.array(narrowest),
+        "min": z.min(axis=0),
+        "max": z.max(axis=0),
+        "n_frames": np.array(len(z)),
+    }
+
+
+def bias_width(stats: dict[str, np.ndarray]) -> np.ndarray:
+    """Standard deviation (latent_dim,) of the hills of metadynamics and of the kernels of OPES.
+
+    The spread inside the narrowest basin, which is what OPES asks for (Invernizzi & Parrinello,
+    10.1021/acs.jpclett.0c00497), or a fifth of the standard deviation over all, whichever is smaller: where one
+    basin alone is known, kernels as wide as it never push a run out of it. And no narrower than a 150th of the
+    range, since a steeper bias breaks bonds that have nothing to do with the CV.
+    """
+    finest = _FINEST[min(len(stats["std"]), 3) - 1]
+    return np.maximum(np.minimum(stats["basin"], 0.2 * stats["std"]), (stats["max"] - stats["min"]) / finest)
+
+
+def bias_grid(stats: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Hill widths (`bias_width`) and bounds of a grid: the data's range and half of it more on each side, in whole
+    hill widths. Bins: five a hill width, but two from three latents on, where five are more than ten million."""
+    sigma = np.array([float(f"{value:.2g}") for value in bias_width(stats)])
+    margin = 0.5 * (stats["max"] - stats["min"])
+    low, high = np.floor((stats["min"] - margin) / sigma), np.ceil((stats["max"] + margin) / sigma)
+    bins = (5 if len(sigma) < 3 else 2) * (high - low).astype(int)
+    return {"sigma": sigma, "low": low * sigma, "high": high * sigma, "bins": bins}
 
 
 class GridBias:
@@ -43,7 +110,7 @@ class GridBias:
         """Energy, and its derivative by each latent, at latents z (latent_dim,). In plain numbers, which for one
         place are quicker than arrays."""
         at = np.asarray(z, np.float64).tolist()
-        if not np.isfinite(at).all():  # of a run that blew up, which its engine tells
+        if not np.isfinite(at).all():  # the run blew up, which its engine reports
             self.last = np.array(at), np.nan, 0.0
             return np.nan, [np.nan] * len(at)
         cells, counts = [], []
@@ -65,7 +132,7 @@ class GridBias:
 
 
 def _counts(t: float, by: float) -> tuple:
-    """What each of four points counts at t between the inner two, in the value and in its derivative."""
+    """Weights of four points at t between the inner two, for the value and for its derivative."""
     u = 1.0 - t
     value = (-0.5 * t * u * u, 1.0 + t * t * (1.5 * t - 2.5), 1.0 + u * u * (1.5 * u - 2.5), -0.5 * u * t * t)
     slope = (u * (1.5 * t - 0.5), t * (4.5 * t - 5.0), -u * (4.5 * u - 5.0), -t * (1.5 * u - 0.5))

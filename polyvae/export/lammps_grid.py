@@ -30,10 +30,10 @@ class _Fix(ctypes.Structure):
 
 
 class GridFix(LatentBias):
-    """What `export.lammps.attach` gives, of a bias on a grid: a step takes a tenth of the time.
+    """A `LatentBias` of a bias on a grid, which takes a tenth of the time in each step.
 
-    Where there is no compiler, Python stands behind the fix. What goes wrong in a step is told by `check`; until
-    then the run goes on without a bias.
+    Without a compiler the fix calls Python. `check` reports an error of a step; until then the run continues
+    without a bias.
 
     Args:
         engine, cv, atoms, sigma: as for `attach`.

@@ -74,10 +74,10 @@ class Metadynamics:
         return energy, slope
 
     def add(self, step: int, centre: np.ndarray, height: float) -> None:
-        """Add a hill, as that of an earlier run to go on from.
+        """Add a hill, such as one of an earlier run.
 
         Args:
-            step: when it was put there.
+            step: the step at which the hill was added.
             centre: (latent_dim,).
             height: in the engine's unit of energy.
         """

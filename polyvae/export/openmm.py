@@ -5,7 +5,6 @@ Source: the OpenMM user guide and the API documentation of `PythonForce`, `Custo
 """
 
 import dataclasses
-import functools
 import logging
 import os
 import pickle
@@ -22,13 +21,10 @@ from polyvae.arguments import flag, function, if_given, numbers_array, one_of, r
 from polyvae.cv.latent import LatentCV, latent_cv, load_cv
 from polyvae.errors import InputError
 from polyvae.export import kernel
-from polyvae.export.common import bias_width, particle_numbers, statistics
-from polyvae.export.particles import (
-    in_engine,
-    length_factor,
-    too_long,
-    wholeness,
-)
+from polyvae.export.common import particle_numbers
+from polyvae.export.grid_bias import GridBias, bias_width, statistics
+from polyvae.export.openmm_state import BiasOfLatents, BiasOnGrid, Latent
+from polyvae.export.particles import length_factor, wholeness
 from polyvae.files import replacing_folder
 from polyvae.vae.settings import ModelRecord
 
@@ -63,7 +59,7 @@ def latent_forces(
     bonds: np.ndarray | None = None,
     sigma: float | None = None,
 ) -> list:
-    """One `openmm.PythonForce` for each latent coordinate, whose energy, as a bare number, is its value.
+    """One `openmm.PythonForce` for each latent coordinate. Its energy, as a bare number, is the latent's value.
 
     For `CustomCVForce.addCollectiveVariable`, not for `System.addForce`. Computed in float64; all latents at
     one set of positions are evaluated together. The forces can be copied, pickled and serialised, as
@@ -71,7 +67,7 @@ def latent_forces(
 
     Args:
         cv: the collective variable, as `fit` and `load` give it.
-        particles: (n_beads,) numbers from 0, in the order of the model's beads. Of a 2-D model z is ignored.
+        particles: (n_beads,) numbers from 0, in the order of the model's beads. A 2-D model ignores z.
         system: the `openmm.System`, with its forces, to check the numbers against and to see whether it is
             periodic.
         periodic: make the molecule whole by the minimum image along its bonds before the CV is computed; a
@@ -83,10 +79,10 @@ def latent_forces(
     Raises:
         InputError: a model without coordinates; particles of the wrong count, repeated or out of range; a
             reduced model without `sigma`; a periodic system without bonds that join all beads; no OpenMM. And, in
-            a periodic run, a bond of about half the box or longer, from which no whole molecule can be told.
+            a periodic run, a bond of about half the box or longer, from which the molecule cannot be made whole.
     """
     model, make = force_maker(cv, particles, system, periodic, bonds, sigma)
-    return [make(_Latent(model, k), f"latent {k}") for k in range(cv.latent_dim)]
+    return [make(Latent(model, k), f"latent {k}") for k in range(cv.latent_dim)]
 
 
 def bias_force(
@@ -114,7 +110,17 @@ def bias_force(
     """
     function("bias", bias)
     model, make = force_maker(cv, particles, system, periodic, bonds, sigma)
-    return make(_Bias(model, bias), "bias on latents")
+    return make(BiasOfLatents(model, bias), "bias on latents")
+
+
+def grid_force(cv: LatentCV, particles: Sequence[int], bias: GridBias, *, system, sigma: float | None = None):
+    """`bias_force` of a `GridBias`, which the compiled kernel looks up once a step; it cannot be written to XML.
+
+    Args:
+        cv, particles, system, sigma: as for `latent_forces`.
+    """
+    model, make = force_maker(cv, particles, system, None, None, sigma)
+    return make(BiasOnGrid(model, bias), "bias on latents")
 
 
 def force_maker(cv, particles, system, periodic, bonds, sigma) -> tuple[bytes, Callable]:
@@ -160,10 +166,7 @@ def bias_variables(
     minimum: float | Sequence[float] | None = None,
     maximum: float | Sequence[float] | None = None,
     width: float | Sequence[float] | None = None,
-    system=None,
-    periodic: bool | None = None,
-    bonds: np.ndarray | None = None,
-    sigma: float | None = None,
+    **options,
 ) -> list:
     """One `app.BiasVariable` for each latent coordinate, for `app.Metadynamics`, which takes up to three.
 
@@ -173,12 +176,13 @@ def bias_variables(
             `bias_grid`.
         minimum, maximum, width: range of the grid and standard deviation of the hills, a number each or one
             for each latent. Outside the range there is no bias.
-        particles, system, periodic, bonds, sigma: as for `latent_forces`.
+        particles: as for `latent_forces`.
+        options: `system`, `periodic`, `bonds` and `sigma`, as for `latent_forces`.
 
     Raises:
         InputError: as `latent_forces`; neither data nor numbers; an empty range or a width that is not positive.
     """
-    forces = latent_forces(cv, particles, system=system, periodic=periodic, bonds=bonds, sigma=sigma)
+    forces = latent_forces(cv, particles, **options)
     from openmm import app
 
     given = [minimum, maximum, width]
@@ -210,8 +214,8 @@ def bias_variables(
 def bias_grid(cv: LatentCV, data) -> np.ndarray:
     """Minimum, maximum and width of each latent, (3, latent_dim), from data that `cv.transform` takes.
 
-    The range is that of the data and a quarter of it more at each end; the width is `common.bias_width`, to which
-    weights of frames count.
+    The range is that of the data and a quarter of it more at each end. The width is `grid_bias.bias_width`, which
+    counts weights of frames.
 
     Raises:
         InputError: a latent that is the same in all frames.
@@ -228,7 +232,7 @@ def evaluate_forces(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Values and gradients of `latent_forces` as OpenMM gives them for frames, to check an export.
 
-    Each force stands in a `CustomCVForce` whose energy is linear in it, on the reference platform; the
+    Each force is a variable of a `CustomCVForce` whose energy is linear in it, on the reference platform. The
     gradient is read from the forces on the particles.
 
     Args:
@@ -295,89 +299,6 @@ def _openmm():
             f"this needs an OpenMM with PythonForce; {openmm.__version__} has none: pip install --upgrade openmm"
         )
     return openmm
-
-
-class _Latent:
-    """One latent coordinate as the function of a state that `PythonForce` calls."""
-
-    def __init__(self, model: bytes, index: int):
-        self.model, self.index = model, index
-        self.joint = _joint(model)
-
-    def __reduce__(self):
-        return _Latent, (self.model, self.index)
-
-    def __call__(self, state) -> tuple[float, np.ndarray]:
-        _, values, gradients = self.joint.at(state)
-        return float(values[self.index]), -gradients[self.index]
-
-
-class _Bias:
-    """A function of all latents as that of a state."""
-
-    def __init__(self, model: bytes, bias: Callable):
-        self.model, self.bias = model, bias
-        self.joint = _joint(model)
-        self.none = np.zeros((self.joint.n_beads, 3))
-
-    def __reduce__(self):
-        return _Bias, (self.model, self.bias)
-
-    def __call__(self, state) -> tuple[float, np.ndarray]:
-        _, z, gradients = self.joint.at(state)
-        energy, slope = self.bias(z)
-        if slope is None:
-            return float(energy), self.none
-        if len(slope) != len(z):
-            raise InputError(
-                f"the bias must return an energy and a derivative for each of {len(z)} latents; got {len(slope)}"
-            )
-        forces = gradients[0] * -slope[0]
-        for k in range(1, len(z)):
-            forces -= slope[k] * gradients[k]
-        return float(energy), forces
-
-
-class _Joint:
-    """All latents and their gradients, kept for the positions that were seen last."""
-
-    def __init__(self, model: bytes):
-        cv, factor, self.known = pickle.loads(model)
-        self.n_beads, self.n_dims = cv.n_beads, cv.n_dims
-        self.no_box = np.zeros((3, 3))
-        self.evaluate = in_engine(cv, factor, self.known)
-        self.last = (b"", np.empty(0), np.empty(0))
-
-    def at(self, state) -> tuple[bytes, np.ndarray, np.ndarray]:
-        positions, box = positions_of(state, self.n_beads), self.no_box
-        key = positions.tobytes()
-        if self.known is not None:
-            box = np.array(state.getPeriodicBoxVectors(asNumpy=True)._value, np.float64)
-            key += box.tobytes()
-        last = self.last  # read once: another thread may put its own there
-        if last[0] == key:
-            return last
-        z, gradient, _, whole = self.evaluate(positions, box)
-        if not whole:
-            raise InputError(too_long(positions, box, self.known, self.n_dims))
-        found = self.last = (key, z, gradient)
-        return found
-
-
-def positions_of(state, n_beads: int) -> np.ndarray:
-    """Positions (n_beads, 3) of a state in nm, a copy of the engine's. What `getPositions` does about units takes
-    longer than the CV, so it is passed over where this OpenMM lets us."""
-    try:
-        read = state._getVectorAsNumpy
-    except AttributeError:
-        return np.array(state.getPositions(asNumpy=True)._value, np.float64)
-    positions = np.empty((n_beads, 3))
-    read(state.Positions, positions)
-    return positions
-
-
-# Copies of a force share nothing but what their bytes lead to here.
-_joint = functools.lru_cache(maxsize=32)(_Joint)
 
 
 def export(

@@ -58,7 +58,7 @@ class Wholeness(NamedTuple):
 
     Args:
         bonds: (n_bonds, 2) bead numbers, bonds of the spanning tree first, each as (parent, child).
-        paths: (n_beads, n_beads - 1), 1 where a bond of the tree lies between the first bead and this one.
+        paths: (n_beads, n_beads - 1), 1 where a bond of the tree is on the way from the first bead to this one.
     """
 
     bonds: np.ndarray
@@ -212,7 +212,7 @@ def _in_jax(cv: LatentCV, factor: float, known: Wholeness | None):
 
 
 def too_long(positions: np.ndarray, box: np.ndarray, known: Wholeness, n_dims: int) -> str:
-    """What to say of a bond that is too long to make the molecule whole."""
+    """Return the message on the longest bond, which is too long to make the molecule whole."""
     with _float64():
         reach = np.asarray(make_whole(jnp.asarray(positions), jnp.asarray(box), known)[1])[:, :n_dims].max(axis=1)
     bond = int(np.argmax(reach))

@@ -14,21 +14,14 @@ from polyvae.arguments import one_of
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.export import kernel, plumed_native, plumed_vectors
-from polyvae.export.common import (
-    atom_numbers,
-    bias_grid,
-    bias_width,
-    pieces_note,
-    ranges,
-    statistics,
-    walk,
-    write_readme,
-)
+from polyvae.export.common import atom_numbers, pieces_note, ranges, walk
+from polyvae.export.grid_bias import bias_grid, bias_width, statistics
+from polyvae.export.readme import Readme
 from polyvae.files import replacing_folder
 
 CHECKED = "PLUMED 2.11 (the kernel in the hillclimber 0.1.8 wheel)"
 UNITS = {"nm": "UNITS LENGTH=nm", "angstrom": "UNITS LENGTH=A", "sigma": "UNITS NATURAL"}
-_DRIVER_UNITS = {"nm": "nm", "angstrom": "A", "sigma": "1"}  # of the frames; nm where nothing is said
+_DRIVER_UNITS = {"nm": "nm", "angstrom": "A", "sigma": "1"}  # `--length-units` of the driver
 _FILES = {
     "plumed.dat": "units, output and biases; edit this one",
     "latent.dat": "computes the latents; leave it as it is",
@@ -59,7 +52,7 @@ def export(
         cv: the collective variable, as `fit` and `load` give it.
         folder: where to write; made if need be.
         atoms: see `common.atom_numbers`.
-        data: see `common.statistics`; widths and bounds of the METAD and OPES_METAD lines.
+        data: see `grid_bias.statistics`; widths and bounds of the METAD and OPES_METAD lines.
         dialect: "vector", text for PLUMED 2.10 and newer; or "native", an action in C++ that is compiled for a
             PLUMED and makes the molecule whole by itself, many times faster than text, with every featurizer.
         force: write into a folder that holds files.
@@ -76,9 +69,7 @@ def export(
         (place / "latent.dat").write_text("\n".join(text) + "\n")
         label = f"{plumed_native.LABEL}." if dialect == "native" else ""
         (place / "plumed.dat").write_text(main_input(cv, stats, "INCLUDE FILE=latent.dat", label))
-        write_readme(
-            place,
-            cv,
+        readme = Readme(
             engine="PLUMED",
             kind="plumed" if dialect == "vector" else f"plumed --dialect {dialect}",
             atoms=numbers,
@@ -94,6 +85,7 @@ def export(
             checked=CHECKED,
             stats=stats,
         )
+        readme.write(place, cv)
         compiled = (place / plumed_native.LIBRARY).exists()
     if dialect == "native" and not compiled:  # that of an earlier model must not stay beside the new sources
         (Path(folder) / plumed_native.LIBRARY).unlink(missing_ok=True)
@@ -105,7 +97,7 @@ def whole_molecule(cv: LatentCV, numbers: list[int]) -> str:
 
 
 def whole_note(cv: LatentCV) -> str:
-    """What the README says of that line."""
+    """Return the README's note on the line of `whole_molecule`."""
     edit = " Edit it where they are no chain." if cv.template.bonds is None else ""
     return (
         "WHOLEMOLECULES makes the molecule whole along its bonds before the CV sees it; without that line a chain "
@@ -117,7 +109,7 @@ def main_input(cv: LatentCV, stats: dict | None, cv_lines: str, label: str = "")
     """The text of `plumed.dat`: units, the lines that define the latents, PRINT, and biases to uncomment.
 
     Args:
-        label: stands before z0, z1, ..., where they are components.
+        label: prefix of z0, z1, ... where they are components of an action.
     """
     latents = ",".join(f"{label}z{k}" for k in range(cv.latent_dim))
     bias = "# Biases: give --data TRAJ to `polyvae export` for METAD and OPES_METAD lines with widths and bounds."
@@ -236,8 +228,8 @@ def _run_steps(plumed, lines: list[str], cv: LatentCV, frames, rows, boxes) -> t
 
 
 def _evaluated_lines(folder: Path, temporary: Path) -> list[str]:
-    """What `plumed.dat` computes, without its output and biases. An action that is not compiled yet is compiled in
-    a temporary folder."""
+    """Return the lines of `plumed.dat` without its output and biases. An action that is not compiled yet is
+    compiled in a temporary folder."""
     lines = []
     for line in (folder / "plumed.dat").read_text().splitlines():
         if line.startswith("INCLUDE FILE="):

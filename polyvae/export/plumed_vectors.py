@@ -58,7 +58,7 @@ class Script(list):
         return self.sum(label, self.put(f"{label}_s", f"SELECT_COMPONENTS ARG={vector} COMPONENTS={k + 1}"))
 
     def sign(self, label: str, scalar: str) -> str:
-        """1 where it is not negative, else -1; with derivative 0."""
+        """1 for a scalar that is 0 or more, -1 for a negative one; with derivative 0."""
         return self.custom(label, [scalar], "2*step(a)-1")
 
 

@@ -16,8 +16,10 @@ import numpy as np
 
 from polyvae.cv.latent import LatentCV, load_cv
 from polyvae.errors import InputError
-from polyvae.export.common import bias_grid, particle_numbers, statistics, write_readme
+from polyvae.export.common import particle_numbers
+from polyvae.export.grid_bias import bias_grid, statistics
 from polyvae.export.particles import length_factor
+from polyvae.export.readme import Readme
 from polyvae.files import replacing_folder
 
 CHECKED = "PySAGES 0.5.1 (its repository at d98a381, June 2026) with ASE 3.29"
@@ -40,11 +42,11 @@ def latent_cvs(
 
     Args:
         cv: the collective variable, as `fit` and `load` give it.
-        particles: (n_beads,) numbers from 0, in the order of the model's beads. Of a 2-D model z is ignored.
-        length_unit: of the engine that PySAGES drives: "nm" (OpenMM), "angstrom" (ASE, LAMMPS in real or metal
+        particles: (n_beads,) numbers from 0, in the order of the model's beads. A 2-D model ignores z.
+        sigma: length of one sigma in the engine's unit, for a model in reduced units, if the engine has units.
             units), or "sigma" (HOOMD-blue and LAMMPS in reduced units).
         n_particles: particles in the system, to check the numbers against.
-        sigma: of a model in reduced units, its sigma in the engine's unit where that has one.
+        sigma: length of one sigma in the engine's unit, for a model in reduced units if the engine has units.
 
     Raises:
         InputError: a model without coordinates; particles of the wrong count, repeated or out of range; units
@@ -89,7 +91,7 @@ def export(
         cv: the collective variable, as `fit` and `load` give it.
         folder: where to write; made if need be.
         atoms: particle numbers from 0, one for each bead; by default those of the training data in their file.
-        data: see `common.statistics`; widths and bounds, else those of a standard normal.
+        data: see `grid_bias.statistics`; widths and bounds, else those of a standard normal.
         force: write into a folder that holds files.
 
     Raises:
@@ -110,9 +112,7 @@ def export(
         cv.save(place / "model.safetensors")
         script = resources.files("polyvae.export") / "pysages_files" / "biased_run.py.in"
         (place / "biased_run.py").write_text(Template(script.read_text()).substitute(words))
-        write_readme(
-            place,
-            cv,
+        readme = Readme(
             engine="PySAGES (HOOMD-blue, LAMMPS, OpenMM, ASE, JAX MD)",
             kind="pysages",
             atoms=numbers,
@@ -136,6 +136,7 @@ def export(
             checked=CHECKED,
             stats=stats,
         )
+        readme.write(place, cv)
 
 
 def evaluate(

@@ -13,8 +13,10 @@ import numpy as np
 
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
-from polyvae.export.common import atom_numbers, statistics, write_readme
+from polyvae.export.common import atom_numbers
+from polyvae.export.grid_bias import statistics
 from polyvae.export.plumed import main_input, whole_molecule, whole_note
+from polyvae.export.readme import Readme
 from polyvae.export.torch_module import require_torch, scripted
 from polyvae.files import replacing_folder
 
@@ -82,7 +84,7 @@ def export(
         cv: the collective variable, as `fit` and `load` give it.
         folder: where to write; made if need be.
         atoms: see `common.atom_numbers`.
-        data: see `common.statistics`; widths and bounds of the METAD and OPES_METAD lines.
+        data: see `grid_bias.statistics`; widths and bounds of the METAD and OPES_METAD lines.
         force: write into a folder that holds files.
 
     Raises:
@@ -112,9 +114,7 @@ def export(
         stats = statistics(cv, data)
         model.save(str(place / FILE))
         (place / "plumed.dat").write_text(main_input(cv, stats, "\n".join(lines)))
-        write_readme(
-            place,
-            cv,
+        readme = Readme(
             engine="PyTorch (PLUMED, Colvars, OpenMM)",
             kind="torchscript",
             atoms=numbers,
@@ -128,6 +128,7 @@ def export(
             checked=CHECKED,
             stats=stats,
         )
+        readme.write(place, cv)
 
 
 def evaluate(

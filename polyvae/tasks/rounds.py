@@ -100,13 +100,13 @@ def train_cv(
 
 
 def bias_for(cv: LatentCV, known: Sequence[Trajectory], biased: Sequence[Run], barrier: float, pace: int) -> Bias:
-    """Kernels by `export.common.bias_width` from the unbiased frames, on the range of all frames and more.
+    """Kernels by `export.grid_bias.bias_width` from the unbiased frames, on the range of all frames and more.
 
     A CV that knows what is slow is kept by walls to where the unbiased frames are: beyond it nothing has been
     learnt, and a strong bias breaks what it should not. One that knows nothing slow has none, since the way out
     of the only basin leads there; its barrier is `SEARCH` times as high.
     """
-    from polyvae.export.common import bias_width, statistics
+    from polyvae.export.grid_bias import bias_width, statistics
 
     stats = statistics(cv, concatenate([dataclasses.replace(traj, time=None) for traj in known]))
     assert stats is not None

@@ -1,5 +1,6 @@
 """`polyvae export`: what it writes, maps, checks and refuses."""
 
+import dataclasses
 import importlib.util
 import re
 
@@ -13,8 +14,10 @@ from polyvae.app import cli
 from polyvae.errors import InputError
 from polyvae.export import TARGETS, common, write
 from polyvae.export.c import compiled
-from polyvae.export.common import atom_numbers, bias_grid, particle_numbers, ranges, statistics
+from polyvae.export.common import atom_numbers, particle_numbers, ranges
+from polyvae.export.grid_bias import bias_grid, statistics
 from polyvae.export.kernel import compiler
+from polyvae.export.readme import Readme
 from polyvae.trajectory.record import Selection
 
 
@@ -232,6 +235,38 @@ def test_every_target_writes_what_its_readme_lists(folder, tmp_path):
         assert {"openmm": str(list(range(2, 14))), "pysages": "atoms 2-13, counted from 0"}.get(to, "3-14") in text
 
 
+EVIL = 'x`\n# not a heading\n```sh\nnot a command\n"""; not_code() # */ <b>'
+
+
+@pytest.mark.parametrize("to", [*TARGETS, "plumed native"])
+def test_texts_out_of_files_change_no_line_of_an_export(to, tmp_path):
+    """Names of beads, the words of a selection and the digest of the data may be any text in a model file."""
+    if to == "torchscript":
+        pytest.importorskip("torch")
+    to, *dialect = to.split()
+    options = {"dialect": dialect[0]} if dialect else {}
+    traj = pv.Trajectory(np.random.default_rng(0).normal(size=(50, 6, 3)), length_unit="nm", names=["B"] * 6)
+    plain = random_model(dataclasses.replace(traj, selection=PLACES), pv.Reference(), encoder=(4,))
+    template = dataclasses.replace(plain.template, names=[EVIL] * 6, selection=PLACES._replace(text=EVIL))
+    record = dataclasses.replace(plain.record, data=dataclasses.replace(plain.record.data, sha256=EVIL))
+    written = {}
+    for name, cv in (("plain", plain), ("evil", dataclasses.replace(plain, template=template, record=record))):
+        write(cv, to, tmp_path / name, data=traj, **options)
+        texts = [path for path in (tmp_path / name).iterdir() if path.suffix not in (".safetensors", ".pt", ".so")]
+        written[name] = {path.name: path.read_text() for path in texts}
+    assert written["evil"] == written["plain"]
+    assert "README.md" in written["evil"]
+
+
+def test_a_path_in_a_note_stays_on_its_line(tmp_path):
+    """An engine's folder may have any name; what a compiler says has several lines."""
+    cv = six_beads()
+    readme = Readme("E", "e", [1], {}, "use", [f"compiled for {EVIL}"], "nothing", None)
+    readme.write(tmp_path, cv)
+    lines = (tmp_path / "README.md").read_text().splitlines()
+    assert not [line for line in lines if line.startswith(("# not", "```", "not a", '"""'))]
+
+
 @pytest.mark.parametrize("ways", ["several", "repeated", "pattern", "model last"])
 def test_data_are_several_files_as_in_training(ways, folder, tmp_path, capfd):
     model = folder / "model.safetensors"
@@ -247,7 +282,7 @@ def test_data_are_several_files_as_in_training(ways, folder, tmp_path, capfd):
     }[ways]
     call(capfd, *words, "--out", tmp_path / "out")
     readme = (tmp_path / "out" / "README.md").read_text()
-    assert "Of the 45 frames given" in readme
+    assert "Statistics of the 45 frames given" in readme
     stats = statistics(pv.load(model), pv.read(pieces, step=2))
     assert f"| z0 | {stats['mean'][0]:.4g} | {stats['std'][0]:.4g} |" in readme
 

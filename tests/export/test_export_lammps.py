@@ -13,7 +13,7 @@ from engines import chain, chain_simulation, errors, float64_values, ideal, rand
 
 import polyvae as pv
 from polyvae.errors import InputError
-from polyvae.export import kernel
+from polyvae.export import kernel, lammps_atoms
 from polyvae.export import lammps as engine
 from polyvae.export.metadynamics import Metadynamics
 from polyvae.trajectory.record import chain_bonds
@@ -164,7 +164,8 @@ def test_metadynamics_deposits_hills_at_the_cv_of_frames():
         frames, steps = [], []
         for _ in range(20):
             lammps.command("run 50 post no")  # sets up anew, so that LAMMPS calls twice in some steps
-            x, rows = lammps.numpy.extract_atom("x"), engine._rows(engine._tags(lammps), np.arange(1, 13))
+            x = lammps.numpy.extract_atom("x")
+            rows = lammps_atoms.rows_of(lammps_atoms.tags_of(lammps), np.arange(1, 13))
             assert np.ptp(x[rows, :2], axis=0).max() < 40, "the box cuts the chain"
             frames.append(x[rows, :2].copy())
             steps.append(lammps.extract_global("ntimestep"))

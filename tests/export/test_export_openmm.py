@@ -17,7 +17,7 @@ from engines import require
 from models import untrained
 
 import polyvae as pv
-from polyvae.export import kernel
+from polyvae.export import kernel, openmm_state
 from polyvae.export import openmm as engine
 from polyvae.trajectory.record import chain_bonds
 
@@ -207,10 +207,10 @@ def test_without_a_compiler_the_cv_runs_in_jax(name, monkeypatch):
     for words in ("C", "JAX"):
         monkeypatch.setattr(kernel, "compiler", lambda words=words: ("cc",) if words == "C" else None)
         assert words in kernel.where()
-        engine._joint.cache_clear()
+        openmm_state.joint_of.cache_clear()
         forces = engine.latent_forces(cv, range(cv.n_beads), periodic=False, sigma=SIGMA)
         found[words] = engine.evaluate_forces(forces, frames)
-    engine._joint.cache_clear()
+    openmm_state.joint_of.cache_clear()
     for by_c, by_jax in zip(found["C"], found["JAX"], strict=True):
         np.testing.assert_allclose(by_c, by_jax, atol=1e-12 * np.abs(by_jax).max())
 
@@ -226,15 +226,15 @@ def test_positions_of_a_state_are_those_that_openmm_gives():
     context.setPositions(frame)
     state = context.getState(positions=True)
     public = SimpleNamespace(getPositions=state.getPositions)
-    for found in (engine.positions_of(state, 5), engine.positions_of(public, 5)):
+    for found in (openmm_state.positions_of(state, 5), openmm_state.positions_of(public, 5)):
         np.testing.assert_array_equal(found, frame)
         found[:] = 0
-    np.testing.assert_array_equal(engine.positions_of(public, 5), frame)
+    np.testing.assert_array_equal(openmm_state.positions_of(public, 5), frame)
 
 
 def test_all_latents_are_evaluated_together(monkeypatch):
     cv = model("chain2d", "pair distances")
-    evaluated, at = [], engine._Joint.at
+    evaluated, at = [], openmm_state.Joint.at
 
     def counted(joint, state):
         before = joint.last
@@ -242,12 +242,12 @@ def test_all_latents_are_evaluated_together(monkeypatch):
         evaluated.extend([0] * (joint.last is not before))
         return result
 
-    monkeypatch.setattr(engine._Joint, "at", counted)
-    engine._joint.cache_clear()
+    monkeypatch.setattr(openmm_state.Joint, "at", counted)
+    openmm_state.joint_of.cache_clear()
     forces = engine.latent_forces(cv, range(12), periodic=False, sigma=SIGMA)
     frames = SIGMA * in_space(every(4, simulated("chain2d")))
     values, _ = engine.evaluate_forces(forces, frames)
-    assert engine._joint.cache_info().currsize == 1  # all copies find each other
+    assert openmm_state.joint_of.cache_info().currsize == 1  # all copies find each other
     assert len(evaluated) == len(frames)
     again, _ = engine.evaluate_forces(forces, frames[[0, 1, 0, 1]])
     np.testing.assert_array_equal(again, values[[0, 1, 0, 1]])

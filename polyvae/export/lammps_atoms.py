@@ -1,0 +1,96 @@
+"""Atoms, box and units of a LAMMPS instance.
+
+Source: the LAMMPS manual, https://docs.lammps.org (units; triclinic boxes; C library interface).
+"""
+
+import ctypes
+
+import numpy as np
+
+from polyvae.arguments import if_given, real_number
+from polyvae.cv.latent import LatentCV
+from polyvae.errors import InputError
+from polyvae.export.particles import length_factor
+
+# Style of `units`: polyvae's unit, and its number in one length of LAMMPS.
+UNITS = {
+    "lj": ("sigma", 1.0),
+    "real": ("angstrom", 1.0),
+    "metal": ("angstrom", 1.0),
+    "electron": ("angstrom", 0.529177210544),
+    "nano": ("nm", 1.0),
+    "micro": ("nm", 1e3),
+    "cgs": ("nm", 1e7),
+    "si": ("nm", 1e9),
+}
+_UNBOUNDED = 1e300  # extent of the box in a direction that is not periodic: nothing is ever a whole box away
+
+
+class Box:
+    """LAMMPS' box, seen in its own memory, as it may change in every step.
+
+    Args:
+        periodic: (3,) of bool, as it is now.
+    """
+
+    def __init__(self, engine):
+        def view(name: str, n: int, kind) -> np.ndarray:
+            function = engine.lib.lammps_extract_global
+            function.restype = ctypes.POINTER(kind)
+            return np.ctypeslib.as_array(function(engine.lmp, name.encode()), (n,))
+
+        self._low, self._high = view("boxlo", 3, ctypes.c_double), view("boxhi", 3, ctypes.c_double)
+        self._tilts = [view(name, 1, ctypes.c_double) for name in ("xy", "xz", "yz")]
+        self.periodic = view("periodicity", 3, ctypes.c_int32) != 0
+
+    def vectors(self) -> np.ndarray:
+        """Vectors (3, 3) as rows, lower triangular; endless where it is not periodic."""
+        (xy,), (xz,), (yz,) = self._tilts
+        box = np.array([[0.0, 0.0, 0.0], [xy, 0.0, 0.0], [xz, yz, 0.0]])
+        np.fill_diagonal(box, np.where(self.periodic, self._high - self._low, _UNBOUNDED))
+        return box
+
+
+def rows_of(tags: np.ndarray, atoms: np.ndarray, had_all: bool = False) -> np.ndarray:
+    """Return the rows of the atoms in `tags` (n,), unsorted atom IDs; `had_all` if all were there once."""
+    rows, lost = np.zeros_like(atoms), atoms
+    if len(tags):
+        order = np.argsort(tags)
+        rows = order[np.minimum(np.searchsorted(tags, atoms, sorter=order), len(tags) - 1)]
+        lost = atoms[tags[rows] != atoms]
+    if len(lost) and had_all:
+        raise InputError(
+            f"LAMMPS has lost atom {lost[0]}, which is a bead: it left the box, or the run blew up. Shorten the "
+            f"step, or look at the structure that it starts from"
+        )
+    if len(lost):
+        raise InputError(
+            f"LAMMPS has no atom with ID {lost[0]}, which is a bead; give atoms= as its input numbers them"
+        )
+    return rows
+
+
+def tags_of(engine) -> np.ndarray:
+    """IDs (n_atoms,) of the atoms in the order of LAMMPS' memory, without its periodic copies."""
+    tags = engine.numpy.extract_atom("id")
+    return np.zeros(0, int) if tags is None else tags[: engine.extract_setting("nlocal")]
+
+
+def length_in_model(cv: LatentCV, style: str, sigma: float | None) -> float:
+    """Return the factor from LAMMPS' lengths in a style of `units` to the model's; see `attach` for `sigma`."""
+    if style not in UNITS:
+        raise InputError(f"polyvae knows LAMMPS' units {', '.join(UNITS)}; this run has units {style}")
+    unit, factor = UNITS[style]
+    sigma = if_given(real_number, "sigma", sigma)
+    if style == "lj" and cv.length_unit != "sigma":
+        if sigma is None or sigma <= 0:
+            raise InputError(
+                f"the model is in {cv.length_unit} and LAMMPS in reduced units; say how many {cv.length_unit} one "
+                f"sigma is, by sigma=; got {sigma}"
+            )
+        return sigma
+    if style == "lj" and sigma is not None:
+        raise InputError("both the model and LAMMPS are in reduced units, which sigma= would relate; leave it out")
+    if cv.length_unit == "sigma" and sigma is not None:
+        sigma *= factor  # from LAMMPS' lengths
+    return factor * length_factor(cv, unit, sigma)
