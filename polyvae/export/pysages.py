@@ -43,8 +43,8 @@ def latent_cvs(
     Args:
         cv: the collective variable, as `fit` and `load` give it.
         particles: (n_beads,) numbers from 0, in the order of the model's beads. A 2-D model ignores z.
-        length_unit: unit of the engine that PySAGES drives: "nm" (OpenMM), "angstrom" (ASE, LAMMPS in real or metal
-            units), or "sigma" (HOOMD-blue and LAMMPS in reduced units).
+        length_unit: unit of the engine that PySAGES drives: "nm" (OpenMM), "angstrom" (ASE, LAMMPS in real or
+            metal units), or "sigma" (HOOMD-blue and LAMMPS in reduced units).
         n_particles: particles in the system, to check the numbers against.
         sigma: length of one sigma in the engine's unit, for a model in reduced units if the engine has units.
 
