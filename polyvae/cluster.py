@@ -255,7 +255,7 @@ def _tried(function: Call, *arguments):
 
 
 def _described(error: BaseException) -> InputError:
-    """What ended a task from outside, in one line."""
+    """The reason why a task was ended from outside, in one line."""
     from distributed import KilledWorker
 
     if isinstance(error, KilledWorker):

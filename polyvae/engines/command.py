@@ -90,7 +90,7 @@ class CommandEngine:
                 raise FileNotFoundError(f"{path}: no such file")
 
     def facts(self) -> dict[str, Any]:
-        """What decides the runs: rounds of another command or topology are not continued."""
+        """Facts that decide the runs: rounds of another command or topology are not continued."""
         files = {"topology": self.topology, "start": self.start}
         digests = {name: hashlib.sha256(Path(path).read_bytes()).hexdigest() for name, path in files.items()}  # type: ignore[arg-type]  # as above
         return {"command": self.command, "frames": self.frames, "reading": _plain(self.reading), **digests}

@@ -56,7 +56,7 @@ class LammpsEngine:
             raise FileNotFoundError(f"{self.script}: no such file")
 
     def facts(self) -> dict[str, Any]:
-        """What decides the runs, beside a script that may be mended."""
+        """Facts that decide the runs, beside a script that may be mended."""
         return {"atoms": None if self.atoms is None else str(self.atoms), "sigma": self.sigma}
 
     def run(

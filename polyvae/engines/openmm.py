@@ -54,7 +54,7 @@ class OpenMMEngine:
             ) from None
 
     def facts(self) -> dict[str, Any]:
-        """What decides the runs, beside the function."""
+        """Facts that decide the runs, beside the function."""
         particles = None if self.particles is None else [int(number) for number in self.particles]
         return {"particles": particles, "sigma": self.sigma}
 

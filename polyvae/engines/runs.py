@@ -1,4 +1,4 @@
-"""What a run is given and what it gives, the same for every engine."""
+"""Arguments and results of a run, the same for every engine."""
 
 import dataclasses
 import os

@@ -282,7 +282,7 @@ def _gathered(data) -> Trajectory:
 
 
 def _identity(start: Trajectory, engine: Any, options: RoundOptions) -> tuple[dict, dict]:
-    """What decides the results, of data and options; and what decides the runs of the engine."""
+    """Facts of data and options that decide the results, and facts of the engine that decide its runs."""
     about = {
         "data": digest(start.positions),
         "length_unit": start.length_unit,

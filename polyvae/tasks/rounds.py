@@ -42,14 +42,14 @@ MOST_SEEN = 2000  # known frames that others are held against
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Round(Record):
-    """What one round did, as `round.json` holds it.
+    """Record of one round, as `round.json` holds it.
 
     Args:
         number: from 1.
         steps: with a bias and, `free_steps`, without, before this round's biased runs.
         latents: that were biased.
         n_frames: unbiased, in the states that are known; the CV was trained on these and the short runs.
-        slow: whether the CV knows something slow, and has a time lag; else the round was a search.
+        slow: whether the CV knows something slow, and has a time lag; otherwise the round was a search.
         states: basins along the slowest latent, of the unbiased frames.
         crossings: of the biased runs between these.
         n_effective: independent frames that the biased runs are worth.

@@ -23,7 +23,7 @@ from polyvae.vae.settings import Settings, Training
 log = logging.getLogger(__name__)
 
 FEWEST = 100  # frames of a biased run
-# What is done in a round, as seeds tell it apart.
+# Kinds of work in a round, each with seeds of its own.
 TRAIN, WALKER, SCOUT, SORT, FREE, SHOT, LOOK = range(7)
 
 
@@ -80,7 +80,7 @@ class RoundOptions:
             )
 
     def facts(self) -> dict[str, Any]:
-        """What decides the results, as plain values; the number of rounds may grow."""
+        """Facts that decide the results, as plain values; the number of rounds may grow."""
         named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         training = {name: repr(value) for name, value in (self.training or {}).items()}
         return {name: value for name, value in named.items() if name != "rounds"} | {"training": training}
@@ -88,7 +88,7 @@ class RoundOptions:
 
 @dataclasses.dataclass(frozen=True)
 class RoundState:
-    """What the rounds know.
+    """Knowledge of the rounds so far.
 
     Args:
         known: unbiased frames in the states that are known.
@@ -131,7 +131,7 @@ class RoundState:
 
 @dataclasses.dataclass(frozen=True)
 class Lab:
-    """What the steps work with.
+    """Engine, folder and options that the steps work with.
 
     Args:
         engine: with a method `run`, see `polyvae.engines`.

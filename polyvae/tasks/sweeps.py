@@ -33,7 +33,7 @@ MEASURES = {"bound": "iw_bound", "fve": "fve", "active_units": "active_units", "
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sweep:
-    """What a grid of models came to.
+    """Results of a grid of models.
 
     Args:
         rows: one dictionary a model, in the order of `models`: latent_dim, beta and seed; and on the held-out
