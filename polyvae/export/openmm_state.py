@@ -63,6 +63,7 @@ class Joint:
         self.last = (b"", np.empty(0), np.empty(0))
 
     def at(self, state) -> tuple[bytes, np.ndarray, np.ndarray]:
+        """Return a key of the positions, the latents and their gradients at a `state` of OpenMM."""
         positions, box = positions_of(state, self.n_beads), self.no_box
         key = positions.tobytes()
         if self.known is not None:
