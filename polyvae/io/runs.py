@@ -320,6 +320,8 @@ class Run:
 
     def segments(self, k: int, frames: range) -> np.ndarray:
         """The segment of file k that each frame is of."""
+        if len(self._segments[k]) == 1:
+            return np.zeros(len(frames), int)
         return np.searchsorted(np.cumsum(self._segments[k]), _numbers(frames), side="right")
 
     def record(

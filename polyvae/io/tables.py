@@ -290,7 +290,7 @@ def _append(runs, last, columns: dict, starts: list[int], first: bool, file: Tab
     if clock is not None and not np.isfinite(clock).all():
         raise InputError(f"{file.path}: every row must have a time; column {when!r} holds one that is no number")
     n = len(next(iter(columns.values())))
-    if when is not None and "step" in when.lower() and clock[0] != clock[-1]:
+    if when is not None and clock is not None and "step" in when.lower() and clock[0] != clock[-1]:
         # LAMMPS begins each `run` with the row that ended the one before it.
         same = np.r_[np.diff(clock) == 0, False]
         for values in columns.values():

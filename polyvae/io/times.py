@@ -26,7 +26,7 @@ def pieces_in_time(path: Path, clock: np.ndarray | None, stated: np.ndarray | No
     clock = np.asarray(clock, np.float64)
     steps = np.diff(clock)
     within = ~np.isin(np.arange(1, n_frames), begins) & (steps > 0)
-    if not within.any():
+    if not within.any() or (steps == steps[0]).all():
         return lengths
     usual = float(np.median(steps[within]))
     # Times in single precision are rounded.

@@ -167,7 +167,7 @@ class XtcFile:
         at = np.flatnonzero(inner == self._magic)
         at = at[words[at + 1] == _swapped(self.n_atoms)]
         n_bytes = words[at + 22 + self._wide].byteswap().astype(np.int64)  # below 2 GB a frame
-        end = at + 23 + self._wide + (n_bytes + 3) // 4
+        end = at + 23 + self._wide + ((n_bytes + 3) >> 2)
         kept = end <= len(words)
         at, end = at[kept], end[kept]
         if len(at) and at[0] == 0 and (end[:-1] == at[1:]).all():
