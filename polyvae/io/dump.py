@@ -222,10 +222,9 @@ class DumpFile:
         windows = np.lib.stride_tricks.sliding_window_view(letters, len(header))
         if not (windows[body] == header).all():
             return None
-        turns = np.zeros(len(letters) + 1, np.int8)
-        turns[rows] += 1
-        turns[places[1:]] -= 1
-        return letters[np.cumsum(turns[:-1]).astype(bool)].tobytes()
+        lengths = np.stack([rows - places[:-1], places[1:] - rows], axis=1)  # of headers and tables in turn
+        wanted = np.repeat(np.tile([False, True], len(rows)), lengths.ravel())
+        return letters[wanted].tobytes()
 
     def _check_header(self, frame: int, head: re.Match) -> None:
         """Refuse a frame whose header states other things than the first one."""
