@@ -19,7 +19,7 @@ def single_precision(function: Callable[P, R]) -> Callable[P, R]:
 
     Models, draws and numbers are then the same in a process that another package has switched to double precision.
     For functions of whole data sets. A pure function of one frame follows the type of its argument instead, since
-    it may stand in a program of the caller's.
+    it may be part of a program of the caller's.
     """
 
     @functools.wraps(function)
@@ -40,7 +40,8 @@ def map_frames(batched: Callable, *columns: np.ndarray, batch: int = BATCH, widt
     not depend, to the last bit, on how many rows come with it.
 
     Args:
-        batched: of as many arrays as there are columns, each with one number of rows; gives arrays of so many.
+        batched: function of as many arrays as there are columns, of equal numbers of rows; it returns arrays with
+            the same number of rows.
         batch: rows in a chunk, at most, on a CPU; an accelerator takes `ACCELERATED` times as many.
         columns: arrays of one length, row i of each belonging to row i of the others.
         width: numbers that are made of a row, where these are many, as distances are.

@@ -27,12 +27,12 @@ def progress_bar(
 ) -> contextlib.AbstractContextManager[Callable]:
     """A bar on a terminal and in a notebook, and nothing in a pipe: what `progress=` of `fit` and others takes.
 
-    `with progress_bar("training") as bar: cv = fit(traj, progress=bar)`. What tells steps done and in all sets the
-    length of the bar itself; loss terms stand beside it.
+    `with progress_bar("training") as bar: cv = fit(traj, progress=bar)`. Functions that report steps done
+    and in all set the length of the bar themselves; loss terms are shown beside it.
 
     Args:
         what: words before the bar.
-        total: its length, for `project` and `movie`, which tell the frames done since the last call.
+        total: its length, for `project` and `movie`, which report the frames done since the last call.
         unit: what is counted.
     """
     return _bar(text("what", what), if_given(whole_number, "total", total, 0), text("unit", unit))
@@ -42,7 +42,7 @@ def progress_bar(
 def _bar(what: str, length: int | None, unit: str) -> Iterator[Callable]:
     from tqdm.auto import tqdm  # in a notebook its own form
 
-    hidden = False if "ipykernel" in sys.modules else None  # None: where it is no terminal
+    hidden = False if "ipykernel" in sys.modules else None  # None: hidden unless stderr is a terminal
     with tqdm(desc=what, unit=unit, total=length, disable=hidden, file=sys.stderr, leave=False) as bar:
 
         def update(done: int, total: int | None = None, terms: dict[str, float] | None = None) -> None:

@@ -64,7 +64,7 @@ def bias_at(sum_of, table, kT: float) -> np.ndarray:
 
 
 def energy_of(sum_of: pv.Colvar, result: FreeEnergy, names: list[str]) -> dict[str, np.ndarray]:
-    """What the hills themselves show on the same grid, where they are along the same variables."""
+    """Free energy from the hills alone, on the same grid, if they are along the same variables."""
     if sorted(bias_of(sum_of)[1]) != sorted(names):
         return {}
     of_run, _ = bias_of(sum_of, names)

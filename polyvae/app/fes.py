@@ -19,9 +19,10 @@ _RESULTS = ("fes.*", "checks.*", "summary.json")
 def fes(
     reading: dict,
     files: Annotated[
-        list[Path] | None, typer.Argument(metavar="COLVAR...", help="COLVAR or HILLS files, patterns too.")
+        list[Path] | None,
+        typer.Argument(metavar="COLVAR...", help="COLVAR or HILLS files, or patterns of their names."),
     ] = None,
-    cv: Annotated[list[str] | None, typer.Option("--cv", help="Column to take; twice for two.")] = None,
+    cv: Annotated[list[str] | None, typer.Option("--cv", help="Column to take; give it twice for two.")] = None,
     bias: Annotated[
         list[str] | None, typer.Option("--bias", help="Column with a bias, as opes.bias or rbias; several add up.")
     ] = None,
@@ -36,29 +37,38 @@ def fes(
     ] = None,
     period: Annotated[
         list[str] | None,
-        typer.Option("--period", metavar="NAME=LENGTH", help="Of a column, as phi=360 or phi=-pi:pi; repeatable."),
+        typer.Option(
+            "--period", metavar="NAME=LENGTH", help="Period of a column, as phi=360 or phi=-pi:pi; repeatable."
+        ),
     ] = None,
-    temperature: Annotated[float | None, typer.Option("--temperature", help="In kelvin.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", help="Temperature of the run in kelvin.")
+    ] = None,
     energy_unit: Annotated[
-        str, typer.Option("--energy-unit", help=f"Of bias and result: {', '.join(ENERGY_UNITS)}.")
+        str, typer.Option("--energy-unit", help=f"Energy unit of bias and result: {', '.join(ENERGY_UNITS)}.")
     ] = "kJ/mol",
     kt: Annotated[
         float | None, typer.Option("--kt", help="Thermal energy in units of the bias, as 1.0 of reduced units.")
     ] = None,
     over: Annotated[
-        list[str] | None, typer.Option("--over", help=f"Of the frames in --traj: {', '.join(OBJECTIVES)}.")
+        list[str] | None,
+        typer.Option("--over", help=f"Quantity of the frames in --traj: {', '.join(OBJECTIVES)}."),
     ] = None,
     traj: Annotated[
         list[Path] | None, typer.Option("--traj", help="Frames, found in the COLVAR by their times; repeatable.")
     ] = None,
     walkers: Annotated[bool, typer.Option("--walkers", help="The files are walkers of one bias.")] = False,
-    method: Annotated[str, typer.Option("--method", help="kde or histogram.")] = "kde",
+    method: Annotated[str, typer.Option("--method", help="Estimator of the density: kde or histogram.")] = "kde",
     bandwidth: Annotated[
-        str | None, typer.Option("--bandwidth", help="Of the kernels [default: a tenth of a basin's spread].")
+        str | None,
+        typer.Option("--bandwidth", help="Width of the kernels [default: a tenth of a basin's spread]."),
     ] = None,
-    bins: Annotated[str | None, typer.Option("--bins", help="Points of the grid [default: by bandwidth].")] = None,
+    bins: Annotated[
+        str | None, typer.Option("--bins", help="Number of grid points [default: by bandwidth].")
+    ] = None,
     range_: Annotated[
-        list[str] | None, typer.Option("--range", metavar="LOW:HIGH", help="Of the grid; twice for two.")
+        list[str] | None,
+        typer.Option("--range", metavar="LOW:HIGH", help="Range of the grid; give it twice for two."),
     ] = None,
     transient: Annotated[
         str, typer.Option("--transient", help="Part of each run to leave out at its start, as 0.2, or auto.")

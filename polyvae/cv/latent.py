@@ -280,7 +280,7 @@ class LatentCV:
         """The data with their beads in the model's order, by names or, where there are none, by ids.
 
         Raises:
-            InputError: the same names in another order, which names that stand twice do not settle.
+            InputError: the same names in another order, if repeated names leave that order open.
         """
         own, given = self.template.names, data.names
         what = "names"

@@ -114,7 +114,7 @@ def block_size(
         m = max(m + 1, int(1.5 * m))
     many = [entry for entry in tried if entry[1] >= FEWEST]
     fine = [size**3 > 2 * n * ratio**4 for _, _, size, ratio in many]
-    # What holds for one length and not for a longer one held by chance.
+    # A length at which the condition holds, but not for a longer one, passed by chance.
     good = [entry for k, entry in enumerate(many) if all(fine[k:])]
     chosen = next((entry for entry in tried if good and entry[2] >= 2 * good[0][2]), tried[-1])
     # Runs that end before the criterion is met are independent of each other, though.
@@ -122,7 +122,7 @@ def block_size(
     worth = effective_blocks(together(np.bincount(block, weights, len(segment)), segment, chosen[0]))
     enough = enough and worth >= 0.5 * FEWEST
     lengths, errors = np.array([entry[2] for entry in tried], float), np.array([entry[3] for entry in tried])
-    # Blocks of B frames, whose correlations decay exponentially, show the part 1 - g / 2B of the statistical
+    # If correlations decay exponentially, blocks of B frames show the part 1 - g / 2B of the statistical
     # inefficiency g, which is the square of the ratio of errors.
     part = 0.5 * (1 + np.sqrt(max(0.0, 1 - 2 * chosen[3] ** 2 / chosen[2])))
     if chosen[1] == len(np.unique(segment)):  # whole runs or molecules, which know nothing of each other

@@ -27,7 +27,7 @@ from polyvae.measures.kinetics import autocorrelation_time
 from polyvae.records import html_of
 
 _CUTS = np.arange(0, 0.51, 0.05)  # shares of each run that may be a transient
-_LEAST_CUT = 0.1  # of a biased run, whose bias grows from nothing
+_LEAST_CUT = 0.1  # share of a biased run, since its bias grows from nothing
 _SERIES = 20_000  # rows that the transient is looked for in
 _GAIN = 0.67  # of the most independent frames that are left
 _STATES = 1.0  # kT between two basins
@@ -65,7 +65,7 @@ class FreeEnergy:
         grid: points of each variable, (n_points,) each; of a histogram the middle of its bins.
         energy: (n_points,) or (n_points, n_points) -kT log of the density, its lowest value 0; infinite where no
             frame is.
-        error: of the same shape, of -kT log of the density before its lowest value was set to 0: the truth lies
+        error: of the same shape, of -kT log of the density before its lowest value was set to 0: the truth is
             within it in 68 of 100 runs; infinite where no frame is.
         states: basins, the one with the largest weight first.
         kT: thermal energy.
@@ -81,7 +81,7 @@ class FreeEnergy:
             had not been visited.
         halves: the same between the first and the second half of the run.
         weights: (n_frames,) of the frames that were used, 1 on average.
-        periods: of each variable, whose grid then goes around it once, or None.
+        periods: of each variable, or None; the grid goes around a period once.
     """
 
     grid: tuple[np.ndarray, ...]
@@ -107,7 +107,7 @@ class FreeEnergy:
     def known(self) -> np.ndarray:
         """Where two free energies are compared: below 6 kT, with an error of at most twice the median there.
 
-        Where a handful of frames lie, half of the run may have none, and the logarithm of that says nothing.
+        Where there are only a handful of frames, half of the run may have none, and its logarithm is meaningless.
         """
         return _known(self.energy, self.error, self.kT)
 
@@ -158,10 +158,10 @@ def free_energy(
         s: (n_frames,) or (n_frames, 1 or 2).
         weights: (n_frames,) statistical weights in place of a bias.
         bias: (n_frames,) at each frame, in the unit of kT.
-        kT: thermal energy; 1 by default, where there is no bias.
+        kT: thermal energy; 1 by default, without a bias.
         segments: frames of each run, where there are several. The constant of its bias is each run's own, so that
             a run counts by the number of its frames.
-        walkers: the runs are walkers that share one bias, whose weights compare.
+        walkers: the runs are walkers that share one bias, so that their weights compare.
         method: "kde", Gaussian kernels, or "histogram".
         bandwidth: standard deviation of the kernels, a number or one a variable; by default a tenth of the spread
             in the narrowest basin, which makes a basin 1 % wider; of two variables up to three tenths.
@@ -366,7 +366,7 @@ def _thirds(s, share, axes) -> np.ndarray:
 
 
 def _observables(labels: np.ndarray, thirds: np.ndarray) -> np.ndarray:
-    """What must be known of the frames, (n_frames, n): the basin of each, and which third of each variable."""
+    """Observables of the frames, (n_frames, n): the basin of each, and the third of each variable."""
     basins = np.arange(labels.max() + 1) if labels.max() > 0 else np.arange(0)
     return np.concatenate([labels[:, None] == basins, thirds], axis=1)
 
@@ -384,7 +384,7 @@ def _states(result: FreeEnergy, cells: np.ndarray, order: np.ndarray) -> tuple[S
 
 
 def _course(sums, of_states, energy, compared, segment, kT: float):
-    """What the first shares of every run give, in time, and how far the halves of the runs are apart."""
+    """Results of the first shares of every run, in time, and the difference between the halves of the runs."""
     place = np.concatenate([(np.arange(n) + 1) / n for n in np.unique(segment, return_counts=True)[1]])
     times = np.linspace(1 / _TIMES, 1, _TIMES)
     course, apart = [], []

@@ -49,7 +49,7 @@ class Axis:
         return found % n if self.around else found.clip(0, n - 1)
 
     def between(self, s: np.ndarray, pair: tuple[float, float] | None) -> np.ndarray:
-        """Whether values lie from the first number up to the second, around the end of the period too."""
+        """Whether values are from the first number up to the second, also around the end of the period."""
         if pair is None:
             return np.ones(np.shape(s), bool)
         low, high = pair

@@ -13,7 +13,7 @@ from polyvae.measures.grids import check_points, one_or_each, pairs_of
 
 _CUT = 6.25  # half a squared distance in widths, where PLUMED ends a hill
 _ROWS = 1 << 22  # distances in memory together
-_PARTS = 10  # of the last half of the hills, whose differences from the end are the error
+_PARTS = 10  # of the last half of the hills; their differences from the end are the error
 LIMIT = 6.0  # kT, up to where two free energies are compared
 
 
@@ -24,7 +24,7 @@ class Hills:
     Args:
         centres: (n_hills, n_variables).
         widths: (n_hills, n_variables) standard deviations.
-        heights: (n_hills,) as they stand in PLUMED's HILLS: of a well-tempered run those of the bias times
+        heights: (n_hills,) as in PLUMED's HILLS: in a well-tempered run, those of the bias times
             g / (g - 1), g the bias factor, so that their sum is minus the free energy.
         bias_factor: of a well-tempered run; 1 of one whose hills have all one height. A number, or (n_hills,).
         periods: (low, high) of each variable's period, or None.
@@ -159,7 +159,7 @@ class HillsEnergy:
         error: of the same shape, root mean square change over the last half of the hills: how far the run is from
             its end, and no interval.
         kT: thermal energy.
-        periods: of each variable, whose grid then goes around it once, or None.
+        periods: of each variable, or None; the grid goes around a period once.
     """
 
     grid: tuple[np.ndarray, ...]

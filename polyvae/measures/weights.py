@@ -23,7 +23,7 @@ def counted(traj: Trajectory) -> Trajectory:
 
 
 def quantile(values: np.ndarray, q: float, weights: np.ndarray | None = None) -> float:
-    """The smallest value up to which a share `q` of the weight lies, of values (n_frames, ...).
+    """The smallest of the values (n_frames, ...) with at least a share `q` of the weight up to it.
 
     The inverse of the cumulative distribution, which is one of the values: weights may have any scale, and frames
     of whole-number weights count as that many frames.
@@ -41,7 +41,7 @@ def merged(frames: np.ndarray, weights: np.ndarray | None = None) -> tuple[np.nd
     """Numbers, in order, of the first of each kind of equal frames (n_frames, ...), and the weight of the kind;
     kinds of weight 0 are left out.
 
-    What a run repeats tells nothing new, so that no number of independent frames may depend on it.
+    Repeated frames hold nothing new, so a number of independent frames must not depend on them.
     """
     rows = np.ascontiguousarray(frames).reshape(len(frames), -1)
     rows = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1])))[:, 0]

@@ -38,7 +38,7 @@ def project(
     """Write the latent coordinates of every frame of a trajectory, in constant memory for a `Stream`.
 
     The kinds of tables are those of `write_colvar`. Where frames show one of many molecules, a column
-    "molecule" tells which, and frames come in order of time, with all molecules of one frame together.
+    "molecule" holds its number, and frames come in order of time, with all molecules of one frame together.
 
     Args:
         cv: the collective variable, as `fit` and `load` give it.

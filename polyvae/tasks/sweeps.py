@@ -112,8 +112,8 @@ def sweep(
             accelerator; a CPU trains them one after another with the same compiled program, and ends each when
             it has converged. Either way a model is the one that `fit` gives with these settings, one after
             another to the bit.
-        client: a `distributed.Client`, whose workers then train and measure a model each; what a lost worker had
-            begun another one does again. The data go to each worker once.
+        client: a `distributed.Client`. Its workers train and measure a model each; the work of a lost worker is
+            done again by another one. The data go to each worker once.
         score_lag: of the VAMP-2 score, in frames; see `score`.
         progress: called with models done and models in all.
         **options: those of `fit`, but for seed, checkpoint and resume.
