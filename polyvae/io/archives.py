@@ -22,15 +22,15 @@ _MOST = 1032  # times that deflate makes anything smaller; with some room for wh
 _ROOM = 1 << 16
 
 
-def stated_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+def stated_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, order and type that an array in an npz states; raises ValueError for what is no array of numbers."""
     version = np.lib.format.read_magic(file)  # type: ignore[arg-type]
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = header(file)  # type: ignore[arg-type]
     if dtype.hasobject:
-        raise ValueError("an array holds Python objects")
+        raise ValueError(f"array {name!r} holds Python objects")
     if min(shape, default=0) < 0:
-        raise ValueError(f"an array states the shape {shape}")
+        raise ValueError(f"array {name!r} states the shape {shape}")
     return shape, fortran, dtype
 
 
@@ -49,7 +49,7 @@ def check_sizes(path: Path) -> list[str]:
             if member.file_size > _MOST * member.compress_size + _ROOM:
                 raise ValueError(f"array {name!r} states {member.file_size} bytes, too many for the file")
             with archive.open(member) as file:
-                shape, _, dtype = stated_header(file)
+                shape, _, dtype = stated_header(file, name)
                 size = math.prod(shape) * dtype.itemsize
                 if file.tell() + size > member.file_size:
                     raise ValueError(f"array {name!r} states {size} bytes, and the file holds {member.file_size}")

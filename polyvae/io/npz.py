@@ -122,6 +122,8 @@ class NpzFile:
             return self._columns["time"].read(0, self.n_frames)
         except ERRORS as error:
             raise InputError(f"{self.path} cannot be read as npz ({short(error)}); copy it again") from None
+        finally:
+            self.close()  # it is open only while frames are read
 
     def close(self) -> None:
         for column in self._columns.values():
@@ -145,7 +147,7 @@ class _Column:
         self.close()
         self._zip = zipfile.ZipFile(self.path)
         self._file = self._zip.open(f"{self.name}.npy")
-        self.shape, self._fortran, self.dtype = stated_header(self._file)
+        self.shape, self._fortran, self.dtype = stated_header(self._file, self.name)
         self._row = self.dtype.itemsize * math.prod(self.shape[1:])
         self._at = 0
 
