@@ -120,9 +120,9 @@ def test_distances_that_do_not_join_all_beads_leave_frames_alone():
 
 def test_a_folder_without_or_with_another_file(tmp_path):
     assert explorer_section(tmp_path) == ""
-    for text in ("{", "[]", '{"format": 99}'):
+    for text, what in (("{", "a JSON object"), ("[]", "a JSON object"), ('{"format": 99}', "the data of an explorer")):
         (tmp_path / "explorer.json").write_text(text)
-        with pytest.raises(InputError, match="explorer.json must hold the data of an explorer"):
+        with pytest.raises(InputError, match=f"explorer.json must hold {what}"):
             explorer_section(tmp_path)
 
 
