@@ -120,7 +120,8 @@ def test_distances_that_do_not_join_all_beads_leave_frames_alone():
 
 def test_a_folder_without_or_with_another_file(tmp_path):
     assert explorer_section(tmp_path) == ""
-    for text, what in (("{", "a JSON object"), ("[]", "a JSON object"), ('{"format": 99}', "the data of an explorer")):
+    damaged = {"{": "a JSON object", "[]": "a JSON object", '{"format": 99}': "the data of an explorer"}
+    for text, what in damaged.items():
         (tmp_path / "explorer.json").write_text(text)
         with pytest.raises(InputError, match=f"explorer.json must hold {what}"):
             explorer_section(tmp_path)
