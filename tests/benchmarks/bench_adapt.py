@@ -1,95 +1,10 @@
-"""What rounds of bias and learning gain: `polyvae adapt`, against metadynamics on the textbook CV.
+"""Compare rounds of bias and learning (`polyvae adapt`) with OPES on the textbook variable.
 
     python tests/benchmarks/bench_adapt.py SYSTEM OUT [--seeds 3]
     python tests/benchmarks/bench_adapt.py cost OUT  # of a step, of alanine dipeptide
 
-SYSTEM is one of
-
-- `alanine`, `alanine_two`: alanine dipeptide in vacuum at 300 K in OpenMM (2 fs), from 3 ns of an unbiased run
-  that stays at phi < 0, or from 3 ns in each basin; textbook: OPES on phi and psi (width 0.35, 40 kJ/mol).
-- `valine`: the same with valine, on which nothing was tuned, from one basin.
-- `ring`: six beads with the angles and torsions of a chair (OpenMM, 300 K, 4 fs), which flips once in 10^9 steps;
-  textbook: OPES on the mean of sin(torsion) with signs that alternate, the reference made symmetric, as it is.
-- `globule`: twelve beads in two dimensions at a depth of 3 kT, in LAMMPS; reference: data/globule_rg.csv.
-
-Biased runs of 10^6 steps (globule: 4x10^6), defaults else, at most four rounds. A crossing goes from the core of
-one state to that of the other; the rms is that of the free energy over the textbook variable below 6 kT (globule:
-9). OUT keeps rounds and references.
-
-Each seed, round by round: crossings per 10^6 steps and the rms in kT, a dash where some bin stayed empty; and
-after the = the rms of all rounds together, which is what `adapt` gives.
-
-| system | textbook | seed 0 | seed 1 | seed 2 |
-|---|---|---|---|---|
-| alanine | 57, 43 (8 ns); 24 4 46 24 (2 ns) | 6 (.55), 123 (.28), 302 (.23) = .20 | \
-310 (.35), 64 (1.12), 175 (.25) = .19 | 307 (.51), 402 (-), \
-266 (.37) = .27 |
-| alanine_two | | 92 (.35), 373 (.30) = .24 | 57 (.25), 409 (.24) = .23 | 3 (-), 35 (.29), 421 (.38) = .30 |
-| valine | 40 | 0 (-), 1 (1.24), 58 (1.20), 37 (.54) = .45 | 3 (.82), 26 (.78), 58 (.74), 46 (.74) = .48 | \
-2 (-), 2 (.54), 59 (.65), 17 (.75) = .47 |
-| ring | 725, 732 | 232 (.42), 264 (.12) = .15 | 111 (.14), 242 (.18) = .16 | 156 (.06), 314 (.22) = .12 |
-| globule | unbiased: 6 | 38 (.61), 53 (.47), 62 (.39), 75 (.52) = .19 | \
-34 (.78), 44 (.58), 55 (.65), 64 (.26) = .22 | 8 (-), 48 (.52), 69 (.49), 65 (.58) = .22 |
-
-`alanine` and `ring` are from the first round on that knew something slow, the second in every seed, and the
-second basin was found in the first. Where a seed of `alanine`, `alanine_two` or `ring` ends before four rounds
-it had converged, as all of `alanine` had; valine had in no seed. A round takes 10^6 biased and 3.3x10^6 other
-steps, one that searches 2.2x10^6 more, so that the first biased run that knows something slow ends, with the
-1.5x10^6 steps of the start, after 9.1x10^6 steps or 18 ns. The ring flips without a bias 44, 9.5 and 1.5 times
-in 10^6 steps with torsions of 1, 2 and 3 kJ/mol, which goes on to once in 10^9 with the 7 that it has; its
-barrier is 18 kT, with a twisted boat in between.
-
-A search's unbiased runs start from what is least like the known frames: evenly in time, 0, 1 and 1 of 16 starts
-were in the second basin of alanine dipeptide (seeds 0, 1, 2), farthest from what is known 7, 6 and 7, with 9, 8
-and 9 in the first.
-
-How often a CV crosses varies much, with the seed of its training and from run to run: one CV (`alanine`, seed 0,
-round 2) crossed 6, 67, 68, 86, 36, 126 and 157 times in 10^6 steps, and on the frames of `alanine_two`, seed 2,
-after round 2 four trainings gave 414, 182, 166 and 44. What was tried against it and taken out again:
-
-- the best of three trainings and the last round's CV, by the crossings of a trial of a tenth of the steps:
-  trials at a rate of 250, 290, 470 and 150 were followed by 460, 78, 83 and 178;
-- the best by short runs that were held out of the training (85 of 342): no order;
-- four biased runs of a quarter of the steps: that one CV 125, 137, 113 and 105; but `alanine` seed 0 in rounds
-  104 and 72 (.25), `ring` seed 0 then 293 (.18); two of half: 12, 399, 281 (.75), and valine 0 in three rounds;
-- OPES-explore: 112 for 67, 170 for 157, 24 for 11, but .95 kT off for .41 where crossings are few;
-- smoothness 0.3 and 0.1 in place of 1 (three trainings each, the latter with a quarter of the short runs left
-  out): 227 and 139 on average for 62 on one set of frames, 9 and 43 for 101 on another; four times the epochs,
-  an encoder of (256, 256), one latent: 64 and 150, 44 and 46, 82 and 4 there.
-
-These are the systems that the settings were chosen on, but valine, on which nothing was tuned, and the settings
-are those of several that were run: 90 short runs of a lag and 8 frames; 342, then 171 of a lag and 3; the basins
-looked for in these after a search, too; CVs compared by correlation in place of rank correlation, by which (0.73
-to 0.85) hardly a run of `alanine_two` would have ended before its last round; and with earlier settings, which
-went on, round 3 there fell from 358 to 9, from 458 to 46 and from 422 to 77. That one biased run stays the default
-was settled when valine's seed 0 had been seen with two, too.
-
-Short runs against none, on the same frames else, three runs of each training: of `alanine_two`, seed 2 after
-round 2, 18 25 40 17 19 25 became 502 467 443 513 480 467, or 145 to 355 without the frames that they start from;
-of seed 0 after round 2 they did not help, with 2 to 160 in three trainings, and 13 to 70 where each counted ten
-times. Of 24 CVs, z0 of conformations on the barrier was held against the basin into which 2592 unbiased runs
-fell from there, many of which the CVs had been trained on. The seven best (0.04 nats a conformation) crossed 358
-to 487 times, and once 53; the five worst (0.07 to 0.14) 6 to 28 times. With 16 long unbiased runs in place of
-the short ones, `alanine` ended with 26 to 140 crossings, `alanine_two` with 27, 121 and 1 (rms .32, .20, 1.58),
-`ring` with 366, 240, 219 (.09, .09, .06), valine with 84, 62, 105 (.69, .63, .63), the globule's seed 0 with
-.43.
-
-What is slow in valine's first basin is the side chain, and this is what rounds 1 and 2 bias; phi is crossed by
-the way, and the unbiased runs from there teach it to the next CV.
-
-What is slow in the globule is the hand that the chain is folded to (r^2 of z0 with the sum of its turns 0.6 to
-0.9, with Rg at most 0.1), which Rg does not depend on. It is not rare enough to need a bias: 10^8 unbiased steps
-come within 0.11 to 0.24 kT.
-
-A step of alanine dipeptide takes 12 microseconds of one core (`cost`), with OPES on phi and psi 1.54 times as
-long, on one latent 2.07 and on two 1.97. So one latent must cross a third oftener a step than phi and psi do to
-cross as often a second. With training (92 s) and unbiased runs (43 s) counted, `alanine_two` seed 0 took 188 s
-for the 465 crossings of its two biased runs, in which OPES on phi and psi does 10^7 steps and crosses 250 to 580
-times: what is gained is gained where steps are dearer, or no phi and psi are known. A biased step of the globule
-in LAMMPS takes 5 microseconds, a plain one 2 to 3.
-
-A chain of ten beads whose ends attract each other by 20 kT (LAMMPS) crossed 0, 2, 0 and 2 times in 10^6 steps and
-learnt nothing slow: the open chain closes again within 10^5 steps, so that hardly an unbiased run shows it.
+SYSTEM is `alanine`, `alanine_two`, `valine`, `ring` or `globule`. OUT keeps rounds and references. The systems, the
+figures and the attempts that failed are in docs/reference/rounds.md.
 """
 
 import argparse

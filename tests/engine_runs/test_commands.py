@@ -26,10 +26,12 @@ def place(tmp_path):
 
 
 CHILD = """
+import signal
 import sys
 from pathlib import Path
 from polyvae.app import cli
 from polyvae.engines import command
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 folder = Path(sys.argv[1])
 command._write_input = lambda *a: None  # an input for PLUMED is not needed here
 engine = command.CommandEngine(sys.argv[2], frames="*.xtc", topology=folder / "top.pdb", temperature=1.0)
