@@ -3,8 +3,8 @@
     python tests/benchmarks/bench_adapt.py SYSTEM OUT [--seeds 3]
     python tests/benchmarks/bench_adapt.py cost OUT  # of a step, of alanine dipeptide
 
-SYSTEM is `alanine`, `alanine_two`, `valine`, `ring` or `globule`. OUT keeps rounds and references. The systems, the
-figures and the attempts that failed are in docs/reference/rounds.md.
+SYSTEM is `alanine`, `alanine_two`, `valine`, `ring` or `globule`. OUT keeps rounds and references. The systems,
+the figures and the attempts that failed are in docs/reference/rounds.md.
 """
 
 import argparse
