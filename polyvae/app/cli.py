@@ -34,6 +34,7 @@ from polyvae.app.options import (
     spread,
     takes,
 )
+from polyvae.app.programs import keep_programs
 from polyvae.app.project import project
 from polyvae.app.reading import as_the_model, for_reading, read_files, read_weights, with_weights
 from polyvae.app.signals import ending_promptly
@@ -330,6 +331,7 @@ def main(argv: list[str] | None = None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
     argv = spread([word for word in argv if word != "--debug"]) or ["--help"]
+    keep_programs()
     try:
         with ending_promptly(), notes():
             code = app(argv, prog_name="polyvae", standalone_mode=False)
