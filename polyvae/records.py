@@ -1,4 +1,4 @@
-"""Records: frozen dataclasses that files hold, and that read like the dictionaries in those files."""
+"""Records: frozen dataclasses that files hold as JSON, and their tables for people."""
 
 import dataclasses
 import json
@@ -47,47 +47,46 @@ def _depth(value: Any) -> int:
     return depth
 
 
-class Record(dict):
-    """A base for frozen dataclasses with `eq=False`: attributes in scripts, a dictionary in files.
+class Record:
+    """A base of frozen dataclasses that files hold as JSON objects.
 
-    `record["name"]` and `record.name` are the same value, except that what `record["name"]` gives is plain:
-    dictionaries, lists, numbers and words, as JSON gives them back. What is written into the dictionary changes
-    no attribute. A `__post_init__` of a record ends with that of this class.
+    `record["name"]` is `record.name`; `to_dict` gives what a file holds.
     """
 
-    # Names of fields that the dictionary leaves out where they are None.
+    # Names of fields that the file leaves out where they are None.
     OPTIONAL: ClassVar[tuple[str, ...]] = ()
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
-    def __post_init__(self) -> None:
-        self.update(self.to_dict())  # a real dictionary, so that json.dump takes a record as it is
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields by name, as JSON holds them."""
-        values = {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
-        return {name: value for name, value in values.items() if value is not None or name not in self.OPTIONAL}
+        values = {name: _plain(getattr(self, name)) for name in self.__dataclass_fields__}
+        for name in self.OPTIONAL:
+            if values[name] is None:
+                del values[name]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The record again; raises TypeError for a name that it does not have, and for a value of another kind."""
+        """The record again; raises TypeError for an unknown name, and for a value of another kind."""
         check_kinds(cls, values)
-        kinds = {field.name: _record_in(field.type) for field in dataclasses.fields(cls)}
-        return cls(
-            **{
-                name: value if value is None or (kind := kinds.get(name)) is None else kind.from_dict(value)
-                for name, value in values.items()
-            }
-        )
+        found = dict(values)
+        for field in dataclasses.fields(cls):
+            kinds = [*typing.get_args(field.type), field.type]
+            for kind in kinds:
+                if isinstance(kind, type) and issubclass(kind, Record) and found.get(field.name) is not None:
+                    found[field.name] = kind.from_dict(found[field.name])
+        return cls(**found)
 
     def table(self) -> list[list[str]]:
         """Rows of words for people, the first the head; here a field each."""
-        return [[""], *([name.replace("_", " "), in_words(value)] for name, value in self.to_dict().items())]
+        rows = [[name.replace("_", " "), in_words(value)] for name, value in self.to_dict().items()]
+        return [[""], *rows]
 
     def _repr_html_(self) -> str:
         return html_of(type(self).__name__, self.table())
-
-    def __hash__(self) -> int:  # type: ignore[override]  # a dict has none
-        return hash(json.dumps(self.to_dict(), sort_keys=True))
 
 
 def check_kinds(kind: type, values: Any) -> None:
@@ -112,25 +111,21 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind is float:
         return isinstance(value, (int, float))
     holder = origin or kind
-    if issubclass(holder, Mapping):
-        inner = parts[1:] or (Any,)
-        return isinstance(value, Mapping) and all(_fits(one, inner[0]) for one in value.values())
+    if issubclass(holder, (Mapping, Record)):
+        inner = parts or (Any,)
+        return isinstance(value, Mapping) and all(_fits(one, inner[-1]) for one in value.values())
     if issubclass(holder, (list, tuple, Sequence)) and holder is not str:
         inner = parts[:1] or (Any,)
         return isinstance(value, (list, tuple)) and all(_fits(one, inner[0]) for one in value)
     return isinstance(value, holder)
 
 
-def _record_in(annotation) -> type[Record] | None:
-    """The kind of record that a field may hold, by its annotation."""
-    kinds = typing.get_args(annotation) or (annotation,)
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Record)), None)
-
-
-def _plain(value):
+def _plain(value: Any) -> Any:
     if isinstance(value, Record):
         return value.to_dict()
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return value
 
 
 def in_words(value: Any) -> str:

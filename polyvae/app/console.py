@@ -64,16 +64,18 @@ def about_run(files: list, traj, cv) -> dict:
     from polyvae.measures.weights import effective_size
 
     data = {name: getattr(traj, name) for name in ("n_frames", "n_beads", "n_dims", "length_unit")}
-    data |= {"n_segments": len(traj.segments)} | {k: v for k, v in cv.record["data"].items() if "sha256" in k}
+    data |= {"n_segments": len(traj.segments)} | {
+        k: v for k, v in cv.record.data.to_dict().items() if "sha256" in k
+    }
     if traj.selection is not None:
         data["selection"] = str(traj.selection)
     if traj.weights is not None:
         data["n_effective"] = effective_size(traj.positions, traj.weights)
-    model = {name: cv.record[name] for name in ("settings", "best_epoch", "stopped")}
+    model = {name: cv.record.to_dict()[name] for name in ("settings", "best_epoch", "stopped")}
     model |= {"choices": cv.record.choices or {}, "collapsed": cv.record.collapsed or []}
     if cv.record.generator is not None:
         model["generator"] = cv.record.generator.settings.to_dict()
-    model["versions"] = cv.record["versions"] | {"python": platform.python_version()}
+    model["versions"] = cv.record.versions | {"python": platform.python_version()}
     return {"data": {"files": [str(file) for file in files], **data}, "model": model}
 
 

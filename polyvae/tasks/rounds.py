@@ -40,7 +40,7 @@ MOST_LATENTS = 3  # that are biased together
 MOST_SEEN = 2000  # known frames that others are held against
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class Round(Record):
     """Record of one round, as `round.json` holds it.
 
@@ -75,7 +75,6 @@ class Round(Record):
     def __post_init__(self) -> None:
         for name in ("latents", "states"):  # which files hold as lists
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        super().__post_init__()
 
 
 def train_cv(

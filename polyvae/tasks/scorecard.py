@@ -5,7 +5,7 @@ import dataclasses
 from polyvae.records import Record, html_of, in_words
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class FrameScores(Record):
     """The numbers of some frames; None where a number cannot be had.
 
@@ -71,7 +71,7 @@ class FrameScores(Record):
     OPTIONAL = ("n_steps", "n_jumps")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class Frames(Record):
     """Scores of all frames, and of those for training and validation where these are the very frames that the
     model was fitted to."""
@@ -88,7 +88,7 @@ class Frames(Record):
         return {name: part for name, part in parts.items() if part is not None}
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class Kinetics(Record):
     """Settings of the kinetic numbers.
 
@@ -104,7 +104,7 @@ class Kinetics(Record):
     time_unit: str
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class Alignment(Record):
     """How continuous the featurizer is along the trajectory.
 
@@ -125,7 +125,7 @@ class Alignment(Record):
     message: str | None
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class Distances(Record):
     """Wasserstein-1 distances between two ensembles (`ensemble_distances`), in length, angles in radians;
     end_to_end: None for molecules other than linear chains."""
@@ -137,7 +137,7 @@ class Distances(Record):
     pairs: float
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class Generated(Distances):
     """Distances between generated conformations and the data; noise_floor: between random halves of the data,
     which take the weights of their frames along (`measures.noise_floor`)."""
@@ -145,7 +145,7 @@ class Generated(Distances):
     noise_floor: Distances
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class Scores(Record):
     """Result of `score`: `scores.frames.all.fve`, or as in scores.json `scores["frames"]["all"]["fve"]`.
 

@@ -39,7 +39,7 @@ _ENDS = 1 << 16  # bytes of a file, at either end, that its fingerprint looks at
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}")  # the stem of what `replacing` writes to
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class Tables(Record):
     """Result of the projection of many files.
 

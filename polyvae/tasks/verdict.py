@@ -33,7 +33,7 @@ QUESTIONS = {
 }
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class Answer(Record):
     """One answer on a CV.
 
@@ -49,7 +49,7 @@ class Answer(Record):
     help: str = ""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class Verdict(Record):
     """Is the CV good, why, and what would help.
 

@@ -30,7 +30,7 @@ FEW_FRAMES = 1000  # with fewer, a larger share is held out
 WIDE = 1500  # features; from there on the encoder is narrow, since engines run it at every step
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class Settings(Record):
     """The settings of `fit` or `fit_vae`, checked where the record is made.
 
@@ -67,35 +67,36 @@ class Settings(Record):
     OPTIONAL = ("width", "featurizer", "likelihood", "scaling")
 
     def __post_init__(self):
-        self._put(whole_number, "latent_dim", "lag", "batch_size", "seed", "epochs", "patience")
-        self._put(real_number, "beta", "free_bits", "smoothness", "learning_rate", "validation")
-        self._put(_layer_widths, "encoder", "decoder")
-        self._check_ranges()
-        super().__post_init__()
-
-    def _put(self, kind: Callable, *names: str) -> None:
-        for name in names:
-            if getattr(self, name) is not None or name not in LEFT_TO_THE_DATA:
-                object.__setattr__(self, name, kind(name.replace("_", " "), getattr(self, name)))
-
-    def _check_ranges(self) -> None:
-        for name in ("beta", "free_bits", "smoothness"):
-            if (value := getattr(self, name)) < 0:
-                raise InputError(f"{name} must be 0 or a positive number; got {value}")
-        if self.learning_rate <= 0:
-            raise InputError(f"the learning rate must be positive; got {self.learning_rate}")
-        if self.validation is not None and not 0 <= self.validation < 1:
-            raise InputError(f"the validation fraction must be at least 0 and below 1; got {self.validation}")
-        for name, least in (("epochs", 1), ("batch_size", 1), ("lag", 0), ("patience", 1)):
+        for name, (check, bounds) in _CHECKS.items():
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"{name.replace('_', ' ')} must be at least {least}; got {value}")
-        if not 0 <= self.seed <= LARGEST_SEED:
-            raise InputError(f"the seed must lie between 0 and 2^32 - 1; got {self.seed}")
+            if value is not None or name not in LEFT_TO_THE_DATA:
+                object.__setattr__(self, name, check(name.replace("_", " "), value, **bounds))
+        if self.validation is not None and self.validation >= 1:
+            raise InputError(f"the validation fraction must be below 1; got {self.validation}")
         one_of("beta_schedule", self.beta_schedule, BETA_SCHEDULES)
         one_of("lr_schedule", self.lr_schedule, LR_SCHEDULES)
 
 
+def _layer_widths(name: str, value: Any) -> tuple[int, ...]:
+    return whole_numbers(name, value, "layer widths, (64, 64)", 1)
+
+
+# The check of each setting, and its bounds.
+_CHECKS: dict[str, tuple[Callable, dict[str, float]]] = {
+    "latent_dim": (whole_number, {}),
+    "lag": (whole_number, {"least": 0}),
+    "batch_size": (whole_number, {"least": 1}),
+    "seed": (whole_number, {"least": 0, "most": LARGEST_SEED}),
+    "epochs": (whole_number, {"least": 1}),
+    "patience": (whole_number, {"least": 1}),
+    "beta": (real_number, {"least": 0}),
+    "free_bits": (real_number, {"least": 0}),
+    "smoothness": (real_number, {"least": 0}),
+    "learning_rate": (real_number, {"above": 0}),
+    "validation": (real_number, {"least": 0}),
+    "encoder": (_layer_widths, {}),
+    "decoder": (_layer_widths, {}),
+}
 _OF_THE_RUN = ("progress", "checkpoint", "resume", "cache")
 
 
@@ -161,12 +162,10 @@ class Training:
 
     def settings(self) -> dict[str, Any]:
         """The options that decide the result, by their names in `Settings`."""
-        names = [field.name for field in dataclasses.fields(self) if field.name not in _OF_THE_RUN]
-        return {name: getattr(self, name) for name in names}
-
-
-def _layer_widths(name: str, value) -> tuple[int, ...]:
-    return whole_numbers(name, value, "layer widths, (64, 64)", 1)
+        found = {**vars(self)}
+        for name in _OF_THE_RUN:
+            del found[name]
+        return found
 
 
 def sized(settings: Settings, n_frames: int, n_features: int) -> Settings:
@@ -180,23 +179,24 @@ def sized(settings: Settings, n_frames: int, n_features: int) -> Settings:
     Raises:
         InputError: fewer than 50 frames, where the batch is left to the data.
     """
-    few = n_frames < FEW_FRAMES
-    found: dict[str, Any] = {}
     if settings.batch_size is None and n_frames < LEAST_FRAMES:
         raise InputError(
             f"training needs at least {LEAST_FRAMES} frames, better {FEW_FRAMES} or more; got {n_frames}. Use "
             f"more frames, or say how few will do by a batch size (--batch-size)"
         )
-    validation = (0.2 if few else 0.1) if settings.validation is None else settings.validation
+    found: dict[str, Any] = {"validation": 0.1, "encoder": (64, 64)}
+    if n_frames < FEW_FRAMES:
+        found["validation"] = 0.2
+    if n_features >= WIDE:
+        found["encoder"] = (32, 32)
+    found |= {name: getattr(settings, name) for name in found if getattr(settings, name) is not None}
     if settings.batch_size is None:
-        third = max(1, int(n_frames * (1 - validation)) // 3)
+        third = max(1, int(n_frames * (1 - found["validation"])) // 3)
         found["batch_size"] = min(256, max(16, 1 << third.bit_length() - 1))
-    if settings.encoder is None:
-        found["encoder"] = (32, 32) if n_features >= WIDE else (64, 64)
-    return dataclasses.replace(settings, validation=validation, **found)
+    return dataclasses.replace(settings, **found)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class DataRecord(Record):
     """The data that a model was trained on.
 
@@ -216,7 +216,7 @@ class DataRecord(Record):
     OPTIONAL = ("weights_sha256", "limits")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class GeneratorSettings(Record):
     """The settings of `fit_generator`, checked where the record is made; InputError names what cannot be used."""
 
@@ -229,16 +229,16 @@ class GeneratorSettings(Record):
     seed: int
 
     def __post_init__(self):
+        put = object.__setattr__
         for name, least in (("steps", 1), ("batch_size", 1), ("width", 1), ("depth", 0)):
             words = f"the generator's {name.replace('_', ' ')}"
-            object.__setattr__(self, name, whole_number(words, getattr(self, name), least))
-        object.__setattr__(self, "learning_rate", real_number("the learning rate", self.learning_rate, above=0))
-        object.__setattr__(self, "validation", real_number("the validation fraction", self.validation, least=0))
-        object.__setattr__(self, "seed", seed_number(self.seed))
-        super().__post_init__()
+            put(self, name, whole_number(words, getattr(self, name), least))
+        put(self, "learning_rate", real_number("the learning rate", self.learning_rate, above=0))
+        put(self, "validation", real_number("the validation fraction", self.validation, least=0))
+        put(self, "seed", seed_number(self.seed))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class GeneratorRecord(Record):
     """How a generator was made: settings, training frames, versions, the step that its weights come from, and the
     loss on batches ("loss") and on the validation frames ("val_loss") at every look."""
@@ -250,7 +250,7 @@ class GeneratorRecord(Record):
     history: dict[str, list[float]]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class ModelRecord(Record):
     """How a model was made.
 

@@ -190,7 +190,7 @@ def test_score_and_info(folder, tmp_path, capfd):
     assert set(scores["frames"]) == {"all", "train", "validation"}
     model = pv.load(folder / "model.safetensors")
     traj = pv.read(folder / "run.xtc")
-    assert scores == pv.score(model, traj, generated=pv.sample(model, 600))
+    assert scores == pv.score(model, traj, generated=pv.sample(model, 600)).to_dict()
     out = capfd.readouterr().out
     assert re.search(r"alignment jumps +0 of 599 +0 of 474 +0 of 115\n", out)
     part = scores["frames"]["validation"]
@@ -198,9 +198,8 @@ def test_score_and_info(folder, tmp_path, capfd):
         assert re.search(rf"{label} .*{re.escape(f'{value:.3f}')}\n", out)
     assert "autocorrelation time (ps)" in out
     call("score", folder / "model.safetensors", folder / "run.xtc", "--out", tmp_path / "lag.json", "--lag", 3)
-    assert json.loads((tmp_path / "lag.json").read_text()) == pv.score(
-        model, traj, generated=pv.sample(model, 600), lag=3
-    )
+    expected = pv.score(model, traj, generated=pv.sample(model, 600), lag=3)
+    assert json.loads((tmp_path / "lag.json").read_text()) == expected.to_dict()
     capfd.readouterr()
     call("info", folder / "model.safetensors")
     assert "6 beads in 3-D (nm)" in capfd.readouterr().out

@@ -117,8 +117,8 @@ def test_score_in_chunks(run, cv, monkeypatch):
     stream = pv.stream(run[0] / "part*.npz", chunk_bytes=12 * 12 * 90)
     # The same frames in memory, broken where the stream is.
     traj = dataclasses.replace(run[1], segments=pv.as_trajectory(stream).segments)
-    whole = pv.score(cv, traj, generated=generated)
-    chunked = pv.score(cv, stream, generated=generated)
+    whole = pv.score(cv, traj, generated=generated).to_dict()
+    chunked = pv.score(cv, stream, generated=generated).to_dict()
 
     def close(a, b):
         if isinstance(a, dict):
@@ -136,7 +136,7 @@ def test_score_in_chunks(run, cv, monkeypatch):
     everything.pop("n_jumps")
     close(chunked, whole)
     monkeypatch.setattr(sys.modules["polyvae.tasks.scoring"], "MAX_SAMPLED", 100)
-    sampled = pv.score(cv, stream, generated=generated)
+    sampled = pv.score(cv, stream, generated=generated).to_dict()
     sampling = {"iw_bound", "gradient_mean", "gradient_max", "n_costly"}
     assert sampled["frames"]["all"]["n_costly"] == 88  # 700 / 8, one frame in 2^3
     for key in everything.keys() - sampling:

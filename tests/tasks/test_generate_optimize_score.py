@@ -242,7 +242,7 @@ def test_what_cannot_be_had_is_said(cv, traj):
 
 def test_scores_against_numpy(cv, traj):
     scores = pv.score(cv, traj, generated=pv.sample(cv, 300))
-    json.dumps(scores, allow_nan=False)
+    json.dumps(scores.to_dict(), allow_nan=False)
     everything = scores["frames"]["all"]
     aligned = cv.align(traj).reshape(len(traj), -1)
     decoded = cv.decode(cv.transform(traj)).reshape(len(traj), -1)
@@ -262,7 +262,7 @@ def test_scores_against_numpy(cv, traj):
 
 @in_3d
 def test_train_and_validation_are_told_apart_on_the_training_data_only(cv, traj):
-    parts = pv.score(cv, traj)["frames"]
+    parts = pv.score(cv, traj).frames.parts()
     assert set(parts) == {"all", "train", "validation"}
     assert parts["train"]["n_frames"] == cv.record["data"]["n_train"]
     # The terms agree with what training saw in its best epoch, up to the noise of one draw a frame.
@@ -271,7 +271,7 @@ def test_train_and_validation_are_told_apart_on_the_training_data_only(cv, traj)
     assert parts["validation"]["reconstruction"] == pytest.approx(
         cv.record["history"]["val_reconstruction"][best], abs=1.0
     )
-    assert set(pv.score(cv, traj[:100])["frames"]) == {"all"}
+    assert set(pv.score(cv, traj[:100]).frames.parts()) == {"all"}
 
 
 def test_ensemble_distances_know_same_from_different(traj):

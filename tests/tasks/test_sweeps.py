@@ -98,7 +98,7 @@ def test_a_grid_without_values_is_refused(traj):
         ({"beta": [1, -1]}, "beta .*-1"),
         ({"latent_dim": [1, 99]}, "latent_dim .*10 features.*99"),
         ({"latent_dim": [1.9]}, "latent dim .*whole"),
-        ({"seeds": [0, -1]}, "the seed"),
+        ({"seeds": [0, -1]}, "seed"),
     ],
 )
 def test_every_cell_is_checked_before_the_first_is_trained(grid, words, traj):
