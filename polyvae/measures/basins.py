@@ -2,7 +2,8 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Int
@@ -62,16 +63,17 @@ def find_basins(
     z, share = _checked(z, weights)
     order = np.argsort(z)  # of equal values any may come first
     z, share = z[order], share[order]
-    total = np.cumsum(share)
-    effective = 1 / (share**2).sum()
-    everything = _basin(z, share, -np.inf, np.inf)
+    del order
+    effective = 1 / (share @ share)
+    # The middle of a frame's step, so that a gap is between the quantiles of the frames beside it.
+    middle = np.cumsum(share)
+    middle -= 0.5 * share
+    everything = _basin(z, share, middle, -np.inf, np.inf)
     assert everything is not None
     if effective < _IN_WINDOW / _SMOOTHING[1]:
         return (everything,)
     m = max(_IN_WINDOW / effective, _SMOOTHING[0])
     start = np.linspace(0, 1 - m, _WINDOWS)
-    # The middle of a frame's step, so that a gap is between the quantiles of the frames beside it.
-    middle = total - 0.5 * share
     left, right = np.interp(start, middle, z), np.interp(start + m, middle, z)
     finest = 1e-6 * (z[-1] - z[0]) or 1.0  # of equal values
     log_density = -np.log(np.maximum(right - left, finest))
@@ -81,7 +83,7 @@ def find_basins(
         lowest = a + int(np.argmin(log_density[a : b + 1]))
         edges.append(float(0.5 * (left[lowest] + right[lowest])))
     edges.append(np.inf)
-    found = [_basin(z, share, low, high) for low, high in itertools.pairwise(edges)]
+    found = [_basin(z, share, middle, low, high) for low, high in itertools.pairwise(edges)]
     kept = tuple(basin for basin in found if basin is not None and basin.weight >= least)
     return kept or (everything,)
 
@@ -115,18 +117,24 @@ def _checked(z, weights) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(f"basins need the finite values of one latent, (n_frames,); got shape {z.shape}")
     if share.shape != z.shape or not (share >= 0).all() or not 0 < share.sum() < np.inf:
         raise InputError(f"weights must be {len(z)} finite numbers, none negative and not all 0")
-    z, share = z[share > 0], share[share > 0]
+    if not share.all():
+        z, share = z[share > 0], share[share > 0]
     return z, share / share.sum()
 
 
-def _basin(z: np.ndarray, share: np.ndarray, low: float, high: float) -> Basin | None:
-    """The basin of the sorted values from `low` to `high`; None if it is empty."""
-    inside = slice(np.searchsorted(z, low), np.searchsorted(z, high))
-    z, share = z[inside], share[inside]
-    if not len(z):
+def _basin(z: np.ndarray, share: np.ndarray, middle: np.ndarray, low: float, high: float) -> Basin | None:
+    """The basin of the sorted values from `low` to `high`; None if it is empty.
+
+    Args:
+        middle: sums of the shares up to the middle of each frame's.
+    """
+    first, last = np.searchsorted(z, [low, high])
+    if first == last:
         return None
-    weight = float(share.sum())
-    lower, centre, upper = np.interp([0.16, 0.5, 0.84], (np.cumsum(share) - 0.5 * share) / weight, z)
+    weight = float(share[first:last].sum())
+    below = float(middle[first] - 0.5 * share[first])
+    quantiles = below + weight * np.array([0.16, 0.5, 0.84])
+    lower, centre, upper = np.interp(quantiles, middle[first:last], z[first:last])
     return Basin(weight, float(centre), float(0.5 * (upper - lower)), low, high)
 
 
@@ -187,7 +195,7 @@ def watershed(
     shape, flat = energy.shape, energy.ravel()
     periodic = [False] * energy.ndim if periodic is None else periodic
     count, enough = frames.ravel().astype(float), max(least * frames.sum(), _FEWEST)
-    parent = np.full(flat.size, -1)
+    neighbours, parent = _neighbours(shape, periodic), [-1] * flat.size
     bottom: dict[int, int] = {}
     apart: set[int] = set()  # basins known to be their own, by the first deeper one that they met
 
@@ -201,8 +209,8 @@ def watershed(
         if not np.isfinite(flat[cell]):
             break
         parent[cell] = bottom[cell] = cell
-        for near in _neighbours(cell, shape, periodic):
-            if parent[near] < 0:
+        for near in neighbours[cell]:
+            if near < 0 or parent[near] < 0:
                 continue
             a, b = root(near), root(cell)
             deep, shallow = (a, b) if flat[bottom[a]] <= flat[bottom[b]] else (b, a)
@@ -216,8 +224,8 @@ def watershed(
             else:
                 apart.add(shallow)
     found = np.full(flat.size, -1)
-    filled = np.flatnonzero(parent >= 0)
-    roots = [root(int(cell)) for cell in filled]
+    filled = np.flatnonzero(np.array(parent) >= 0)
+    roots = [root(cell) for cell in filled.tolist()]
     tops = sorted(set(roots), key=lambda top: flat[bottom[top]])
     tops = [top for top in tops if count[top] >= enough] or tops[:1]  # islands of few frames are none
     numbers = {top: k for k, top in enumerate(tops)}
@@ -225,10 +233,16 @@ def watershed(
     return found.reshape(shape)
 
 
-def _neighbours(cell: int, shape: tuple[int, ...], periodic: Sequence[bool]) -> Iterator[int]:
-    place = np.unravel_index(cell, shape)
-    for axis, (n, around) in enumerate(zip(shape, periodic, strict=True)):
-        for step in (-1, 1):
-            there = place[axis] + step
-            if around or 0 <= there < n:
-                yield int(np.ravel_multi_index([*place[:axis], there % n, *place[axis + 1 :]], shape))
+def _neighbours(shape: tuple[int, ...], periodic: Sequence[bool]) -> list[list[int]]:
+    """Cells beside each cell of a grid; -1 beyond an end."""
+    cells = np.arange(math.prod(shape)).reshape(shape)
+    columns = []
+    for axis, around in enumerate(periodic):
+        for step in (1, -1):
+            beside = np.roll(cells, step, axis)
+            if not around:
+                end = [slice(None)] * len(shape)
+                end[axis] = slice(0, 1) if step > 0 else slice(-1, None)
+                beside[tuple(end)] = -1
+            columns.append(beside.ravel())
+    return np.stack(columns, axis=1).tolist()

@@ -20,13 +20,16 @@ def finest_blocks(segments: Sequence[int]) -> tuple[Int[np.ndarray, "frames"], I
     counts = [max(1, round(n / length)) for n in segments]
     edges = [np.linspace(0, n, count + 1).astype(int) for n, count in zip(segments, counts, strict=True)]
     sizes = np.concatenate([np.diff(e) for e in edges])
-    return np.repeat(np.arange(len(sizes)), sizes), np.repeat(np.arange(len(segments)), counts)
+    numbers = np.arange(len(sizes), dtype=np.int32)  # one a frame
+    return np.repeat(numbers, sizes), np.repeat(np.arange(len(segments)), counts)
 
 
 def together(
     sums: Float[np.ndarray, "blocks ..."], segment: Int[np.ndarray, "blocks"], m: int
 ) -> Float[np.ndarray, "merged ..."]:
     """Sums over m neighbouring blocks each, within segments; what is left at the end of one joins its last."""
+    if m == 1:
+        return sums
     starts = []
     for k in np.unique(segment):
         rows = np.flatnonzero(segment == k)
@@ -48,11 +51,13 @@ def error_of_ratio(
     from scipy.special import stdtrit
 
     n, total = effective_blocks(weights), weights.sum()
-    ratio = sums.sum(axis=0) / total
-    off = sums - ratio * weights.reshape(-1, *[1] * (sums.ndim - 1))
+    ratio = np.asarray(sums.sum(axis=0) / total)
     if n < _LEAST:
         return np.full(np.shape(ratio), np.inf)
-    return np.asarray(np.sqrt(n / (n - 1) * (off**2).sum(axis=0)) / total * stdtrit(n - 1, 0.5 + 0.5 * 0.6827))
+    squares = np.zeros_like(ratio)
+    for block, weight in zip(sums, weights, strict=True):  # memory holds few copies of all blocks on a grid
+        squares += (block - ratio * weight) ** 2
+    return np.asarray(np.sqrt(n / (n - 1) * squares) / total * stdtrit(n - 1, 0.5 + 0.5 * 0.6827))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,28 +83,83 @@ class Blocking:
     errors: np.ndarray
 
 
-def block_size(
-    observables: Bool[np.ndarray, "frames observables"] | Float[np.ndarray, "frames observables"],
+@dataclasses.dataclass(frozen=True)
+class Deviations:
+    """Deviations of observables from their means, summed over blocks.
+
+    Args:
+        sums: (n_blocks, n_observables) weighted deviations of the frames of each block.
+        alone: (n_observables,) the standard deviation that the sum over all blocks has if frames are independent.
+        weights: (n_blocks,) weight of the frames of each block.
+        n_frames: frames in all.
+    """
+
+    sums: np.ndarray
+    alone: np.ndarray
+    weights: np.ndarray
+    n_frames: int
+
+
+def deviations(
+    kind: Int[np.ndarray, "frames"],
+    values: Float[np.ndarray, "kinds observables"] | Bool[np.ndarray, "kinds observables"],
     weights: Float[np.ndarray, "frames"],
     block: Int[np.ndarray, "frames"],
-    segment: Int[np.ndarray, "blocks"],
-) -> Blocking:
+    n_blocks: int,
+) -> Deviations:
+    """Sum the deviations of observables whose values depend on the kind of a frame alone.
+
+    Each frame is counted once, and not once an observable.
+    """
+    n_kinds = len(values)
+    counts = np.bincount(block * n_kinds + kind, weights, n_blocks * n_kinds).reshape(n_blocks, n_kinds)
+    squares = np.bincount(kind, weights**2, n_kinds)
+    off = values - counts.sum(axis=0) @ values / counts.sum()
+    return Deviations(counts @ off, np.sqrt(squares @ off**2), counts.sum(axis=1), len(kind))
+
+
+def thirds_of(columns: Sequence[np.ndarray], weights: np.ndarray) -> Int[np.ndarray, "frames"]:
+    """The third of the weight, by each variable, in which a frame is: the digits, to base 3, of one number."""
+    found = np.zeros(len(weights), np.int32)
+    for k, values in enumerate(columns):
+        order = np.argsort(values)
+        total = np.cumsum(weights[order])
+        ends = values[order[np.searchsorted(total, total[-1] * np.array([1 / 3, 2 / 3]))]]
+        found += 3**k * np.searchsorted(ends, values).astype(np.int32)
+    return found
+
+
+def deviations_of(
+    labels: np.ndarray, thirds: np.ndarray, n_variables: int, weights: np.ndarray, block: np.ndarray, n_blocks: int
+) -> Deviations:
+    """Deviations of the observables that are slow: the basin of a frame, where there are several, and its thirds.
+
+    Args:
+        labels: (n_frames,) basin of each frame, -1 for none.
+        thirds: of `thirds_of`, of so many variables.
+        weights, block: (n_frames,) weight of each frame, and the number of its block.
+    """
+    n_basins, n_thirds = int(labels.max()) + 1, 3**n_variables
+    basin, third = np.divmod(np.arange((n_basins + 1) * n_thirds), n_thirds)
+    digits = third[:, None] // 3 ** np.arange(n_variables) % 3
+    values = [digits > 0, digits > 1]
+    if n_basins > 1:
+        values.append(basin[:, None] == np.arange(1, n_basins + 1))
+    kind = (labels + 1) * n_thirds + thirds
+    return deviations(kind, np.concatenate(values, axis=1), weights, block, n_blocks)
+
+
+def block_size(found: Deviations, segment: Int[np.ndarray, "blocks"]) -> Blocking:
     """Blocks twice as long as the shortest of B of N frames with B^3 > 2 N (error / that of independent frames)^4,
     for the slowest of the observables; twice, as neighbours of that length still know a little of each other.
 
     Source: Lee, Conduit, Nemec, Lopez Rios & Drummond, 10.1103/PhysRevE.83.066706.
     """
-    n = len(weights)
-    columns, sizes = [], []
-    for values in observables.T:  # one at a time, since memory holds few of such length
-        off = weights * (values - (weights @ values) / weights.sum())
-        columns.append(np.bincount(block, off, len(segment)))
-        sizes.append(np.sqrt(off @ off))
-    alone = np.array(sizes)
-    varies = alone > 1e-9 * np.abs(weights).sum()
+    n, alone = found.n_frames, found.alone
+    varies = alone > 1e-9 * found.weights.sum()
     if not varies.any():
         return Blocking(max(1, n // len(segment)), 1, len(segment), 1.0, False, np.ones(1), np.ones(1))
-    sums = np.stack(columns, axis=1)[:, varies]
+    sums = found.sums[:, varies]
     tried: list[tuple[int, int, int, float]] = []
     m = 1
     while True:
@@ -119,7 +179,7 @@ def block_size(
     chosen = next((entry for entry in tried if good and entry[2] >= 2 * good[0][2]), tried[-1])
     # Runs that end before the criterion is met are independent of each other, though.
     enough = bool(good) or (chosen[1] >= FEWEST and chosen[1] == len(np.unique(segment)))
-    worth = effective_blocks(together(np.bincount(block, weights, len(segment)), segment, chosen[0]))
+    worth = effective_blocks(together(found.weights, segment, chosen[0]))
     enough = enough and worth >= 0.5 * FEWEST
     lengths, errors = np.array([entry[2] for entry in tried], float), np.array([entry[3] for entry in tried])
     # If correlations decay exponentially, blocks of B frames show the part 1 - g / 2B of the statistical

@@ -20,7 +20,15 @@ from polyvae.arguments import (
 )
 from polyvae.errors import InputError
 from polyvae.measures.basins import watershed
-from polyvae.measures.blocks import Blocking, block_size, error_of_ratio, finest_blocks, together
+from polyvae.measures.blocks import (
+    Blocking,
+    block_size,
+    deviations_of,
+    error_of_ratio,
+    finest_blocks,
+    thirds_of,
+    together,
+)
 from polyvae.measures.grids import axes_of, block_densities, pairs_of, unrolled
 from polyvae.measures.hills import LIMIT
 from polyvae.measures.kinetics import autocorrelation_time
@@ -187,8 +195,8 @@ def free_energy(
     lengths = tuple(int(part.sum()) for part in np.split(kept, np.cumsum(runs)[:-1]))
     s, share = s[kept], share[kept]  # copies
     if not walkers:
-        each = np.split(share, np.cumsum(lengths)[:-1])
-        share = np.concatenate([w * (len(w) / w.sum()) if w.any() else w for w in each])
+        for part in np.split(share, np.cumsum(lengths)[:-1]):
+            part *= len(part) / (part.sum() or 1.0)
     if not share.sum() > 0:
         raise InputError("no frame that is used has any weight; weights must not all be 0")
 
@@ -213,11 +221,11 @@ def free_energy(
 
     # The blocks must be right for what is slow: which basin a frame is in, or which part of the only one.
     labels, cells = _labels(states, energy - lowest, axes, s, within, kT, None)
-    thirds = _thirds(s, share, axes)
-    blocks = block_size(_observables(labels, thirds), share, block, segment)
+    thirds = thirds_of([unrolled(s[:, k], a.period) for k, a in enumerate(axes)], share)
+    blocks = block_size(deviations_of(labels, thirds, dims, share, block, len(segment)), segment)
     if states is None and labels.max() > 0:  # what is a barrier beside its noise?
         labels, cells = _labels(None, energy - lowest, axes, s, within, kT, 2 * error_with(blocks))
-        blocks = block_size(_observables(labels, thirds), share, block, segment)
+        blocks = block_size(deviations_of(labels, thirds, dims, share, block, len(segment)), segment)
 
     n_states = int(labels.max()) + 1
     of_states = np.bincount(block * (n_states + 1) + labels + 1, share, len(segment) * (n_states + 1))
@@ -323,10 +331,10 @@ def _labels(states, energy, axes, s, within, kT, noise) -> tuple[Int[np.ndarray,
     """The basin of each frame and of each cell of the grid, -1 for none."""
     index = tuple(a.cells(s[:, k]) for k, a in enumerate(axes))
     if states is None:
-        flat = np.ravel_multi_index(index, energy.shape)
-        frames = np.bincount(flat, within, energy.size).reshape(energy.shape)
+        flat = np.ravel_multi_index(index, energy.shape)[within]
+        frames = np.bincount(flat, minlength=energy.size).reshape(energy.shape)
         cells = watershed(energy, _STATES * kT, frames, noise, [a.around for a in axes])
-        return np.where(within, cells[index], -1), cells
+        return np.where(within, cells.astype(np.int32)[index], np.int32(-1)), cells
     if not isinstance(states, (Sequence, np.ndarray)) or isinstance(states, str) or not len(states):
         raise refusal("states", "ranges, (low, high) each", states)
     mesh = np.meshgrid(*(a.points for a in axes), indexing="ij")
@@ -353,24 +361,6 @@ def _shown(pairs) -> str:
     return ", ".join("all" if pair is None else f"{pair[0]:g} to {pair[1]:g}" for pair in pairs)
 
 
-def _thirds(s, share, axes) -> np.ndarray:
-    """Whether each variable of a frame is above its lowest third, and above its middle one, (n_frames, 2 n)."""
-    columns = []
-    for k, axis in enumerate(axes):
-        values = unrolled(s[:, k], axis.period)
-        order = np.argsort(values)
-        total = np.cumsum(share[order])
-        for q in (1 / 3, 2 / 3):
-            columns.append(values > values[order[np.searchsorted(total, q * total[-1])]])
-    return np.stack(columns, axis=1)
-
-
-def _observables(labels: np.ndarray, thirds: np.ndarray) -> np.ndarray:
-    """Observables of the frames, (n_frames, n): the basin of each, and the third of each variable."""
-    basins = np.arange(labels.max() + 1) if labels.max() > 0 else np.arange(0)
-    return np.concatenate([labels[:, None] == basins, thirds], axis=1)
-
-
 def _states(result: FreeEnergy, cells: np.ndarray, order: np.ndarray) -> tuple[State, ...]:
     found = []
     whole = result._sums[:, -1].sum()
@@ -390,8 +380,11 @@ def _course(sums, of_states, energy, compared, segment, kT: float):
     course, apart = [], []
 
     def part(rows) -> np.ndarray:
+        total = np.zeros(energy.shape)
+        for k in np.flatnonzero(rows):  # blocks on a grid are large, a copy of many is larger
+            total += sums[k]
         with np.errstate(divide="ignore"):
-            return -np.log(sums[rows].sum(axis=0)[compared])
+            return -np.log(total[compared])
 
     def off(one: np.ndarray, other: np.ndarray) -> float:
         return kT * float(np.std(one - other)) if np.isfinite(one).all() and np.isfinite(other).all() else np.inf

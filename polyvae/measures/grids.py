@@ -1,6 +1,7 @@
 """Grids over one or two variables, and the density of weighted frames on them."""
 
 import dataclasses
+import itertools
 import logging
 import math
 from collections.abc import Iterator, Sequence
@@ -55,14 +56,16 @@ class Axis:
         low, high = pair
         return (s >= low) & (s < high) if self.period is None else (s - low) % self.period < high - low
 
-    def kernels(self, s: np.ndarray) -> np.ndarray:
-        """Density at each point by each value, (n_points, n_values)."""
+    def table(self, s: np.ndarray) -> np.ndarray:
+        """Density by each value at each point, (n_values, n_points)."""
         n, width = len(self.points), self.width
+        if (steps := self.steps(s)) is not None:
+            return steps.table(len(s))
         if not width:
-            found = np.zeros((n, len(s)))
-            found[self.cells(s), np.arange(len(s))] = n / (self.high - self.low)
+            found = np.zeros((len(s), n))
+            found[np.arange(len(s)), self.cells(s)] = n / (self.high - self.low)
             return found
-        away = self.points[:, None] - s
+        away = self.points - s[:, None]
         if self.period:
             away -= self.period * np.round(away / self.period)
         found = np.exp(-0.5 * (away / width) ** 2) / (width * np.sqrt(2 * np.pi))
@@ -70,7 +73,7 @@ class Axis:
         return found
 
     def steps(self, s: np.ndarray) -> "Steps | None":
-        """`kernels` from point to point; None where they reach half around a period, so that ways compete."""
+        """`table` from point to point; None where they reach half around a period, so that ways compete."""
         step = float(self.points[1] - self.points[0])
         if not self.width or (self.period is not None and _REACH * self.width > 0.5 * self.period):
             return None
@@ -123,10 +126,11 @@ class Steps:
 
     def table(self, n: int) -> np.ndarray:
         """(n, n_points) kernels of n values at the points of the grid."""
-        found = np.zeros((n, self.size + 2 * self.most))
+        width = self.size + 2 * self.most
+        found, place = np.zeros(n * width), self.rows * width + self.cell + self.most
         for m, values in self:
-            found[self.rows, self.cell + (self.most + m)] = values
-        return found[:, 2 * self.most : 2 * self.most + len(self.axis.points)]
+            found[place + m] = values
+        return found.reshape(n, width)[:, 2 * self.most : 2 * self.most + len(self.axis.points)]
 
 
 def block_densities(
@@ -143,39 +147,37 @@ def block_densities(
     for start in np.arange(0, len(s), rows):
         part = slice(start, start + rows)
         low, high = int(block[part][0]), int(block[part][-1]) + 1
-        _add(found[low:high], s[part], share[part], block[part] - low, axes)
+        found[low:high] += _sums(s[part], share[part], block[part] - low, high - low, axes)
     return found
 
 
-def _add(found: np.ndarray, s: np.ndarray, share: np.ndarray, block: np.ndarray, axes: list[Axis]) -> None:
-    """Add the weighted kernels of some frames to the sums of their blocks (n_blocks, *grid)."""
+def _sums(s: np.ndarray, share: np.ndarray, block: np.ndarray, n_blocks: int, axes: list[Axis]) -> np.ndarray:
+    """The sums (n_blocks, *grid) of the weighted kernels of some frames."""
+    second = axes[1].table(s[:, 1]) if len(axes) > 1 else np.ones((len(s), 1))
     steps = axes[0].steps(s[:, 0])
     if steps is None:
-        for k in np.unique(block):
-            rows = block == k
-            first = axes[0].kernels(s[rows, 0]) * share[rows]
-            found[k] += first @ axes[1].kernels(s[rows, 1]).T if len(axes) > 1 else first.sum(axis=1)
-        return
+        first = axes[0].table(s[:, 0]) * share[:, None]
+        ends = np.searchsorted(block, np.arange(n_blocks + 1))
+        sums = np.stack([first[low:high].T @ second[low:high] for low, high in itertools.pairwise(ends)])
+        return sums.reshape(n_blocks, *(len(axis.points) for axis in axes))
     most, size = steps.most, steps.size + 2 * steps.most
-    n_blocks, share, place = len(found), share[steps.rows], block[steps.rows] * size + steps.cell
+    share, place = share[steps.rows], block[steps.rows] * size + steps.cell
     if len(axes) == 1:
         sums = np.zeros(n_blocks * size)
         for m, values in steps:
             sums += np.bincount(place + (most + m), values * share, len(sums))
-        found += sums.reshape(n_blocks, size)[:, 2 * most : 2 * most + len(axes[0].points)]
-        return
+        return sums.reshape(n_blocks, size)[:, 2 * most : 2 * most + len(axes[0].points)]
     from scipy import sparse
 
-    others = axes[1].steps(s[:, 1])
-    second = axes[1].kernels(s[:, 1]).T if others is None else others.table(len(s))
     # Few points of the first variable are near a frame, so that a sparse matrix is several times smaller.
     values = np.empty((len(place), 2 * most + 1))
     for m, column in steps:
-        values[:, most + m] = column * share
-    places, ends = place[:, None] + np.arange(2 * most + 1), np.arange(len(place) + 1) * (2 * most + 1)
-    first = sparse.csc_array((values.ravel(), places.ravel(), ends), shape=(n_blocks * size, len(place)))
-    sums = (first @ np.ascontiguousarray(second[steps.rows])).reshape(n_blocks, size, -1)
-    found += sums[:, 2 * most : 2 * most + len(axes[0].points)]
+        np.multiply(column, share, out=values[:, most + m])
+    places = (place[:, None] + np.arange(2 * most + 1)).astype(np.int32)
+    starts = np.arange(len(place) + 1, dtype=np.int32) * (2 * most + 1)
+    first = sparse.csc_array((values.ravel(), places.ravel(), starts), shape=(n_blocks * size, len(place)))
+    sums = (first @ second[steps.rows]).reshape(n_blocks, size, -1)
+    return sums[:, 2 * most : 2 * most + len(axes[0].points)]
 
 
 def pairs_of(name: str, given, dims: int) -> list[tuple[float, float] | None]:
@@ -238,7 +240,7 @@ def axes_of(s, share, ranges, ends, bins, method, bandwidth) -> list[Axis]:
     axes = []
     for k in range(dims):
         span = None if (end := ends[k]) is None else end[1] - end[0]
-        values = s[share > 0, k]
+        values = s[:, k] if share.all() else s[share > 0, k]
         low, high = ranges[k] or end or (float(values.min()), float(values.max()))
         if not low < high:
             raise InputError(f"variable {k} is {low:g} in all frames; a free energy needs one that varies")
@@ -247,7 +249,8 @@ def axes_of(s, share, ranges, ends, bins, method, bandwidth) -> list[Axis]:
                 f"the range of variable {k} must be no longer than its period, {span:g}; got {high - low:g}"
             )
         if widths[k] is None:
-            width = kernel_width(unrolled(values, span), share[share > 0], dims)
+            weights = share if len(values) == len(share) else share[share > 0]
+            width = kernel_width(unrolled(values, span), weights, dims)
         else:
             width = real_number("bandwidth", widths[k], above=0)
         wanted = int(min((high - low) / width, 1e9))

@@ -5,7 +5,15 @@ import pytest
 
 import polyvae as pv
 from polyvae.measures.basins import watershed
-from polyvae.measures.blocks import block_size, error_of_ratio, finest_blocks, together
+from polyvae.measures.blocks import (
+    Deviations,
+    block_size,
+    deviations_of,
+    error_of_ratio,
+    finest_blocks,
+    thirds_of,
+    together,
+)
 from polyvae.measures.hills import Hills
 
 
@@ -127,6 +135,27 @@ def test_the_error_is_that_of_many_runs():
     assert np.median(errors) > 3 * alone
 
 
+def test_deviations_of_kinds_are_those_of_frames():
+    rng = np.random.default_rng(3)
+    n, n_blocks = 5000, 7
+    labels, block = rng.integers(-1, 3, n), np.sort(rng.integers(0, n_blocks, n))
+    columns, weights = rng.normal(size=(2, n)), rng.random(n)
+    found = deviations_of(labels, thirds_of(columns, weights), 2, weights, block, n_blocks)
+    values = [labels == k for k in range(3)]
+    for column in columns:
+        order = np.argsort(column)
+        below = np.cumsum(weights[order]) - weights[order]  # weight of the frames that are lower
+        for q in (1 / 3, 2 / 3):
+            above = np.zeros(n, bool)
+            above[order] = below > q * weights.sum()
+            values.append(above)
+    off = weights * (np.array(values) - np.average(values, axis=1, weights=weights)[:, None])
+    sums = [np.bincount(block, row, n_blocks) for row in off]
+    got = sorted(map(tuple, np.column_stack([found.sums.T, found.alone]).round(9)))
+    assert got == sorted(map(tuple, np.column_stack([sums, np.sqrt((off**2).sum(axis=1))]).round(9)))
+    np.testing.assert_allclose(found.weights, np.bincount(block, weights))
+
+
 def test_blocks_of_a_known_correlation():
     """An autoregressive series of coefficient a is worth n (1 - a) / (1 + a) independent values."""
     from scipy.signal import lfilter
@@ -134,7 +163,9 @@ def test_blocks_of_a_known_correlation():
     a, n = 0.98, 200_000
     s = lfilter([1], [1, -a], np.random.default_rng(0).normal(size=n))
     block, segment = finest_blocks((n,))
-    found = block_size(s[:, None], np.ones(n), block, segment)
+    off = s - s.mean()
+    sums = np.add.reduceat(off, np.flatnonzero(np.diff(block, prepend=-1)))[:, None]
+    found = block_size(Deviations(sums, np.array([np.sqrt(off @ off)]), np.bincount(block) * 1.0, n), segment)
     assert found.enough
     inefficiency = (1 + a) / (1 - a)
     assert found.size > 2 * inefficiency
