@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # Most of the time goes into compiling small programs that run once. XLA's optimisations cost three times what
-# they save here; `XLA_FLAGS= pytest` has the programs that users have, and `.ci/run` does so for the long tests.
+# they save here; `XLA_FLAGS= pytest` has the programs that users have, as `.ci/run` has for claims.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 # What one process has compiled, the other worker and the commands that tests start read from disk.
 OWN_CACHE = None
