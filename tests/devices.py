@@ -34,19 +34,19 @@ def gradient() -> np.ndarray:
     x, layout = vectors(), layout_for(64, 701)
     order = jax.random.permutation(jax.random.key(1), 701)[:64]
     rows = epochs.Rows(x, x, None)
-    rows = rows if layout is None else layout.shared(rows)
+    rows = layout.shared(rows)
 
     @jax.jit
     def slope(weights, rows):
         def loss(weights):
-            batch = jax.tree.map(lambda a: a[order], rows) if layout is None else layout.take(rows, order)
+            batch = jax.tree.map(lambda a: a[order], rows) if layout.mesh is None else layout.take(rows, order)
             noise = jax.random.normal(jax.random.key(2), (64, 2))
             reconstruction, kl, _ = epochs.loss_terms(weights, static, batch, noise, 0.0)
             return reconstruction + kl
 
         return jax.grad(loss)(weights)
 
-    weights = weights if layout is None else layout.everywhere(weights)
+    weights = layout.everywhere(weights)
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(slope(weights, rows))])
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 from polyvae import geometry
 from polyvae.batches import map_frames
 from polyvae.geometry.linalg import safe_sqrt
-from polyvae.vae.modelfile import take
+from polyvae.vae.modelfile import filled
 
 # Noise levels, in standard deviations of the coordinates (`Generator.spread`): the median and the spread of
 # ln(noise) in training, and the levels of sampling, the lowest some thousandths of a bond.
@@ -201,10 +201,6 @@ class Generator(eqx.Module):
         """A conformation drawn from p(x|z), centred, in the unit of the data."""
         return self.scale * self.settle(self.raw_draw(key, z))
 
-    def tensors(self) -> dict[str, Array]:
-        """All arrays by name."""
-        return _named(self)
-
     @classmethod
     def from_tensors(cls, tensors: dict[str, np.ndarray], shape: tuple[int, int], latent_dim: int) -> "Generator":
         """The generator that `tensors` was made from; raises ValueError or KeyError where they do not fit.
@@ -219,8 +215,7 @@ class Generator(eqx.Module):
         }
         width, depth = len(tensors["network.first.bias"]), sum("blocks" in name for name in tensors) // 4
         like = eqx.filter_eval_shape(network_for, shape, own["pairs"], own["z"], width, depth, jax.random.key(0))
-        leaves = [take(tensors, f"network.{name}", leaf) for name, leaf in _named(like).items()]
-        return cls(network=jax.tree.unflatten(jax.tree.structure(like), leaves), shape=shape, **own)
+        return cls(network=filled(like, tensors, "network.{}".format), shape=shape, **own)
 
 
 def _check_tensors(tensors: dict[str, np.ndarray], shape: tuple[int, int], latent_dim: int) -> None:
@@ -239,11 +234,6 @@ def _check_tensors(tensors: dict[str, np.ndarray], shape: tuple[int, int], laten
     rows = tensors["drawn"].shape[0]
     if tensors["drawn"].ndim != 2 or rows not in (bonds + angles, bonds + angles + 1):
         raise ValueError(f"generator.drawn has {rows} rows for {bonds} bonds and {angles} angles")
-
-
-def _named(tree) -> dict[str, Array]:
-    leaves, _ = jax.tree.flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
 def network_for(shape: tuple[int, int], pairs, z, width: int, depth: int, key) -> Network:

@@ -22,7 +22,7 @@ from polyvae.measures.limits import limits_of
 from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory
 from polyvae.trajectory.stream import Stream, concatenate
-from polyvae.vae.checkpoint import digest
+from polyvae.vae.checkpoint import digest, digest_if_any
 from polyvae.vae.fitting import prepare
 from polyvae.vae.likelihood import Gaussian
 from polyvae.vae.model import FittedVAE
@@ -161,7 +161,7 @@ def prepared_data(data, featurizer, settings: Settings, weights=None, cache=None
             weights=weights,
             held_out=held_out,
             scaling="global" if featurizer.coordinates else "feature",
-            data=DataRecord(digest(traj.positions), n_frames, None if weights is None else digest(weights)),
+            data=DataRecord(digest(traj.positions), n_frames, digest_if_any(weights)),
         )
         limits = limits_of(traj, of_frames=True).record()
         data = dataclasses.replace(prepared.data, limits=limits)

@@ -341,7 +341,7 @@ def _train(
         zero,
         weights,
     )
-    state, table = restored(state, None if unfinished is None else unfinished.saved, len(names))
+    state, table = restored(state, unfinished, len(names))
     looks = -(-settings.steps // _STRIDE)
 
     def advance(state, look: int, _):
@@ -371,7 +371,7 @@ def _train(
         total=looks,
         stride=1,
         ended=ended,
-        save=None if unfinished is None else unfinished.save,
+        unfinished=unfinished,
         progress=progress and report,
     )
     if unfinished is not None:

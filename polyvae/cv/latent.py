@@ -18,12 +18,13 @@ from polyvae import geometry
 from polyvae.arguments import flag, numbers_array, one_frame, refusal, whole_number, whole_numbers
 from polyvae.batches import map_frames, single_precision
 from polyvae.cv.diffusion import Generator
+from polyvae.cv.matching import match_beads
 from polyvae.errors import InputError
 from polyvae.features.featurizers import FEATURIZERS, PairDistances, PrincipalAxes, Reference
 from polyvae.measures.limits import Limits
 from polyvae.records import check_kinds, html_of
 from polyvae.trajectory.convert import as_trajectory
-from polyvae.trajectory.record import Selection, Trajectory, bonds_of, chain_bonds, is_linear
+from polyvae.trajectory.record import Selection, Trajectory, bonds_of
 from polyvae.trajectory.stream import Stream
 from polyvae.vae import modelfile
 from polyvae.vae.model import FittedVAE
@@ -32,8 +33,6 @@ from polyvae.vae.scaled import ScaledVAE
 from polyvae.vae.settings import ModelRecord
 
 log = logging.getLogger(__name__)
-
-FAR_OFF = 3.0  # times the model's bonds: no chain stretches so far
 
 
 class CVFunction(eqx.Module):
@@ -96,15 +95,36 @@ class LatentCV:
     n_dims = property(lambda self: self.template.n_dims, doc="2 or 3.")
     length_unit = property(lambda self: self.template.length_unit, doc="Unit of all lengths.")
 
-    def __getstate__(self):  # what is compiled does not travel between processes
-        return {name: value for name, value in self.__dict__.items() if name != "_compiled"}
+    @property
+    def active_latents(self) -> list[int]:
+        """Numbers of the latents that are not inactive, slowest first; see `record.collapsed`."""
+        inactive = self.record.collapsed or ()
+        return [k for k in range(self.latent_dim) if k not in inactive]
+
+    @property
+    def limits(self) -> Limits:
+        """Limits of bonds and pairs in the training data; `InputError` where the model keeps none."""
+        kept = self.record.data.limits
+        if kept is None:
+            raise InputError(
+                "this model keeps no limits of its data, since an older version trained it; train it again, or "
+                "give the data: --data TRAJ, or data=traj"
+            )
+        return Limits(bonds_of(self.template), **kept)
+
+    def __getstate__(self):
+        state = dict(self.__dict__)
+        state.pop("_compiled", None)  # programs do not travel between processes
+        return state
 
     def __repr__(self):
-        return (
-            f"<LatentCV: {self.n_beads} beads in {self.n_dims}-D ({self.length_unit}) "
-            f"-> {type(self.featurizer).__name__} -> {self.latent_dim} latents"
-            f"{'' if self.generator is None else ', with a generator'}>"
+        text = (
+            f"{self.n_beads} beads in {self.n_dims}-D ({self.length_unit}) -> {type(self.featurizer).__name__} "
+            f"-> {self.latent_dim} latents"
         )
+        if self.generator is not None:
+            text += ", with a generator"
+        return f"<LatentCV: {text}>"
 
     def _repr_html_(self) -> str:
         return html_of(repr(self)[1:-1], self.record.table())
@@ -141,22 +161,6 @@ class LatentCV:
     def function(self) -> CVFunction:
         """The model's arithmetic alone, a pytree, for functions that take the weights as an argument."""
         return CVFunction(self.featurizer, self.scaled, self.n_dims)
-
-    def decode_one(self, z: Float[Array, "latent"]) -> Float[Array, "beads dims"]:
-        """Mean conformation at one point of the latent space, in the featurizer's frame.
-
-        Args:
-            z: (latent_dim,).
-        """
-        return self.function().decode(z)
-
-    def decode_features(self, z: Float[Array, "latent"]) -> Float[Array, "features"]:
-        """Mean features at one point of the latent space, in `length_unit`.
-
-        Args:
-            z: (latent_dim,).
-        """
-        return self.scaled.decode(z)
 
     def transform(self, data: Trajectory | np.ndarray, *, first_frame: int = 0) -> np.ndarray:
         """Latent coordinates (n_frames, latent_dim) of a trajectory, or of all that `as_trajectory` takes.
@@ -206,24 +210,24 @@ class LatentCV:
     def decode(self, z: Float[Array | np.ndarray, "frames latent"], *, coordinates: bool = False) -> np.ndarray:
         """Mean conformations (n, n_beads, n_dims) at latent points (n, latent_dim).
 
-        A model of `PairDistances` gives the mean distances (n, n_pairs) instead, or, with
-        `coordinates=True`, the conformations whose distances come closest to those, which takes longer; of
-        distances among every k-th bead, with straight lines in between.
+        A model of `PairDistances` returns the mean distances (n, n_pairs). With `coordinates=True` it returns the
+        conformations whose distances come closest to these, which takes longer. Beads without distances are put
+        on straight lines between their neighbours.
 
         Args:
             z: (n, latent_dim).
-            coordinates: of `PairDistances`: conformations in place of distances.
+            coordinates: return conformations for a model of `PairDistances`, too.
         """
         points = numbers_array("z", z, f"an array of numbers (n, {self.latent_dim})", np.float32, finite=False)
         flag("coordinates", coordinates)
         if points.ndim != 2 or points.shape[1] != self.latent_dim:
             raise InputError(f"z must have shape (n, {self.latent_dim}); got {points.shape}")
-        if self.featurizer.coordinates or coordinates:
-            if not isinstance(self.featurizer, PairDistances):
-                return self._map(_decode, points)
-            self.featurizer.check_joined()  # within a compiled function the pairs are not known
-            return self._map(_decode, points, width=self.featurizer.work)
-        return np.maximum(self._map(_decode_features, points), 0)
+        if not isinstance(self.featurizer, PairDistances):
+            return self._map(_decode, points)
+        if not coordinates:
+            return np.maximum(self._map(_decode_features, points), 0)
+        self.featurizer.check_joined()  # within a compiled function the pairs are not known
+        return self._map(_decode, points, width=self.featurizer.work)
 
     def align(self, data: Trajectory | np.ndarray) -> np.ndarray:
         """Positions (n_frames, n_beads, n_dims) in the featurizer's frame, where decoded ones are too.
@@ -261,63 +265,21 @@ class LatentCV:
             data: a `Trajectory`, or what `polyvae.as_trajectory` takes.
         """
         data = as_trajectory(data, array_unit=self.length_unit, dims=self.n_dims)
-        if (data.n_beads, data.n_dims) != (self.n_beads, self.n_dims):
-            trained = self.template.selection
-            raise InputError(
-                f"the model takes {self.n_beads} beads in {self.n_dims}-D; the data hold {data.n_beads} beads "
-                f"in {data.n_dims}-D. Select the beads that the model was trained on"
-                + (f" ({trained})" if trained else "")
-            )
-        data = self._in_own_order(data.to_unit(self.length_unit))
-        bonds = chain_bonds(self.n_beads) if self.template.bonds is None else self.template.bonds
-        if len(data) and len(bonds):
-            own, given = (_mean_bond(traj.positions[0], bonds) for traj in (self.template, data))
-            if own > 0 and not 1 / FAR_OFF < given / own < FAR_OFF:
-                log.warning("bonds are %.2g times as long as the model's; is the length unit right?", given / own)
-        return data
-
-    def _in_own_order(self, data: Trajectory) -> Trajectory:
-        """The data with their beads in the model's order, by names or, where there are none, by ids.
-
-        Raises:
-            InputError: the same names in another order, if repeated names leave that order open.
-        """
-        own, given = self.template.names, data.names
-        what = "names"
-        if own is None or given is None:
-            what, own, given = "ids", *(None if t.ids is None else tuple(t.ids) for t in (self.template, data))
-        if own is None or given is None or own == given:
-            return data
-        if sorted(own) != sorted(given):
-            if what == "names":
-                self._report(f"the names of beads, {_few(given)}, are not those of the model, {_few(own)}")
-            return data
-        if len(set(own)) == self.n_beads:
-            place = {name: k for k, name in enumerate(given)}
-            order = np.array([place[name] for name in own])
-        elif own == given[::-1] and is_linear(bonds_of(data), self.n_beads):
-            order = np.arange(self.n_beads)[::-1]
-        else:
-            raise InputError(
-                f"the names of beads, {_few(given)}, are those of the model, {_few(own)}, in another order, and "
-                f"some stand twice; give the beads in the order of the model"
-            )
-        self._report(f"beads come in another order than in the model, and are put into its order by their {what}")
-        return data.take_beads(order)
+        return match_beads(data.to_unit(self.length_unit), self.template, self._report)
 
     def _report(self, text: str) -> None:
         """Log a warning once for this model."""
-        said = self.__dict__.setdefault("_reported", set())
-        if text not in said:
-            said.add(text)
+        reported = self.__dict__.setdefault("_reported", set())
+        if text not in reported:
+            reported.add(text)
             log.warning("%s", text)
 
     @single_precision
     def keep(self, latents: Sequence[int]) -> "LatentCV":
-        """The CV of some of the latents, in that order, such as those that have not collapsed (see `record`).
+        """The CV of some of the latents, in that order, such as `active_latents`.
 
-        Their values and forces stay what they are. The decoder takes 0 for the others; a generator, which needs
-        all of them, is left behind.
+        Their values and forces stay what they are. The decoder takes 0 for the others. A generator is dropped,
+        since it needs all latents.
 
         Args:
             latents: their numbers, from 0.
@@ -326,17 +288,17 @@ class LatentCV:
             InputError: a number that is not that of a latent, or one twice.
         """
         some = f"some of 0 to {self.latent_dim - 1}, each once"
-        chosen = list(whole_numbers("latents", [latents] if np.ndim(latents) == 0 else latents, some))
+        chosen = list(whole_numbers("latents", np.atleast_1d(latents), some))
         if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(self.latent_dim)):
             raise refusal("latents", some, latents)
         if chosen == list(range(self.latent_dim)):
             return self
         vae = reordered(self.vae, np.array(chosen))
-        idle = self.record.collapsed or []
+        active = self.active_latents
         record = dataclasses.replace(
             self.record,
             settings=dataclasses.replace(self.record.settings, latent_dim=len(chosen)),
-            collapsed=[k for k, latent in enumerate(chosen) if latent in idle],
+            collapsed=[k for k, latent in enumerate(chosen) if latent not in active],
             generator=None,
         )
         scaled = eqx.tree_at(lambda scaled: scaled.vae, self.scaled, vae)
@@ -348,13 +310,19 @@ class LatentCV:
         Args:
             path: file to write, such as model.safetensors; replaced where it is there.
         """
-        tensors = modelfile.tensors_of(self.scaled)
+        tensors: dict[str, Any] = dict(modelfile.tensors_of(self.scaled))
         tensors |= {f"template.{name}": getattr(self.template, name) for name in ("positions", "masses")}
         if self.template.bonds is not None:
             tensors["template.bonds"] = self.template.bonds
         if self.generator is not None:
-            tensors |= {f"generator.{name}": value for name, value in self.generator.tensors().items()}
-        selection, options = self.template.selection, {}
+            tensors |= {
+                f"generator.{name}": value for name, value in modelfile.named_leaves(self.generator).items()
+            }
+        options, ids, selection = {}, None, None
+        if self.template.ids is not None:
+            ids = self.template.ids.tolist()
+        if (atoms := self.template.selection) is not None:
+            selection = atoms._asdict() | {"atoms": atoms.atoms.tolist()}
         for field in dataclasses.fields(self.featurizer):
             value = getattr(self.featurizer, field.name)
             if eqx.is_array_like(value) and not isinstance(value, (bool, int, float)):
@@ -367,9 +335,9 @@ class LatentCV:
             "n_beads": self.n_beads,
             "n_dims": self.n_dims,
             "names": self.template.names,
-            "ids": None if self.template.ids is None else self.template.ids.tolist(),
+            "ids": ids,
             "periodic": self.template.periodic,
-            "selection": selection and selection._asdict() | {"atoms": selection.atoms.tolist()},
+            "selection": selection,
             "record": self.record.to_dict(),
         }
         modelfile.write(path, tensors, header | modelfile.header_of(self.vae))
@@ -377,6 +345,9 @@ class LatentCV:
     @classmethod
     def from_file(cls, tensors: dict, header: dict) -> "LatentCV":
         """The CV of the `tensors` and the `header` that a model file holds; `load` reads one."""
+        selection = header.get("selection")
+        if selection:
+            selection = Selection(**selection)
         template = Trajectory(
             tensors["template.positions"],
             length_unit=header["length_unit"],
@@ -385,42 +356,37 @@ class LatentCV:
             bonds=tensors.get("template.bonds"),
             ids=header.get("ids"),
             periodic=header.get("periodic"),
-            selection=Selection(**header["selection"]) if header.get("selection") else None,
+            selection=selection,
         )
         kind = header["featurizer"]["kind"]
         if kind not in FEATURIZERS:
             raise ValueError(f"featurizer {kind!r} is not known")
         arrays: dict[str, Any] = {
-            name.removeprefix("featurizer."): jnp.asarray(value)
-            for name, value in tensors.items()
-            if name.startswith("featurizer.")
+            name: jnp.asarray(value) for name, value in _under("featurizer.", tensors).items()
         }
         featurizer = FEATURIZERS[kind](**header["featurizer"]["options"], **arrays)
         scaled = modelfile.scaled_of(tensors, header, one_scale=featurizer.coordinates)
         shape = template.positions.shape[1:]
         modelfile.check_featurizer(featurizer, shape, scaled.mean.size)
-        own = {name.removeprefix("generator."): t for name, t in tensors.items() if name.startswith("generator.")}
-        generator = Generator.from_tensors(own, shape, scaled.vae.latent_dim) if own else None
-        record = ModelRecord.from_dict(header["record"])
-        if (limits := record.data.limits) is not None:
-            check_kinds(Limits, limits)
-            Limits(bonds_of(template), **limits)
-        return cls(featurizer, scaled, template, record, generator)
+        generator = None
+        if own := _under("generator.", tensors):
+            generator = Generator.from_tensors(own, shape, scaled.vae.latent_dim)
+        cv = cls(featurizer, scaled, template, ModelRecord.from_dict(header["record"]), generator)
+        if cv.record.data.limits is not None:
+            check_kinds(Limits, cv.record.data.limits)
+            assert cv.limits  # raises where a value is missing
+        return cv
 
 
-def _few(names: Sequence) -> str:
-    """The first names, in one line."""
-    return " ".join(map(str, names[:8])) + (" ..." if len(names) > 8 else "")
-
-
-def _mean_bond(positions: np.ndarray, bonds: np.ndarray) -> float:
-    return float(np.linalg.norm(positions[bonds[:, 1]] - positions[bonds[:, 0]], axis=1).mean())
+def _under(prefix: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors whose names begin so, by the rest of their names."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def latent_cv(value: Any) -> LatentCV:
     """The argument `cv` of a function that needs one of positions."""
     if not isinstance(value, LatentCV):
-        raise refusal("cv", "a LatentCV, the CV of a trajectory that pv.fit and pv.load give", value)
+        raise refusal("cv", "a LatentCV, the CV of a trajectory that pv.fit and pv.load return", value)
     return value
 
 
@@ -437,7 +403,9 @@ def load(path: str | os.PathLike) -> LatentCV | FittedVAE:
     """
     tensors, header = modelfile.read(path)
     try:
-        return (LatentCV if "featurizer" in header else FittedVAE).from_file(tensors, header)
+        if "featurizer" in header:
+            return LatentCV.from_file(tensors, header)
+        return FittedVAE.from_file(tensors, header)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
         raise InputError(f"{path} is damaged: {error}. Write the model again") from None
 

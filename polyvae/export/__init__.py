@@ -61,8 +61,8 @@ def write(
             default those of the training data, by their ids or, in engines that count from 0, by their places.
         n_atoms: how many atoms there are, where that is known.
         data: a trajectory for widths and bounds of metadynamics.
-        latents: numbers, from 0, of the latents to export; by default all that have not collapsed
-            (`record.collapsed`), since a bias on an inactive latent drives nothing.
+        latents: numbers, from 0, of the latents to export; by default `cv.active_latents`,
+            since a bias on an inactive latent drives nothing.
         options: options of this exporter alone; those that are None are left out.
         force: write into a folder that holds files.
 
@@ -94,13 +94,12 @@ def _chosen(cv: LatentCV, latents: Sequence[int] | None) -> LatentCV:
         return cv  # `atom_numbers` says what is wrong
     if latents is not None:
         return cv.keep(latents)
-    idle = set(cv.record.collapsed or ())
-    active = [k for k in range(cv.latent_dim) if k not in idle]
-    if not idle or not active:
+    active = cv.active_latents
+    if len(active) in (0, cv.latent_dim):
         return cv
     log.info(
         "%s is inactive, so that a bias on it would drive nothing, and is not exported; choose it by --latents",
-        ", ".join(f"z{k}" for k in sorted(idle)),
+        ", ".join(f"z{k}" for k in range(cv.latent_dim) if k not in active),
     )
     return cv.keep(active)
 

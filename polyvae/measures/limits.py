@@ -231,22 +231,12 @@ def data_or_model(data):
 
 
 def known_limits(data) -> Limits:
-    """The limits of the frames of a `Trajectory`, or those that a `LatentCV` keeps of the data it was trained on.
-
-    Raises:
-        InputError: a model that keeps none, since an older version trained it.
-    """
+    """The limits of the frames of a `Trajectory`, or `LatentCV.limits`."""
     if isinstance(data, Limits):
         return data
     if isinstance(data, Trajectory):
         return limits_of(data, of_frames=True)
-    kept = data.record.data.limits
-    if kept is None:
-        raise InputError(
-            "this model keeps no limits of its data, since an older version trained it; train it again, or give "
-            "the data: --data TRAJ, or data=traj"
-        )
-    return Limits(bonds_of(data.template), **kept)
+    return data.limits
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

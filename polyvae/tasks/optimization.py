@@ -307,8 +307,10 @@ def _strained(cv: LatentCV, traj: Trajectory, limits: Limits, prior_weight: floa
 def _latent_loss(cv: LatentCV, objective: Callable, cost: Callable, outside: Callable) -> Callable:
     """The cost of a latent point, and the objective of its conformation."""
 
+    decode = cv.function().decode
+
     def loss(z, progress):
-        value = objective(cv.decode_one(z))
+        value = objective(decode(z))
         return cost(value) + outside(z), value
 
     return loss

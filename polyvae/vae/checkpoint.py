@@ -20,10 +20,10 @@ class Checkpoint:
     """The file of an unfinished run.
 
     Args:
-        path: of the file. A finished run leaves it, for its result is still in memory alone.
-        identity: all that decides the result: settings, data fingerprint, versions. Another run's file is
+        path: of the file. It stays when the run is finished, since the model is not saved yet.
+        identity: all that decides the result: settings, data fingerprint, versions. The file of another run is
             refused.
-        resume: continue from the file where there is one; without it, an existing file is refused.
+        resume: continue from the file if it exists; otherwise an existing file is refused.
 
     Raises:
         InputError: a file of another run, a damaged one, or one that would be lost.
@@ -34,7 +34,7 @@ class Checkpoint:
         self.saved = self._load() if resume and self._path.exists() else None
         if not resume and self._path.exists():
             raise InputError(
-                f"{path} holds an unfinished run; go on with it (--resume, resume=True), or remove it (--force) "
+                f"{path} holds an unfinished run; continue it (--resume, resume=True), or remove it (--force) "
                 f"to start over"
             )
 
@@ -54,12 +54,12 @@ class Checkpoint:
             table = tensors.pop("history")
         except (safetensors.SafetensorError, KeyError, OSError) as error:
             raise InputError(
-                f"{self._path} is no unfinished run ({error}); remove it and train from the beginning"
+                f"{self._path} is not an unfinished run ({error}); remove it and train from the beginning"
             ) from None
         if identity != self._identity:
             raise InputError(
                 f"{self._path} is an unfinished run with other {_difference(identity, self._identity)}; "
-                f"give the same to go on with it, or remove it to start over"
+                f"give the same to continue it, or remove it to start over"
             )
         return [tensors[name] for name in sorted(tensors)], table
 
@@ -80,3 +80,10 @@ def digest(*arrays: np.ndarray | Array | None) -> str:
         for start in range(0, max(1, len(array)), 1 << 16):
             found.update(np.ascontiguousarray(array[start : start + (1 << 16)]).data)
     return found.hexdigest()
+
+
+def digest_if_any(array: np.ndarray | None) -> str | None:
+    """SHA-256 of an array; None without one."""
+    if array is None:
+        return None
+    return digest(array)

@@ -35,7 +35,15 @@ class Plan(NamedTuple):
     patience: int
     lag: int
     ramp: int  # epochs until beta has its final value: only then do patience and the plateau begin to count
-    layout: Layout | None = None  # of the rows that are in memory, where several devices hold them
+    layout: Layout  # the devices, and the number of rows in memory
+    validated: bool = False  # whether there are validation frames; otherwise a batch for training is looked at
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Names of the numbers in a row of the history."""
+        if self.validated:
+            return TERMS
+        return TERMS[:2]
 
     def optimiser(self) -> optax.GradientTransformation:
         rate = self.learning_rate
@@ -53,7 +61,9 @@ class Plan(NamedTuple):
     def beta_factor(self, step):
         """Factor of beta at a step: 1, or a ramp from 0 over a tenth or half of the steps."""
         share = BETA_SCHEDULES[self.beta_schedule]
-        return 1.0 if share == 0 else optax.linear_schedule(0.0, 1.0, max(1, int(share * self.n_steps)))(step)
+        if share == 0:
+            return 1.0
+        return optax.linear_schedule(0.0, 1.0, max(1, int(share * self.n_steps)))(step)
 
 
 class State(NamedTuple):
@@ -77,8 +87,12 @@ class Rows(NamedTuple):
 
     @classmethod
     def of(cls, x, weights, rows, lag: int) -> "Rows":
-        chosen = x[rows]
-        return cls(chosen, chosen if lag == 0 else x[rows + lag], None if weights is None else weights[rows])
+        chosen = target = x[rows]
+        if lag:
+            target = x[rows + lag]
+        if weights is not None:
+            weights = weights[rows]
+        return cls(chosen, target, weights)
 
 
 def initial_state(weights: VAE, plan: Plan) -> State:
@@ -100,7 +114,10 @@ def loss_terms(weights, static, data: Rows, noise, free_bits: float):
     if data.weights is not None:
         log_prob, kl = data.weights * log_prob, data.weights[:, None] * kl
     kl = jnp.mean(kl, axis=0)
-    return -jnp.mean(log_prob), jnp.sum(kl), jnp.sum(jnp.maximum(kl, free_bits)) if free_bits else jnp.sum(kl)
+    paid = jnp.sum(kl)
+    if free_bits:
+        paid = jnp.sum(jnp.maximum(kl, free_bits))
+    return -jnp.mean(log_prob), jnp.sum(kl), paid
 
 
 def one_pass(state: State, static, data: Rows, key, beta, plan: Plan):
@@ -108,20 +125,25 @@ def one_pass(state: State, static, data: Rows, key, beta, plan: Plan):
     optimiser = plan.optimiser()
     order_key, noise_key = jax.random.split(key)
     shape = (plan.n_batches, plan.batch_size)
-    layout, n_rows = plan.layout, len(data.x) if plan.layout is None else plan.layout.n_rows
-    order = jax.random.permutation(order_key, n_rows)[: shape[0] * shape[1]].reshape(shape)
+    layout, several = plan.layout, plan.layout.mesh is not None
+    order = jax.random.permutation(order_key, layout.n_rows)[: shape[0] * shape[1]].reshape(shape)
     latent_dim = eqx.combine(state.weights, static).latent_dim
-    data = data._replace(target=None if plan.lag == 0 else data.target)
-    # Gathered and drawn once an epoch, which is much cheaper than once a step; but for rows that are on several
-    # devices once a step, or each device would come to hold all of them.
-    batches = jax.tree.map(lambda rows: rows[order], data) if layout is None else order
+    if not plan.lag:
+        data = data._replace(target=None)
+    # Rows are gathered once an epoch, which is much cheaper than once a step. On several devices they are gathered
+    # once a step, or each device would come to hold all of them.
+    batches = order
+    if not several:
+        batches = jax.tree.map(lambda rows: rows[order], data)
     noise = jax.random.normal(noise_key, (*shape, latent_dim))
-    parts = jax.random.uniform(jax.random.fold_in(noise_key, 1), shape if plan.smoothness else (shape[0], 0))
-    if layout is not None:
-        noise, parts = layout.spread((noise, parts), axis=1)
+    parts = jnp.zeros((shape[0], 0))
+    if plan.smoothness:
+        parts = jax.random.uniform(jax.random.fold_in(noise_key, 1), shape)
+    noise, parts = layout.spread((noise, parts), axis=1)
 
     def loss(weights, batch, noise, parts, beta):
-        batch = batch if plan.lag else batch._replace(target=batch.x)
+        if not plan.lag:
+            batch = batch._replace(target=batch.x)
         reconstruction, kl, paid = loss_terms(weights, static, batch, noise, plan.free_bits)
         total = reconstruction + beta * paid
         if plan.smoothness:  # between each frame of the batch and the one before it, in random order
@@ -132,7 +154,8 @@ def one_pass(state: State, static, data: Rows, key, beta, plan: Plan):
 
     def step(state, inputs):
         batch, noise, parts = inputs
-        batch = batch if layout is None else layout.take(data, batch)
+        if several:
+            batch = layout.take(data, batch)
         paid = beta * plan.beta_factor(state.step)
         grads, pair = jax.grad(loss, has_aux=True)(state.weights, batch, noise, parts, paid)
         updates, opt_state = optimiser.update(grads, state.opt_state, state.weights)
@@ -142,23 +165,21 @@ def one_pass(state: State, static, data: Rows, key, beta, plan: Plan):
         return state._replace(weights=weights, opt_state=opt_state, step=state.step + 1), pair
 
     state, pairs = jax.lax.scan(step, state, (batches, noise, parts))
-    found = state, jnp.mean(pairs, axis=0)
-    return found if layout is None else layout.alike(found)
+    return layout.alike((state, jnp.mean(pairs, axis=0)))
 
 
-def judge(state: State, static, row, val: Rows | None, sample: Rows, noise, number, beta, plan: Plan):
+def judge(state: State, static, row, seen: Rows, noise, number, beta, plan: Plan):
     """The state after an epoch, with the best weights so far, and the row of the history.
 
-    Without validation frames, a sample of the training frames shows whether the weights are usable.
+    Args:
+        row: mean terms of the epoch.
+        seen: the validation frames; without them a batch for training, which shows whether the weights are usable.
     """
-    seen = sample if val is None else val, noise
-    if plan.layout is not None:
-        seen = plan.layout.spread(seen)
-    terms = loss_terms(state.weights, static, *seen, plan.free_bits)
-    if val is None:
-        value = row[0] + beta * row[1]
-        better = jnp.isfinite(row).all() & jnp.isfinite(terms[0] + terms[1])
-    else:
+    seen, noise = plan.layout.spread((seen, noise))
+    terms = loss_terms(state.weights, static, seen, noise, plan.free_bits)
+    value = row[0] + beta * row[1]
+    better = jnp.isfinite(row).all() & jnp.isfinite(terms[0] + terms[1])
+    if plan.validated:
         row = jnp.concatenate([row, jnp.stack(terms[:2])])
         value = terms[0] + beta * terms[2]
         # Late improvements do not count: a run within a sweep ends where it would have ended alone.
@@ -174,7 +195,7 @@ def judge(state: State, static, row, val: Rows | None, sample: Rows, noise, numb
         best_epoch=jnp.where(better, number, state.best_epoch),
         best_weights=jax.tree.map(lambda new, old: jnp.where(better, new, old), state.weights, state.best_weights),
     )
-    return (state, row) if plan.layout is None else plan.layout.alike((state, row))
+    return plan.layout.alike((state, row))
 
 
 def epochs(state: State, static, data: Rows, val: Rows | None, keys, beta, span, plan: Plan):
@@ -184,17 +205,17 @@ def epochs(state: State, static, data: Rows, val: Rows | None, keys, beta, span,
     shapes is not compiled again.
     """
     train_key, val_key = keys
-    sample = first_batch(data, plan)
-    noise = fixed_noise(val_key, state, static, sample if val is None else val)
+    seen = first_batch(data, plan) if val is None else val
+    noise = fixed_noise(val_key, state, static, seen)
 
     def body(k, carried):
         state, table = carried
         number = span[0] + k
         state, row = one_pass(state, static, data, jax.random.fold_in(train_key, number), beta, plan)
-        state, row = judge(state, static, row, val, sample, noise, number, beta, plan)
+        state, row = judge(state, static, row, seen, noise, number, beta, plan)
         return state, table.at[k].set(row)
 
-    table = jnp.zeros((plan.stride, 2 if val is None else len(TERMS)))
+    table = jnp.zeros((plan.stride, len(plan.terms)))
     return jax.lax.fori_loop(0, span[1], body, (state, table))
 
 
@@ -206,7 +227,7 @@ def fixed_noise(key, state, static, rows: Rows):
     return jax.random.normal(key, (len(rows.x), eqx.combine(state.weights, static).latent_dim))
 
 
-def make_plan(n_rows: int, settings: Settings, *, on_disk: bool = False) -> Plan:
+def make_plan(n_rows: int, settings: Settings, *, on_disk: bool = False, validated: bool = False) -> Plan:
     """The plan of a training run on one device; raises `InputError` for fewer rows than a batch."""
     batch_size, epochs, lag = settings.batch_size, settings.epochs, settings.lag
     n_batches = n_rows // batch_size
@@ -215,26 +236,28 @@ def make_plan(n_rows: int, settings: Settings, *, on_disk: bool = False) -> Plan
             f"training needs at least one batch of {batch_size} frames; got {n_rows} training frames. "
             f"Use more frames or a smaller batch size"
         )
-    stride = min(epochs, max(1, 200 // n_batches))
+    stride, n_blocks = min(epochs, max(1, 200 // n_batches)), 1
     if on_disk:
         n_blocks = -(-n_rows // BLOCK_ROWS)
         n_batches, stride = n_rows // n_blocks // batch_size, 1
-        n_steps = epochs * n_batches * n_blocks
-    else:
-        n_steps = epochs * n_batches
+        n_rows = n_batches * batch_size
+    patience = settings.patience
+    if patience is None and lag:
+        patience = epochs  # the bound on a later frame falls late, with the learning rate
     return Plan(
-        batch_size,
-        n_batches,
-        n_steps,
-        epochs,
-        stride,
-        settings.learning_rate,
-        settings.lr_schedule,
-        settings.beta_schedule,
-        settings.free_bits,
-        settings.smoothness,
-        # The bound on a later frame falls with the learning rate, late: all epochs are waited for.
-        patience=(epochs if lag else max(1, -(-epochs // 5))) if settings.patience is None else settings.patience,
+        batch_size=batch_size,
+        n_batches=n_batches,
+        n_steps=epochs * n_batches * n_blocks,
+        epochs=epochs,
+        stride=stride,
+        learning_rate=settings.learning_rate,
+        lr_schedule=settings.lr_schedule,
+        beta_schedule=settings.beta_schedule,
+        free_bits=settings.free_bits,
+        smoothness=settings.smoothness,
+        patience=patience or max(1, -(-epochs // 5)),
         lag=lag,
         ramp=math.ceil(BETA_SCHEDULES[settings.beta_schedule] * epochs),
+        layout=Layout(None, n_rows),
+        validated=validated,
     )

@@ -17,7 +17,7 @@ from polyvae.batches import single_precision
 from polyvae.errors import InputError
 from polyvae.files import locked
 from polyvae.vae import modelfile, training
-from polyvae.vae.checkpoint import Checkpoint, digest
+from polyvae.vae.checkpoint import Checkpoint, digest, digest_if_any
 from polyvae.vae.likelihood import Bernoulli, Categorical, Gaussian
 from polyvae.vae.model import FittedVAE, vectors
 from polyvae.vae.network import VAE
@@ -30,9 +30,9 @@ from polyvae.vae.training import Trained, train
 log = logging.getLogger(__name__)
 
 _DEFAULT_STEPS, _LEAST_STEPS = 8000, 500
-_DEFAULT_WORK = 2e12  # multiplications and the like, a minute or so: what wide networks have fewer steps for
-_ADAM_WORK = 200  # a weight and step, beside 6 a weight and frame
-_CHUNK = 1 << 24  # features at a time, which are taken in double precision and may be on disk
+_DEFAULT_WORK = 2e12  # multiplications, about a minute: a wide network has fewer steps in this time
+_ADAM_WORK = 200  # multiplications of each weight in a step of Adam, beside 6 for each frame
+_CHUNK = 1 << 24  # features in double precision at a time, since all of them may be on disk
 
 
 @single_precision
@@ -86,7 +86,8 @@ def fit_vae(
     whole_number("lag", lag)
     one_of("scaling", scaling, ("global", "feature"))
     training = Training.of(training, options)
-    likelihood = Gaussian() if likelihood is None else likelihood
+    if likelihood is None:
+        likelihood = Gaussian()
     if not isinstance(likelihood, (Gaussian, Categorical, Bernoulli)):
         raise InputError(f"likelihood must be Gaussian(), Categorical() or Bernoulli(); got {likelihood!r}")
     likelihood.check(x)
@@ -103,7 +104,8 @@ def fit_vae(
         **training.settings(),
     )
     settings = sized(settings, *x.shape)
-    weights = None if weights is None else statistical_weights(weights, len(x))
+    if weights is not None:
+        weights = statistical_weights(weights, len(x))
     prepared = prepare(
         x,
         likelihood,
@@ -112,7 +114,7 @@ def fit_vae(
         held_out=validation_blocks(len(x), settings.validation),
         scaling=scaling,
         settings=settings,
-        data=DataRecord(digest(x), len(x), None if weights is None else digest(weights)),
+        data=DataRecord(digest(x), len(x), digest_if_any(weights)),
     )
     return prepared.train(training)
 
@@ -159,7 +161,7 @@ class Prepared:
         return ScaledVAE(self.mean, self.scale, vae), train_key
 
     def train(self, options: Training | None = None) -> FittedVAE:
-        """The trained model; of the options, `progress`, `checkpoint` and `resume` count."""
+        """The trained model. Only `progress`, `checkpoint` and `resume` of the options count."""
         options = options or Training()
         with locked(options.checkpoint):
             return self._train(options)
@@ -181,34 +183,30 @@ class Prepared:
             settings=self.settings,
             key=key,
             progress=progress and (lambda n, terms: progress(n, epochs, _in_units(terms, volume))),
-            saved=None if unfinished is None else unfinished.saved,
-            save=None if unfinished is None else unfinished.save,
+            unfinished=unfinished,
         )
         return self.model(scaled, trained)
 
     def _inputs(self, scaled: ScaledVAE) -> str:
         """Digest of all that training works on beside the settings."""
         likelihood = json.dumps(modelfile.header_of(scaled.vae)["likelihood"], sort_keys=True)
-        width = getattr(self.likelihood, "log_width", None)
-        arrays = (self.x, self.weights, self.rows, self.val_rows, self.mean[None], jnp.atleast_2d(self.scale))
-        return digest(
-            *arrays, np.frombuffer(likelihood.encode(), np.uint8), None if width is None else width[None]
-        )
+        text = np.frombuffer(likelihood.encode(), np.uint8)
+        width = [jnp.atleast_1d(leaf) for leaf in jax.tree.leaves(self.likelihood)]
+        data = (self.x, self.weights, self.rows, self.val_rows)
+        return digest(*data, self.mean[None], jnp.atleast_2d(self.scale), text, *width)
 
     def model(self, scaled: ScaledVAE, trained: Trained) -> FittedVAE:
-        """The model with the weights that training gave, and the record of how they came about."""
+        """The model with the weights that training found, and its record."""
         if "not finite" in trained.stopped:
-            log.warning(
-                "%s; the model is that of epoch %d. Lower the learning rate",
-                *(trained.stopped, trained.best_epoch),
-            )
+            text = "%s; the model is that of epoch %d. Lower the learning rate"
+            log.warning(text, trained.stopped, trained.best_epoch)
         history = _in_units(trained.history, float(scaled.log_volume()))
         vae, collapsed = ordered_by_slowness(
             trained.vae, self.x, self.rows, self.pairs, max(self.settings.lag or 1, 1)
         )
         if collapsed:
             names = ", ".join(f"z{k}" for k in collapsed)
-            log.info("%s of %d latents hardly vary: they carry nothing", names, vae.latent_dim)
+            log.info("%s of %d latents hardly vary: they are inactive", names, vae.latent_dim)
         record = ModelRecord(
             settings=self.settings,
             data=dataclasses.replace(self.data, n_train=len(self.rows), n_validation=len(self.val_rows)),
@@ -224,7 +222,11 @@ class Prepared:
 
 def _in_units(terms: dict, log_volume: float) -> dict:
     """Loss terms of scaled features as those of the features themselves."""
-    return {name: v + log_volume if name.endswith("reconstruction") else v for name, v in terms.items()}
+    found = dict(terms)
+    for name in terms:
+        if name.endswith("reconstruction"):
+            found[name] = terms[name] + log_volume
+    return found
 
 
 def train_together(runs: list[Prepared]) -> list[FittedVAE]:
@@ -290,7 +292,10 @@ def prepare(
 
 
 def default_epochs(settings: Settings, n_rows: int, n_features: int) -> int:
-    """As many as make some 8,000 steps, or fewer where the network is wide, but 10 (of 10^6 frames and more 3)."""
+    """The epochs that make about 8,000 steps, or fewer for a wide network.
+
+    They are at least 10, or 3 for a million frames and more.
+    """
     widths = (
         [n_features, *settings.encoder, 2 * settings.latent_dim],
         [settings.latent_dim, *settings.decoder, n_features],
@@ -306,16 +311,16 @@ def default_epochs(settings: Settings, n_rows: int, n_features: int) -> int:
 def _chosen_rows(
     settings: Settings, segments: tuple[int, ...], held_out: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The frames to encode in training and in validation: those that have a partner a lag later."""
+    """The frames to encode in training and in validation: those with another one a lag later."""
     lag = settings.lag
     if lag >= (longest := max(segments)):
         raise InputError(
             f"a lag of {lag} frames needs a segment of more frames than that; the longest has {longest}. "
             f"Use a shorter lag"
         )
-    rows, val_rows = (first_of_pairs(mask, segments, lag) for mask in (~held_out, held_out))
+    rows, val_rows = first_of_pairs(~held_out, segments, lag), first_of_pairs(held_out, segments, lag)
     if len(rows) < settings.batch_size:
-        pairs = f" and in pairs {lag} frames apart" if lag else ""
+        pairs = f" and in pairs {lag} frames apart" * (lag > 0)
         raise InputError(
             f"training needs at least one batch of {settings.batch_size} frames; the data hold {len(held_out)} "
             f"frames, {len(rows)} after {settings.validation:.0%} for validation{pairs}. "

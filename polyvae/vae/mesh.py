@@ -24,26 +24,34 @@ class Layout(NamedTuple):
     """Devices, and the number of rows that are spread over them.
 
     Args:
-        mesh: the devices.
+        mesh: the devices; None for one device, where every method leaves arrays as they are.
         n_rows: rows that are trained on; device k holds the k-th part of them.
     """
 
-    mesh: Mesh
+    mesh: Mesh | None
     n_rows: int
+
+    def _place(self, array, spec: PartitionSpec):
+        if self.mesh is None:
+            return jnp.asarray(array)
+        return jax.device_put(array, NamedSharding(self.mesh, spec))
 
     def shared(self, tree):
         """Rows as arrays spread over the devices, filled up with copies where the devices do not divide them."""
-        length = -(-self.n_rows // self.mesh.size) * self.mesh.size
+        length = self.n_rows
+        if self.mesh is not None:
+            length = -(-self.n_rows // self.mesh.size) * self.mesh.size
 
         def put(rows):
-            filled = np.resize(rows, (length, *rows.shape[1:])) if len(rows) < length else rows
-            return jax.device_put(filled, NamedSharding(self.mesh, _SHARED))
+            if len(rows) < length:
+                rows = np.resize(rows, (length, *rows.shape[1:]))
+            return self._place(rows, _SHARED)
 
         return jax.tree.map(put, tree)
 
     def everywhere(self, tree):
         """Arrays, or keys, whole on every device."""
-        return jax.device_put(jax.tree.map(jnp.asarray, tree), NamedSharding(self.mesh, _ALL))
+        return jax.tree.map(lambda array: self._place(jnp.asarray(array), _ALL), tree)
 
     def take(self, tree, numbers: Array):
         """The rows of such numbers, spread over the devices.
@@ -52,41 +60,45 @@ class Layout(NamedTuple):
         then cut, since on CPUs a scattered one (`psum_scatter`) fails where a device is half a minute late.
         """
 
+        mesh = self.mesh
+        assert mesh is not None
+
         def own(rows, numbers):
             own = numbers - jax.lax.axis_index(ROWS) * len(rows)
             found = rows.at[own].get(mode="fill", fill_value=0, wrap_negative_indices=False)
-            n = len(found) // self.mesh.size
+            n = len(found) // mesh.size
             return jax.lax.dynamic_slice_in_dim(jax.lax.psum(found, ROWS), jax.lax.axis_index(ROWS) * n, n)
 
-        spread = jax.shard_map(own, mesh=self.mesh, in_specs=(_SHARED, _ALL), out_specs=_SHARED)
+        spread = jax.shard_map(own, mesh=mesh, in_specs=(_SHARED, _ALL), out_specs=_SHARED)
         return jax.tree.map(lambda rows: spread(rows, numbers), tree)
 
     def spread(self, tree, axis: int = 0):
         """Within a compiled program: work on these rows is shared by the devices, whatever their number."""
-        sharding = NamedSharding(self.mesh, PartitionSpec(*[None] * axis, ROWS))
-        return jax.lax.with_sharding_constraint(tree, sharding)
+        return self._constrain(tree, PartitionSpec(*[None] * axis, ROWS))
 
     def alike(self, tree):
         """Within a compiled program: all devices hold the same."""
-        return jax.lax.with_sharding_constraint(tree, NamedSharding(self.mesh, _ALL))
+        return self._constrain(tree, _ALL)
+
+    def _constrain(self, tree, spec: PartitionSpec):
+        if self.mesh is None:
+            return tree
+        return jax.lax.with_sharding_constraint(tree, NamedSharding(self.mesh, spec))
 
 
-def layout_for(batch_size: int, n_rows: int) -> Layout | None:
-    """The devices that share batches of `batch_size` rows: as many as divide it; None for one device."""
+def layout_for(batch_size: int, n_rows: int) -> Layout:
+    """The devices that share batches of `batch_size` rows: as many as divide it."""
     devices = jax.local_devices()
     used = max(k for k in range(1, len(devices) + 1) if batch_size % k == 0)
     if used == 1:
-        return None
-    log.info(
-        "training on %d devices, with %d frames of each batch of %d on each%s",
-        used,
-        batch_size // used,
-        batch_size,
-        "" if used == len(devices) else f": {len(devices)} are here, which do not divide it",
-    )
+        return Layout(None, n_rows)
+    share = batch_size // used
+    log.info("training on %d devices, with %d frames of each batch of %d on each", used, share, batch_size)
+    if used < len(devices):
+        log.info("%d are here, which do not divide a batch", len(devices))
     return Layout(Mesh(np.array(devices[:used]), (ROWS,)), n_rows)
 
 
-def at_home(tree):
-    """The arrays of several devices, all of which hold the same, as arrays of one."""
+def on_one_device(tree):
+    """Copy arrays that all devices hold alike to one device."""
     return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), tree)

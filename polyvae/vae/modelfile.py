@@ -1,7 +1,6 @@
 """Model files: safetensors with one JSON header. Nothing in a file is executed."""
 
 import json
-import operator
 import os
 from collections.abc import Callable
 
@@ -10,17 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
+from jaxtyping import Array
 
 from polyvae.arguments import file_name, whole_number
 from polyvae.errors import InputError
 from polyvae.files import save_tensors
 from polyvae.records import json_object
-from polyvae.vae.likelihood import LIKELIHOODS, Gaussian
+from polyvae.vae.likelihood import LIKELIHOODS
 from polyvae.vae.network import VAE
 from polyvae.vae.scaled import ScaledVAE
 
 FORMAT = 2
-_NETWORKS = ("encoder", "decoder")
 
 
 def write(path: str | os.PathLike, tensors: dict, header: dict) -> None:
@@ -60,22 +59,34 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
     return tensors, header
 
 
-def tensors_of(scaled: ScaledVAE) -> dict:
+def named_leaves(tree) -> dict[str, Array]:
+    """All arrays of a tree by their places in it, such as "network.first.weight"."""
+    leaves, _ = jax.tree.flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def filled(like, tensors: dict[str, np.ndarray], name_of: Callable[[str], str]):
+    """A tree of the shapes of `like`, with the tensors that `name_of` names for its leaves; see `take`."""
+    leaves = [take(tensors, name_of(name), leaf) for name, leaf in named_leaves(like).items()]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def _name_in_file(leaf: str) -> str:
+    """The tensor of a leaf of a `ScaledVAE`: encoder.0.weight for vae.encoder.layers.0.weight."""
+    return leaf.removeprefix("vae.").removeprefix("likelihood.").replace(".layers.", ".")
+
+
+def tensors_of(scaled: ScaledVAE) -> dict[str, Array]:
     """The tensors of scaling and VAE by name."""
-    tensors = {"mean": scaled.mean, "scale": scaled.scale}
-    for name in _NETWORKS:
-        for k, layer in enumerate(getattr(scaled.vae, name).layers):
-            tensors |= {f"{name}.{k}.weight": layer.weight, f"{name}.{k}.bias": layer.bias}
-    log_width = getattr(scaled.vae.likelihood, "log_width", None)
-    return tensors if log_width is None else tensors | {"log_width": log_width}
+    return {_name_in_file(name): leaf for name, leaf in named_leaves(scaled).items()}
 
 
 def header_of(vae: VAE) -> dict:
     """Description of the VAE beyond its tensors."""
     likelihood = {"kind": type(vae.likelihood).__name__}
-    likelihood |= {
-        name: getattr(vae.likelihood, name) for name in ("learned", "n_classes") if hasattr(vae.likelihood, name)
-    }
+    for name in ("learned", "n_classes"):
+        if hasattr(vae.likelihood, name):
+            likelihood[name] = getattr(vae.likelihood, name)
     return {"latent_dim": vae.latent_dim, "activation": "tanh", "likelihood": likelihood}
 
 
@@ -88,14 +99,6 @@ def scaled_of(tensors: dict[str, np.ndarray], header: dict, *, one_scale: bool |
     Raises:
         ValueError, KeyError, TypeError: tensors and header do not fit.
     """
-    vae = _vae_of(tensors, header)
-    mean = take(tensors, "mean", np.empty(vae.encoder.layers[0].in_features, np.float32))
-    one_scale = tensors["scale"].ndim == 0 if one_scale is None else one_scale
-    return ScaledVAE(mean, take(tensors, "scale", np.float32(1) if one_scale else mean), vae)
-
-
-def _vae_of(tensors: dict[str, np.ndarray], header: dict) -> VAE:
-    """The VAE again; raises ValueError, KeyError or TypeError where tensors and header do not fit."""
     options = dict(header["likelihood"])
     kind = options.pop("kind")
     if kind not in LIKELIHOODS:
@@ -103,40 +106,27 @@ def _vae_of(tensors: dict[str, np.ndarray], header: dict) -> VAE:
     if header.get("activation", "tanh") != "tanh":
         raise ValueError(f"activation {header['activation']!r} is not known, networks have tanh")
     if kind == "Gaussian":
-        options = {"width": "learned" if options["learned"] else 1.0}
-    hidden = {
-        name: [len(tensors[f"{name}.{k}.bias"]) for k in range(sum(f"{name}." in t for t in tensors) // 2 - 1)]
-        for name in _NETWORKS
-    }
+        options = {"width": 1.0}
+        if header["likelihood"]["learned"]:
+            options = {"width": "learned"}
+    hidden = {}
+    for name in ("encoder", "decoder"):
+        n_layers = sum(tensor.startswith(f"{name}.") for tensor in tensors) // 2
+        hidden[name] = [len(tensors[f"{name}.{k}.bias"]) for k in range(n_layers - 1)]
     latent_dim = whole_number("latent_dim", header["latent_dim"])
-    # Its shapes alone: a header may claim layers that no file of this size holds.
-    vae = eqx.filter_eval_shape(
-        lambda key: VAE(
-            len(tensors["mean"]),
-            latent_dim=latent_dim,
-            **hidden,
-            likelihood=LIKELIHOODS[kind](**options),
-            key=key,
-        ),
-        jax.random.key(0),
-    )
-    for name in _NETWORKS:
-        layers = tuple(
-            eqx.tree_at(
-                lambda layer: (layer.weight, layer.bias),
-                layer,
-                (
-                    take(tensors, f"{name}.{k}.weight", layer.weight),
-                    take(tensors, f"{name}.{k}.bias", layer.bias),
-                ),
-            )
-            for k, layer in enumerate(getattr(vae, name).layers)
-        )
-        vae = eqx.tree_at(operator.attrgetter(f"{name}.layers"), vae, layers)
-    if not isinstance(vae.likelihood, Gaussian):
-        return vae
-    width = take(tensors, "log_width", vae.likelihood.log_width)
-    return eqx.tree_at(lambda v: v.likelihood.log_width, vae, width)
+    if one_scale is None:
+        one_scale = tensors["scale"].ndim == 0
+
+    def blank(key) -> ScaledVAE:
+        mean = scale = jnp.zeros(len(tensors["mean"]), jnp.float32)
+        if one_scale:
+            scale = jnp.zeros((), jnp.float32)
+        likelihood = LIKELIHOODS[kind](**options)
+        vae = VAE(len(mean), latent_dim=latent_dim, **hidden, likelihood=likelihood, key=key)
+        return ScaledVAE(mean, scale, vae)
+
+    # Only shapes are made: a header may claim layers that no file of this size holds.
+    return filled(eqx.filter_eval_shape(blank, jax.random.key(0)), tensors, _name_in_file)
 
 
 def check_featurizer(featurizer: Callable, shape: tuple[int, int], n_features: int) -> None:
@@ -150,9 +140,9 @@ def check_featurizer(featurizer: Callable, shape: tuple[int, int], n_features: i
 
 
 def take(tensors: dict[str, np.ndarray], name: str, like):
-    """The tensor of that name, if it has the shape and type of `like`.
+    """The tensor of that name; raises ValueError where it has not the shape and type of `like`.
 
-    Single precision always will do: `like` is double where a caller has turned that on for all of JAX.
+    Single precision is always accepted: `like` is double where a caller has turned that on for all of JAX.
     """
     value = tensors[name]
     if value.shape != like.shape or value.dtype not in (np.float32, like.dtype):

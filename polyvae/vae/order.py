@@ -1,11 +1,11 @@
-"""The order of a trained model's latents: slow ones first, and last those that carry nothing."""
+"""The order of a trained model's latents: slow ones first, inactive ones last."""
 
 import equinox as eqx
 import jax
 import numpy as np
 
 from polyvae.batches import map_frames
-from polyvae.vae.network import VAE, Dense
+from polyvae.vae.network import VAE
 
 ACTIVE = 0.01  # variance of the mean above which a latent counts as active (Burda et al., arXiv:1509.00519)
 MAX_PAIRS = 100_000
@@ -16,17 +16,18 @@ _means = eqx.filter_jit(lambda vae, rows: jax.vmap(lambda row: vae.encode(row)[0
 def ordered_by_slowness(
     vae: VAE, x: np.ndarray, rows: np.ndarray, pairs: np.ndarray, lag: int
 ) -> tuple[VAE, list[int]]:
-    """The same model with its latents in order of their correlation with themselves a lag later, active ones
-    first; and the numbers, in that order, of those that are not active.
+    """Order the latents by their correlation with themselves a lag later, inactive ones last.
 
-    Without pairs, the order is that of their variance.
+    Returns the model and the numbers, in the new order, of the inactive latents. Without pairs, latents are
+    ordered by their variance.
 
     Args:
         x: (n_frames, n_features), scaled.
-        rows: numbers of the training frames; pairs: of those that have another one `lag` frames later. Evenly
-            spaced ones of both are used.
+        rows: numbers of the training frames, at most `MAX_PAIRS` evenly spaced ones of which are used.
+        pairs: numbers of those with another training frame `lag` frames later, likewise.
     """
-    rows, pairs = (chosen[:: -(-len(chosen) // MAX_PAIRS) or 1] for chosen in (rows, pairs))
+    rows = rows[:: max(1, -(-len(rows) // MAX_PAIRS))]
+    pairs = pairs[:: max(1, -(-len(pairs) // MAX_PAIRS))]
     spread = _encoded(vae, x, rows).var(axis=0)
     slowness = spread
     if len(pairs) > 2:
@@ -44,23 +45,13 @@ def _encoded(vae: VAE, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def reordered(vae: VAE, order: np.ndarray) -> VAE:
-    """The model whose latent k is this one's latent `order[k]`; where some are left out, the decoder sees 0 of
-    them.
+    """The model whose latent k is this one's latent `order[k]`; the decoder sees 0 of those that are left out.
 
-    q(z|x) of those that stay is what it was.
+    q(z|x) of the latents that stay does not change.
     """
-    out, into = vae.encoder.layers[-1], vae.decoder.layers[0]
-    assert out.bias is not None
+    encoder, decoder = vae.encoder.layers, vae.decoder.layers
+    assert encoder[-1].bias is not None
     both = np.concatenate([order, vae.latent_dim + order])
-    shaped = VAE(
-        _inputs(vae.encoder),
-        latent_dim=len(order),
-        encoder=_hidden(vae.encoder),
-        decoder=_hidden(vae.decoder),
-        likelihood=vae.likelihood,
-        key=jax.random.key(0),
-    )
-
     changed = eqx.tree_at(
         lambda model: (
             model.encoder.layers[-1].weight,
@@ -68,16 +59,15 @@ def reordered(vae: VAE, order: np.ndarray) -> VAE:
             model.decoder.layers[0].weight,
         ),
         vae,
-        (out.weight[both], out.bias[both], into.weight[:, order]),
+        (encoder[-1].weight[both], encoder[-1].bias[both], decoder[0].weight[:, order]),
+    )
+    # The numbers of inputs and outputs are static parts of a layer, and change with the number of latents.
+    shaped = VAE(
+        encoder[0].weight.shape[1],
+        latent_dim=len(order),
+        encoder=[len(layer.weight) for layer in encoder[:-1]],
+        decoder=[len(layer.weight) for layer in decoder[:-1]],
+        likelihood=vae.likelihood,
+        key=jax.random.key(0),
     )
     return jax.tree.unflatten(jax.tree.structure(shaped), jax.tree.leaves(changed))
-
-
-def _inputs(network: Dense) -> int:
-    """Numbers that a network takes."""
-    return network.layers[0].weight.shape[1]
-
-
-def _hidden(network: Dense) -> tuple[int, ...]:
-    """Widths of its hidden layers."""
-    return tuple(layer.weight.shape[0] for layer in network.layers[:-1])

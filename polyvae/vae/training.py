@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -12,8 +12,9 @@ from jaxtyping import Array
 
 from polyvae.errors import InputError
 from polyvae.vae import epochs
-from polyvae.vae.epochs import TERMS, Plan, Rows, initial_state, make_plan
-from polyvae.vae.mesh import at_home, layout_for
+from polyvae.vae.checkpoint import Checkpoint
+from polyvae.vae.epochs import Plan, Rows, initial_state, make_plan
+from polyvae.vae.mesh import layout_for, on_one_device
 from polyvae.vae.network import VAE
 from polyvae.vae.settings import Settings
 
@@ -43,56 +44,64 @@ _epochs = eqx.filter_jit(epochs.epochs)
 _block = eqx.filter_jit(epochs.one_pass)
 
 
+class OnDisk(NamedTuple):
+    """Data in a file: all frames, their weights, and the numbers of those to train on."""
+
+    x: np.ndarray
+    weights: np.ndarray | None
+    rows: np.ndarray
+
+
 @eqx.filter_jit
-def _finish(state, static, row, val, sample, val_key, number, beta, plan):
-    noise = epochs.fixed_noise(val_key, state, static, sample if val is None else val)
-    return epochs.judge(state, static, row, val, sample, noise, number, beta, plan)
+def _finish(state, static, row, seen, val_key, number, beta, plan):
+    noise = epochs.fixed_noise(val_key, state, static, seen)
+    return epochs.judge(state, static, row, seen, noise, number, beta, plan)
 
 
-def _blocks(x, weights, rows, key, plan: Plan) -> Iterator[Rows]:
-    """Rows of data on disk, for one epoch: runs of neighbours in random order, some blocks of them."""
-    runs = np.array_split(rows, max(1, len(rows) // _RUN_OF_ROWS))
+def _blocks(data: OnDisk, key, plan: Plan) -> Iterator[Rows]:
+    """Rows for one epoch: runs of neighbours in random order, some blocks of them."""
+    runs = np.array_split(data.rows, max(1, len(data.rows) // _RUN_OF_ROWS))
     order = np.random.default_rng(np.asarray(jax.random.key_data(key))).permutation(len(runs))
     mixed = np.concatenate([runs[k] for k in order])
     size = plan.n_batches * plan.batch_size
     for start in range(0, len(mixed) - size + 1, size):
-        yield _spread(Rows.of(x, weights, np.sort(mixed[start : start + size]), plan.lag), plan)
+        rows = np.sort(mixed[start : start + size])
+        yield _spread(Rows.of(data.x, data.weights, rows, plan.lag), plan)
 
 
-def _epoch_from_disk(state, static, x, weights, rows, val, keys, beta, number: int, plan: Plan):
+def _epoch_from_disk(state, static, data: OnDisk, val, keys, beta, number: int, plan: Plan):
     key, block_rows = jax.random.fold_in(keys[0], number), []
-    for k, block in enumerate(_blocks(x, weights, rows, key, plan)):
+    for k, block in enumerate(_blocks(data, key, plan)):
         state, row = _block(state, static, block, jax.random.fold_in(key, k), beta, plan)
         block_rows.append(row)
     row = jnp.mean(jnp.stack(block_rows), axis=0)
-    number = _everywhere(np.asarray(number), plan)
-    state, row = _finish(state, static, row, val, epochs.first_batch(block, plan), keys[1], number, beta, plan)
+    number = plan.layout.everywhere(np.asarray(number))
+    seen = epochs.first_batch(block, plan) if val is None else val
+    state, row = _finish(state, static, row, seen, keys[1], number, beta, plan)
     return state, row[None]
 
 
 def normalised(weights: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
     """Weights whose mean over `rows` is 1."""
-    return None if weights is None else (weights / (weights[rows].sum() / len(rows))).astype(np.float32)
+    if weights is None:
+        return None
+    return (weights / (weights[rows].sum() / len(rows))).astype(np.float32)
 
 
 def validation_rows(x, weights, val_rows, plan: Plan) -> Rows | None:
-    """The validation frames on every device, thinned evenly to `MAX_VALIDATION`."""
+    """The validation frames on every device, at most `MAX_VALIDATION` evenly spaced ones."""
     if val_rows is None or not len(val_rows):
         return None
     val_rows = val_rows[:: -(-len(val_rows) // MAX_VALIDATION)]
-    return _everywhere(Rows.of(x, normalised(weights, val_rows), val_rows, plan.lag), plan)
-
-
-def _everywhere(tree, plan: Plan):
-    """Copy arrays whole to every device."""
-    return jax.tree.map(jnp.asarray, tree) if plan.layout is None else plan.layout.everywhere(tree)
+    return plan.layout.everywhere(Rows.of(x, normalised(weights, val_rows), val_rows, plan.lag))
 
 
 def _spread(rows: Rows, plan: Plan) -> Rows:
-    """Rows that are trained on, on the devices; what is its own target, once."""
-    alone = rows._replace(target=None if rows.target is rows.x else rows.target)
-    placed = jax.tree.map(jnp.asarray, alone) if plan.layout is None else plan.layout.shared(alone)
-    return placed._replace(target=placed.x) if rows.target is rows.x else placed
+    """Copy the rows that are trained on to the devices; frames that are their own target go there once."""
+    if rows.target is not rows.x:
+        return plan.layout.shared(rows)
+    placed = plan.layout.shared(rows._replace(target=None))
+    return placed._replace(target=placed.x)
 
 
 def run(
@@ -103,18 +112,20 @@ def run(
     total: int,
     stride: int,
     ended: Callable[[np.ndarray, Any], str | None],
-    save: Callable[[list[Array], np.ndarray, bool], None] | None = None,
+    unfinished: Checkpoint | None = None,
     progress: Callable[[int, np.ndarray], None] | None = None,
 ) -> tuple[Any, np.ndarray, str]:
     """The loop of every training: advance the state until there is a reason to end.
 
     Args:
-        advance: of the state, the rounds done, and how many to do: the new state, and a row of numbers for each
-            of these rounds, (..., rounds, terms).
-        state: a pytree; table: the rows so far, (..., rounds, terms).
-        total: rounds in all; stride: rounds at a time.
-        ended: of the table and the state: why training ends, in words, or None.
-        save: called with the leaves of the state, the table, and False; see `Checkpoint.save`.
+        advance: called with the state, the rounds done, and the number of rounds to do. It returns the new state
+            and a row of numbers for each of these rounds, (..., rounds, terms).
+        state: a pytree.
+        table: the rows so far, (..., rounds, terms).
+        total: rounds in all.
+        stride: rounds at a time.
+        ended: called with table and state; it returns why training ends, in words, or None.
+        unfinished: file that state and table are written to.
         progress: called with the rounds done and the last row.
 
     Returns:
@@ -125,18 +136,18 @@ def run(
         n = min(stride, total - done)
         state, rows = advance(state, done, n)
         table = np.concatenate([table, np.asarray(rows)[..., :n, :]], axis=-2)
-        if save is not None and np.isfinite(table).all():
-            save(jax.tree.leaves(state), table, False)
+        if unfinished is not None and np.isfinite(table).all():
+            unfinished.save(jax.tree.leaves(state), table, False)
         if progress is not None:
             progress(table.shape[-2], table[..., -1, :])
     return state, table, stopped
 
 
-def restored(state, saved: tuple[list[np.ndarray], np.ndarray] | None, n_terms: int):
+def restored(state, unfinished: Checkpoint | None, n_terms: int):
     """The state and table to begin with: those that were saved, or this state and no rows."""
-    if saved is None:
+    if unfinished is None or unfinished.saved is None:
         return state, np.zeros((0, n_terms), np.float32)
-    leaves, table = saved
+    leaves, table = unfinished.saved
     return jax.tree.unflatten(jax.tree.structure(state), [jnp.asarray(leaf) for leaf in leaves]), table
 
 
@@ -150,8 +161,7 @@ def train(
     weights: np.ndarray | None = None,
     key,
     progress: Callable[[int, dict[str, float]], None] | None = None,
-    saved: tuple[list[np.ndarray], np.ndarray] | None = None,
-    save: Callable[[list[Array], np.ndarray, bool], None] | None = None,
+    unfinished: Checkpoint | None = None,
 ) -> Trained:
     """Maximise E_q[log p(x|z)] - beta KL(q(z|x) || p(z)), averaged over frames, with Adam.
 
@@ -175,30 +185,31 @@ def train(
         settings: with the number of epochs.
         weights: (n_frames,) of the frames; both terms are linear in them, and they are normalised once.
         progress: called with the number of epochs done and the latest terms.
-        save: called about every second with the state to continue from: the leaves of the state, the history
-            so far, (epochs done, terms), and whether this is the end.
-        saved: leaves and history that `save` was called with; training continues from there and gives, on the
-            same machine with as many cores, the same bits as without the interruption.
+        unfinished: file that the state is written to about every second. Training continues from it and gives, on
+            the same machine with as many cores, the same bits as without the interruption.
 
     Raises:
         InputError: fewer frames than a batch; or a loss that is not finite before any epoch is done.
     """
     on_disk = isinstance(x, np.memmap)
-    plan = make_plan(len(rows), settings, on_disk=on_disk)
-    n_rows = plan.n_batches * plan.batch_size if on_disk else len(rows)
-    plan = plan._replace(layout=layout_for(plan.batch_size, n_rows))
+    validated = val_rows is not None and len(val_rows) > 0
+    plan = make_plan(len(rows), settings, on_disk=on_disk, validated=validated)
+    plan = plan._replace(layout=layout_for(plan.batch_size, plan.layout.n_rows))
     val = validation_rows(x, weights, val_rows, plan)
     weights = normalised(weights, rows)
     start, static = eqx.partition(vae, eqx.is_inexact_array)
-    state, table = restored(initial_state(start, plan), saved, 2 if val is None else len(TERMS))
+    state, table = restored(initial_state(start, plan), unfinished, len(plan.terms))
     keys, beta = jax.random.split(key), jnp.asarray(settings.beta, jnp.float32)
-    state, keys, beta = _everywhere((state, keys, beta), plan)
-    data = None if on_disk else _spread(Rows.of(x, weights, rows, plan.lag), plan)
+    state, keys, beta = plan.layout.everywhere((state, keys, beta))
+    data: OnDisk | Rows = OnDisk(x, weights, rows)
+    if not on_disk:
+        data = _spread(Rows.of(x, weights, rows, plan.lag), plan)
 
     def advance(state, done: int, n: int):
-        if data is None:
-            return _epoch_from_disk(state, static, x, weights, rows, val, keys, beta, done, plan)
-        return _epochs(state, static, data, val, keys, beta, _everywhere(np.asarray([done, n]), plan), plan)
+        if isinstance(data, OnDisk):
+            return _epoch_from_disk(state, static, data, val, keys, beta, done, plan)
+        span = plan.layout.everywhere(np.asarray([done, n]))
+        return _epochs(state, static, data, val, keys, beta, span, plan)
 
     state, table, stopped = run(
         advance,
@@ -206,14 +217,13 @@ def train(
         table,
         total=plan.epochs,
         stride=plan.stride,
-        ended=lambda table, state: ended(table, int(state.best_epoch), plan, val is not None),
-        save=save,
-        progress=progress and (lambda done, row: progress(done, dict(zip(TERMS, row.tolist(), strict=False)))),
+        ended=lambda table, state: ended(table, int(state.best_epoch), plan),
+        unfinished=unfinished,
+        progress=progress and (lambda done, row: progress(done, dict(zip(plan.terms, row.tolist(), strict=True)))),
     )
-    weights = state.best_weights if plan.layout is None else at_home(state.best_weights)
-    trained = finished(weights, static, table, int(state.best_epoch), stopped, plan)
-    if save is not None:
-        save(jax.tree.leaves(state), table, True)
+    trained = finished(on_one_device(state.best_weights), static, table, int(state.best_epoch), stopped, plan)
+    if unfinished is not None:
+        unfinished.save(jax.tree.leaves(state), table, True)
     return trained
 
 
@@ -228,7 +238,8 @@ def train_together(
     keys: list,
 ) -> list[Trained]:
     """`train` of models that differ in beta and seed alone, as one program over stacked weights."""
-    plan = make_plan(len(rows), settings[0])
+    validated = val_rows is not None and len(val_rows) > 0
+    plan = make_plan(len(rows), settings[0], validated=validated)
     val = validation_rows(x, weights, val_rows, plan)
     data = jax.tree.map(jnp.asarray, Rows.of(x, normalised(weights, rows), rows, plan.lag))
     states, statics = zip(*(eqx.partition(vae, eqx.is_inexact_array) for vae in vaes), strict=True)
@@ -241,12 +252,12 @@ def train_together(
 
     def ends(tables, state) -> list[tuple[int, str] | None]:
         best = np.asarray(state.best_epoch)
-        return [_end_of_one(t, int(b), plan, val is not None) for t, b in zip(tables, best, strict=True)]
+        return [_end_of_one(t, int(b), plan) for t, b in zip(tables, best, strict=True)]
 
     state, tables, _ = run(
         advance,
         state,
-        np.zeros((len(vaes), 0, 2 if val is None else len(TERMS)), np.float32),
+        np.zeros((len(vaes), 0, len(plan.terms)), np.float32),
         total=plan.epochs,
         stride=plan.stride,
         ended=lambda tables, state: None if None in ends(tables, state) else "all have ended",
@@ -268,27 +279,32 @@ def _epochs_of_all(state, static, data, val, keys, betas, span, plan):
     return jax.vmap(one)(state, keys, betas)
 
 
-def _end_of_one(table: np.ndarray, best_epoch: int, plan: Plan, validated: bool) -> tuple[int, str] | None:
+def _end_of_one(table: np.ndarray, best_epoch: int, plan: Plan) -> tuple[int, str] | None:
     """Number of epochs of one of many runs, and why it ended; None where it continues."""
-    patient = best_epoch + plan.patience + 1 if validated else len(table)
-    n = min(len(table), max(patient, 1))
-    stopped = ended(table[:n], best_epoch, plan, validated)
-    return None if stopped is None else (n, stopped)
+    n = len(table)
+    if plan.validated:
+        n = min(n, max(best_epoch + plan.patience + 1, 1))
+    stopped = ended(table[:n], best_epoch, plan)
+    if stopped is None:
+        return None
+    return n, stopped
 
 
-def ended(table: np.ndarray, best_epoch: int, plan: Plan, validated: bool) -> str | None:
+def ended(table: np.ndarray, best_epoch: int, plan: Plan) -> str | None:
     """Why training ends after the epochs in the table, in words; None where it does not."""
     finite = np.isfinite(table).all(axis=1)
     if not finite.all():
         return f"the loss was not finite in epoch {int(np.argmin(finite))}"
-    if validated and len(table) - 1 - max(best_epoch, plan.ramp - 1) >= plan.patience:
+    if plan.validated and len(table) - 1 - max(best_epoch, plan.ramp - 1) >= plan.patience:
         return f"no better validation objective in {plan.patience} epochs"
-    return f"all {plan.epochs} epochs done" if len(table) >= plan.epochs else None
+    if len(table) >= plan.epochs:
+        return f"all {plan.epochs} epochs done"
+    return None
 
 
 def finished(best_weights, static, table, best_epoch: int, stopped: str, plan: Plan) -> Trained:
     """Make the result of training; raises `InputError` where no epoch gave usable weights."""
     if best_epoch < 0:
         raise InputError(f"{stopped}, the first; lower the learning rate (now {plan.learning_rate:g})")
-    history = {name: table[:, k] for k, name in enumerate(TERMS[: table.shape[1]])}
+    history = dict(zip(plan.terms, table.T, strict=True))
     return Trained(eqx.combine(best_weights, static), history, best_epoch, stopped)

@@ -91,7 +91,7 @@ def main(
         z, new = cv.transform(train)[:, 0], cv.transform(heldout)[:, 0]
         one, two = np.split(z, 2)
         told = (new > (one.mean() + two.mean()) / 2) == (two.mean() > one.mean())
-        biased = cv.keep([k for k in range(cv.latent_dim) if k not in (cv.record.collapsed or [])])
+        biased = cv.keep(cv.active_latents)
         low, high, width = bias_grid(biased, train)
 
         def latents(system, heavy, torsions, biased=biased, low=low, high=high, width=width):

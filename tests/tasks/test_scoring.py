@@ -87,7 +87,7 @@ def test_bound_of_a_cv_against_quadrature(slow):
 
     cv = untrained(slow, latent_dim=1)
     grid = np.linspace(-8, 8, 2001)
-    decoded = np.asarray(jax.vmap(cv.decode_features)(jnp.asarray(grid, jnp.float32)[:, None]), np.float64)
+    decoded = np.asarray(jax.vmap(cv.scaled.decode)(jnp.asarray(grid, jnp.float32)[:, None]), np.float64)
     aligned = cv.align(slow).reshape(len(slow), -1).astype(np.float64)
     width = float(cv.vae.likelihood.width) * float(cv.scale)
     apart = ((aligned[:, None] - decoded[None]) ** 2).sum(axis=2) / (2 * width**2)

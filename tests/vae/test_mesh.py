@@ -39,7 +39,7 @@ def test_eight_devices_give_the_loss_curve_and_the_gradient_of_one(tmp_path):
 
 
 def test_one_device_needs_no_mesh():
-    assert layout_for(64, 100) is None
+    assert layout_for(64, 100) == (None, 100)
 
 
 class TestWithManyDevices:

@@ -251,6 +251,7 @@ def test_a_loss_that_is_lost_later_keeps_the_best_weights():
             free_bits=0.0,
             lag=0,
         ),
+        validated=True,
     )
     run = eqx.filter_jit(epochs.epochs)
     rest = (static, Rows(x, x, None), Rows(x, x, None), jax.random.split(jax.random.key(1)), jnp.asarray(1.0))
@@ -260,7 +261,7 @@ def test_a_loss_that_is_lost_later_keeps_the_best_weights():
     for kept, best in zip(jax.tree.leaves(state.best_weights), jax.tree.leaves(good.best_weights), strict=True):
         np.testing.assert_array_equal(kept, best)
     table = np.concatenate([np.asarray(before)[:10], np.asarray(after)[:10]])
-    assert training.ended(table, int(state.best_epoch), plan, True) == "the loss was not finite in epoch 10"
+    assert training.ended(table, int(state.best_epoch), plan) == "the loss was not finite in epoch 10"
     assert int(state.best_epoch) == np.argmin(table[:10, 2] + table[:10, 3])
 
 
@@ -403,7 +404,7 @@ class TestInterruptions:
             pv.fit_vae(x, **LONG, checkpoint=tmp_path / "run")
         assert (tmp_path / "run").read_bytes() == before
         (tmp_path / "run").write_bytes(before[:-50])
-        with pytest.raises(pv.InputError, match="is no unfinished run"):
+        with pytest.raises(pv.InputError, match="is not an unfinished run"):
             pv.fit_vae(x, **LONG, checkpoint=tmp_path / "run", resume=True)
 
 
@@ -510,7 +511,7 @@ class TestOnDisk:
             ),
             on_disk=True,
         )._replace(n_batches=40)
-        blocks = list(training._blocks(x, None, rows[:-3], jax.random.key(0), plan))
+        blocks = list(training._blocks(training.OnDisk(x, None, rows[:-3]), jax.random.key(0), plan))
         assert [len(b.x) for b in blocks] == [2560, 2560, 2560]
         seen = np.concatenate([np.asarray(b.x)[:, 0] for b in blocks])
         assert len(np.unique(seen)) == len(seen) == 7680
