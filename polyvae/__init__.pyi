@@ -50,8 +50,8 @@ from polyvae.plot.movie import movie as movie
 from polyvae.progress import progress_bar as progress_bar
 from polyvae.tasks.adapting import Adapted as Adapted
 from polyvae.tasks.adapting import adapt as adapt
-from polyvae.tasks.optimization import Optimum as Optimum
 from polyvae.tasks.optimization import optimize as optimize
+from polyvae.tasks.optimum import Optimum as Optimum
 from polyvae.tasks.paths import LatentPath as LatentPath
 from polyvae.tasks.paths import interpolate as interpolate
 from polyvae.tasks.paths import latent_grid as latent_grid

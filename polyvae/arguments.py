@@ -1,4 +1,4 @@
-"""What a caller gave, checked: as the kind that is needed, or an `InputError` of one line that names it."""
+"""Checks of arguments: each returns the value as the kind that is needed, or raises `InputError` with its name."""
 
 import math
 import operator
@@ -12,15 +12,19 @@ from polyvae.errors import InputError
 
 _SHOWN = 60  # letters of a value that a message repeats
 LARGEST_SEED = 2**32 - 1
-_NO_NUMBERS = (bool, np.bool_, str, bytes, np.ma.core.MaskedConstant)  # though float() takes them
+_NO_NUMBERS = (bool, np.bool_, str, bytes, np.ma.core.MaskedConstant)  # float() would accept them
 
 
 def shown(value: Any) -> str:
     """A value in a few words, in one line."""
     if hasattr(value, "shape") and hasattr(value, "dtype") and np.ndim(value):
         return f"an array of {value.dtype} of shape {tuple(value.shape)}"
-    text = " ".join(repr(value.item() if isinstance(value, np.generic) else value).split())
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 4]} ..."
+    if isinstance(value, np.generic):
+        value = value.item()
+    text = " ".join(repr(value).split())
+    if len(text) > _SHOWN:
+        text = f"{text[: _SHOWN - 4]} ..."
+    return text
 
 
 def refusal(name: str, what: str, value: Any) -> InputError:
@@ -29,35 +33,43 @@ def refusal(name: str, what: str, value: Any) -> InputError:
 
 
 def whole_number(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
-    """An integer, of NumPy too, or a float without a fraction; no bool, which is no count."""
+    """An integer, also one of NumPy, or a float without a fraction; a bool is refused."""
     if isinstance(value, (float, np.floating)) and value.is_integer():
         value = int(value)
+    bounds = ""
+    if least is not None:
+        bounds = f", at least {least}"
+        if most is not None:
+            bounds = f" from {least} to {most}"
     try:
-        number = None if isinstance(value, bool) else operator.index(value)
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
     except TypeError:
-        number = None
-    if number is None or (least is not None and number < least) or (most is not None and number > most):
-        bounds = "" if least is None else f", at least {least}" if most is None else f" from {least} to {most}"
+        raise refusal(name, f"a whole number{bounds}", value) from None
+    if (least is not None and number < least) or (most is not None and number > most):
         raise refusal(name, f"a whole number{bounds}", value)
     return number
 
 
 def seed_number(value: Any) -> int:
-    """A seed, which is one for JAX and for NumPy."""
+    """A seed for JAX and for NumPy."""
     return whole_number("seed", value, 0, LARGEST_SEED)
 
 
 def real_number(name: str, value: Any, *, least: float = -math.inf, above: float = -math.inf) -> float:
-    """A finite number, no bool; not below `least`, and greater than `above`."""
-    bounds = (
-        f", at least {least:g}" if least > -math.inf else f" greater than {above:g}" if above > -math.inf else ""
-    )
+    """A finite number, not below `least`, and greater than `above`; a bool is refused."""
+    bounds = ""
+    if least > -math.inf:
+        bounds = f", at least {least:g}"
+    elif above > -math.inf:
+        bounds = f" greater than {above:g}"
     try:
-        number = None if isinstance(value, _NO_NUMBERS) else float(value)
+        if isinstance(value, _NO_NUMBERS):
+            raise TypeError
+        number = float(value)
     except (TypeError, ValueError, OverflowError):
-        number = None
-    if number is None:
-        raise refusal(name, f"a number{bounds}", value)
+        raise refusal(name, f"a number{bounds}", value) from None
     if not (math.isfinite(number) and number >= least and number > above):
         raise refusal(name, f"a finite number{bounds}", value)
     return number
@@ -99,12 +111,14 @@ def file_name(name: str, value: Any) -> str:
 
 
 def if_given(check: Callable, name: str, value: Any, *bounds: Any) -> Any:
-    """What `check` makes of a value, or None where it is None."""
-    return None if value is None else check(name, value, *bounds)
+    """Check a value unless it is None."""
+    if value is None:
+        return None
+    return check(name, value, *bounds)
 
 
 def file_names(name: str, value: Any) -> list[str | os.PathLike]:
-    """The names of files, of one alone too."""
+    """The names of files; one name alone is a list of one."""
     given = [value] if isinstance(value, (str, os.PathLike)) or not np.iterable(value) else list(value)
     for one in [value] if isinstance(value, Mapping) else given:
         file_name(name, one)
@@ -112,7 +126,7 @@ def file_names(name: str, value: Any) -> list[str | os.PathLike]:
 
 
 def functions(name: str, value: Any) -> dict[str, Callable]:
-    """Functions by name; none where there are none."""
+    """Functions by name; an empty dictionary for None."""
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(key, str) and callable(f) for key, f in value.items()):
@@ -121,14 +135,14 @@ def functions(name: str, value: Any) -> dict[str, Callable]:
 
 
 def is_array_like(value: Any) -> bool:
-    """Whether NumPy makes an array of it, and not one of a single Python object."""
+    """Whether NumPy makes an array of numbers of it, not one that holds a Python object."""
     if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
         return True
     return isinstance(value, (Sequence, int, float)) and not isinstance(value, (str, bytes))
 
 
 def without_mask(name: str, value: Any) -> Any:
-    """The value, refused where entries of it are masked: they are missing, and NumPy reads through a mask."""
+    """Refuse masked entries: they mean missing values, and NumPy would read the numbers behind the mask."""
     if hidden := _masked(value):
         raise InputError(
             f"{name} must be known numbers; {hidden} of them are masked, which means missing. Leave out what they "
@@ -147,10 +161,10 @@ def _masked(value: Any) -> int:
 
 
 def numbers_array(name: str, value: Any, what: str, kind: Any = np.float64, *, finite: bool = True) -> np.ndarray:
-    """An array of one kind of numbers. Of an integer type it comes from numbers without a fraction alone.
+    """An array of one kind of numbers; an integer type is made only from numbers without a fraction.
 
     Args:
-        what: what it must be, in words, with its shape.
+        what: words for the required value, with its shape.
         kind: the type of the result; None leaves that of the array.
     """
     without_mask(name, value)
@@ -166,12 +180,16 @@ def numbers_array(name: str, value: Any, what: str, kind: Any = np.float64, *, f
         raise refusal(name, what, value)
     if finite and not np.isfinite(array).all():
         raise InputError(f"{name} must be finite; got {array[~np.isfinite(array)][0]}")
-    return array if kind is None else array.astype(kind, copy=False)
+    if kind is None:
+        return array
+    return array.astype(kind, copy=False)
 
 
 def check_shape(name: str, value: Any, shape: Sequence[int | str], *, whole: bool = False) -> None:
-    """Refuse what is no array of numbers of so many dimensions, by its type and shape alone, as those that JAX
-    traces are known; a word in the shape stands for any length."""
+    """Refuse anything but an array of numbers of this shape; a word in the shape allows any length.
+
+    Only type and shape are looked at, since an array that JAX traces has no values.
+    """
     without_mask(name, value)
     what = f"{'whole numbers' if whole else 'an array of numbers'} of shape ({', '.join(map(str, shape))})"
     array = value if hasattr(value, "dtype") and hasattr(value, "ndim") else numbers_array(name, value, what, None)
@@ -183,15 +201,17 @@ def check_shape(name: str, value: Any, shape: Sequence[int | str], *, whole: boo
 
 
 def one_frame(value: Any, name: str = "positions") -> Any:
-    """The array of one frame (n_beads, n_dims): what it is, or a list as an array."""
+    """The array of one frame (n_beads, n_dims); a list becomes an array."""
     if getattr(value, "ndim", 2) > 2:
         raise refusal(name, "one frame (n_beads, n_dims); jax.vmap goes over many", value)
     check_shape(name, value, ("n_beads", "n_dims"))
-    return value if hasattr(value, "dtype") else np.asarray(value)
+    if hasattr(value, "dtype"):
+        return value
+    return np.asarray(value)
 
 
 def whole_numbers(name: str, value: Any, what: str, least: int | None = None) -> tuple[int, ...]:
-    """A row of integers; `what` says in words what it must be."""
+    """A row of integers; `what` describes it in words."""
     array = numbers_array(name, value, what, None, finite=False)
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
         raise refusal(name, what, value)
@@ -201,7 +221,7 @@ def whole_numbers(name: str, value: Any, what: str, least: int | None = None) ->
 
 
 def one_each(name: str, value: Any, n: int, per: str = "frame", *, finite: bool = True) -> np.ndarray:
-    """One number for each of n frames, or of what else is counted."""
+    """One number for each of n frames, or of n things that `per` names."""
     what = f"one number a {per} for {n} {per}s, shape ({n},)"
     array = numbers_array(name, value, what, finite=False)
     if array.shape != (n,):
@@ -212,9 +232,9 @@ def one_each(name: str, value: Any, n: int, per: str = "frame", *, finite: bool 
 
 
 def statistical_weights(value: Any, n_frames: int, *, part: bool = False) -> np.ndarray:
-    """Weights (n_frames,), none negative, as of a run that is reweighted from a bias.
+    """Weights (n_frames,), none negative, such as those that remove a bias.
 
-    They may not all be 0, but for those of a `part` of the frames.
+    They must not all be 0, except for a `part` of the frames.
     """
     weights = one_each("weights", value, n_frames, finite=False)
     if not (good := np.isfinite(weights) & (weights >= 0)).all():
@@ -243,7 +263,7 @@ def segment_lengths(value: Any, n_frames: int) -> tuple[int, ...]:
 
 
 def check_run(progress: Any, checkpoint: Any, resume: Any) -> None:
-    """What any training is told beside its settings."""
+    """Check the arguments of a training that are not settings."""
     if_given(function, "progress", progress)
     if_given(file_name, "checkpoint", checkpoint)
     flag("resume", resume)

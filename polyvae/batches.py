@@ -7,24 +7,24 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 
 BATCH = 4096  # rows at a time on a CPU
-ACCELERATED = 16  # times as much at a time on a GPU or TPU, which many small pieces leave idle
-_NUMBERS = 1 << 22  # that come with one batch, at most
-_MADE = 1 << 24  # numbers that are made of one batch, at most
+ACCELERATED = 16  # times as many on a GPU or TPU, which has little to do in small pieces
+_NUMBERS = 1 << 22  # most numbers in a batch
+_MADE = 1 << 24  # most numbers that are made of a batch
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def single_precision(function: Callable[P, R]) -> Callable[P, R]:
-    """Run a function with JAX in single precision, whatever `jax_enable_x64` says; within this thread alone.
+    """Run a function with JAX in single precision in this thread, also where `jax_enable_x64` is set.
 
     Models, draws and numbers are then the same in a process that another package has switched to double precision.
-    For functions of whole data sets. A pure function of one frame follows the type of its argument instead, since
-    it may be part of a program of the caller's.
+    This is for functions of whole data sets. A pure function of one frame keeps the type of its argument, since it
+    may be part of a program of the caller's.
     """
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        import jax  # here, so that reading files, which knows `BATCH`, does not load it
+        import jax  # modules that read files import this one for `BATCH`, and do without JAX
 
         with jax.enable_x64(False):
             return function(*args, **kwargs)
@@ -34,17 +34,17 @@ def single_precision(function: Callable[P, R]) -> Callable[P, R]:
 
 @single_precision
 def map_frames(batched: Callable, *columns: np.ndarray, batch: int = BATCH, width: int = 1):
-    """A compiled, batched function over many rows, in chunks of one fixed size, smaller for long rows.
+    """Apply a compiled, batched function to many rows, in chunks of one fixed size, smaller for long rows.
 
-    One compilation and bounded memory; and since the shape is always the same, the result for a row does
-    not depend, to the last bit, on how many rows come with it.
+    There is one compilation and bounded memory. Since the shape is always the same, the result for a row does not
+    depend, to the last bit, on the number of rows.
 
     Args:
-        batched: function of as many arrays as there are columns, of equal numbers of rows; it returns arrays with
-            the same number of rows.
-        batch: rows in a chunk, at most, on a CPU; an accelerator takes `ACCELERATED` times as many.
+        batched: function of one array for each column, all with the same number of rows; it returns arrays with
+            that number of rows.
+        batch: most rows in a chunk on a CPU; an accelerator takes `ACCELERATED` times as many.
         columns: arrays of one length, row i of each belonging to row i of the others.
-        width: numbers that are made of a row, where these are many, as distances are.
+        width: numbers that the function makes of a row, where these are many, such as distances.
     """
     import jax
 
@@ -58,13 +58,13 @@ def map_frames(batched: Callable, *columns: np.ndarray, batch: int = BATCH, widt
     outputs = []
     for start in range(0, n, batch):
         pieces = [column[start : start + batch] for column in columns]
-        output = batched(*(_filled_up(piece, batch) for piece in pieces))
+        output = batched(*(_fill_up(piece, batch) for piece in pieces))
         outputs.append(jax.tree.map(functools.partial(_head, n=len(pieces[0])), output))
     return jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
 
 
-def _filled_up(piece: np.ndarray, n: int) -> np.ndarray:
-    """The rows, and the last one again until there are n."""
+def _fill_up(piece: np.ndarray, n: int) -> np.ndarray:
+    """The rows, with the last one repeated until there are n."""
     return np.pad(piece, [(0, n - len(piece))] + [(0, 0)] * (piece.ndim - 1), mode="edge")
 
 

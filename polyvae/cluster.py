@@ -31,7 +31,7 @@ _AHEAD, _A_THREAD = 2, 3  # items that are under way, beside those of each threa
 _LOST = object()  # in place of a result that went with the connection
 
 
-def checked_client(client: Any) -> Any:
+def check_client(client: Any) -> Any:
     """A `distributed.Client`, or None where all is to be done in this process."""
     if client is None:
         return None
@@ -110,12 +110,12 @@ def outcomes(
     """
     if client is None:
         for item in items:
-            yield item, work(_tried, item)
+            yield item, work(_try, item)
         return
 
     def call(function: Call, *arguments):
         key = f"{function.__name__.strip('_')}-{uuid.uuid4().hex}"  # the name that Dask's own page shows
-        return client.submit(_tried, function, *map(_placed, arguments), key=key, pure=False)
+        return client.submit(_try, function, *map(_place, arguments), key=key, pure=False)
 
     in_here = client.scheduler.address.startswith("inproc")  # where what is logged is there anyway
     if not in_here:
@@ -127,7 +127,7 @@ def outcomes(
     items = iter(items)
     try:
         while True:
-            for item in itertools.islice(itertools.chain(_drained(again), items), room.left(under_way)):
+            for item in itertools.islice(itertools.chain(_drain(again), items), room.left(under_way)):
                 future = work(call, item)
                 under_way[future.key] = future, item
                 future.add_done_callback(ended.put)
@@ -156,7 +156,7 @@ def in_order(client: Any, function: Call, items: Iterable, *arguments) -> Iterat
     """
 
     def submitted(item):
-        return client.submit(_tried, function, item, *map(_placed, arguments), pure=False)
+        return client.submit(_try, function, item, *map(_place, arguments), pure=False)
 
     waiting: collections.deque = collections.deque()
     items, room = iter(items), _Room(client)
@@ -181,7 +181,7 @@ def in_order(client: Any, function: Call, items: Iterable, *arguments) -> Iterat
                 client.cancel([future for _, future in waiting])
 
 
-def _drained(again: collections.deque[Item]) -> Iterator[Item]:
+def _drain(again: collections.deque[Item]) -> Iterator[Item]:
     while again:
         yield again.popleft()
 
@@ -217,13 +217,13 @@ def _result(client: Any, future: Any) -> Any:
             return future.result(timeout=_CONNECTING)
         except Exception as error:
             if future.status == "error":
-                return _described(error)
+                return _describe(error)
             _check_connection(client)
             if future.status == "cancelled":
                 return _LOST
             failed += future.status == "finished"  # and could not be fetched; others are still under way
             if failed == _ATTEMPTS:
-                return _described(error)
+                return _describe(error)
             log.debug("asking again", exc_info=True)
 
 
@@ -239,7 +239,7 @@ def _check_connection(client: Any) -> None:
         )
 
 
-def _tried(function: Call, *arguments):
+def _try(function: Call, *arguments):
     """Return the function's result, or the `InputError` that it raised, or the one that came as an argument."""
     for argument in arguments:
         for value in argument if isinstance(argument, list) else [argument]:
@@ -254,7 +254,7 @@ def _tried(function: Call, *arguments):
         return InputError(f"{type(error).__name__}: {one_line(error)}")
 
 
-def _described(error: BaseException) -> InputError:
+def _describe(error: BaseException) -> InputError:
     """The reason why a task was ended from outside, in one line."""
     from distributed import KilledWorker
 
@@ -281,7 +281,7 @@ class Shared:
             if len(text) > _IN_A_TASK:  # in a list, since of a tuple the members would be scattered
                 [self._future] = self._client.scatter([self._value], broadcast=True, hash=False)
             else:  # what is scattered is lost with the workers that hold it; what a task has made is made again
-                self._future = self._client.submit(_unpickled, text, pure=False)
+                self._future = self._client.submit(_unpickle, text, pure=False)
         return self._future
 
 
@@ -290,11 +290,11 @@ def shared(client: Any, value: Any) -> Any:
     return value if client is None else Shared(client, value)
 
 
-def _placed(argument: Any) -> Any:
+def _place(argument: Any) -> Any:
     return argument.future() if isinstance(argument, Shared) else argument
 
 
-def _unpickled(text: bytes) -> Any:
+def _unpickle(text: bytes) -> Any:
     from distributed import get_worker
 
     # Before JAX starts its threads, which would be as many as the machine has cores in every worker on it.

@@ -78,7 +78,7 @@ def replacing_folder(
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with _holding(_beside(path), path):
+        with _holding(_lock_file_of(path), path):
             temporary.mkdir()
             _TEMPORARY.add(temporary)
             yield temporary
@@ -118,11 +118,11 @@ def locked(path: str | os.PathLike | None) -> Iterator[None]:
     path = Path(os.path.realpath(arguments.file_name("path", path)))
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist; create it first")
-    with _holding(path / LOCK if path.is_dir() else _beside(path), path):
+    with _holding(path / LOCK if path.is_dir() else _lock_file_of(path), path):
         yield
 
 
-def _beside(path: Path) -> Path:
+def _lock_file_of(path: Path) -> Path:
     return path.with_name(f".{path.name}{LOCK}")
 
 

@@ -1,4 +1,4 @@
-"""A bar for what takes long."""
+"""Progress bars."""
 
 import contextlib
 import logging
@@ -12,7 +12,7 @@ _NAMES = {"reconstruction": "-log p", "kl": "KL", "loss": "loss", "val_loss": "h
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No notes of the package, which a job of many small pieces would say of each; warnings still."""
+    """Log warnings alone: a job of many small pieces would repeat each note for every piece."""
     logger = logging.getLogger("polyvae")
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -25,7 +25,7 @@ def quiet() -> Iterator[None]:
 def progress_bar(
     what: str, *, total: int | None = None, unit: str = "step"
 ) -> contextlib.AbstractContextManager[Callable]:
-    """A bar on a terminal and in a notebook, and nothing in a pipe: what `progress=` of `fit` and others takes.
+    """A bar on a terminal and in a notebook, for `progress=` of `fit` and others; nothing is shown in a pipe.
 
     `with progress_bar("training") as bar: cv = fit(traj, progress=bar)`. Functions that report steps done
     and in all set the length of the bar themselves; loss terms are shown beside it.
@@ -33,7 +33,7 @@ def progress_bar(
     Args:
         what: words before the bar.
         total: its length, for `project` and `movie`, which report the frames done since the last call.
-        unit: what is counted.
+        unit: name of a step.
     """
     return _bar(text("what", what), if_given(whole_number, "total", total, 0), text("unit", unit))
 

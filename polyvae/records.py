@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 
 from polyvae.errors import InputError
 
-DEEPEST = 50  # lists and objects within each other; ours go ten deep, and Python's own limit ends in a traceback
+DEEPEST = 50  # nested lists and objects; ours are ten deep, and Python's own limit ends in a traceback
 
 
 def json_object(text: str | bytes, name: Any, advice: str) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def json_object(text: str | bytes, name: Any, advice: str) -> dict[str, Any]:
 
     Args:
         name: where the text is from, for messages.
-        advice: what to do about a text that cannot be read.
+        advice: instruction for a text that cannot be read.
 
     Raises:
         InputError: another kind of text, one that is nested too deep, and words that cannot be written again, such
@@ -39,7 +39,7 @@ def json_object(text: str | bytes, name: Any, advice: str) -> dict[str, Any]:
 
 
 def _depth(value: Any) -> int:
-    """How many lists and objects lie within each other at most."""
+    """Depth of the nested lists and objects."""
     depth, level = 0, [value]
     while level := [one for one in level if isinstance(one, (dict, list))]:
         level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
@@ -90,9 +90,9 @@ class Record:
 
 
 def check_kinds(kind: type, values: Any) -> None:
-    """Raise TypeError where values by name, as JSON has them, are not what a dataclass says of its fields."""
+    """Raise TypeError where values by name, as JSON has them, are not of the kinds of a dataclass' fields."""
     if not isinstance(values, Mapping):
-        raise TypeError(f"{kind.__name__} is a {type(values).__name__}, no object")
+        raise TypeError(f"{kind.__name__} is a {type(values).__name__}, not an object")
     for field in dataclasses.fields(kind):
         if field.name in values and not _fits(values[field.name], field.type):
             value = " ".join(repr(values[field.name]).split())[:60]
@@ -100,7 +100,7 @@ def check_kinds(kind: type, values: Any) -> None:
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value of JSON is of the kind that an annotation says."""
+    """Whether a value of JSON is of the kind of an annotation."""
     origin, parts = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any or kind is None or kind is type(None):
         return kind is Any or value is None
@@ -129,7 +129,7 @@ def _plain(value: Any) -> Any:
 
 
 def in_words(value: Any) -> str:
-    """A number, or several, as tables show them: three decimals, of large ones four digits."""
+    """A number, or several, as tables show them: with three decimals, large ones with four digits."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {in_words(one)}" for name, one in value.items())
     if isinstance(value, (list, tuple)):
@@ -138,16 +138,18 @@ def in_words(value: Any) -> str:
         return "-"
     if not isinstance(value, float):
         return str(value)
-    return f"{value:.3f}" if abs(value) < 1000 else f"{value:.4g}"
+    if abs(value) < 1000:
+        return f"{value:.3f}"
+    return f"{value:.4g}"
 
 
 _LONGEST = 120  # characters of a cell in a notebook
 
 
 def html_of(title: str, table: Sequence[Sequence[object]], note: str = "") -> str:
-    """What a notebook shows of a record: a title, rows of words, the first of which is the head, and a line below.
+    """A record in a notebook: a title, a table of words, and a line below.
 
-    The names of rows stand to the left, the columns under a head, of numbers, to the right.
+    The first row is the head. Names of rows are aligned to the left, columns with a head to the right.
     """
     head, *body = table
     side = "right" if len(head) > 1 else "left"
@@ -156,12 +158,12 @@ def html_of(title: str, table: Sequence[Sequence[object]], note: str = "") -> st
 
     def row(cells: Sequence[object], kind: str) -> str:
         words = [text if len(text) <= _LONGEST else text[:_LONGEST] + " …" for text in map(str, cells)]
-        return "".join(
-            f"<{kind if k else 'th'} {other if k else first}>{escape(word)}</{kind if k else 'th'}>"
-            for k, word in enumerate(words)
-        )
+        rest = "".join(f"<{kind} {other}>{escape(word)}</{kind}>" for word in words[1:])
+        return f"<tr><th {first}>{escape(words[0])}</th>{rest}</tr>"
 
-    lines = [f"<tr>{row(head, 'th')}</tr>"] * (len(head) > 1) + [f"<tr>{row(cells, 'td')}</tr>" for cells in body]
+    lines = [row(cells, "td") for cells in body]
+    if len(head) > 1:
+        lines.insert(0, row(head, "th"))
     below = f'<div style="opacity:0.75">{escape(note)}</div>' if note else ""
     return (
         f'<div style="font-size:90%"><b>{escape(title)}</b>'

@@ -37,6 +37,7 @@ BESIDE = {
     ("tasks.sweeps", "tasks.scoring"),
     ("tasks.scoring", "tasks.scorecard"),
     ("tasks.verdict", "tasks.scorecard"),
+    ("tasks.optimization", "tasks.optimum"),
     ("tasks.adapting", "tasks.rounds"),
     ("tasks.adapting", "tasks.roundstore"),
     ("tasks.adapting", "tasks.roundstate"),

@@ -40,7 +40,7 @@ class Choice:
 NO_LAG_OF_WEIGHTS = Choice(0, "no time lag: frames with weights come of a bias, which speeds motions up")
 
 
-def alignment_for(traj: Trajectory) -> Choice:
+def choose_alignment(traj: Trajectory) -> Choice:
     """Choose the alignment that jumps least on this run (`continuity.jumps`).
 
     `PrincipalAxes()` is taken if it never jumps, since it needs no reference structure. `Reference()` is next, if
@@ -48,7 +48,7 @@ def alignment_for(traj: Trajectory) -> Choice:
     least is taken. Distances alone are continuous for a chain that turns itself inside out, but they give no
     coordinates and are equal for mirror images. A long run is sampled: evenly spaced runs of neighbouring frames.
     """
-    sample = _runs_of_neighbours(traj)
+    sample = _sample_neighbours(traj)
     found: list[tuple[float, str, Featurizer]] = []
     candidates: list[tuple[Featurizer, float]] = [(PrincipalAxes(), 0.0), (Reference(), BORNE)]
     if traj.n_beads > 1:
@@ -63,7 +63,7 @@ def alignment_for(traj: Trajectory) -> Choice:
     return Choice(best[2], _why(best[2], found))
 
 
-def pairs_for(fitted: PairDistances) -> Choice:
+def describe_pairs(fitted: PairDistances) -> Choice:
     """The choice of `PairDistances().fit` for a long chain: distances among every k-th bead."""
     assert fitted.n_beads is not None
     n, every = fitted.n_beads, fitted.every
@@ -78,7 +78,7 @@ def _why(featurizer: Featurizer, found: list[tuple[float, str, Featurizer]]) -> 
     return f"alignment {describe(featurizer)}: " + ", ".join(words for _, words, _ in found)
 
 
-def _runs_of_neighbours(traj: Trajectory) -> Trajectory:
+def _sample_neighbours(traj: Trajectory) -> Trajectory:
     """Evenly spaced runs of neighbouring frames."""
     if len(traj) <= MAX_STEPS:
         return traj
@@ -87,7 +87,7 @@ def _runs_of_neighbours(traj: Trajectory) -> Trajectory:
     return concatenate([traj[start : start + length] for start in starts])
 
 
-def lag_for(x: Float[np.ndarray, "frames features"], segments: tuple[int, ...], most: int) -> Choice:
+def choose_lag(x: Float[np.ndarray, "frames features"], segments: tuple[int, ...], most: int) -> Choice:
     """The time lag, in frames, at which all but the slowest motion has relaxed.
 
     With t_1 >= t_2 >= ... the implied timescales of the features' leading principal components, the lag is 3 t_2,
@@ -102,7 +102,7 @@ def lag_for(x: Float[np.ndarray, "frames features"], segments: tuple[int, ...], 
     longest = max(segments)
     if longest < LEAST_NEIGHBOURS:
         return Choice(0, f"no time lag: {longest} frames in a row are too few to tell what is slow")
-    projected = _leading_components(x)
+    projected = _project_on_components(x)
     at, lag, slowest, second = 1, 0.0, 0.0, 0.0
     for _ in range(3):
         slowest, second = [*timescales(projected, at, segments).tolist(), 0.0][:2]
@@ -119,7 +119,7 @@ def lag_for(x: Float[np.ndarray, "frames features"], segments: tuple[int, ...], 
     )
 
 
-def _leading_components(x: np.ndarray) -> Float[np.ndarray, "frames components"]:
+def _project_on_components(x: np.ndarray) -> Float[np.ndarray, "frames components"]:
     """The leading principal components of the features, less those that hardly vary."""
     most = max(LEAST_FOR_COMPONENTS, min(MAX_FOR_COMPONENTS, _HELD // x.shape[1]))
     few = np.asarray(x[:: -(-len(x) // most)], np.float64)

@@ -13,7 +13,7 @@ import numpy as np
 
 from polyvae.arguments import statistical_weights
 from polyvae.batches import map_frames, single_precision
-from polyvae.cv.choices import NO_LAG_OF_WEIGHTS, Choice, alignment_for, lag_for, pairs_for
+from polyvae.cv.choices import NO_LAG_OF_WEIGHTS, Choice, choose_alignment, choose_lag, describe_pairs
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.features.featurizers import FEATURIZERS, PairDistances, PrincipalAxes, Reference
@@ -63,14 +63,14 @@ def fit(
         data: a `Trajectory`, a `Stream`, or what `as_trajectory` takes; an array (n_frames, n_beads, n_dims)
             is in reduced units.
         featurizer: by default the first of `PrincipalAxes()`, `Reference()` and `PairDistances()` that does not
-            jump on these data, a superposition at most at one step in a thousand (`choices.alignment_for`).
+            jump on these data, a superposition at most at one step in a thousand (`choices.choose_alignment`).
         latent_dim: number of collective variables.
         encoder, decoder: widths of the hidden layers; the encoder's by default as `settings.sized` says. It is
             what runs inside an MD engine at every step, the decoder never does.
         beta: weight of the KL term.
         lag: decode the frame that many frames later, so that the latents hold what is slow; the decoder then gives
             the mean conformation at that time. By default from the run's own relaxation times
-            (`choices.lag_for`), and 0 where frames are as good as independent, have no order, or have weights.
+            (`choices.choose_lag`), and 0 where frames are as good as independent, have no order, or have weights.
         smoothness: see `fit_vae`; about 1 where the CV is to be biased. Otherwise the latent may jump between two
             basins, where data are missing, and a bias on it is too steep for an engine's time step.
         weights: (n_frames,) of the frames, such as exp(bias / kT) of a biased run; those of the data by default.
@@ -94,14 +94,14 @@ def fit(
         lag=lag,
         smoothness=smoothness,
         seed=seed,
-        width=checked_width(width),
+        width=check_width(width),
         **training.settings(),
     )
-    with prepared_data(data, featurizer, settings, weights, training.cache) as (featurizer, template, prepared):
+    with prepare_data(data, featurizer, settings, weights, training.cache) as (featurizer, template, prepared):
         return latent_cv(prepared.train(training), featurizer, template)
 
 
-def checked_width(width) -> float | str:
+def check_width(width) -> float | str:
     """Check a width: a length, or "learned"; raises `InputError` otherwise."""
     Gaussian(width)
     return width if isinstance(width, str) else float(width)
@@ -113,7 +113,7 @@ def latent_cv(model: FittedVAE, featurizer, template: Trajectory) -> LatentCV:
 
 
 @contextlib.contextmanager
-def prepared_data(data, featurizer, settings: Settings, weights=None, cache=None) -> Iterator[tuple]:
+def prepare_data(data, featurizer, settings: Settings, weights=None, cache=None) -> Iterator[tuple]:
     """The fitted featurizer, the template frame, and the features ready for training."""
     with contextlib.ExitStack() as stack:
         new_file = functools.partial(_temporary_file, stack, cache)
@@ -126,7 +126,7 @@ def prepared_data(data, featurizer, settings: Settings, weights=None, cache=None
         settings = sized(settings, n_frames, traj.n_beads * traj.n_dims)
         choices: dict[str, Choice] = {}
         if featurizer is None:
-            choices["featurizer"] = alignment_for(traj)
+            choices["featurizer"] = choose_alignment(traj)
             featurizer = choices["featurizer"].value
         if not isinstance(featurizer, (PrincipalAxes, Reference, PairDistances)):
             raise InputError(
@@ -139,7 +139,7 @@ def prepared_data(data, featurizer, settings: Settings, weights=None, cache=None
         seen = dataclasses.replace(traj, weights=counted, part=True)
         featurizer = given.fit(seen)
         if isinstance(given, PairDistances) and featurizer.every != given.every and given.pairs is None:
-            choices["pairs"] = pairs_for(featurizer)
+            choices["pairs"] = describe_pairs(featurizer)
         if not (featurizer.coordinates or isinstance(settings.width, str)):
             raise InputError(
                 f'with {type(featurizer).__name__} the width must be "learned"; got {settings.width!r}'
@@ -148,7 +148,7 @@ def prepared_data(data, featurizer, settings: Settings, weights=None, cache=None
         if settings.lag is None:
             # Half of a block that is held out, or it would hold no pairs.
             most = (max(segments_within(held_out, traj.segments), default=0) or n_frames) // 2
-            found = lag_for(features, traj.segments, most) if weights is None else NO_LAG_OF_WEIGHTS
+            found = choose_lag(features, traj.segments, most) if weights is None else NO_LAG_OF_WEIGHTS
             choices["lag"] = found
             settings = dataclasses.replace(settings, lag=choices["lag"].value)
         for choice in choices.values():

@@ -65,7 +65,7 @@ class Readme:
         )
         text = {
             "engine": self.engine,
-            "what": _filled(_described(cv)),
+            "what": _filled(_describe(cv)),
             "files": "\n".join(f"- `{name}`: {words}" for name, words in self.files.items()),
             "units": _filled(
                 f"Lengths are in {unit}{reduced}; the latents have no unit. Beads 1 to {cv.n_beads} of the model "
@@ -91,7 +91,7 @@ def _filled(text: str, indent: str = "") -> str:
     return textwrap.fill(text, width=110, break_long_words=False, break_on_hyphens=False, subsequent_indent=indent)
 
 
-def _described(cv: LatentCV) -> str:
+def _describe(cv: LatentCV) -> str:
     latents = ", ".join(f"z{k}" for k in range(cv.latent_dim))
     widths = " -> ".join(str(width) for width in (cv.mean.size, *(len(bias) for _, bias in encoder_layers(cv))))
     text = (

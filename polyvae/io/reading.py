@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from polyvae.arguments import whole_number
-from polyvae.cluster import checked_client, in_order, shared
+from polyvae.cluster import check_client, in_order, shared
 from polyvae.io.options import ReadOptions
 from polyvae.io.patterns import Paths, expanded
 from polyvae.io.runs import CHUNK_BYTES, Run
@@ -117,7 +117,7 @@ def stream(paths: Paths, *, chunk_bytes: int = CHUNK_BYTES, client: Any = None, 
     if unknown := set(options) - set(known):
         raise TypeError(f"stream() takes the options of read(), which {', '.join(sorted(unknown))} is not")
     chunk_bytes, checked = whole_number("chunk_bytes", chunk_bytes, 1), ReadOptions(**options)
-    if checked_client(client) is not None:  # workers stand in folders of their own
+    if check_client(client) is not None:  # workers stand in folders of their own
         paths = [os.path.abspath(path) for path in expanded(paths)]
     run = Run(paths, checked)
     chunks = functools.partial(run.chunks, chunk_bytes)

@@ -23,7 +23,7 @@ from polyvae.plot.curves import latent_marginals, marginals, optimization, train
 from polyvae.plot.free_energy import free_energy, free_energy_checks, free_energy_with_error
 from polyvae.plot.latent import latent_trajectory, latent_values, mean_kl, to_show
 from polyvae.plot.style import FORMATS, label_length, save, styled
-from polyvae.tasks.optimization import Optimum
+from polyvae.tasks.optimum import Optimum
 from polyvae.trajectory.record import Trajectory
 
 __all__ = [

@@ -16,7 +16,7 @@ from polyvae.plot.style import (
     limits_of,
     styled,
 )
-from polyvae.tasks.optimization import Optimum
+from polyvae.tasks.optimum import Optimum
 from polyvae.trajectory.record import chain_bonds
 
 _BALLS = 1000  # beads that are drawn as balls

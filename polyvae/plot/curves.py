@@ -7,7 +7,7 @@ import numpy as np
 from polyvae.measures.ensembles import random_halves
 from polyvae.measures.weights import effective_size, quantile
 from polyvae.plot.style import DATA, MODEL, NEUTRAL, UNIT_SYMBOLS, canvas, digits, label_length, styled
-from polyvae.tasks.optimization import Optimum
+from polyvae.tasks.optimum import Optimum
 
 _PARTNERS = (1, 3, 5, 7)
 

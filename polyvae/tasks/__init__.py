@@ -1,6 +1,7 @@
 """Uses of a collective variable, a module for each task."""
 
-from polyvae.tasks.optimization import Optimum, optimize
+from polyvae.tasks.optimization import optimize
+from polyvae.tasks.optimum import Optimum
 from polyvae.tasks.paths import LatentPath, interpolate, latent_grid
 from polyvae.tasks.projection import project
 from polyvae.tasks.relaxation import Relaxed, chain_energy, relax

@@ -29,20 +29,20 @@ from polyvae.tasks.rounds import (
     REACHED,
     SAME_CV,
     Round,
-    active,
-    all_together,
-    bias_for,
+    assign_weights,
+    choose_bias,
+    choose_latents,
+    combine_rounds,
     cv_similarity,
     drop_transient,
     evenly_spaced_snapshots,
     farthest_snapshots,
-    from_each_basin,
     has_settled,
     keep_last_snapshot,
+    snapshots_of_each_basin,
     subsample,
     summarise_round,
     train_cv,
-    weights_of,
     with_starting_frame,
     within_walls,
 )
@@ -57,9 +57,9 @@ from polyvae.tasks.roundstate import (
     Lab,
     RoundOptions,
     RoundState,
-    known_value,
+    required,
 )
-from polyvae.tasks.roundstore import MODEL, Store, finished_runs
+from polyvae.tasks.roundstore import MODEL, Store, require_finished
 from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory
 from polyvae.trajectory.stream import Stream, concatenate
@@ -78,7 +78,7 @@ def learn(state: RoundState, lab: Lab) -> RoundState:
         shown = [drop_transient(run) for run in state.pieces]  # of all frames a new basin would be few
         assert state.bias is not None
         same = cv_similarity(new, state.cv, shown)
-        reached = within_walls(state.bias, known_value(state.along), shown)
+        reached = within_walls(state.bias, required(state.along), shown)
         converged = same >= SAME_CV and reached >= REACHED
         lab.store.check(state.number - 1, {"same_cv": same, "within_walls": reached})
         lab.tell(f"round {state.number - 1}: {_of_the_check(same, reached)}")
@@ -89,11 +89,11 @@ def learn(state: RoundState, lab: Lab) -> RoundState:
 
 def bias(state: RoundState, lab: Lab) -> RoundState:
     """Choose a bias on the CV, run with it, and summarise the round."""
-    cv, options, number = known_value(state.cv), lab.options, state.number
-    latents = active(cv)
+    cv, options, number = required(state.cv), lab.options, state.number
+    latents = choose_latents(cv)
     along = cv.keep(latents)
     chosen = lab.choose(along, list(state.known), list(state.biased), options.barrier, options.pace)
-    lab.tell(f"round {number}: {_described(cv, latents)}")
+    lab.tell(f"round {number}: {_describe(cv, latents)}")
     state = dataclasses.replace(state, along=along, bias=chosen)
     starts = [_start_of_walker(state.pieces, number, k) for k in range(options.walkers)]
     runs = [run for run in lab.run_from(state, starts, "walker", options.steps, WALKER) if run is not None]
@@ -117,14 +117,14 @@ def bias(state: RoundState, lab: Lab) -> RoundState:
 
 def scout(state: RoundState, lab: Lab) -> RoundState:
     """While nothing slow is known: unbiased runs from where the bias went, long enough to tell what is slow."""
-    if lag := known_value(state.cv).record.settings.lag:
+    if lag := required(state.cv).record.settings.lag:
         return dataclasses.replace(state, lag=lag, scouts=(), searching=False)
     options, number = lab.options, state.number
     chosen = farthest_snapshots(
-        known_value(state.along), [*state.known, *state.looked], state.runs, options.free_runs
+        required(state.along), [*state.known, *state.looked], state.runs, options.free_runs
     )
-    found = lab.run_from(state, [at for at, _ in chosen], "scout", known_value(options.free_steps), SCOUT)
-    scouts = tuple(finished_runs(found, lab.store.place(number)))
+    found = lab.run_from(state, [at for at, _ in chosen], "scout", required(options.free_steps), SCOUT)
+    scouts = tuple(require_finished(found, lab.store.place(number)))
     shown = tuple(map(drop_transient, scouts))
     state = dataclasses.replace(
         state, scouts=scouts, looked=(*state.looked, *(frame for _, frame in chosen)), searching=True
@@ -140,13 +140,13 @@ def shoot(state: RoundState, lab: Lab) -> RoundState:
     """Many short unbiased runs from where the bias has been, a time lag long: they show to which state a
     conformation belongs."""
     options = lab.options
-    length = (known_value(state.lag) + PAIRS) * options.stride
-    most = options.free_runs * known_value(options.free_steps) // (2 * length)
+    length = (required(state.lag) + PAIRS) * options.stride
+    most = options.free_runs * required(options.free_steps) // (2 * length)
     origins = evenly_spaced_snapshots(state.runs, min(SNAPSHOTS, max(options.free_runs, most)))
     went = lab.run_from(state, [at for at, _ in origins], "shot", length, SHOT)
     pairs = zip(origins, went, strict=True)
     shots = [with_starting_frame(frame, run) for (_, frame), run in pairs if run is not None]
-    fallen = tuple(map(keep_last_snapshot, finished_runs(went, lab.store.place(state.number))))
+    fallen = tuple(map(keep_last_snapshot, require_finished(went, lab.store.place(state.number))))
     return dataclasses.replace(state, shots=(*state.shots, *shots), fallen=fallen)
 
 
@@ -158,9 +158,9 @@ def settle(state: RoundState, lab: Lab) -> RoundState:
     fallen = [run.traj[PAIRS:] for run in state.fallen]
     among = [*fallen, *subsample(learnt, sum(map(len, fallen)))]
     ends = [*map(keep_last_snapshot, (*state.pieces, *state.scouts)), *state.fallen]
-    starts = from_each_basin(sorting, among, ends, options.free_runs)
-    long_enough = math.ceil(2 * known_value(state.lag) / (1 - LEFT_OUT)) * options.stride  # for pairs a lag apart
-    found = lab.run_from(state, starts, "free", max(known_value(options.free_steps), long_enough), FREE)
+    starts = snapshots_of_each_basin(sorting, among, ends, options.free_runs)
+    long_enough = math.ceil(2 * required(state.lag) / (1 - LEFT_OUT)) * options.stride  # for pairs a lag apart
+    found = lab.run_from(state, starts, "free", max(required(options.free_steps), long_enough), FREE)
     pieces = tuple(run for run in found if run is not None)
     counts = f"{len(pieces)} unbiased runs from the basins that {len(state.fallen)} short ones showed"
     lab.tell(f"round {state.number}: {counts}")
@@ -227,7 +227,7 @@ def adapt(
         engine: see `polyvae.engines`; a function with the arguments of `Engine.run` does as well.
         folder: for the rounds; made where it does not exist. One call at a time uses it.
         train: in place of `rounds.train_cv`, with its arguments; `training` also has the lag once one is known.
-        choose: in place of `rounds.bias_for`, with its arguments.
+        choose: in place of `rounds.choose_bias`, with its arguments.
         progress: called with a line when something is done.
         **options: those of `RoundOptions`; `steps`, the length of each biased run, and `stride`, the steps between
             frames, are required.
@@ -241,7 +241,7 @@ def adapt(
     for name, given in {"train": train, "choose": choose, "progress": progress}.items():
         if_given(function, name, given)
     with Store(place).opened(*_identity(start, machine, checked)) as store:
-        lab = Lab(machine, store, checked, train or train_cv, choose or bias_for, progress or log.info)
+        lab = Lab(machine, store, checked, train or train_cv, choose or choose_bias, progress or log.info)
         state = RoundState((start,))
         for number in range(1, checked.rounds + 2):  # the last only looks whether the CV stays the same
             state = learn(dataclasses.replace(state, number=number), lab)
@@ -258,12 +258,12 @@ def adapt(
 
 def _result(state: RoundState, lab: Lab) -> Adapted:
     """The free energy of the rounds that knew something slow, and the frames that it is from."""
-    cv, walkers = known_value(state.cv), lab.options.walkers
+    cv, walkers = required(state.cv), lab.options.walkers
     # A search before anything slow was known has no walls, and goes where the system does not.
     slow = [state.biased[k * walkers : (k + 1) * walkers] for k, one in enumerate(state.done) if one.slow]
-    used, found = all_together(cv, slow if state.done[-1].slow else [state.biased[-walkers:]], state.known)
+    used, found = combine_rounds(cv, slow if state.done[-1].slow else [state.biased[-walkers:]], state.known)
     weighted = concatenate([run.traj for run in used])
-    weighted = dataclasses.replace(weighted, weights=weights_of(used, found))
+    weighted = dataclasses.replace(weighted, weights=assign_weights(used, found))
     write(lab.store.folder / "biased.npz", weighted)
     cv.save(lab.store.folder / MODEL)
     return Adapted(cv, state.done, weighted, found, state.converged)
@@ -310,7 +310,7 @@ def _steps(runs: Sequence[Run], stride: int) -> int:
     return stride * sum(len(run.traj) for run in runs)
 
 
-def _described(cv: LatentCV, latents: Sequence[int]) -> str:
+def _describe(cv: LatentCV, latents: Sequence[int]) -> str:
     named = ", ".join(f"z{k}" for k in latents)
     lag = cv.record.settings.lag
     return f"biased along {named} of a CV {f'with a lag of {lag} frames' if lag else 'without a lag'}"

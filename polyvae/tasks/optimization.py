@@ -15,14 +15,13 @@ from polyvae.arguments import flag, if_given, real_number, seed_number, shown, w
 from polyvae.batches import map_frames, single_precision
 from polyvae.cv.latent import LatentCV, latent_cv
 from polyvae.errors import InputError
-from polyvae.geometry.linalg import safe_sqrt
 from polyvae.measures.density import log_density
 from polyvae.measures.limits import QUANTILE, Limits, limits_of
 from polyvae.measures.objectives import OBJECTIVES, objective_of
-from polyvae.measures.pairs import FrameMeasures, frame_measures, mean_contact, separations
+from polyvae.measures.penalties import make_violation
 from polyvae.measures.weights import counted, quantile
-from polyvae.records import html_of, in_words
-from polyvae.trajectory.record import Trajectory, is_linear
+from polyvae.tasks.optimum import Optimum
+from polyvae.trajectory.record import Trajectory
 
 log = logging.getLogger(__name__)
 
@@ -31,93 +30,6 @@ _PULL = 10.0  # to a target, over the pull to smaller or larger values
 MAX_BEADS = 1000  # with more, refinement takes hours: its cost grows as the square
 _HELD = 1 << 23  # distances in memory together
 _SHOWN = 100  # frames that each half of the path is kept as
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Optimum:
-    """Result of `optimize`.
-
-    Args:
-        structure: the best conformation, one frame in the featurizer's frame.
-        value: the objective there; `z`, its latent coordinates.
-        valid: all bonds and pairs of `structure` are within `limits`.
-        better: `value` is beyond that of every frame of the data, or within 1 % of the target.
-        message: both in words.
-        extreme, extreme_value: the frame of the data with the best objective.
-        limits: what was asked of bonds and pairs.
-        path: (n_steps, n_starts), the objective of the decoded conformation while z moves.
-        z_path: (n_steps, n_starts, latent_dim).
-        decoded: (n_starts,) Trajectory of the decoder's conformations at the end of `path`.
-        candidates: (2 n_starts,) Trajectory after refinement, `candidate_values` and `candidate_valid`
-            (2 n_starts,); `structure` is the best of them.
-        route: Trajectory of how `structure` came about, about 200 frames in two segments: decoded
-            conformations while z moves, then the conformation while its coordinates are refined.
-    """
-
-    structure: Trajectory
-    value: float
-    z: np.ndarray
-    valid: bool
-    better: bool
-    message: str
-    extreme: Trajectory
-    extreme_value: float
-    limits: Limits
-    path: np.ndarray
-    z_path: np.ndarray
-    decoded: Trajectory
-    candidates: Trajectory
-    candidate_values: np.ndarray
-    candidate_valid: np.ndarray
-    route: Trajectory
-
-    def _repr_html_(self) -> str:
-        both, names = self.summary(), ("objective", "rg", "shortest_bond", "longest_bond", "closest_pair")
-        found = (both["optimized"], both["data_extreme"])
-        rows = [[name.replace("_", " "), *(in_words(which[name]) for which in found)] for name in names]
-        head = [f"lengths in {self.structure.length_unit}", "found", "data extreme"]
-        return html_of("Optimum", [head, *rows], self.message)
-
-    def summary(self) -> dict:
-        """The result as plain numbers: what was found beside the most extreme frame of the data, and the limits
-        as they are checked: where several limit one distance, the narrowest."""
-
-        linear = is_linear(self.limits.bonds, self.structure.n_beads)
-
-        def numbers(traj: Trajectory, value: float) -> dict:
-            positions = traj.positions[0]
-            found = FrameMeasures(*(part[0] for part in frame_measures(traj.positions[:1], self.limits.bonds)))
-            bonds, shortest = found.bonds, found.bonds.min(initial=np.inf)
-            apart = [float(r) if np.isfinite(r) else None for r in found.closest_apart]
-            free = float(found.closest_apart.min())
-            return {
-                "objective": value,
-                "rg": float(objective_of("rg", traj.unequal_masses)(positions)),
-                "end_to_end": float(geometry.end_to_end(positions)) if linear else None,
-                "shortest_bond": float(shortest),
-                "mean_bond": float(bonds.mean()),
-                "longest_bond": float(bonds.max(initial=0.0)),
-                "closest_pair": min(float(shortest), free),
-                "closest_free_pair": free if math.isfinite(free) else None,
-                "closest_apart": apart,
-                "closest_mean_apart": [
-                    None if least is None else float(mean)
-                    for least, mean in zip(apart, found.mean_apart, strict=False)
-                ],
-                "closest_contacts": float(found.contacts),
-            }
-
-        limits = {name: value for name, value in self.limits.record().items() if name != "shape"}
-        bond, *apart = self.limits.least_apart()
-        limits |= {"shortest_bond": bond, "closest_free_pair": min(apart), "closest_apart": apart}
-        return {
-            "optimized": numbers(self.structure, self.value) | {"z": self.z.tolist()},
-            "data_extreme": numbers(self.extreme, self.extreme_value),
-            "limits": limits,
-            "valid": self.valid,
-            "better": self.better,
-            "message": self.message,
-        }
 
 
 @single_precision
@@ -137,38 +49,42 @@ def optimize(
 ) -> Optimum:
     """Find a conformation with an extreme or a given value of an objective, within what the data allow.
 
-    From several points of the data, z moves down the gradient of objective(decode(z)), held by a penalty
-    to where a Gaussian kernel density estimate of the data's z is above its own 1 % quantile. The
-    decoder's conformation is a mean over many, with bonds too short and beads too close. So from there,
-    and from frames of the data, the extreme ones and those nearest to end points, the coordinates
-    themselves are then moved, still down the objective, with penalties that bring bonds and pairs within the
-    data's quantiles, strain the bonds together no more than the data's are on average, keep the latent
-    coordinates where data live, and keep the conformation one that the model reconstructs no worse than it
-    does 99.9 % of the data. A frame of the data within the limits that this makes no better stays as it is.
-    All starts move at once, in one compiled program for each half. The coordinates of more than 1,000 beads stay
-    as they are: their pairs would take hours.
+    The search has two halves. First, z moves down the gradient of objective(decode(z)) from several points of the
+    data. A penalty keeps it where a Gaussian kernel density estimate of the data's z is above its own 1 %
+    quantile.
+
+    The decoder's conformation is a mean over many, with bonds too short and beads too close. So the coordinates
+    themselves move in the second half, from the decoded end points, from the extreme frames of the data, and from
+    the frames nearest to the end points. Penalties bring bonds and pairs within the data's quantiles, keep the
+    mean strain of the bonds at or below that of the data, keep z where data are, and keep the conformation one
+    that the model reconstructs no worse than 99.9 % of the data. A frame of the data within the limits stays as
+    it is if this makes it no better.
+
+    All starts move at once, in one compiled program for each half. The coordinates of more than 1,000 beads are
+    not refined: their pairs would take hours.
 
     Args:
         cv: the collective variable, as `fit` and `load` give it.
         objective: pure JAX function of one frame (n_beads, n_dims), in the model's unit, or one of "rg",
             "end_to_end", "asphericity", "shape_anisotropy", which count beads by their masses.
         start: the trajectory whose latents bound the search and whose bonds and pairs set the limits.
-        minimize: with False, maximise.
+        minimize: minimise; maximise with False.
         target: a value to meet to 1 %, in place of the smallest or largest.
-        n_starts: half of them at the data's most extreme frames, or those nearest the target; half at random
-            frames. By default 64; of more than 64 beads fewer, as their pairs grow, but 8.
-        prior_weight: of the penalties that keep z and the conformation where the model knows them.
-        bond_weight: of those on bonds and pairs.
-        steps: of the search in z.
-        refine_steps: of the refinement of coordinates.
-        seed: of the random starts.
+        n_starts: number of starts, half of them at the data's most extreme frames or those nearest the target,
+            half at random frames. By default 64, and with more than 64 beads fewer, at least 8, as their pairs
+            grow.
+        prior_weight: weight of the penalties that keep z and the conformation where the model knows them.
+        bond_weight: weight of the penalties on bonds and pairs.
+        steps: steps of the search in z.
+        refine_steps: steps of the refinement of coordinates.
+        seed: seed of the random starts.
 
     Raises:
-        InputError: data that do not fit the model; an objective that gives no single number, or none that is
-            finite in the data; a target that no conformation was found for, with the range that was reached.
+        InputError: data that do not fit the model; an objective that does not return one number, or that is not
+            finite in the data; a target that was not met, with the range that was reached.
     """
     traj = counted(latent_cv(cv).as_trajectory(start))
-    objective = _checked(objective, traj)
+    objective = _check_objective(objective, traj)
     if n_starts is None:
         n_starts = min(64, max(8, 64**3 // traj.n_beads**2))
     n_starts, steps = whole_number("n_starts", n_starts, 1), whole_number("steps", steps, 1)
@@ -176,38 +92,33 @@ def optimize(
     target, minimize = if_given(real_number, "target", target), flag("minimize", minimize)
     real_number("prior_weight", prior_weight, least=0)
     real_number("bond_weight", bond_weight, least=0)
-    values = _values(objective, traj.positions)
-    cost = _cost(values, traj.weights, minimize, target)
+    values = _evaluate(objective, traj.positions)
+    cost = _make_cost(values, traj.weights, minimize, target)
     limits = limits_of(traj)
     z_data = cv.encode(traj.positions)
     rng = np.random.default_rng(seed)
-    outside = _outside(z_data, traj.weights, prior_weight, rng)
+    outside = _make_outside(z_data, traj.weights, prior_weight, rng)
 
     extremes = np.argsort(cost(values), kind="stable")[: (n_starts + 1) // 2]
     others = rng.choice(traj.n_frames, n_starts - len(extremes), replace=traj.n_frames < n_starts)
     z0 = z_data[np.concatenate([extremes, others])]
-    z_end, z_path, path = _descend(_latent_loss(cv, objective, cost, outside), z0, steps, learning_rate=0.03)
+    z_end, z_path, path = _descend(_make_latent_loss(cv, objective, cost, outside), z0, steps, learning_rate=0.03)
     decoded = cv.decode(z_end, coordinates=True)
 
     # Twice as many are refined: the decoder's conformations; and the extreme frames themselves, and for the
     # other starts the frames nearest in z, since their bonds are sound already.
     nearest = ((z_end[len(extremes) :, None] - z_data[None]) ** 2).sum(axis=2).argmin(axis=1)
     x0 = np.concatenate([decoded, traj.positions[extremes], traj.positions[nearest]])
-    refines = traj.n_beads <= MAX_BEADS
-    if refines:
-        strained = _strained(cv, traj, limits, prior_weight, bond_weight)
-        loss, pace = _refine_loss(cv, objective, cost, outside, strained), 0.02 * limits.longest_mean_bond
-        options = {"every": max(1, refine_steps // _SHOWN), "width": traj.n_beads * (traj.n_beads - 1) // 2}
-        refined, refining, _ = _descend(loss, x0, refine_steps, learning_rate=pace, **options)
+    refined, refining, kept = x0, x0[None], np.arange(len(x0)) >= n_starts
+    if traj.n_beads <= MAX_BEADS:
+        strained = _make_strained(cv, traj, limits, prior_weight, bond_weight)
+        loss = _make_refine_loss(cv, objective, cost, outside, strained)
+        refined, refining = _refine(loss, x0, refine_steps, 0.02 * limits.longest_mean_bond)
+        # A frame of the data that only grew worse is a candidate as it is.
+        kept[n_starts:] = _better_before(cv, objective, cost, limits, x0[n_starts:], refined[n_starts:])
+        refined = np.where(kept[:, None, None], x0, refined)
     else:
         log.info("coordinates of over %d beads would take hours to refine, and stay as they are", MAX_BEADS)
-        refined, refining = x0, x0[None]
-    # A frame of the data that only grew worse is a candidate as it is.
-    x, ends = x0[n_starts:], cv.turn(refined[n_starts:])
-    worse = np.asarray(cost(_values(objective, x)) < cost(map_frames(jax.jit(jax.vmap(objective)), ends)))
-    kept = np.zeros(len(x0), bool)
-    kept[n_starts:] = (limits.accept(x) & (worse | ~limits.accept(ends))) | (not refines)
-    refined = np.where(kept[:, None, None], x0, refined)
     candidates = cv.turn(refined)
 
     final, valid = map_frames(jax.jit(jax.vmap(objective)), candidates), limits.accept(candidates)
@@ -225,7 +136,7 @@ def optimize(
         z=cv.encode(candidates)[best],
         valid=bool(valid[best]),
         better=better,
-        message=_message(better, bool(valid[best]), minimize, target),
+        message=_describe(better, bool(valid[best]), minimize, target),
         extreme=traj[extreme],
         extreme_value=float(values[extreme]),
         limits=limits,
@@ -239,12 +150,29 @@ def optimize(
     )
 
 
+def _refine(loss: Callable, x0: np.ndarray, steps: int, pace: float) -> tuple[np.ndarray, np.ndarray]:
+    """Move coordinates down the loss; returns the end points, and the points on the way."""
+    n_pairs = x0.shape[1] * (x0.shape[1] - 1) // 2
+    every = max(1, steps // _SHOWN)
+    refined, refining, _ = _descend(loss, x0, steps, learning_rate=pace, every=every, width=n_pairs)
+    return refined, refining
+
+
+def _better_before(
+    cv: LatentCV, objective: Callable, cost: Callable, limits: Limits, x0: np.ndarray, refined: np.ndarray
+) -> np.ndarray:
+    """Which conformations are within the limits, and got a worse objective or left the limits when refined."""
+    ends, values = cv.turn(refined), jax.jit(jax.vmap(objective))
+    worse = np.asarray(cost(map_frames(values, x0)) < cost(map_frames(values, ends)))
+    return limits.accept(x0) & (worse | ~limits.accept(ends))
+
+
 def _as_frames(cv: LatentCV, positions: np.ndarray, segments: tuple[int, ...] | None = None) -> Trajectory:
     """Conformations as a trajectory, without segments each a piece of its own."""
     return dataclasses.replace(cv.template, positions=positions, segments=segments or (1,) * len(positions))
 
 
-def _checked(objective: Callable | str, traj: Trajectory) -> Callable:
+def _check_objective(objective: Callable | str, traj: Trajectory) -> Callable:
     if isinstance(objective, str):
         if objective not in OBJECTIVES:
             raise InputError(
@@ -259,7 +187,7 @@ def _checked(objective: Callable | str, traj: Trajectory) -> Callable:
     return objective
 
 
-def _values(objective: Callable, positions: np.ndarray) -> np.ndarray:
+def _evaluate(objective: Callable, positions: np.ndarray) -> np.ndarray:
     """The objective in each frame of the data; raises `InputError` where one is not finite."""
     values = map_frames(jax.jit(jax.vmap(objective)), positions)
     if not (good := np.isfinite(values)).all():
@@ -270,19 +198,23 @@ def _values(objective: Callable, positions: np.ndarray) -> np.ndarray:
     return values
 
 
-def _cost(values: np.ndarray, weights: np.ndarray | None, minimize: bool, target: float | None) -> Callable:
+def _make_cost(values: np.ndarray, weights: np.ndarray | None, minimize: bool, target: float | None) -> Callable:
     """The function of the objective's value to minimise, in standard deviations of the data's values."""
     spread = math.sqrt(np.cov(values, ddof=0, aweights=weights)) or 1.0
     sign = 1.0 if minimize else -1.0
 
     def cost(value):
-        return sign * value / spread if target is None else _PULL * ((value - target) / spread) ** 2
+        if target is None:
+            return sign * value / spread
+        return _PULL * ((value - target) / spread) ** 2
 
     return cost
 
 
-def _outside(z_data: np.ndarray, weights: np.ndarray | None, weight: float, rng: np.random.Generator) -> Callable:
-    """The penalty on a latent point where the data's z are less dense than 99 % of them are, in nats squared."""
+def _make_outside(
+    z_data: np.ndarray, weights: np.ndarray | None, weight: float, rng: np.random.Generator
+) -> Callable:
+    """Penalty, in nats squared, on a latent point in a place less dense than 99 % of the data's z are in."""
     density, floor = log_density(z_data, rng, weights)
 
     def outside(z):  # the cap keeps the penalty flat far out, where the slope vanishes
@@ -291,20 +223,24 @@ def _outside(z_data: np.ndarray, weights: np.ndarray | None, weight: float, rng:
     return outside
 
 
-def _strained(cv: LatentCV, traj: Trajectory, limits: Limits, prior_weight: float, bond_weight: float) -> Callable:
-    """The penalty on a conformation outside the limits, or one that the model reconstructs worse than the data."""
-    residuals = map_frames(jax.jit(jax.vmap(lambda positions: _residual(cv, positions))), traj.positions)
+def _make_strained(
+    cv: LatentCV, traj: Trajectory, limits: Limits, prior_weight: float, bond_weight: float
+) -> Callable:
+    """Penalty on a conformation outside the limits, or one that the model reconstructs worse than the data."""
+    residuals = map_frames(
+        jax.jit(jax.vmap(lambda positions: _reconstruction_error(cv, positions))), traj.positions
+    )
     reach = quantile(residuals, 1 - QUANTILE, traj.weights) or 1.0
-    violation = _violation(limits, traj.n_beads)
+    violation = make_violation(limits, traj.n_beads)
 
     def strained(positions):
-        astray = prior_weight * jax.nn.relu(_residual(cv, positions) / reach - 1) ** 2
+        astray = prior_weight * jax.nn.relu(_reconstruction_error(cv, positions) / reach - 1) ** 2
         return bond_weight * violation(positions) + astray
 
     return strained
 
 
-def _latent_loss(cv: LatentCV, objective: Callable, cost: Callable, outside: Callable) -> Callable:
+def _make_latent_loss(cv: LatentCV, objective: Callable, cost: Callable, outside: Callable) -> Callable:
     """The cost of a latent point, and the objective of its conformation."""
 
     decode = cv.function().decode
@@ -316,7 +252,7 @@ def _latent_loss(cv: LatentCV, objective: Callable, cost: Callable, outside: Cal
     return loss
 
 
-def _refine_loss(
+def _make_refine_loss(
     cv: LatentCV, objective: Callable, cost: Callable, outside: Callable, strained: Callable
 ) -> Callable:
     """The cost of a conformation's coordinates, with limits that grow steeper, and its objective."""
@@ -329,36 +265,35 @@ def _refine_loss(
     return loss
 
 
-def _message(better: bool, valid: bool, minimize: bool, target: float | None) -> str:
+def _describe(better: bool, valid: bool, minimize: bool, target: float | None) -> str:
     word = "smaller" if minimize else "larger"
+    found = f"no conformation was found whose objective is {word} than in every frame of the data"
     if target is not None:
         found = f"the objective is within {100 * _MET:g} % of its target, {target:g}"
     elif better:
         found = f"the objective is {word} than in every frame of the data"
-    else:
-        found = f"no conformation was found whose objective is {word} than in every frame of the data"
+    within = "no conformation was found with all bonds and pairs within the data's 0.1 % and 99.9 % quantiles"
     if valid:
-        return (
-            f"{found}; bonds lie between the data's 0.1 % and 99.9 % quantiles and no pair is closer than its "
-            f"0.1 % quantile"
+        within = (
+            "bonds are between the data's 0.1 % and 99.9 % quantiles and no pair is closer than its 0.1 % quantile"
         )
-    return (
-        f"{found}; no conformation was found with all bonds and pairs within the data's 0.1 % and 99.9 % quantiles"
-    )
+    return f"{found}; {within}"
 
 
 def _check_met(target: float, value: float, valid: np.ndarray, data: np.ndarray) -> None:
     """Refuse a target that was missed by more than 1 %; of 0, by more than 1 % of the data's spread."""
     if abs(value - target) <= _MET * (abs(target) or float(data.std())):
         return
-    reached = f"{valid.min():.4g} to {valid.max():.4g}" if len(valid) else "none"
+    reached = "none"
+    if len(valid):
+        reached = f"{valid.min():.4g} to {valid.max():.4g}"
     raise InputError(
         f"the target {target:g} was not met to {100 * _MET:g} %: sound conformations found for it have "
         f"{reached}, the data {data.min():.4g} to {data.max():.4g}. Ask for a value within reach"
     )
 
 
-def _residual(cv: LatentCV, positions):
+def _reconstruction_error(cv: LatentCV, positions):
     """Squared distance between a frame's features and the decoded mean of its encoding."""
     x = cv.featurizer(positions)
     return jnp.sum((x - cv.scaled.decode(cv.scaled.encode(x)[0])) ** 2)
@@ -401,45 +336,3 @@ def _descend(
         return last, points, values
 
     return jax.tree.map(np.asarray, run(start))
-
-
-def _violation(limits: Limits, n_beads: int) -> Callable:
-    """Squared distance of a conformation from the limits, in units of the bonds' range.
-
-    A hundredth of each range is kept free on each side, so that what a penalty leaves over is still inside.
-    Beside the limits, the bonds' mean squared deviation is kept at the data's or below: a conformation
-    with many bonds at their limits at once is not like the data, even if every bond is.
-    """
-    pairs, apart = separations(n_beads, limits.bonds)
-    # All distances as one matrix: its gradient is many times faster than that of chosen pairs.
-    separation = np.zeros((n_beads, n_beads), int)
-    separation[tuple(pairs.T)] = apart
-    low = np.array([0.0, *limits.least_apart()], np.float32)[separation]
-    high = np.where(separation == 1, np.float32(limits.longest_bond), np.float32(np.inf))
-    contacts = min(n_beads, int((separation > 1).sum()))
-    shares = [of / max(1, of.sum()) for of in (separation == k for k in (1, 2, 3))]
-    width = limits.longest_bond - limits.shortest_bond or limits.longest_bond or 1.0
-    margin = 0.01 * width
-    mean_width = limits.longest_mean_bond - limits.shortest_mean_bond or limits.longest_mean_bond or 1.0
-    center = 0.5 * (limits.longest_mean_bond + limits.shortest_mean_bond)
-    bond = limits.shape.get("bond", {"mean": 0.0, "std": 0.0})
-    strain = (bond["std"] or width) ** 2
-
-    def violation(positions):
-        r = safe_sqrt(jnp.sum((positions[:, None] - positions[None]) ** 2, axis=2))
-        over = jax.nn.relu(low + margin - r) + jax.nn.relu(r - (high - margin))
-        over = jnp.where(separation > 0, over, 0.0)
-        bonded, *means = (jnp.sum(share * r) for share in shares)
-        means.append(mean_contact(jnp.where(separation > 1, r, jnp.inf).ravel(), contacts))
-        least = np.array([*limits.closest_mean_apart, limits.closest_contacts], np.float32)
-        close = jax.nn.relu(least + margin - jnp.stack(means)) * (least > 0)
-        off_center = jnp.abs(bonded - center)
-        strained = jnp.sum(shares[0] * (r - bond["mean"]) ** 2) / strain
-        return (
-            jnp.sum((over / width) ** 2)
-            + jnp.sum((close / width) ** 2)
-            + jax.nn.relu(off_center / mean_width - 0.49) ** 2
-            + jax.nn.relu(strained - 0.99) ** 2
-        )
-
-    return violation

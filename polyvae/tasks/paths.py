@@ -1,4 +1,4 @@
-"""Rows of conformations through the latent space: paths between two points, and grids."""
+"""Paths and grids of conformations through the latent space."""
 
 import dataclasses
 from typing import NamedTuple
@@ -21,7 +21,7 @@ _LARGEST_GRID = 100_000
 
 
 class LatentPath(NamedTuple):
-    """Decoded conformations, a `Trajectory` of n frames, and the latent points z (n, latent_dim) they are of."""
+    """Decoded conformations, a `Trajectory` of n frames, and their latent points z (n, latent_dim)."""
 
     conformations: Trajectory
     z: np.ndarray
@@ -40,16 +40,17 @@ def interpolate(
 ) -> LatentPath:
     """Decoded conformations at `n` points of a path from `a` to `b`, at equal distances along it in z.
 
-    The conformations are the decoder's means: what the latents do not hold is averaged away. `relax` mends
-    their bonds. Encoding one returns nearly its z; the difference measures how well the model knows that point.
+    The conformations are the decoder's means over everything that the latents do not hold. `relax` corrects their
+    bonds. The encoder returns nearly the same z for each; the difference measures how well the model knows the
+    point.
 
     Args:
         cv: the collective variable, as `fit` and `load` give it.
         a, b: latent points (latent_dim,), or frames (n_beads, n_dims), or trajectories of one frame.
-        along: "straight", or "data": where the data's z are dense, by `dense_path`.
-        data: the trajectory whose z that is.
-        n: points, both ends among them.
-        seed: of what is random in the search for a dense path.
+        along: "straight", or "data" for a path where the data's z are dense (`find_dense_path`).
+        data: the trajectory for that density.
+        n: number of points, both ends included.
+        seed: seed of the search for a dense path.
 
     Raises:
         InputError: ends of another shape, fewer than 2 points, `along="data"` without data.
@@ -61,7 +62,7 @@ def interpolate(
         if data is None:
             raise InputError('along="data" needs the trajectory whose density the path follows: data=traj')
         points, weights = _latents(cv, data)
-        z = dense_path(points, ends[0], ends[1], n, weights=weights, seed=seed)
+        z = find_dense_path(points, ends[0], ends[1], n, weights=weights, seed=seed)
     else:
         z = ends[0] + np.linspace(0, 1, n)[:, None] * (ends[1] - ends[0])
     return _decoded(cv, z, (n,))
@@ -77,7 +78,7 @@ def latent_grid(cv: LatentCV, n: int, *, data: Trajectory | np.ndarray | None = 
     Args:
         cv: the collective variable, as `fit` and `load` give it.
         n: points along each latent.
-        data: the trajectory whose range of z the grid spans.
+        data: the trajectory that sets the range of the grid.
     """
     n = whole_number("n", n, 2)
     if n ** latent_cv(cv).latent_dim > _LARGEST_GRID:
@@ -96,27 +97,28 @@ def latent_grid(cv: LatentCV, n: int, *, data: Trajectory | np.ndarray | None = 
 
 def _latents(cv: LatentCV, data) -> tuple[np.ndarray, np.ndarray]:
     """The z of all frames, and their weights."""
-    chunks = map(cv.as_trajectory, data if isinstance(data, Stream) else [data])
-    z, weights = zip(*((cv.encode(chunk.positions), frame_weights(chunk)) for chunk in chunks), strict=True)
+    z, weights = [], []
+    for chunk in data if isinstance(data, Stream) else [data]:
+        traj = cv.as_trajectory(chunk)
+        z.append(cv.encode(traj.positions))
+        weights.append(frame_weights(traj))
     return np.concatenate(z), np.concatenate(weights)
 
 
 def _decoded(cv: LatentCV, z: np.ndarray, segments: tuple[int, ...]) -> LatentPath:
-    positions = cv.decode(z, coordinates=True)
-    return LatentPath(
-        dataclasses.replace(cv.template, positions=positions, segments=segments), np.asarray(z, np.float32)
-    )
+    frames = dataclasses.replace(cv.template, positions=cv.decode(z, coordinates=True), segments=segments)
+    return LatentPath(frames, np.asarray(z, np.float32))
 
 
-def dense_path(
+def find_dense_path(
     points: np.ndarray, a: np.ndarray, b: np.ndarray, n: int, *, weights: np.ndarray | None = None, seed: int = 0
 ) -> np.ndarray:
     """n points (n, dim) from a to b, evenly along a smooth path where `points` (n_points, dim) are dense.
 
-    The shortest path over a and b and at most 2,000 of the points, where a step costs its length to the power
-    dim + 1: then a path costs, for many points, the integral of one over the density. D. Hwang,
-    S. B. Damelin and A. O. Hero, doi:10.1214/15-AAP1162. It is smoothed over 2 % of its length, or over one
-    step if that is more. Points count by their weights (n_points,).
+    It is the shortest path over a, b and at most 2,000 of the points, where a step costs its length to the power
+    dim + 1. For many points the cost of a path becomes the integral of 1 / density (D. Hwang, S. B. Damelin and
+    A. O. Hero, doi:10.1214/15-AAP1162). The path is smoothed over 2 % of its length, or over one step if that is
+    more. Points count by their weights (n_points,).
     """
     from scipy.sparse.csgraph import dijkstra
     from scipy.spatial.distance import cdist
@@ -133,22 +135,24 @@ def dense_path(
     chosen = [1]
     while chosen[-1] != 0:
         chosen.append(before[chosen[-1]])
-    path = _even(nodes[chosen[::-1]], _POINTS)
-    width = max(0.02, 1 / len(chosen)) * _POINTS if len(chosen) > 2 else 0
+    path = _space_evenly(nodes[chosen[::-1]], _POINTS)
+    width = max(0.02, 1 / len(chosen)) * _POINTS
+    if len(chosen) == 2:
+        width = 0  # a straight line
     for _ in range(int(2 * width**2)):  # a diffusion with fixed ends
         path[1:-1] = 0.25 * path[:-2] + 0.5 * path[1:-1] + 0.25 * path[2:]
-    return _even(path, n)
+    return _space_evenly(path, n)
 
 
-def _even(path: np.ndarray, n: int) -> np.ndarray:
-    """n points at equal distances along a path of straight pieces."""
+def _space_evenly(path: np.ndarray, n: int) -> np.ndarray:
+    """Put n points at equal distances along a path of straight pieces."""
     gone = np.concatenate([[0.0], np.linalg.norm(np.diff(path, axis=0), axis=1).cumsum()])
     at = np.linspace(0, gone[-1], n)
     return np.stack([np.interp(at, gone, column) for column in path.T], axis=1)
 
 
 def _point(cv: LatentCV, end, name: str) -> np.ndarray:
-    """A latent point of what the caller gave: a point already, or a frame."""
+    """The latent point that `end` is, or that it is encoded to if it is a frame."""
     if isinstance(end, Trajectory):
         if len(end) != 1:
             raise InputError(f"{name} must be one frame; got {len(end)}")

@@ -1,4 +1,4 @@
-"""Collective variables of trajectories of any length, straight into a table."""
+"""Tables of collective variables, for trajectories of any length."""
 
 import dataclasses
 import functools
@@ -46,7 +46,7 @@ def project(
         columns: further numbers of each frame by name: functions of the positions (n_beads, n_dims) of one
             frame, in the model's unit, such as {"rg": polyvae.radius_of_gyration}.
         progress: called with the number of frames done since the last call.
-        path: file to write; `.csv` and `.npz` by suffix, else a COLVAR.
+        path: file to write: a table of the kind of its suffix, `.csv` or `.npz`, otherwise a COLVAR.
 
     Returns:
         The number of frames written.
@@ -64,7 +64,7 @@ def project(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Projector:
-    """A model with the further columns of a table: functions of one frame, compiled once in each process."""
+    """A model and further columns of a table, functions of one frame that each process compiles once."""
 
     cv: LatentCV
     columns: dict[str, Callable]
@@ -73,13 +73,13 @@ class Projector:
         lambda self: {name: jax.jit(jax.vmap(measure)) for name, measure in self.columns.items()}
     )
 
-    def __getstate__(self):  # to other processes go the functions
+    def __getstate__(self):  # programs cannot go to other processes
         return {"cv": self.cv, "columns": self.columns}
 
     def write(
         self, path: str | os.PathLike, rows: Iterable[Rows], progress: Callable[[int], None] | None = None
     ) -> int:
-        """Write rows that come in pieces as one table, which appears when all are there; gives their number."""
+        """Write pieces of rows as one table, which appears when it is whole; returns the number of rows."""
         rows, n_done = iter(rows), 0
         first = next(rows, None)
         if first is None:
@@ -94,7 +94,7 @@ class Projector:
 
 
 def rows_of(chunk, first_frame: int, projector: Projector) -> Rows:
-    """The rows of a chunk of a trajectory, whose first frame has that number.
+    """Project a chunk of a trajectory. `first_frame` is the number of its first frame.
 
     Where frames show one of many molecules, all molecules of one frame come together.
     """

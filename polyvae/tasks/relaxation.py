@@ -1,4 +1,4 @@
-"""Relaxing conformations: bonds and overlaps put right by a potential that is read off the data."""
+"""Relaxation of conformations: a potential from the data corrects bonds and overlaps."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,8 +18,8 @@ from polyvae.measures.pairs import over_frames, separations
 from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory
 
-_MARGIN = 0.02  # of the closest approach: so that what a soft wall leaves over is still outside it
-_CONVERGED = 1e-4  # of the first gradient
+_MARGIN = 0.02  # share of the closest approach, since a soft wall is passed by a little
+_CONVERGED = 1e-4  # share of the first gradient
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,8 +28,8 @@ class Relaxed:
 
     Args:
         conformations: Trajectory of the relaxed conformations.
-        moved: (n_frames,), RMSD of each from where it came, superposed.
-        energy_before, energy: (n_frames,) of the potential; in kT where it was read off the data.
+        moved: (n_frames,) RMSD from the conformation before, after superposition.
+        energy_before, energy: (n_frames,) potential energies, in kT for the potential of the data.
     """
 
     conformations: Trajectory
@@ -82,22 +82,22 @@ def _energy_of(limits: Limits) -> Callable:
 def relax(traj: Trajectory, data=None, *, energy: Callable | None = None, steps: int = 200) -> Relaxed:
     """Move conformations to the nearest minimum of a potential, by L-BFGS, all in one compiled program.
 
-    With the potential of `chain_energy` bonds end at the data's mean length and pairs at or beyond their
-    closest approach: conformations to start a simulation from, and no longer an ensemble, in which bonds
-    vibrate. L-BFGS: D. C. Liu and J. Nocedal, doi:10.1007/BF01589116.
+    With the potential of `chain_energy`, bonds end at the data's mean length and pairs at or beyond their closest
+    approach. A simulation can start from such conformations, but they are not an ensemble, in which bonds vibrate.
+    L-BFGS: D. C. Liu and J. Nocedal, doi:10.1007/BF01589116.
 
     Args:
         traj: conformations, a `Trajectory` or what `as_trajectory` takes.
-        data: the trajectory, or the `LatentCV`, that `chain_energy` reads off. The result is in its unit.
-        energy: your own potential in place of that: a pure JAX function of one frame (n_beads, n_dims).
-        steps: of the minimiser, at most.
+        data: the trajectory, or the `LatentCV`, for `chain_energy`. The result is in its unit.
+        energy: your own potential instead, a pure JAX function of one frame (n_beads, n_dims).
+        steps: most steps of the minimiser.
 
     Raises:
-        InputError: neither data nor energy, or both; data of other beads or units; an energy that gives no
-            single number, or whose minimisation does not end in finite coordinates.
+        InputError: neither data nor energy, or both; data of other beads or units; an energy that does not return
+            one number; a minimisation that does not end in finite coordinates.
     """
     if (data is None) == (energy is None):
-        raise InputError("relax needs either data, to read a potential off, or energy=, a function of one frame")
+        raise InputError("relax needs either data, for a potential, or energy=, a function of one frame")
     steps, energy = whole_number("steps", steps, 1), if_given(function, "energy", energy)
     if data is None:
         traj = as_trajectory(traj)

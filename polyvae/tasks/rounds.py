@@ -1,6 +1,6 @@
-"""The steps of a round of bias and learning, each of which a script may replace: a CV, a bias on it, the starts of
-unbiased runs, and what came of it."""
+"""The arithmetic of a round of bias and training: a CV, a bias on it, starts of unbiased runs, and a summary."""
 
+import copy
 import dataclasses
 import functools
 import logging
@@ -23,21 +23,21 @@ from polyvae.trajectory.stream import concatenate
 
 log = logging.getLogger(__name__)
 
-MARGIN = 0.5  # of the range that frames have, more on each side
-BEYOND = 0.2  # of the range between walls, which there are 40 kT high
-WALLS = 0.1  # of the range that unbiased frames have, more on each side
+MARGIN = 0.5  # share of the range of the frames, added on each side
+BEYOND = 0.2  # share of the range between walls, added on each side; the walls are 40 kT high there
+WALLS = 0.1  # share of the range of the unbiased frames, added on each side
 SAME_CV = 0.9  # squared correlation of the slowest latent with that of the round before
 SAME_ENERGY = 0.5  # kT, between the free energies of two rounds
-REACHED = 0.98  # of the frames of unbiased runs, which the last bias must not have kept out
-COVERED = 0.9  # of the points below 6 kT, for two free energies to be compared
+REACHED = 0.98  # share of the frames of unbiased runs that must be within the walls of the last bias
+COVERED = 0.9  # share of the points below 6 kT that two free energies must have in common to be compared
 ENOUGH = 20.0  # independent frames that a free energy must be worth
-SEARCH = 1.5  # times the barrier, while nothing slow is known
-SMOOTHNESS = 1.0  # of the CV, see `fit`
-RARE = 0.01  # of all frames: motions that last longer are slow
-LEFT_OUT = 0.1  # of each unbiased run, which starts from where a bias had driven it
-PAIRS = 3  # frames, by which a short run is longer than the time lag
-MOST_LATENTS = 3  # that are biased together
-MOST_SEEN = 2000  # known frames that others are held against
+SEARCH = 1.5  # factor of the barrier while nothing slow is known
+SMOOTHNESS = 1.0  # smoothness of the CV, see `fit`
+RARE = 0.01  # share of all frames; motions that last longer are slow
+LEFT_OUT = 0.1  # share of each unbiased run that is dropped, since a bias had driven the system to its start
+PAIRS = 3  # frames by which a short run is longer than the time lag
+MOST_LATENTS = 3  # most latents that are biased together
+MOST_SEEN = 2000  # most known frames that others are compared with
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,17 +46,18 @@ class Round(Record):
 
     Args:
         number: from 1.
-        steps: with a bias and, `free_steps`, without, before this round's biased runs.
-        latents: that were biased.
-        n_frames: unbiased, in the states that are known; the CV was trained on these and the short runs.
+        steps: steps with a bias.
+        free_steps: unbiased steps before the biased runs of this round.
+        latents: numbers of the biased latents.
+        n_frames: unbiased frames in the known states; the CV was trained on these and the short runs.
         slow: whether the CV knows something slow, and has a time lag; otherwise the round was a search.
-        states: basins along the slowest latent, of the unbiased frames.
-        crossings: of the biased runs between these.
-        n_effective: independent frames that the biased runs are worth.
+        states: basins of the unbiased frames along the slowest latent.
+        crossings: crossings of the biased runs between these.
+        n_effective: effective number of independent frames in the biased runs.
         same_cv: squared correlation of the slowest latent with that of the round before.
-        same_energy: root mean square difference, in kT, from the free energy over this latent that the round
-            before gives, where this one is known; None where the other misses a place.
-        seconds: that training and runs took, since the biased runs of the round before.
+        same_energy: root mean square difference, in kT, from the free energy of the round before over this latent,
+            where the present one is known; None where the other one does not cover this range.
+        seconds: time of training and runs since the biased runs of the round before.
     """
 
     number: int
@@ -80,11 +81,11 @@ class Round(Record):
 def train_cv(
     known: Sequence[Trajectory], biased: Sequence[Run], *, training: Mapping[str, Any], seed: int
 ) -> LatentCV:
-    """A CV of the unbiased frames: what is slow between all conformations that the rounds have found.
+    """Train a CV on the unbiased frames, for slow motions between all conformations that the rounds have found.
 
-    Where nothing in them is slow, since they are of one basin, a time lag would leave those latents idle that lead
-    out of it; then the latents hold the shapes, without a lag. Biased frames are not trained on: with their
-    weights few of them count, and without they are in places where the system is not.
+    If all frames are of one basin, nothing in them is slow. With a time lag the latents that lead out of the basin
+    would be inactive, so that the CV is trained on shapes, without a lag. Biased frames are not trained on: with
+    their weights few of them count, and without weights they are in places where the system is not.
     """
     frames = concatenate([dataclasses.replace(piece, time=None) for piece in known])
     training = {"seed": seed, "smoothness": SMOOTHNESS} | dict(training)
@@ -98,12 +99,14 @@ def train_cv(
     return fit(frames, **training | {"lag": 0})
 
 
-def bias_for(cv: LatentCV, known: Sequence[Trajectory], biased: Sequence[Run], barrier: float, pace: int) -> Bias:
-    """Kernels by `export.grid_bias.bias_width` from the unbiased frames, on the range of all frames and more.
+def choose_bias(
+    cv: LatentCV, known: Sequence[Trajectory], biased: Sequence[Run], barrier: float, pace: int
+) -> Bias:
+    """Choose a bias on the range of all frames and more, with kernels of `export.grid_bias.bias_width`.
 
-    A CV that knows what is slow is kept by walls to where the unbiased frames are: beyond it nothing has been
-    learnt, and a strong bias breaks what it should not. One that knows nothing slow has none, since the way out
-    of the only basin leads there; its barrier is `SEARCH` times as high.
+    Walls keep a CV that knows something slow where the unbiased frames are: the model knows nothing beyond them,
+    and a strong bias breaks bonds there. A CV that knows nothing slow has no walls, since the way out of the only
+    basin leads there, and its barrier is `SEARCH` times as high.
     """
     from polyvae.export.grid_bias import bias_width, statistics
 
@@ -122,25 +125,30 @@ def bias_for(cv: LatentCV, known: Sequence[Trajectory], biased: Sequence[Run], b
     return Bias(low - margin, high + margin, bias_width(stats), barrier, pace, walls)
 
 
-def latents_of(cv: LatentCV, pieces: Sequence[Trajectory]) -> np.ndarray:
-    """Latents (n_frames, latent_dim) of all frames of some pieces, in double precision. In one go, since each call
-    takes as long as thousands of frames do."""
-    whole = joined_frames([piece.to_unit(pieces[0].length_unit) for piece in pieces])
+def encode_pieces(cv: LatentCV, pieces: Sequence[Trajectory]) -> np.ndarray:
+    """Latents (n_frames, latent_dim) of all frames of some pieces, in double precision.
+
+    All frames are encoded in one call, since each call takes as long as thousands of frames.
+    """
+    whole = join_frames([piece.to_unit(pieces[0].length_unit) for piece in pieces])
     return cv.transform(whole).astype(np.float64)
 
 
-def joined_frames(pieces: Sequence[Trajectory]) -> Trajectory:
+def join_frames(pieces: Sequence[Trajectory]) -> Trajectory:
     """The frames of some pieces as one, in their order, without times and boxes."""
-    several = len(pieces) > 1
-    positions = np.concatenate([piece.positions for piece in pieces]) if several else pieces[0].positions
+    positions = pieces[0].positions
+    if len(pieces) > 1:
+        positions = np.concatenate([piece.positions for piece in pieces])
     return dataclasses.replace(
         pieces[-1], positions=positions, segments=(len(positions),), time=None, weights=None, box=None, origin=None
     )
 
 
 def evenly_spaced_snapshots(runs: Sequence[Run], n: int) -> list[tuple[Snapshots, Trajectory]]:
-    """Snapshots of runs, evenly in time, without the first tenth; each with its frame of the beads. Where fewer
-    were kept, some are taken more than once."""
+    """Snapshots of runs, evenly in time, without the first tenth; each with its frame of the beads.
+
+    Where fewer were kept, some are taken more than once.
+    """
     every = _snapshots(runs)
     return [every[k] for k in np.linspace(0, len(every) - 1, n).astype(int).tolist()]
 
@@ -156,9 +164,11 @@ def _snapshots(runs: Sequence[Run]) -> list[tuple[Snapshots, Trajectory]]:
 def farthest_snapshots(
     cv: LatentCV, known: Sequence[Trajectory], runs: Sequence[Run], n: int
 ) -> list[tuple[Snapshots, Trajectory]]:
-    """Snapshots of runs, each the one whose features are farthest from those of the known frames and of what was
-    taken before it (k-centres: Gonzalez, 10.1016/0304-3975(85)90224-5), since a bias that searches is mostly
-    where it began. Otherwise as `evenly_spaced_snapshots`."""
+    """Snapshots of runs, each with the features farthest from the known frames and from the snapshots before it.
+
+    A bias that searches is mostly where it began, so that evenly spaced snapshots would be of known places. The
+    order is that of k-centres (Gonzalez, 10.1016/0304-3975(85)90224-5).
+    """
     from scipy.spatial.distance import cdist
 
     features = functools.partial(map_frames, jax.jit(jax.vmap(cv.standardize)), width=cv.mean.size)
@@ -174,28 +184,30 @@ def farthest_snapshots(
 
 
 def with_starting_frame(frame: Trajectory, run: Run) -> Trajectory:
-    """The frames of a run with the one that it started from, in one piece."""
-    return joined_frames([frame, run.traj])
+    """The frames of a run after the frame that it started from, in one piece."""
+    return join_frames([frame, run.traj])
 
 
 def keep_last_snapshot(run: Run) -> Run:
-    """A run of whose snapshots only the last is left, those of large systems being large."""
+    """Drop all snapshots of a run but the last, since those of large systems are large."""
     last = run.snapshots[len(run.snapshots) - 1]
-    box = None if last.box is None else last.box.copy()
-    return dataclasses.replace(run, snapshots=Snapshots(last.positions.copy(), last.frames.copy(), box))
+    # Copies, since a view would keep the memory of all.
+    return dataclasses.replace(run, snapshots=copy.deepcopy(last))
 
 
 def subsample(pieces: Sequence[Trajectory], n: int) -> list[Trajectory]:
-    """About n frames of all, evenly."""
+    """Take about n of all frames, evenly spaced."""
     step = max(1, sum(map(len, pieces)) // n)
     return [piece[::step] for piece in pieces]
 
 
-def from_each_basin(cv: LatentCV, known: Sequence[Trajectory], runs: Sequence[Run], n: int) -> list[Snapshots]:
+def snapshots_of_each_basin(
+    cv: LatentCV, known: Sequence[Trajectory], runs: Sequence[Run], n: int
+) -> list[Snapshots]:
     """Snapshots of unbiased runs, as many from each basin along the slowest latent, evenly in time."""
     snapshots = [run.snapshots[k] for run in runs for k in range(len(run.snapshots))]
-    along = latents_of(cv, known)[:, 0]
-    z = latents_of(cv, [run.traj[run.snapshots.frames] for run in runs])[:, 0]
+    along = encode_pieces(cv, known)[:, 0]
+    z = encode_pieces(cv, [run.traj[run.snapshots.frames] for run in runs])[:, 0]
     basin = np.searchsorted([found.low for found in find_basins(along)][1:], z)
     members = [np.flatnonzero(basin == b) for b in np.unique(basin)]
     chosen: list[int] = []
@@ -206,43 +218,49 @@ def from_each_basin(cv: LatentCV, known: Sequence[Trajectory], runs: Sequence[Ru
 
 
 def drop_transient(run: Run) -> Trajectory:
-    """An unbiased run without its beginning, where it still knows of the bias that it came from."""
+    """Drop the beginning of an unbiased run, which depends on the bias that drove the system to its start."""
     return run.traj[int(LEFT_OUT * len(run.traj)) :]
 
 
-def energy_of(cv: LatentCV, runs: Sequence[Run], worth: Sequence[float] | None = None) -> FreeEnergy:
-    """The free energy over the slowest latent of a CV, from biased runs, in kT; what each run counts, by default
-    its number of frames."""
-    z = latents_of(cv, [run.traj for run in runs])[:, 0]
-    worth = [len(run.traj) for run in runs] if worth is None else worth
-    # The constant of its bias is each run's own: it is set so that the weights of a run add up to its worth.
-    bias = [run.bias - np.logaddexp.reduce(run.bias) + np.log(n) for run, n in zip(runs, worth, strict=True)]
+def estimate_free_energy(cv: LatentCV, runs: Sequence[Run], worth: Sequence[float] | None = None) -> FreeEnergy:
+    """Free energy in kT over the slowest latent of a CV, from biased runs.
+
+    Args:
+        worth: weight of each run, by default its number of frames.
+    """
+    z = encode_pieces(cv, [run.traj for run in runs])[:, 0]
     lengths = [len(run.traj) for run in runs]
+    if worth is None:
+        worth = lengths
+    # Each bias has a constant of its own, which is set so that the weights of a run add up to its worth.
+    bias = [run.bias - np.logaddexp.reduce(run.bias) + np.log(n) for run, n in zip(runs, worth, strict=True)]
     return free_energy(z, bias=np.concatenate(bias), kT=1.0, segments=lengths, walkers=True)
 
 
-def states_of(cv: LatentCV, known: Sequence[Trajectory]) -> list[Basin]:
-    """The states that the unbiased frames have along the slowest latent."""
-    return clear_states(find_basins(latents_of(cv, known)[:, 0]))
+def find_states(cv: LatentCV, known: Sequence[Trajectory]) -> list[Basin]:
+    """Find the states of the unbiased frames along the slowest latent."""
+    return clear_states(find_basins(encode_pieces(cv, known)[:, 0]))
 
 
-def all_together(
+def combine_rounds(
     cv: LatentCV, rounds: Sequence[Sequence[Run]], known: Sequence[Trajectory]
 ) -> tuple[list[Run], FreeEnergy]:
-    """The biased runs of several rounds that say something of the free energy over the slowest latent, and this.
+    """Combine the biased runs of several rounds to one free energy over the slowest latent.
 
-    What is hard to know is how much a state weighs beside the others, and a run knows it by how often it came
-    into it: so a run counts by how often it came into the state where it did so least. One that never left the
-    state in which it began says nothing, however long it was. Where all did, the last round is all there is.
+    The relative weights of the states are hard to estimate, and a run estimates them by its arrivals in each
+    state. So a run counts by its arrivals in the state where these are fewest. A run that never left its first
+    state does not count, however long it was. If no run left it, the last round is used alone.
+
+    Returns the runs that count, and the free energy.
     """
-    runs, states = [run for one in rounds for run in one], states_of(cv, known)
+    runs, states = [run for one in rounds for run in one], find_states(cv, known)
     z = [cv.transform(run.traj)[:, 0] for run in runs]
     worth = [int(arrivals(along, states, [len(along)]).min()) for along in z]
     if not any(worth):
-        return list(rounds[-1]), energy_of(cv, rounds[-1])
+        return list(rounds[-1]), estimate_free_energy(cv, rounds[-1])
     counted = [k for k, n in enumerate(worth) if n]
     runs, worth = [runs[k] for k in counted], [worth[k] for k in counted]
-    return runs, energy_of(cv, runs, worth)
+    return runs, estimate_free_energy(cv, runs, worth)
 
 
 def summarise_round(
@@ -254,7 +272,7 @@ def summarise_round(
     known: Sequence[Trajectory],
     **facts,
 ) -> Round:
-    """The record of a round, compared with the one before.
+    """Make the record of a round, compared with the one before.
 
     Args:
         number: of the round, from 1.
@@ -266,14 +284,14 @@ def summarise_round(
         facts: `free_steps` and `seconds` of the record, and `stride`.
     """
     stride = facts.pop("stride")
-    found = energy_of(cv, runs)
-    z = latents_of(cv, [run.traj for run in runs])[:, 0]
-    states = states_of(cv, known)
+    found = estimate_free_energy(cv, runs)
+    z = encode_pieces(cv, [run.traj for run in runs])[:, 0]
+    states = find_states(cv, known)
     same_cv = same_energy = None
     if before is not None:
         old, earlier = before
         same_cv = cv_similarity(cv, old, [run.traj for run in runs])
-        then = energy_of(cv, earlier)
+        then = estimate_free_energy(cv, earlier)
         deep = found.known
         other = np.interp(found.grid[0], then.grid[0], then.energy, left=np.inf, right=np.inf)
         both = deep & np.isfinite(other)
@@ -295,9 +313,11 @@ def summarise_round(
 
 
 def cv_similarity(cv: LatentCV, other: LatentCV, pieces: Sequence[Trajectory]) -> float:
-    """Squared correlation of the slowest latents of two CVs; 0 where one is the same in all frames. Of ranks it
-    would be that of the noise within states, where a good CV hardly varies."""
-    one, two = (latents_of(each, pieces)[:, 0] for each in (cv, other))
+    """Squared correlation of the slowest latents of two CVs; 0 where one is the same in all frames.
+
+    Ranks are not correlated: they would show the noise within states, where a good CV hardly varies.
+    """
+    one, two = (encode_pieces(each, pieces)[:, 0] for each in (cv, other))
     if not (np.ptp(one) and np.ptp(two)):
         return 0.0
     return float(np.corrcoef(one, two)[0, 1] ** 2)
@@ -305,23 +325,23 @@ def cv_similarity(cv: LatentCV, other: LatentCV, pieces: Sequence[Trajectory]) -
 
 def within_walls(bias: Bias, cv: LatentCV, pieces: Sequence[Trajectory]) -> float:
     """Share of the frames that the walls of a bias push by less than 1 kT; 1 without walls."""
-    return float(np.mean(bias.of_walls(latents_of(cv, pieces))[0] < 1))
+    return float(np.mean(bias.of_walls(encode_pieces(cv, pieces))[0] < 1))
 
 
 def has_settled(record: Round) -> bool:
-    """Whether CV and free energy are those of the round before, and the free energy is worth something."""
+    """Whether CV and free energy are those of the round before, and the free energy is from enough frames."""
     known = record.slow and record.n_effective >= ENOUGH
     same = known and record.same_cv is not None and record.same_cv >= SAME_CV
     return same and record.same_energy is not None and record.same_energy <= SAME_ENERGY
 
 
-def active(cv: LatentCV) -> list[int]:
-    idle = set(cv.record.collapsed or ())
-    return [k for k in range(cv.latent_dim) if k not in idle][:MOST_LATENTS] or [0]
+def choose_latents(cv: LatentCV) -> list[int]:
+    """Numbers of the latents to bias: at most `MOST_LATENTS`, and the first if all are inactive."""
+    return cv.active_latents[:MOST_LATENTS] or [0]
 
 
-def weights_of(runs: Sequence[Run], found: FreeEnergy) -> np.ndarray:
-    """Weights (n_frames,) of all frames of the runs, as their free energy has them; 0 where that left them out."""
+def assign_weights(runs: Sequence[Run], found: FreeEnergy) -> np.ndarray:
+    """Weights (n_frames,) of all frames of the runs in their free energy; 0 for frames that it leaves out."""
     kept = np.concatenate([np.arange(len(run.traj)) >= int(found.dropped * len(run.traj)) for run in runs])
     weights = np.zeros(len(kept))
     weights[kept] = found.weights

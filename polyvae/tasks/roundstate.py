@@ -15,8 +15,8 @@ from polyvae.cv.fitting import fit
 from polyvae.cv.latent import LatentCV
 from polyvae.engines.runs import Bias, Run, Snapshots
 from polyvae.errors import InputError
-from polyvae.tasks.rounds import LEFT_OUT, Round, bias_for, train_cv
-from polyvae.tasks.roundstore import Store, run_once, seed_of
+from polyvae.tasks.rounds import LEFT_OUT, Round, choose_bias, train_cv
+from polyvae.tasks.roundstore import Store, derive_seed, run_once
 from polyvae.trajectory.record import Trajectory
 from polyvae.vae.settings import Settings, Training
 
@@ -138,7 +138,7 @@ class Lab:
         store: folder of the rounds.
         options: options of all rounds.
         train: in place of `rounds.train_cv`, with its arguments.
-        choose: in place of `rounds.bias_for`, with its arguments.
+        choose: in place of `rounds.choose_bias`, with its arguments.
         tell: called with a line when something is done.
     """
 
@@ -146,7 +146,7 @@ class Lab:
     store: Store
     options: RoundOptions
     train: Callable = train_cv
-    choose: Callable = bias_for
+    choose: Callable = choose_bias
     tell: Callable[[str], None] = log.info
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
@@ -162,7 +162,7 @@ class Lab:
         training = {key: value for key, value in (self.options.training or {}).items() if value is not None}
         if state.lag:
             training["lag"] = state.lag
-        seed = seed_of(self.options.seed, state.number, kind)
+        seed = derive_seed(self.options.seed, state.number, kind)
         with self.timed("training"):
             return self.store.model(
                 state.number, name, lambda: self.train(frames, list(state.biased), training=training, seed=seed)
@@ -178,13 +178,13 @@ class Lab:
             for k, at in enumerate(starts):
                 place = self.store.place(state.number) / f"{name}_{k:02d}"
                 given = {"bias": state.bias if biased else None, "start": at, "steps": steps}
-                seed = seed_of(self.options.seed, state.number, kind, k)
+                seed = derive_seed(self.options.seed, state.number, kind, k)
                 given["stride"] = self.options.stride
-                found.append(run_once(self.engine, place, known_value(state.along), seed, given, many))
+                found.append(run_once(self.engine, place, required(state.along), seed, given, many))
         return found
 
 
-def known_value(value):
+def required(value):
     """A value that an earlier step has set."""
     assert value is not None
     return value

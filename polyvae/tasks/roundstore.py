@@ -128,7 +128,7 @@ def run_once(
     if many and failed == TRIES:
         return None
     try:
-        run = engine.run(cv, seed=seed if not failed else seed_of(seed, failed), folder=place, **given)
+        run = engine.run(cv, seed=seed if not failed else derive_seed(seed, failed), folder=place, **given)
     except InputError as error:
         (place / f"failed_{failed + 1}.txt").write_text(f"{error}\n")
         if many:
@@ -140,7 +140,7 @@ def run_once(
     return done
 
 
-def finished_runs(runs: Sequence[Run | None], place: Path) -> list[Run]:
+def require_finished(runs: Sequence[Run | None], place: Path) -> list[Run]:
     """The runs that came to their end; raises `InputError` where there are none."""
     if not (found := [run for run in runs if run is not None]):
         raise InputError(
@@ -150,6 +150,6 @@ def finished_runs(runs: Sequence[Run | None], place: Path) -> list[Run]:
     return found
 
 
-def seed_of(seed: int, *place: int) -> int:
+def derive_seed(seed: int, *place: int) -> int:
     """A seed for one step of a round, the same when the step is repeated; LAMMPS takes none larger."""
     return 1 + int(np.random.SeedSequence([seed, *place]).generate_state(1)[0]) % 899_999_999

@@ -28,29 +28,28 @@ def sample(
 ) -> Trajectory:
     """Draw `n` conformations from the model: z, then x from p(x|z).
 
-    x comes from the generator where the CV has one (`fit_generator`), and is then distributed as in the data,
-    bonds and contacts included; else from the decoder with its Gaussian noise, a poor sample of the ensemble.
+    If the CV has a generator (`fit_generator`), x comes from it and is distributed as in the data, bonds and
+    contacts included. Otherwise x comes from the decoder with its Gaussian noise, a poor sample of the ensemble.
 
     Args:
         cv: the collective variable, as `fit` and `load` give it.
-        at: draw at this z, (latent_dim,), or at n of them, (n, latent_dim). Re-encoded, the conformations give
-            it back with some spread.
-        prior: where else z comes from: "data", the density of the z of the training frames, or "normal", N(0, I).
-            By default "data" where there is a generator, which keeps that density: the data never quite fill the
-            normal prior. Without a generator "normal".
-        noise: with False the decoder's mean is taken in place of a draw from p(x|z). It looks smoother,
-            but is not a sample of the ensemble: what the latents do not hold is averaged away, and bonds
-            come out too short.
-        n: how many.
-        seed: of the draws.
+        at: z to draw at, (latent_dim,), or n of them, (n, latent_dim). The encoder returns this z for the
+            conformations with some spread.
+        prior: distribution of z without `at`: "data", the density of the z of the training frames, or "normal",
+            N(0, I). The default is "data" with a generator, which keeps that density, since the data never quite
+            fill the normal prior. Without a generator it is "normal".
+        noise: draw from p(x|z). With False the decoder's mean is returned. It looks smoother, but is not a sample
+            of the ensemble: it is a mean over everything that the latents do not hold, and bonds are too short.
+        n: number of conformations.
+        seed: seed of the draws.
 
     Returns:
         A `Trajectory` in the featurizer's frame and the model's unit, without times. Frames are
         independent of each other.
 
     Raises:
-        InputError: n below 1, z of another shape, not finite or so far out that no finite conformation comes of
-            it, an unknown prior, both `at` and `prior`, or "data" without a generator.
+        InputError: n below 1; z of another shape, not finite or too far from the data for a finite conformation;
+            an unknown prior; both `at` and `prior`; "data" without a generator.
     """
     latent_cv(cv)
     n, noise = whole_number("n", n, 1), flag("noise", noise)
@@ -72,7 +71,9 @@ def sample(
 
 def prior_of(cv: LatentCV) -> str:
     """The prior that `sample` takes z from by default."""
-    return "normal" if cv.generator is None else "data"
+    if cv.generator is None:
+        return "normal"
+    return "data"
 
 
 def _given(cv: LatentCV, n: int, at, prior: str | None) -> np.ndarray:

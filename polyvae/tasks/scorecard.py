@@ -7,14 +7,14 @@ from polyvae.records import Record, html_of, in_words
 
 @dataclasses.dataclass(frozen=True)
 class FrameScores(Record):
-    """The numbers of some frames; None where a number cannot be had.
+    """The numbers of some frames; None for a number that cannot be computed.
 
-    Averages are weighted where the trajectory has weights. What needs the order of the frames, and `n_frames`,
-    is not weighted. A model with a time lag decodes the later frame, and frames without one in their segment (in
-    their chunk, for a `Stream`) are not decoded.
+    Averages are weighted where the trajectory has weights. `n_frames` and numbers that depend on the order of the
+    frames are not weighted. A model with a time lag decodes the later frame, and frames without one in their
+    segment (in their chunk, for a `Stream`) are not decoded.
 
     Args:
-        n_frames: how many frames these are.
+        n_frames: number of frames.
         squared_error: squared distance between a frame's features and the decoded mean of its encoding, summed
             over features, in length^2.
         rmsd: the root of squared_error per bead, or with `PairDistances` per pair.
@@ -22,24 +22,24 @@ class FrameScores(Record):
         reconstruction, kl, elbo: in nats per frame, the density taken in the model's length unit and the
             expectation over one draw of z a frame.
         kl_per_latent: the terms of kl.
-        active_units: how many latents have a mean that varies by more than 0.01.
-        latent_mean, latent_std: of the encoder's mean, one number a latent.
-        aggregated_std, aggregated_covariance: of the encoder's mean plus its own spread, about latent_mean. Where
-            the data fill the prior, the mean is 0 and the covariance is the unit matrix.
+        active_units: number of latents with a variance of the encoder's mean above 0.01.
+        latent_mean, latent_std: mean and standard deviation of the encoder's mean, one number a latent.
+        aggregated_std, aggregated_covariance: the same with the encoder's own spread, about latent_mean. Where the
+            data fill the prior, the mean is 0 and the covariance is the unit matrix.
         correlation_rg, correlation_end_to_end: of each latent's mean with these lengths; None for one that does
             not vary, and for the ends of molecules other than linear chains.
         iw_bound: the importance-weighted bound (`importance_weighted_bound`), in the nats of elbo: elbo plus the
             mean difference of the two on n_costly evenly chosen frames.
         iw_k: draws of z a frame for that bound.
-        n_costly: how many frames iw_bound and the gradients are taken on.
+        n_costly: number of frames for iw_bound and the gradients.
         gradient_mean, gradient_max: norm of each latent's gradient in all positions of a frame, the alignment's
             part included, in 1 / length.
         vamp2: between 1 and 1 + latents, at the lag of `Kinetics`, of the encoder's mean. No pair of frames
             crosses from one segment, or one held-out block, to another, here and below.
         timescale: the slowest implied timescale at that lag.
         autocorrelation_time: one a latent.
-        n_steps, n_jumps: steps between neighbouring frames, and at how many of them the features jump. Not of a
-            `Stream`.
+        n_steps: steps between neighbouring frames; None for a `Stream`.
+        n_jumps: steps at which the features jump; None for a `Stream`.
     """
 
     n_frames: int
@@ -73,8 +73,7 @@ class FrameScores(Record):
 
 @dataclasses.dataclass(frozen=True)
 class Frames(Record):
-    """Scores of all frames, and of those for training and validation where these are the very frames that the
-    model was fitted to."""
+    """Scores of all frames; also of training and validation frames if these are the frames of the fit."""
 
     all: FrameScores
     train: FrameScores | None = None
@@ -83,9 +82,8 @@ class Frames(Record):
     OPTIONAL = ("train", "validation")
 
     def parts(self) -> dict[str, FrameScores]:
-        """Those that are there, by name."""
-        parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: part for name, part in parts.items() if part is not None}
+        """The parts that exist, by name."""
+        return {name: part for name, part in vars(self).items() if part is not None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,10 +109,11 @@ class Alignment(Record):
     Args:
         featurizer: its name.
         n_steps: steps between neighbouring frames.
-        n_jumps: at how many of them the features jump (`continuity.jumps`); jump_fraction: of all steps.
-        margins: to an undefined frame (`continuity.margins`), by what would be undefined: the "smallest" and
-            the 1 % quantile over the frames, "one_percent", of frames that count, and by their weights.
-        message: names a featurizer that does not jump; None where there is nothing to say.
+        n_jumps: steps at which the features jump (`continuity.jumps`).
+        jump_fraction: their share of all steps.
+        margins: distances from an undefined frame (`continuity.margins`) by name: the "smallest", and the weighted
+            1 % quantile over the frames, "one_percent". Frames of weight 0 are left out.
+        message: names a featurizer that does not jump; None if this one does not.
     """
 
     featurizer: str
@@ -127,8 +126,11 @@ class Alignment(Record):
 
 @dataclasses.dataclass(frozen=True)
 class Distances(Record):
-    """Wasserstein-1 distances between two ensembles (`ensemble_distances`), in length, angles in radians;
-    end_to_end: None for molecules other than linear chains."""
+    """Wasserstein-1 distances between two ensembles (`ensemble_distances`), as lengths, for angles in radians.
+
+    Args:
+        end_to_end: None for molecules other than linear chains.
+    """
 
     bond: float
     angle: float
@@ -139,22 +141,25 @@ class Distances(Record):
 
 @dataclasses.dataclass(frozen=True)
 class Generated(Distances):
-    """Distances between generated conformations and the data; noise_floor: between random halves of the data,
-    which take the weights of their frames along (`measures.noise_floor`)."""
+    """Distances between generated conformations and the data.
+
+    Args:
+        noise_floor: distances between random halves of the data, with their weights (`measures.noise_floor`).
+    """
 
     noise_floor: Distances
 
 
 @dataclasses.dataclass(frozen=True)
 class Scores(Record):
-    """Result of `score`: `scores.frames.all.fve`, or as in scores.json `scores["frames"]["all"]["fve"]`.
+    """Result of `score`, such as `scores.frames.all.fve`.
 
     Args:
         length_unit: of all lengths.
-        frames: the scores of all frames, and of training and validation frames apart.
+        frames: scores of all frames, and of training and validation frames apart.
         kinetics: lag and unit of time of the kinetic numbers.
-        alignment: jumps of the featurizer; None of a `Stream`.
-        generated: distances between generated conformations and the data; None where none were given.
+        alignment: jumps of the featurizer; None for a `Stream`.
+        generated: distances between generated conformations and the data; None without generated conformations.
     """
 
     length_unit: str
@@ -195,7 +200,7 @@ class Scores(Record):
         return rows
 
     def about_generated(self) -> str:
-        """In a line how far generated conformations are from the data; nothing where none were given."""
+        """A line on the distances of generated conformations; empty without these."""
         if self.generated is None:
             return ""
         names = [name for name in Distances.__annotations__ if self.generated[name] is not None]

@@ -1,4 +1,4 @@
-"""Choosing settings: a grid of models on one trajectory, and what each is worth on held-out frames."""
+"""Choice of settings: a grid of models on one trajectory, measured on held-out frames."""
 
 import dataclasses
 import inspect
@@ -11,8 +11,8 @@ import numpy as np
 
 from polyvae.arguments import flag, function, if_given, one_of, whole_number
 from polyvae.batches import single_precision
-from polyvae.cluster import checked_client, outcomes, shared
-from polyvae.cv.fitting import checked_width, fit, latent_cv, prepared_data
+from polyvae.cluster import check_client, outcomes, shared
+from polyvae.cv.fitting import check_width, fit, latent_cv, prepare_data
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.records import html_of, in_words
@@ -26,8 +26,8 @@ from polyvae.vae.settings import Settings, Training
 
 # Arguments of `fit` that its settings keep, beside the options of training and the cell of the grid.
 _SHARED = ("encoder", "decoder", "smoothness", "lag")
-_CELL = ("latent_dim", "beta", "seed")  # what a model of the grid has of its own
-# By the name that `score` gives them.
+_CELL = ("latent_dim", "beta", "seed")  # settings in which the models of a grid differ
+# Measures by name, and the names of `score` for them.
 MEASURES = {"bound": "iw_bound", "fve": "fve", "active_units": "active_units", "vamp2": "vamp2"}
 
 
@@ -59,8 +59,11 @@ class Sweep:
             entry = {"latent_dim": latent_dim, "beta": beta, "n_seeds": len(rows)}
             for name in MEASURES:
                 values = [row[name] for row in rows if row[name] is not None]
-                entry[name] = float(np.mean(values)) if values else None
-                entry[f"{name}_std"] = float(np.std(values, ddof=1)) if len(values) > 1 else None
+                entry[name] = entry[f"{name}_std"] = None
+                if values:
+                    entry[name] = float(np.mean(values))
+                if len(values) > 1:
+                    entry[f"{name}_std"] = float(np.std(values, ddof=1))
             found.append(entry)
         return found
 
@@ -68,10 +71,13 @@ class Sweep:
         """A row for each setting: mean over the seeds of each measure, their standard deviation in brackets."""
         rows = [["latents", "beta", *MEASURES]]
         for entry in self.summary():
-            spread = [entry[f"{name}_std"] for name in MEASURES]
-            cells = [in_words(entry[name]) for name in MEASURES]
-            cells = [cell if s is None else f"{cell} ({s:.3f})" for cell, s in zip(cells, spread, strict=True)]
-            rows.append([str(entry["latent_dim"]), f"{entry['beta']:g}", *cells])
+            cells = [str(entry["latent_dim"]), f"{entry['beta']:g}"]
+            for name in MEASURES:
+                spread = entry[f"{name}_std"]
+                cells.append(in_words(entry[name]))
+                if spread is not None:
+                    cells[-1] += f" ({spread:.3f})"
+            rows.append(cells)
         return rows
 
     def _repr_html_(self) -> str:
@@ -101,22 +107,22 @@ def sweep(
 ) -> Sweep:
     """Train a model for every latent_dim, beta and seed, and measure each on the held-out frames.
 
-    These frames also end the training of each, so that the best values are a little too good; measure the
-    model that you take on another run.
+    These frames also decide when training ends, so that the best values are a little too good. Measure the model
+    that you choose on another run.
 
     Args:
         data: as for `fit`.
         latent_dim, beta: values to try.
-        seeds: their numbers, or how many.
-        together: train all models of one latent_dim in one vectorised program. By default where there is an
-            accelerator; a CPU trains them one after another with the same compiled program, and ends each when
-            it has converged. Either way a model is the one that `fit` gives with these settings, one after
-            another to the bit.
-        client: a `distributed.Client`. Its workers train and measure a model each; the work of a lost worker is
-            done again by another one. The data go to each worker once.
-        score_lag: of the VAMP-2 score, in frames; see `score`.
+        seeds: list of seeds, or their number.
+        together: train all models of one latent_dim in one vectorised program. This is the default on an
+            accelerator. A CPU trains them one after another with the same compiled program, and ends each when it
+            has converged. Either way a model is the one that `fit` returns for these settings, one after another
+            to the bit.
+        client: a `distributed.Client`. Each worker trains and measures one model at a time; another worker repeats
+            the work of a lost one. The data go to each worker once.
+        score_lag: lag of the VAMP-2 score, in frames; see `score`.
         progress: called with models done and models in all.
-        **options: those of `fit`, but for seed, checkpoint and resume.
+        **options: options of `fit`, except seed, checkpoint and resume.
 
     Raises:
         InputError: as `fit`.
@@ -124,18 +130,19 @@ def sweep(
     grid: dict[str, Any] = {"latent_dim": latent_dim, "beta": beta, "seeds": seeds}
     if _is_one(seeds):
         grid["seeds"] = range(whole_number("seeds", seeds, 0))
-    grid = {name: [v] if _is_one(v) else list(v) for name, v in grid.items()}
     for name, values in grid.items():
-        if not values:
+        grid[name] = [values] if _is_one(values) else list(values)
+        if not grid[name]:
             raise InputError(f"the sweep needs at least one value of {name}; got none")
     if ignored := {"seed", "progress", "checkpoint", "resume"} & set(options):
         raise TypeError(f"a sweep takes no {', '.join(sorted(ignored))}; see seeds and progress")
     if_given(flag, "together", together)
     if_given(function, "progress", progress)
     score_lag = if_given(whole_number, "score_lag", score_lag, 1)
-    if checked_client(client) is not None and together:
+    if check_client(client) is not None and together:
         raise InputError("together must not be True with a client, whose workers train one each; leave one out")
-    together = jax.default_backend() != "cpu" if together is None else together
+    if together is None:
+        together = client is None and jax.default_backend() != "cpu"
     call = inspect.signature(fit).bind(data, **options)
     call.apply_defaults()
     given = call.arguments
@@ -145,10 +152,10 @@ def sweep(
     cells = [dict(zip(_CELL, cell, strict=True)) for cell in itertools.product(*grid.values())]
     training = Training.of(given["training"], given["options"])
     common_settings = {name: given[name] for name in _SHARED} | training.settings()
-    common_settings["width"] = checked_width(given["width"])
+    common_settings["width"] = check_width(given["width"])
     settings = [Settings(**common_settings | cell) for cell in cells]  # all are checked before one is trained
     found: dict[int, tuple[LatentCV, dict]] = {}
-    with prepared_data(traj, given["featurizer"], settings[0], cache=training.cache) as (
+    with prepare_data(traj, given["featurizer"], settings[0], cache=training.cache) as (
         featurizer,
         template,
         prepared,
@@ -157,7 +164,10 @@ def sweep(
             check_latent_dim(cell.latent_dim, prepared.x.shape[1])
         runs = [dataclasses.replace(prepared.settings, **cell) for cell in cells]
         common = prepared, featurizer, template, traj, score_lag
-        for place, one in _here(runs, common, together) if client is None else _there(runs, common, client):
+        trained = _train_on_cluster(runs, common, client)
+        if client is None:
+            trained = _train_here(runs, common, together)
+        for place, one in trained:
             found[place] = one
             if progress is not None:
                 progress(len(found), len(runs))
@@ -165,48 +175,49 @@ def sweep(
     return Sweep(list(rows), list(models))
 
 
-def _here(runs: list[Settings], common: tuple, together: bool) -> Iterator[tuple[int, tuple[LatentCV, dict]]]:
-    """The number of each run, its model and what that is worth, one after another or those alike together."""
+def _train_here(
+    runs: list[Settings], common: tuple, together: bool
+) -> Iterator[tuple[int, tuple[LatentCV, dict]]]:
+    """Yield the number of each run, its model and the measures of it."""
     if not together:
-        yield from enumerate(_trained(run, common) for run in runs)
+        yield from enumerate(_train_one(run, common) for run in runs)
         return
     prepared, *rest = common
-    for _, alike in itertools.groupby(enumerate(runs), lambda run: run[1].latent_dim):
-        places, group = zip(*alike, strict=True)
+    for _, of_one_size in itertools.groupby(enumerate(runs), lambda run: run[1].latent_dim):
+        places, group = zip(*of_one_size, strict=True)
         trained = train_together([dataclasses.replace(prepared, settings=run) for run in group])
         for place, run, model in zip(places, group, trained, strict=True):
-            yield place, _judged(run, model, *rest)
+            yield place, _measure_model(run, model, *rest)
 
 
-def _there(runs: list[Settings], common: tuple, client: Any) -> Iterator[tuple[int, tuple[LatentCV, dict]]]:
-    """The same by the workers of a cluster, as they finish."""
+def _train_on_cluster(
+    runs: list[Settings], common: tuple, client: Any
+) -> Iterator[tuple[int, tuple[LatentCV, dict]]]:
+    """Yield the same from the workers of a cluster, as they finish."""
     data = shared(client, common)
-    for place, one in outcomes(client, lambda call, k: call(_trained, runs[k], data), range(len(runs))):
+    for place, one in outcomes(client, lambda call, k: call(_train_one, runs[k], data), range(len(runs))):
         if isinstance(one, InputError):
             raise one
         yield place, one
 
 
 @single_precision  # on a worker
-def _trained(run: Settings, common: tuple) -> tuple[LatentCV, dict]:
+def _train_one(run: Settings, common: tuple) -> tuple[LatentCV, dict]:
     prepared, *rest = common
-    return _judged(run, dataclasses.replace(prepared, settings=run).train(), *rest)
+    return _measure_model(run, dataclasses.replace(prepared, settings=run).train(), *rest)
 
 
-def _judged(
+def _measure_model(
     run: Settings, model: FittedVAE, featurizer, template: Trajectory, traj: Trajectory, lag: int | None
 ) -> tuple[LatentCV, dict]:
     cv = latent_cv(model, featurizer, template)
-    return cv, {name: getattr(run, name) for name in _CELL} | _measured(cv, traj, lag)
+    frames = score(cv, traj, lag=lag, alternatives=False).frames
+    held_out = frames.validation or frames.all
+    row = {name: run[name] for name in _CELL}
+    row |= {name: held_out[key] for name, key in MEASURES.items()}
+    return cv, row | {"epochs": len(cv.record.history["kl"])}
 
 
 def _is_one(value) -> bool:
-    """Whether it is one value to try, and no row of them."""
+    """Whether the value is one to try, not a list of them."""
     return isinstance(value, (str, bytes, Mapping)) or not np.iterable(value)
-
-
-def _measured(cv: LatentCV, traj: Trajectory, lag: int | None) -> dict:
-    frames = score(cv, traj, lag=lag, alternatives=False).frames
-    found = frames.validation or frames.all
-    measured = {name: getattr(found, key) for name, key in MEASURES.items()}
-    return measured | {"epochs": len(cv.record.history["kl"])}

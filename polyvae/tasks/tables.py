@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from polyvae.arguments import file_name, flag, function, functions, if_given, one_of, whole_number
-from polyvae.cluster import Call, checked_client, outcomes, shared
+from polyvae.cluster import Call, check_client, outcomes, shared
 from polyvae.cv.latent import LatentCV, latent_cv
 from polyvae.errors import InputError
 from polyvae.files import locked, refuse_overwriting
@@ -111,7 +111,7 @@ def transform_many(
             that is of another file. Errors of single files are in `Tables.failed`.
         FileNotFoundError: a pattern that no file matches.
     """
-    client, columns = checked_client(client), functions("columns", columns)
+    client, columns = check_client(client), functions("columns", columns)
     ending = KINDS[one_of("kind", kind, KINDS)]
     whole_number("task_bytes", task_bytes, 1)
     if_given(function, "progress", progress)

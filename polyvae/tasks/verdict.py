@@ -12,11 +12,11 @@ from polyvae.records import Record
 from polyvae.tasks.scorecard import Generated, Scores
 from polyvae.trajectory.record import Trajectory
 
-FEW_FRAMES = 500  # as good as independent or not, that a CV can hardly be judged on
+FEW_FRAMES = 500  # with fewer, a CV can hardly be judged, even if they are independent
 VISITS = 10  # relaxations of the slowest motion that a run should hold
 JUMPS = 0.01  # of all steps, above which jumps of the alignment are poor
 FLOORS = 2.0  # noise floors within which a generated ensemble is that of the data
-JUDGED = {  # of a generated ensemble; not angles, since nearly straight ones can hardly be settled
+JUDGED = {  # measures of a generated ensemble; not angles, since nearly straight ones can hardly be corrected
     "bond": "bond lengths",
     "rg": "radii of gyration",
     "end_to_end": "end-to-end distances",
@@ -40,7 +40,8 @@ class Answer(Record):
     Args:
         question: one of `QUESTIONS`.
         mark: one of `MARKS`.
-        text: what was found; help: what would make it better, or nothing.
+        text: the finding.
+        help: advice that would make it better, or nothing.
     """
 
     question: str
@@ -51,12 +52,12 @@ class Answer(Record):
 
 @dataclasses.dataclass(frozen=True)
 class Verdict(Record):
-    """Is the CV good, why, and what would help.
+    """Judgement of a CV, with reasons and advice.
 
     Args:
         mark: "good", "fair" or "poor": the worst of the answers.
-        answers: one a question that could be put, in the order of `QUESTIONS`.
-        advice: what would help.
+        answers: one for each question that could be put, in the order of `QUESTIONS`.
+        advice: steps that would help.
     """
 
     mark: str
@@ -64,7 +65,7 @@ class Verdict(Record):
     advice: str
 
     def lines(self) -> list[str]:
-        """The verdict for a terminal: what is wrong, what is right, what to do."""
+        """The verdict for a terminal: faults, merits and advice, a line each."""
         wrong = [answer.text for mark in ("poor", "fair") for answer in self.answers if answer.mark == mark]
         right = [answer.text for answer in self.answers if answer.mark == "good"]
         return [
@@ -77,48 +78,19 @@ class Verdict(Record):
 def verdict(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray) -> Verdict:
     """Answer every question that can be put to a CV.
 
-    "Good" is a slow latent that does not jump and holds up on enough frames; "fair" what falls short of one of
-    these; "poor" what should not be biased.
+    A CV is "good" if its slowest latent is slow, does not jump, and was tried on enough frames. It is "fair" if
+    one of these fails, and "poor" if it should not be biased.
 
     Args:
-        scores: of `score`, of these frames.
+        scores: result of `score` for these frames.
         z: (n_frames, latent_dim), the latents of the trajectory.
     """
     found: list[Answer] = []
-    n_active = cv.latent_dim - len(cv.record.collapsed or [])
+    n_active = len(cv.active_latents)
     if n_active:
         found += _slowness(cv, scores, traj, z[:, 0])
-    if scores.alignment is not None:
-        if n_jumps := scores.alignment.n_jumps:
-            text = f"the CV jumps at {n_jumps} of {scores.alignment.n_steps} steps"
-            mark = "poor" if scores.alignment.jump_fraction > JUMPS else "fair"
-            found.append(Answer("smooth", mark, text, "--align distances, which do not"))
-        else:
-            found.append(Answer("smooth", "good", "it does not jump on this run"))
-    if n_active == 0:
-        found.append(Answer("shape", "poor", "no latent carries anything", "a lower beta, or --lag 0"))
-    elif n_active < cv.latent_dim:
-        text = f"{n_active} of {cv.latent_dim} latents vary, and z0 is the slowest"
-        found.append(Answer("shape", "good", text))
-    more = "more frames" if len(traj) >= FEW_FRAMES else ""  # else it is asked for below
-    held = scores.frames.validation or scores.frames.all
-    if held.fve is not None and n_active == cv.latent_dim:
-        text = f"it explains {held.fve:.0%} of the variance of the coordinates held out"
-        if cv.record.settings.lag:  # which asks for no more than what lasts
-            mark = "good" if held.fve > 0.5 else "open" if held.fve > 0 else "fair"
-            text += ", trained for what is slow"
-            found.append(Answer("shape", mark, text, more if mark == "fair" else ""))
-        else:
-            mark = "good" if held.fve > 0.5 else "fair" if held.fve > 0 else "poor"
-            found.append(Answer("shape", mark, text, "" if mark == "good" else more))
-    if scores.generated is not None:
-        if off := far_off(scores.generated):
-            text = f"generated {' and '.join(off)} lie beyond {FLOORS:g} noise floors"
-            found.append(Answer("ensemble", "fair", text, more))
-        else:
-            text = f"generated bonds, sizes and distances lie within {FLOORS:g} noise floors"
-            found.append(Answer("ensemble", "good", text))
-    found += _amount(traj)
+    more = "more frames" * (len(traj) >= FEW_FRAMES)  # otherwise `_amount` asks for them
+    found += [*_smoothness(scores), *_shape(cv, scores, more), *_ensemble(scores, more), *_amount(traj)]
     answers = [_joined(key, same) for key in QUESTIONS if (same := [a for a in found if a.question == key])]
     advice = dict.fromkeys(answer.help for answer in found if answer.help)
     return Verdict(
@@ -129,16 +101,61 @@ def verdict(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray) -> Ve
 
 
 def _to_bias(cv: LatentCV) -> str:
-    again = "" if cv.record.settings.smoothness else ", after training with --smoothness 1"
-    return f"nothing more; bias it (polyvae export){again}"
+    text = "nothing more; bias it (polyvae export)"
+    if not cv.record.settings.smoothness:
+        text += ", after training with --smoothness 1"
+    return text
+
+
+def _smoothness(scores: Scores) -> list[Answer]:
+    alignment = scores.alignment
+    if alignment is None:
+        return []
+    if alignment.n_jumps == 0:
+        return [Answer("smooth", "good", "it does not jump on this run")]
+    text = f"the CV jumps at {alignment.n_jumps} of {alignment.n_steps} steps"
+    mark = "poor" if alignment.jump_fraction > JUMPS else "fair"
+    return [Answer("smooth", mark, text, "--align distances, which do not")]
+
+
+def _shape(cv: LatentCV, scores: Scores, more: str) -> list[Answer]:
+    """Answer by the inactive latents, or by the variance that the latents explain."""
+    n_active = len(cv.active_latents)
+    if n_active == 0:
+        return [Answer("shape", "poor", "all latents are inactive", "a lower beta, or --lag 0")]
+    if n_active < cv.latent_dim:
+        return [Answer("shape", "good", f"{n_active} of {cv.latent_dim} latents vary, and z0 is the slowest")]
+    explained = (scores.frames.validation or scores.frames.all).fve
+    if explained is None:
+        return []
+    text = f"it explains {explained:.0%} of the variance of the coordinates held out"
+    below_half, below_zero = "fair", "poor"
+    if cv.record.settings.lag:  # such a model is only asked to hold what is slow
+        below_half, below_zero = "open", "fair"
+        text += ", trained for what is slow"
+    if explained > 0.5:
+        return [Answer("shape", "good", text)]
+    mark = below_half if explained > 0 else below_zero
+    return [Answer("shape", mark, text, more * (mark != "open"))]
+
+
+def _ensemble(scores: Scores, more: str) -> list[Answer]:
+    if scores.generated is None:
+        return []
+    if off := far_off(scores.generated):
+        text = f"generated {' and '.join(off)} are beyond {FLOORS:g} noise floors"
+        return [Answer("ensemble", "fair", text, more)]
+    text = f"generated bonds, sizes and distances are within {FLOORS:g} noise floors"
+    return [Answer("ensemble", "good", text)]
 
 
 def _joined(question: str, answers: list[Answer]) -> Answer:
-    """Combine several answers to a question: all that is wrong, or, if nothing is, all that is right."""
+    """Combine several answers to a question: all faults, or all merits if there are no faults."""
     mark = max((answer.mark for answer in answers), key=MARKS.index)
-    told = [answer for answer in answers if answer.mark == mark or (answer.mark == "fair" and mark == "poor")]
-    help_ = "; ".join(dict.fromkeys(answer.help for answer in told if answer.help))
-    return Answer(question, mark, "; ".join(answer.text for answer in told), help_)
+    same = {mark, "fair"} if mark == "poor" else {mark}
+    used = [answer for answer in answers if answer.mark in same]
+    advice = "; ".join(dict.fromkeys(answer.help for answer in used if answer.help))
+    return Answer(question, mark, "; ".join(answer.text for answer in used), advice)
 
 
 def _slowness(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray) -> list[Answer]:
@@ -153,8 +170,10 @@ def _slowness(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray) -> 
         text = f"z0 tells {len(states)} states apart, {gap:.0f} spreads or more from each other"
         found = [Answer("states", "good", text)]
         n = crossings(z, states, traj.segments)
-        if n < VISITS:  # fewer say little of how often it does
-            times = "never goes" if n == 0 else f"goes only {n} time{'s' * (n > 1)}"
+        if n < VISITS:  # fewer crossings give no rate
+            times = f"goes only {n} time{'s' * (n > 1)}"
+            if n == 0:
+                times = "never goes"
             text = f"the run {times} between the {len(states)} states that z0 tells apart"
             help_ = "polyvae adapt: a run biased on z0, and a CV of what it finds"
             found.append(Answer("data", "fair", text, help_))
@@ -187,8 +206,7 @@ def _amount(traj: Trajectory) -> list[Answer]:
 
 
 def far_off(generated: Generated) -> list[str]:
-    """Which of bond lengths, Rg, end-to-end distance and distances of pairs are beyond two noise floors of the
-    data's."""
+    """The measures, among `JUDGED`, that are more than two noise floors from those of the data."""
     floor = generated.noise_floor
     known = [name for name in JUDGED if getattr(generated, name) is not None]
     return [JUDGED[name] for name in known if getattr(generated, name) > FLOORS * getattr(floor, name) + 1e-12]

@@ -95,7 +95,7 @@ class Rows(NamedTuple):
         return cls(chosen, target, weights)
 
 
-def initial_state(weights: VAE, plan: Plan) -> State:
+def make_initial_state(weights: VAE, plan: Plan) -> State:
     return State(
         weights,
         plan.optimiser().init(weights),
@@ -205,8 +205,8 @@ def epochs(state: State, static, data: Rows, val: Rows | None, keys, beta, span,
     shapes is not compiled again.
     """
     train_key, val_key = keys
-    seen = first_batch(data, plan) if val is None else val
-    noise = fixed_noise(val_key, state, static, seen)
+    seen = take_first_batch(data, plan) if val is None else val
+    noise = draw_fixed_noise(val_key, state, static, seen)
 
     def body(k, carried):
         state, table = carried
@@ -219,11 +219,11 @@ def epochs(state: State, static, data: Rows, val: Rows | None, keys, beta, span,
     return jax.lax.fori_loop(0, span[1], body, (state, table))
 
 
-def first_batch(data: Rows, plan: Plan) -> Rows:
+def take_first_batch(data: Rows, plan: Plan) -> Rows:
     return jax.tree.map(lambda rows: rows[: plan.batch_size], data)
 
 
-def fixed_noise(key, state, static, rows: Rows):
+def draw_fixed_noise(key, state, static, rows: Rows):
     return jax.random.normal(key, (len(rows.x), eqx.combine(state.weights, static).latent_dim))
 
 

@@ -21,7 +21,7 @@ from polyvae.vae.checkpoint import Checkpoint, digest, digest_if_any
 from polyvae.vae.likelihood import Bernoulli, Categorical, Gaussian
 from polyvae.vae.model import FittedVAE, vectors
 from polyvae.vae.network import VAE
-from polyvae.vae.order import ordered_by_slowness
+from polyvae.vae.order import order_by_slowness
 from polyvae.vae.scaled import ScaledVAE
 from polyvae.vae.settings import DataRecord, ModelRecord, Settings, Training, sized, versions
 from polyvae.vae.splits import first_of_pairs, validation_blocks
@@ -201,7 +201,7 @@ class Prepared:
             text = "%s; the model is that of epoch %d. Lower the learning rate"
             log.warning(text, trained.stopped, trained.best_epoch)
         history = _in_units(trained.history, float(scaled.log_volume()))
-        vae, collapsed = ordered_by_slowness(
+        vae, collapsed = order_by_slowness(
             trained.vae, self.x, self.rows, self.pairs, max(self.settings.lag or 1, 1)
         )
         if collapsed:

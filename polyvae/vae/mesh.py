@@ -31,27 +31,26 @@ class Layout(NamedTuple):
     mesh: Mesh | None
     n_rows: int
 
-    def _place(self, array, spec: PartitionSpec):
-        if self.mesh is None:
-            return jnp.asarray(array)
-        return jax.device_put(array, NamedSharding(self.mesh, spec))
-
     def shared(self, tree):
         """Rows as arrays spread over the devices, filled up with copies where the devices do not divide them."""
-        length = self.n_rows
-        if self.mesh is not None:
-            length = -(-self.n_rows // self.mesh.size) * self.mesh.size
+        if self.mesh is None:
+            return jax.tree.map(jnp.asarray, tree)
+        sharding = NamedSharding(self.mesh, _SHARED)
+        length = -(-self.n_rows // self.mesh.size) * self.mesh.size
 
         def put(rows):
             if len(rows) < length:
                 rows = np.resize(rows, (length, *rows.shape[1:]))
-            return self._place(rows, _SHARED)
+            return jax.device_put(rows, sharding)
 
         return jax.tree.map(put, tree)
 
     def everywhere(self, tree):
         """Arrays, or keys, whole on every device."""
-        return jax.tree.map(lambda array: self._place(jnp.asarray(array), _ALL), tree)
+        tree = jax.tree.map(jnp.asarray, tree)
+        if self.mesh is None:
+            return tree
+        return jax.device_put(tree, NamedSharding(self.mesh, _ALL))
 
     def take(self, tree, numbers: Array):
         """The rows of such numbers, spread over the devices.
@@ -99,6 +98,6 @@ def layout_for(batch_size: int, n_rows: int) -> Layout:
     return Layout(Mesh(np.array(devices[:used]), (ROWS,)), n_rows)
 
 
-def on_one_device(tree):
+def copy_to_one_device(tree):
     """Copy arrays that all devices hold alike to one device."""
     return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), tree)

@@ -13,7 +13,7 @@ MAX_PAIRS = 100_000
 _means = eqx.filter_jit(lambda vae, rows: jax.vmap(lambda row: vae.encode(row)[0])(rows))
 
 
-def ordered_by_slowness(
+def order_by_slowness(
     vae: VAE, x: np.ndarray, rows: np.ndarray, pairs: np.ndarray, lag: int
 ) -> tuple[VAE, list[int]]:
     """Order the latents by their correlation with themselves a lag later, inactive ones last.

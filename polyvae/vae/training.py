@@ -13,8 +13,8 @@ from jaxtyping import Array
 from polyvae.errors import InputError
 from polyvae.vae import epochs
 from polyvae.vae.checkpoint import Checkpoint
-from polyvae.vae.epochs import Plan, Rows, initial_state, make_plan
-from polyvae.vae.mesh import layout_for, on_one_device
+from polyvae.vae.epochs import Plan, Rows, make_initial_state, make_plan
+from polyvae.vae.mesh import copy_to_one_device, layout_for
 from polyvae.vae.network import VAE
 from polyvae.vae.settings import Settings
 
@@ -54,7 +54,7 @@ class OnDisk(NamedTuple):
 
 @eqx.filter_jit
 def _finish(state, static, row, seen, val_key, number, beta, plan):
-    noise = epochs.fixed_noise(val_key, state, static, seen)
+    noise = epochs.draw_fixed_noise(val_key, state, static, seen)
     return epochs.judge(state, static, row, seen, noise, number, beta, plan)
 
 
@@ -76,24 +76,24 @@ def _epoch_from_disk(state, static, data: OnDisk, val, keys, beta, number: int, 
         block_rows.append(row)
     row = jnp.mean(jnp.stack(block_rows), axis=0)
     number = plan.layout.everywhere(np.asarray(number))
-    seen = epochs.first_batch(block, plan) if val is None else val
+    seen = epochs.take_first_batch(block, plan) if val is None else val
     state, row = _finish(state, static, row, seen, keys[1], number, beta, plan)
     return state, row[None]
 
 
-def normalised(weights: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+def normalise_weights(weights: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
     """Weights whose mean over `rows` is 1."""
     if weights is None:
         return None
     return (weights / (weights[rows].sum() / len(rows))).astype(np.float32)
 
 
-def validation_rows(x, weights, val_rows, plan: Plan) -> Rows | None:
+def take_validation_rows(x, weights, val_rows, plan: Plan) -> Rows | None:
     """The validation frames on every device, at most `MAX_VALIDATION` evenly spaced ones."""
     if val_rows is None or not len(val_rows):
         return None
     val_rows = val_rows[:: -(-len(val_rows) // MAX_VALIDATION)]
-    return plan.layout.everywhere(Rows.of(x, normalised(weights, val_rows), val_rows, plan.lag))
+    return plan.layout.everywhere(Rows.of(x, normalise_weights(weights, val_rows), val_rows, plan.lag))
 
 
 def _spread(rows: Rows, plan: Plan) -> Rows:
@@ -195,10 +195,10 @@ def train(
     validated = val_rows is not None and len(val_rows) > 0
     plan = make_plan(len(rows), settings, on_disk=on_disk, validated=validated)
     plan = plan._replace(layout=layout_for(plan.batch_size, plan.layout.n_rows))
-    val = validation_rows(x, weights, val_rows, plan)
-    weights = normalised(weights, rows)
+    val = take_validation_rows(x, weights, val_rows, plan)
+    weights = normalise_weights(weights, rows)
     start, static = eqx.partition(vae, eqx.is_inexact_array)
-    state, table = restored(initial_state(start, plan), unfinished, len(plan.terms))
+    state, table = restored(make_initial_state(start, plan), unfinished, len(plan.terms))
     keys, beta = jax.random.split(key), jnp.asarray(settings.beta, jnp.float32)
     state, keys, beta = plan.layout.everywhere((state, keys, beta))
     data: OnDisk | Rows = OnDisk(x, weights, rows)
@@ -221,7 +221,7 @@ def train(
         unfinished=unfinished,
         progress=progress and (lambda done, row: progress(done, dict(zip(plan.terms, row.tolist(), strict=True)))),
     )
-    trained = finished(on_one_device(state.best_weights), static, table, int(state.best_epoch), stopped, plan)
+    trained = finished(copy_to_one_device(state.best_weights), static, table, int(state.best_epoch), stopped, plan)
     if unfinished is not None:
         unfinished.save(jax.tree.leaves(state), table, True)
     return trained
@@ -240,10 +240,10 @@ def train_together(
     """`train` of models that differ in beta and seed alone, as one program over stacked weights."""
     validated = val_rows is not None and len(val_rows) > 0
     plan = make_plan(len(rows), settings[0], validated=validated)
-    val = validation_rows(x, weights, val_rows, plan)
-    data = jax.tree.map(jnp.asarray, Rows.of(x, normalised(weights, rows), rows, plan.lag))
+    val = take_validation_rows(x, weights, val_rows, plan)
+    data = jax.tree.map(jnp.asarray, Rows.of(x, normalise_weights(weights, rows), rows, plan.lag))
     states, statics = zip(*(eqx.partition(vae, eqx.is_inexact_array) for vae in vaes), strict=True)
-    state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(initial_state(start, plan) for start in states))
+    state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(make_initial_state(start, plan) for start in states))
     pairs = jax.vmap(jax.random.split)(jnp.stack(keys))
     betas = jnp.asarray([s.beta for s in settings], jnp.float32)
 
@@ -252,7 +252,7 @@ def train_together(
 
     def ends(tables, state) -> list[tuple[int, str] | None]:
         best = np.asarray(state.best_epoch)
-        return [_end_of_one(t, int(b), plan) for t, b in zip(tables, best, strict=True)]
+        return [_end_one(t, int(b), plan) for t, b in zip(tables, best, strict=True)]
 
     state, tables, _ = run(
         advance,
@@ -279,7 +279,7 @@ def _epochs_of_all(state, static, data, val, keys, betas, span, plan):
     return jax.vmap(one)(state, keys, betas)
 
 
-def _end_of_one(table: np.ndarray, best_epoch: int, plan: Plan) -> tuple[int, str] | None:
+def _end_one(table: np.ndarray, best_epoch: int, plan: Plan) -> tuple[int, str] | None:
     """Number of epochs of one of many runs, and why it ended; None where it continues."""
     n = len(table)
     if plan.validated:

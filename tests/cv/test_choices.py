@@ -9,7 +9,7 @@ from conftest import DATA, ideal_chains
 
 import polyvae as pv
 from polyvae.cv import choices, fitting
-from polyvae.cv.choices import alignment_for, lag_for
+from polyvae.cv.choices import choose_alignment, choose_lag
 from polyvae.features import continuity
 from polyvae.vae.settings import Settings, sized
 
@@ -29,7 +29,7 @@ def moving(times, n: int, seed: int = 0) -> np.ndarray:
 class TestAlignment:
     def test_a_run_whose_principal_axes_jump_is_superposed(self, caplog):
         traj = pv.read(DATA / "chain2d_dense.npz")
-        choice = alignment_for(traj)
+        choice = choose_alignment(traj)
         assert isinstance(choice.value, pv.Reference)
         assert choice.reason.startswith("alignment Reference(): PrincipalAxes() jumps at 27 of 1999 steps")
         with caplog.at_level(logging.INFO, logger="polyvae"):
@@ -42,7 +42,7 @@ class TestAlignment:
         t, rng = np.arange(8) - 3.5, np.random.default_rng(0)
         letter = np.stack([t, 0.05 * t**3 - 0.3 * t, 0 * t], axis=1)
         traj = pv.Trajectory(letter + 0.01 * rng.normal(size=(300, 8, 3)))
-        assert isinstance(alignment_for(traj).value, pv.PrincipalAxes)
+        assert isinstance(choose_alignment(traj).value, pv.PrincipalAxes)
 
     def test_what_is_told_is_taken(self):
         cv = pv.fit(pv.read(DATA / "chain2d_dense.npz")[:400], featurizer=pv.PrincipalAxes(), lag=3, **TINY)
@@ -82,7 +82,7 @@ class TestDistances:
             return seen[-1] if len(seen) == 3 else dataclasses.replace(seen[-1], fraction=0.5)
 
         monkeypatch.setattr(choices, "jumps", jumps)
-        assert isinstance(alignment_for(pv.Trajectory(ideal_chains(3, 5_000, 3))).value, pv.PairDistances)
+        assert isinstance(choose_alignment(pv.Trajectory(ideal_chains(3, 5_000, 3))).value, pv.PairDistances)
         assert [found.n_steps for found in seen] == [2, 2, 2]
 
     def test_features_of_many_times_the_coordinates_lie_on_disk(self, monkeypatch):
@@ -97,24 +97,24 @@ class TestDistances:
 class TestLag:
     @pytest.mark.parametrize(("times", "low", "high"), [((1000, 10, 3, 2), 20, 40), ((30, 28, 27, 26), 6, 12)])
     def test_three_times_the_second_and_a_third_of_the_first(self, times, low, high):
-        choice = lag_for(moving(times, 40_000), (40_000,), most=1000)
+        choice = choose_lag(moving(times, 40_000), (40_000,), most=1000)
         assert low <= choice.value <= high, choice.reason
 
     def test_states_that_the_run_never_leaves(self):
         """Two pieces, each in a state of its own: the slowest motion is endless, and the rest fast."""
         x = moving((8, 3, 2), 10_000)
         x = np.concatenate([x, np.repeat([[5.0], [-5.0]], 5000, axis=0)], axis=1)
-        assert 15 <= lag_for(x, (5000, 5000), most=1000).value <= 40
+        assert 15 <= choose_lag(x, (5000, 5000), most=1000).value <= 40
 
     def test_none_where_there_is_nothing_to_go_by(self):
         independent = np.random.default_rng(0).normal(size=(5000, 6))
-        assert lag_for(independent, (5000,), most=100).value == 0
+        assert choose_lag(independent, (5000,), most=100).value == 0
         slow = moving((300, 30), 400)
-        assert lag_for(slow, (400,), most=100).value == 0, "too few neighbours"
-        assert lag_for(moving((300, 30), 5000), (50,) * 100, most=100).value == 0, "many short pieces"
+        assert choose_lag(slow, (400,), most=100).value == 0, "too few neighbours"
+        assert choose_lag(moving((300, 30), 5000), (50,) * 100, most=100).value == 0, "many short pieces"
 
     def test_no_longer_than_what_a_held_out_block_can_hold(self):
-        assert lag_for(moving((1000, 50, 3), 20_000), (20_000,), most=7).value == 7
+        assert choose_lag(moving((1000, 50, 3), 20_000), (20_000,), most=7).value == 7
 
     def test_weights_mean_none_and_the_record_says_so(self):
         traj = pv.read(DATA / "chain2d_dense.npz")

@@ -14,7 +14,7 @@ from polyvae.measures.limits import check_conformations, limits_of
 from polyvae.measures.weights import counted, drawn_evenly, effective_size, merged, quantile
 from polyvae.plot.curves import smooth_density
 from polyvae.plot.latent import density_levels
-from polyvae.tasks.paths import dense_path
+from polyvae.tasks.paths import find_dense_path
 from polyvae.trajectory import stream as streams
 
 OFTEN = np.random.default_rng(0).integers(0, 4, 200)
@@ -117,7 +117,7 @@ def test_jumps_and_grids_of_weighted_frames(chains, weighted):
     np.testing.assert_array_equal(*grids)
     points = np.random.default_rng(0).uniform(-1, 1, size=(500, 2))
     ends = np.array([[-1.0, 0.0], [1.0, 0.0]])
-    above = dense_path(points, *ends, 30, weights=(points[:, 1] > 0.5) * 1.0)
+    above = find_dense_path(points, *ends, 30, weights=(points[:, 1] > 0.5) * 1.0)
     assert above[10:20, 1].min() > 0.4
 
 

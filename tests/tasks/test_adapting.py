@@ -19,7 +19,7 @@ from polyvae.engines.command import CommandEngine
 from polyvae.engines.runs import Bias, Run, Snapshots, as_engine, kept_frames
 from polyvae.errors import InputError
 from polyvae.tasks import adapting, rounds
-from polyvae.tasks.roundstore import Store, finished_runs, run_once
+from polyvae.tasks.roundstore import Store, require_finished, run_once
 
 TRAINING = {"epochs": 40, "encoder": (16,), "decoder": (32,), "featurizer": pv.Reference()}
 GIVEN = {"steps": 60_000, "stride": 20, "rounds": 3, "free_runs": 6, "seed": 1, "training": TRAINING}
@@ -147,15 +147,15 @@ def test_a_run_counts_by_how_often_it_came_into_each_state():
     never = two_states(0.2, 1e9, 20_000, rng, start=1)
     assert never.min() > 0
     rounds_of = [[run_of(x)] for x in (never, often, hardly)]
-    used, found = rounds.all_together(Identity(), rounds_of, known)
+    used, found = rounds.combine_rounds(Identity(), rounds_of, known)
     assert [len(run.traj) for run in used] == [8000, 8000]  # the one that never left counts for nothing
-    weights, z = rounds.weights_of(used, found), np.concatenate([often, hardly])
+    weights, z = rounds.assign_weights(used, found), np.concatenate([often, hardly])
     times = [int((np.diff(np.sign(x)) != 0).sum()) for x in (often, hardly)]
     assert times[0] > 10 * times[1] > 0
     np.testing.assert_allclose(weights[:8000].sum() / weights[8000:].sum(), times[0] / times[1], rtol=0.05)
     share = np.average([(often > 0).mean(), (hardly > 0).mean()], weights=times)
     assert weights[z > 0].sum() / weights.sum() == pytest.approx(share, abs=0.03)  # the first tenth is left out
-    used, _ = rounds.all_together(Identity(), [[run_of(never)], [run_of(-never)]], known)
+    used, _ = rounds.combine_rounds(Identity(), [[run_of(never)], [run_of(-never)]], known)
     assert [run.traj.positions[0, 0, 0] < 0 for run in used] == [True]  # nothing is known but the last
 
 
@@ -495,7 +495,7 @@ def test_a_short_run_that_fails_again_and_again_is_left_out(tmp_path, adapted):
     with pytest.raises(pv.InputError, match="blew up"):
         run_once(as_engine(engine), tmp_path / "walker_00", cv, 7, given)
     with pytest.raises(pv.InputError, match=r"none of the 2 unbiased runs .* failed_1.txt say why"):
-        finished_runs([None, None], tmp_path)
+        require_finished([None, None], tmp_path)
     whole = run_once(as_engine(hinge_engine), tmp_path / "walker_01", cv, 7, given)
     short = run_once(as_engine(hinge_engine), tmp_path / "shot_04", cv, 7, given, many=True)
     np.testing.assert_array_equal(short.traj.positions, whole.traj.positions)

@@ -11,7 +11,7 @@ from conftest import ideal_chains, random_rotations
 
 import polyvae as pv
 from polyvae.measures.limits import draw_valid, limits_of, separations
-from polyvae.tasks.paths import dense_path
+from polyvae.tasks.paths import find_dense_path
 from polyvae.trajectory.record import bonds_of
 from polyvae.vae.settings import ModelRecord
 
@@ -25,7 +25,7 @@ def arc(n: int, rng, spread=0.05) -> np.ndarray:
 def test_a_path_along_the_data_follows_a_ring_that_the_straight_one_cuts():
     points = arc(1500, np.random.default_rng(0))
     a, b = np.array([1.0, 0.0]), np.array([0.0, -1.0])
-    path = dense_path(points, a, b, 50)
+    path = find_dense_path(points, a, b, 50)
     np.testing.assert_allclose(path[[0, -1]], [a, b], atol=1e-12)
     assert np.abs(np.linalg.norm(path, axis=1) - 1).max() < 0.12
     steps = np.linalg.norm(np.diff(path, axis=0), axis=1)
@@ -36,8 +36,8 @@ def test_a_path_along_the_data_follows_a_ring_that_the_straight_one_cuts():
 
 def test_a_path_along_the_data_does_not_depend_on_their_scale():
     points = arc(300, np.random.default_rng(1))
-    path = dense_path(points, points[0], points[1], 20)
-    np.testing.assert_allclose(dense_path(1e4 * points, *(1e4 * points[:2]), 20), 1e4 * path, rtol=1e-6)
+    path = find_dense_path(points, points[0], points[1], 20)
+    np.testing.assert_allclose(find_dense_path(1e4 * points, *(1e4 * points[:2]), 20), 1e4 * path, rtol=1e-6)
 
 
 def test_interpolate_between_points_and_frames(cv, traj):

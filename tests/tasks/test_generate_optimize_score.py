@@ -15,6 +15,7 @@ from scipy import stats
 import polyvae as pv
 import polyvae.geometry
 from polyvae.app.console import print_optimum
+from polyvae.measures import penalties
 from polyvae.measures.density import log_density
 from polyvae.measures.ensembles import ensemble_distances
 from polyvae.measures.limits import limits_of
@@ -162,7 +163,7 @@ def test_of_very_many_beads_nothing_is_refined_and_frames_of_the_data_are_candid
 ):
     """Whose pairs are never listed: all of 12,000 beads would be 72 million, for each of the starts."""
     monkeypatch.setattr(optimization, "MAX_BEADS", cv.n_beads - 1)
-    monkeypatch.setattr(optimization, "separations", lambda *_: pytest.fail("pairs are listed"))
+    monkeypatch.setattr(penalties, "separations", lambda *_: pytest.fail("pairs are listed"))
     with caplog.at_level("INFO", logger="polyvae"):
         found = pv.optimize(cv, start=traj, n_starts=20, steps=5)
     assert "stay as they are" in caplog.text
@@ -304,7 +305,7 @@ def test_frames_of_no_weight_are_no_part_of_the_search(cv, traj):
     found = pv.optimize(cv, start=dataclasses.replace(traj, weights=weights), **effort)
     assert found.extreme_value == pytest.approx(rg[order[6]])
     counts = np.random.default_rng(0).integers(0, 5, size=len(rg))
-    of_weights = optimization._cost(rg, counts, False, None)
-    assert of_weights(2.0) == pytest.approx(optimization._cost(np.repeat(rg, counts), None, False, None)(2.0))
+    of_weights = optimization._make_cost(rg, counts, False, None)
+    assert of_weights(2.0) == pytest.approx(optimization._make_cost(np.repeat(rg, counts), None, False, None)(2.0))
     one, two = (limits.record() | {"shape": None} for limits in (found.limits, limits_of(traj[weights > 0])))
     assert one == two

@@ -156,7 +156,7 @@ def test_what_kills_its_workers_is_told(client):
         1: "z: No space left on device",
         2: "ZeroDivisionError: no",
     }
-    assert str(cluster._described(KilledWorker("x", None, 3))).startswith("4 workers died at it one after another")
+    assert str(cluster._describe(KilledWorker("x", None, 3))).startswith("4 workers died at it one after another")
 
 
 def test_on_the_command_line(folder, cv, tmp_path, capfd, monkeypatch):

@@ -47,7 +47,7 @@ def test_an_idle_model_is_poor():
     _, cv, scores = told(traj)
     record = dataclasses.replace(cv.record, collapsed=[0, 1])
     first, *_ = verdict(dataclasses.replace(cv, record=record), scores, traj, cv.transform(traj)).lines()
-    assert first.startswith("verdict: poor: no latent carries anything")
+    assert first.startswith("verdict: poor: all latents are inactive")
 
 
 def judged(traj, z) -> list[str]:

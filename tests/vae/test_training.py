@@ -154,7 +154,7 @@ class TestWeights:
         vae = VAE(6, latent_dim=2, encoder=(5,), decoder=(5,), key=jax.random.key(0))
         weights, static = eqx.partition(vae, eqx.is_inexact_array)
         noise = np.random.default_rng(2).normal(size=(50, 2)).astype(np.float32)
-        shares = training.normalised(counts.astype(float), np.arange(50))
+        shares = training.normalise_weights(counts.astype(float), np.arange(50))
 
         def objective(weights, data, noise):
             reconstruction, kl, _ = epochs.loss_terms(weights, static, data, noise, 0.0)
@@ -227,7 +227,7 @@ def test_plateau_lowers_the_rate_once_nothing_is_left_to_learn():
             ),
         )
         state, _ = eqx.filter_jit(epochs.epochs)(
-            epochs.initial_state(weights, plan), static, Rows(x, x, None), None,
+            epochs.make_initial_state(weights, plan), static, Rows(x, x, None), None,
             jax.random.split(jax.random.key(1)), jnp.asarray(1.0), jnp.asarray([0, 60]), plan,
         )  # fmt: skip
         scales[kind] = float(state.plateau.scale)
@@ -255,7 +255,7 @@ def test_a_loss_that_is_lost_later_keeps_the_best_weights():
     )
     run = eqx.filter_jit(epochs.epochs)
     rest = (static, Rows(x, x, None), Rows(x, x, None), jax.random.split(jax.random.key(1)), jnp.asarray(1.0))
-    good, before = run(epochs.initial_state(weights, plan), *rest, jnp.asarray([0, 10]), plan)
+    good, before = run(epochs.make_initial_state(weights, plan), *rest, jnp.asarray([0, 10]), plan)
     poisoned = good._replace(weights=jax.tree.map(lambda a: a * jnp.nan, good.weights))
     state, after = run(poisoned, *rest, jnp.asarray([10, 10]), plan)
     for kept, best in zip(jax.tree.leaves(state.best_weights), jax.tree.leaves(good.best_weights), strict=True):
@@ -275,7 +275,7 @@ class TestSettings:
             ),
             ({"lr_schedule": "x"}, "lr_schedule"),
             ({"lag": -1}, "lag must"),
-            ({"free_bits": -0.1}, "free_bits"),
+            ({"free_bits": -0.1}, "free bits"),
             ({"learning_rate": 0.0}, "learning rate must"),
             ({"patience": 0}, "patience"),
             ({"scaling": "none"}, "scaling must be"),
@@ -482,7 +482,7 @@ def test_without_validation_weights_that_lost_the_loss_are_not_kept(caplog):
             lag=0,
         ),
     )
-    start = epochs.initial_state(weights, plan)
+    start = epochs.make_initial_state(weights, plan)
     state, table = eqx.filter_jit(epochs.epochs)(
         start, static, Rows(x, x, None), None, jax.random.split(key), jnp.asarray(1.0), jnp.asarray([0, 1]), plan
     )
