@@ -1,4 +1,4 @@
-"""The same functions in this process or on a Dask cluster, with one outcome for each item, whatever fails."""
+"""Functions of many items, run in this process or on a Dask cluster, with an outcome for each item."""
 
 import collections
 import contextlib
@@ -23,16 +23,16 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Call = Callable[..., Any]
 
-_IN_A_TASK = 1 << 24  # bytes of a shared value that the scheduler keeps, from which it can be made again
+_IN_A_TASK = 1 << 24  # most bytes of a shared value that goes through the scheduler, which can send it again
 _CONNECTING = 30.0  # seconds
-_LOOKING = 2.0  # seconds, after which the connection is looked at
+_LOOKING = 2.0  # seconds between two looks at the connection
 _ATTEMPTS = 3  # to fetch a result
-_AHEAD, _A_THREAD = 2, 3  # items that are under way, beside those of each thread of the workers
-_LOST = object()  # in place of a result that went with the connection
+_AHEAD, _A_THREAD = 2, 3  # submitted items: a few, and a few more for each thread of the workers
+_LOST = object()  # stands for a result that was lost with the connection
 
 
 def check_client(client: Any) -> Any:
-    """A `distributed.Client`, or None where all is to be done in this process."""
+    """Check a `distributed.Client`, or None for this process."""
     if client is None:
         return None
     try:
@@ -46,10 +46,10 @@ def check_client(client: Any) -> Any:
 
 @contextlib.contextmanager
 def connected(scheduler: str | None = None, workers: int | None = None) -> Iterator[Any]:
-    """A client of the scheduler at an address, or of as many workers as are wanted on this machine; None, for this
-    process, where neither is given or one worker is wanted.
+    """Connect to the scheduler at an address, or start a number of workers on this machine.
 
-    Each worker is a process with one thread, and its share of the cores for what JAX compiles.
+    Yields the client, or None, for this process, if neither is given or one worker is wanted. Each worker is a
+    process with one thread, and has its share of the cores for programs of JAX.
 
     Raises:
         InputError: both are given, no Dask is installed, nothing answers at the address.
@@ -64,10 +64,10 @@ def connected(scheduler: str | None = None, workers: int | None = None) -> Itera
     except ImportError:
         raise InputError("several workers need Dask: pip install 'polyvae[dask]'") from None
     with contextlib.ExitStack() as stack:
-        for name in list(logging.root.manager.loggerDict):  # Dask gives several of its own a level of their own
+        for name in list(logging.root.manager.loggerDict):  # several of Dask's loggers have a level of their own
             if name.partition(".")[0] not in ("distributed", "asyncio", "tornado"):
                 continue
-            logger = logging.getLogger(name)  # silent, since the outcomes of the tasks say what matters
+            logger = logging.getLogger(name)  # silent, since the outcomes of the tasks hold their errors
             stack.callback(logger.setLevel, logger.level)
             logger.setLevel(logging.CRITICAL)
         if scheduler is None:
@@ -84,8 +84,8 @@ def connected(scheduler: str | None = None, workers: int | None = None) -> Itera
 
 
 def _wait_for_the_end() -> None:
-    """In a worker: leave an interrupt, which a terminal sends to all processes, to the one that started them."""
-    with contextlib.suppress(ValueError):  # in a thread
+    """Ignore interrupts in a worker: a terminal sends them to all processes, and the first one handles them."""
+    with contextlib.suppress(ValueError):  # signals cannot be set in a thread
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -97,13 +97,13 @@ def cores() -> int:
 def outcomes(
     client: Any, work: Callable[[Call, Item], Any], items: Iterable[Item]
 ) -> Iterator[tuple[Item, Any | InputError]]:
-    """Yield each item with its result, or with the error that it ended in, as soon as it is known.
+    """Yield each item with its result or its error, as soon as it is known.
 
     `work(call, item)` submits the tasks of an item by `call(function, *arguments)` and returns the last one. The
     result of a call may be an argument of the next, also in a list. Without a client, calls are made at once and
-    items come in their order. On a cluster, few items are under way at a time. The tasks of a lost worker are done
-    again by the others, as often as Dask's `allowed-failures` allows. The items that a lost connection took along
-    are submitted again once the client has reconnected. Closing the iterator early cancels what is not done.
+    items come in their order. On a cluster, few items are submitted at a time. The other workers repeat the tasks
+    of a lost one, as often as Dask's `allowed-failures` allows. Items that are lost with the connection are
+    submitted again once the client has reconnected. Closing the iterator early cancels the other tasks.
 
     Raises:
         InputError: the scheduler is gone.
@@ -117,9 +117,9 @@ def outcomes(
         key = f"{function.__name__.strip('_')}-{uuid.uuid4().hex}"  # the name that Dask's own page shows
         return client.submit(_try, function, *map(_place, arguments), key=key, pure=False)
 
-    in_here = client.scheduler.address.startswith("inproc")  # where what is logged is there anyway
+    in_here = client.scheduler.address.startswith("inproc")  # such workers log in this process
     if not in_here:
-        client.forward_logging("polyvae")  # warnings
+        client.forward_logging("polyvae")
     under_way: dict[Any, tuple[Any, Item]] = {}  # by the key of the last task of each item
     room = _Room(client)
     ended: queue.SimpleQueue = queue.SimpleQueue()
@@ -148,8 +148,7 @@ def outcomes(
 
 
 def in_order(client: Any, function: Call, items: Iterable, *arguments) -> Iterator:
-    """Yield `function(item, *arguments)` of each item, by the workers, in the order of the items, a few ahead of
-    the one that is wanted.
+    """Yield `function(item, *arguments)` of each item in order; workers do a few items ahead.
 
     Raises:
         InputError: one of them failed, or the scheduler is gone.
@@ -187,8 +186,10 @@ def _drain(again: collections.deque[Item]) -> Iterator[Item]:
 
 
 class _Room:
-    """How many items may be under way: a few for each thread of the workers that there are at the time, since
-    thousands would slow the scheduler down, and would all be lost with it."""
+    """Number of items that may be submitted: a few for each thread of the present workers.
+
+    Thousands would slow the scheduler down, and would all be lost with it.
+    """
 
     def __init__(self, client: Any):
         self._client, self._most, self._asked = client, _AHEAD, -math.inf
@@ -202,7 +203,7 @@ class _Room:
 
 
 def _next(client: Any, ended: queue.SimpleQueue) -> Any:
-    """The next future that has ended, in whatever way."""
+    """The next future that has ended, with a result or an error."""
     while True:
         with contextlib.suppress(queue.Empty):
             return ended.get(timeout=_LOOKING)
@@ -210,7 +211,7 @@ def _next(client: Any, ended: queue.SimpleQueue) -> Any:
 
 
 def _result(client: Any, future: Any) -> Any:
-    """The result of a future, the error that it ended in, or `_LOST`, where the connection was lost."""
+    """The result or the error of a future, or `_LOST` if the connection was lost."""
     failed = 0
     while True:
         try:
@@ -221,14 +222,14 @@ def _result(client: Any, future: Any) -> Any:
             _check_connection(client)
             if future.status == "cancelled":
                 return _LOST
-            failed += future.status == "finished"  # and could not be fetched; others are still under way
+            failed += future.status == "finished"  # done, but its result could not be fetched
             if failed == _ATTEMPTS:
                 return _describe(error)
             log.debug("asking again", exc_info=True)
 
 
 def _check_connection(client: Any) -> None:
-    """Wait for a client that reconnects; raise `InputError` where it gave up."""
+    """Wait for a client that reconnects; raise `InputError` if it gives up."""
     deadline = time.monotonic() + 2 * _CONNECTING
     while client.status == "connecting" and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -240,7 +241,7 @@ def _check_connection(client: Any) -> None:
 
 
 def _try(function: Call, *arguments):
-    """Return the function's result, or the `InputError` that it raised, or the one that came as an argument."""
+    """Return the function's result, or the `InputError` that it raised or that is among its arguments."""
     for argument in arguments:
         for value in argument if isinstance(argument, list) else [argument]:
             if isinstance(value, InputError):
@@ -255,7 +256,7 @@ def _try(function: Call, *arguments):
 
 
 def _describe(error: BaseException) -> InputError:
-    """The reason why a task was ended from outside, in one line."""
+    """The reason, in one line, why a task was ended from outside."""
     from distributed import KilledWorker
 
     if isinstance(error, KilledWorker):
@@ -267,37 +268,41 @@ def _describe(error: BaseException) -> InputError:
 
 
 class Shared:
-    """A value for arguments of `call` that goes to each worker once, not with each task."""
+    """An argument of `call` that goes to each worker once, not with each task."""
 
     def __init__(self, client: Any, value: Any):
         self._client, self._value, self._future = client, value, None
 
     def future(self) -> Any:
-        """The value on the cluster, put there again where a lost connection or lost workers took it away."""
+        """The value on the cluster; it is sent again if it was lost with a connection or with workers."""
         from distributed.protocol.pickle import dumps
 
         if self._future is None or self._future.status not in ("pending", "finished"):
             text = dumps(self._value)
-            if len(text) > _IN_A_TASK:  # in a list, since of a tuple the members would be scattered
+            if len(text) > _IN_A_TASK:  # in a list, since `scatter` takes a tuple apart
                 [self._future] = self._client.scatter([self._value], broadcast=True, hash=False)
-            else:  # what is scattered is lost with the workers that hold it; what a task has made is made again
+            else:  # a scattered value is lost with its workers; the value of a task is made again
                 self._future = self._client.submit(_unpickle, text, pure=False)
         return self._future
 
 
 def shared(client: Any, value: Any) -> Any:
     """The value, or on a cluster a `Shared` one."""
-    return value if client is None else Shared(client, value)
+    if client is None:
+        return value
+    return Shared(client, value)
 
 
 def _place(argument: Any) -> Any:
-    return argument.future() if isinstance(argument, Shared) else argument
+    if isinstance(argument, Shared):
+        return argument.future()
+    return argument
 
 
 def _unpickle(text: bytes) -> Any:
     from distributed import get_worker
 
-    # Before JAX starts its threads, which would be as many as the machine has cores in every worker on it.
+    # This must be set before JAX starts its threads: each worker would have as many as the machine has cores.
     if multiprocessing.parent_process() is not None:
         os.environ.setdefault("NPROC", str(get_worker().state.nthreads))
     return pickle.loads(text)

@@ -1,4 +1,4 @@
-"""Writing files so that they appear whole or not at all."""
+"""Writing of files that appear whole or not at all, and locks."""
 
 import contextlib
 import glob
@@ -18,7 +18,7 @@ import safetensors.numpy
 from polyvae import arguments
 from polyvae.errors import InputError
 
-LOCK = ".lock"  # in a folder; of a file it is the end of a name
+LOCK = ".lock"  # name of the lock of a folder; the name of a file's lock ends in it
 _TEMPORARY: set[Path] = set()  # files and folders that are being written
 _INPUTS: list[set[tuple[int, int]]] = []  # device and number of each file that is not to be replaced
 _LOCKED: set[tuple[Path, int]] = set()  # lock files that threads of this process hold
@@ -28,7 +28,8 @@ _LOCKED: set[tuple[Path, int]] = set()  # lock files that threads of this proces
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it takes `path`'s place if the block ends well.
 
-    If the block raises, the temporary file is removed and `path` is as it was. Inputs of `protecting` are refused.
+    If the block raises, the temporary file is removed and `path` does not change. Inputs of `protecting` are
+    refused.
     """
     path = Path(arguments.file_name("path", path))
     if not path.parent.is_dir():
@@ -41,7 +42,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     _TEMPORARY.add(temporary)
     try:
         yield temporary
-        # Some writers make files for their owner alone; a result is as readable as any file of the user's.
+        # Some writers make files that only their owner can read; results get the user's usual permissions.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
@@ -63,14 +64,14 @@ def replacing_folder(
 ) -> Iterator[Path]:
     """A temporary folder beside `path` to fill; its files move into `path` if the block ends well.
 
-    A folder that already holds anything is refused before the block runs, unless `force`: then files of
-    the same name are replaced and all others stay. An input of `protecting` is never replaced; one under a name
-    among `results`, which may be patterns, is refused before the block runs.
+    A folder that already holds anything is refused before the block runs. With `force`, files of the same name are
+    replaced and all others stay. An input of `protecting` is never replaced; if its name is among `results`, which
+    may be patterns, it is refused before the block runs.
     """
     path = Path(arguments.file_name("folder", path)).absolute()
     arguments.flag("force", force)
     if any(place.is_file() for place in (path, *path.parents)):
-        raise InputError(f"{path} is a file or lies under one; name a folder")
+        raise InputError(f"{path} is a file or is under one; name a folder")
     refuse_overwriting(path, force=force)
     for file in (file for name in results for file in path.glob(name)):
         refuse_inputs(file)
@@ -95,7 +96,7 @@ def replacing_folder(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         _TEMPORARY.discard(temporary)
-        for parent in made:  # innermost first; one that got its results is not empty
+        for parent in made:  # innermost first; a folder with results is not empty, and stays
             with contextlib.suppress(OSError):
                 parent.rmdir()
 
@@ -104,12 +105,11 @@ def replacing_folder(
 def locked(path: str | os.PathLike | None) -> Iterator[None]:
     """Keep other jobs away from a file or a folder that is written to in steps.
 
-    The lock is a hidden file that names host and process: within a folder, beside a file. It ends with its
-    process, also with one that is killed, where the file system has locks. Locks of one thread may be nested. None
-    locks nothing.
+    The lock is a hidden file with host and process, within a folder or beside a file. Where the file system has
+    locks, it ends with its process, also if that is killed. Locks of one thread may be nested. None locks nothing.
 
     Raises:
-        InputError: another job, or another thread, holds the lock; with what to do where that one is dead.
+        InputError: another job, or another thread, holds the lock; the message says what to do if that is dead.
         FileNotFoundError: the folder does not exist.
     """
     if path is None:
@@ -145,12 +145,12 @@ def _holding(place: Path, path: Path) -> Iterator[None]:
 
 
 def _lock(place: Path, path: Path) -> int:
-    """The open lock file, locked, and still the one of that name."""
+    """Open and lock the lock file, and make sure that it still has its name."""
     while True:
         descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             _hold(descriptor, place, path)
-            with contextlib.suppress(FileNotFoundError):  # the one that held it has just removed it
+            with contextlib.suppress(FileNotFoundError):  # its last holder has just removed it
                 if os.path.samestat(os.fstat(descriptor), place.stat()):
                     return descriptor
         except BaseException:
@@ -160,7 +160,7 @@ def _lock(place: Path, path: Path) -> int:
 
 
 def _hold(descriptor: int, place: Path, path: Path) -> None:
-    """Lock an open file, or refuse what another job holds."""
+    """Lock an open file; raise `InputError` if another job holds it."""
     host, _, number = os.read(descriptor, 300).decode(errors="replace").strip().partition(" ")
     try:
         import fcntl
@@ -169,7 +169,7 @@ def _hold(descriptor: int, place: Path, path: Path) -> None:
         return
     except BlockingIOError:
         pass
-    except (ImportError, OSError):  # Windows, or a file system without locks: what the file says must do
+    except (ImportError, OSError):  # Windows, or a file system without locks: only the text in the file is known
         if not host or (host == socket.gethostname() and not _alive(number)):
             return
     raise InputError(
@@ -192,7 +192,7 @@ def _alive(number: str) -> bool:
 
 
 def remove_temporaries() -> None:
-    """Remove what is half written and the locks of this process, which ends at once after this."""
+    """Remove half-written files and the locks of this process, which ends right after this."""
     for path in [*_TEMPORARY, *(place for place, _ in _LOCKED)]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -201,7 +201,7 @@ def remove_temporaries() -> None:
 
 
 def _name(error: OSError, temporary: Path, path: Path) -> None:
-    """Let an error of the system, a full disk above all, name the result and not what stands for it meanwhile."""
+    """Make an error of the system, such as a full disk, name the result instead of the temporary file."""
     if error.errno is None:
         return
     named = temporary if error.filename is None else Path(os.fsdecode(error.filename))
@@ -211,17 +211,21 @@ def _name(error: OSError, temporary: Path, path: Path) -> None:
 
 
 def refuse_overwriting(path: str | os.PathLike, *, force: bool = False) -> None:
-    """Raise `InputError` where something stands at `path` already, an empty folder aside, unless `force`."""
+    """Raise `InputError` if there is anything at `path` except an empty folder, unless `force`."""
     path = Path(path)
-    occupied = any(file.name != LOCK for file in path.iterdir()) if path.is_dir() else path.exists()
-    if occupied and not force:
-        what = "holds files already" if path.is_dir() else "exists already"
-        raise InputError(f"{path} {what}; name another place, or give --force to replace")
+    if force or not path.exists():
+        return
+    what = "exists already"
+    if path.is_dir():
+        if all(file.name == LOCK for file in path.iterdir()):
+            return
+        what = "holds files already"
+    raise InputError(f"{path} {what}; name another place, or give --force to replace")
 
 
 @contextlib.contextmanager
 def protecting(inputs: Iterable[str | os.PathLike]) -> Iterator[None]:
-    """Let nothing in this module replace one of the inputs, files or patterns, while the block runs.
+    """Keep all functions of this module from replacing the inputs, files or patterns, while the block runs.
 
     The command line calls it for every verb, with all files that its options name.
     """
@@ -240,7 +244,7 @@ def protecting(inputs: Iterable[str | os.PathLike]) -> Iterator[None]:
 
 
 def refuse_inputs(path: str | os.PathLike) -> None:
-    """Raise `InputError` where `path` is an input of `protecting`, be it through a link."""
+    """Raise `InputError` where `path` is an input of `protecting`, also through a link."""
     try:
         stat = os.stat(path)
     except OSError:
@@ -259,8 +263,8 @@ def check_output(
 
     Raises:
         FileNotFoundError: its folder does not exist.
-        InputError: it is a folder, ends in none of `suffixes`, is an input of `protecting`, or is there already
-            and `force` is not given.
+        InputError: it is a folder, ends in none of `suffixes`, is an input of `protecting`, or exists and `force`
+            is not given.
     """
     path = Path(path)
     if suffixes and path.suffix.lower() not in suffixes:
@@ -285,7 +289,7 @@ def save_tensors(path: str | os.PathLike, tensors: dict, metadata: dict[str, str
     with replacing(path) as temporary:
         try:
             safetensors.numpy.save_file(in_order, temporary, metadata=metadata)
-        except safetensors.SafetensorError as error:  # of what the system says, it keeps the text alone
+        except safetensors.SafetensorError as error:  # it holds an error of the system as text
             found = re.search(r"\(os error (\d+)\)", str(error))
             if found is None:
                 raise OSError(f"{path} cannot be written: {error}") from None
@@ -293,6 +297,6 @@ def save_tensors(path: str | os.PathLike, tensors: dict, metadata: dict[str, str
 
 
 def _in_order(value) -> np.ndarray:
-    """An array as safetensors holds it, row by row: version 0.8.0 writes others in the order of their memory."""
+    """An array in row order: safetensors 0.8.0 writes other arrays in the order of their memory."""
     array = np.asarray(value, order="C")
     return array.astype(array.dtype.newbyteorder("<"), copy=False)

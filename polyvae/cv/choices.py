@@ -4,7 +4,6 @@ All are decided before training, from the frames alone, and logged with the reas
 """
 
 import dataclasses
-import math
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,11 @@ from polyvae.measures.kinetics import timescales
 from polyvae.trajectory.record import Trajectory
 from polyvae.trajectory.stream import concatenate
 
-MAX_STEPS = 20_000  # frames that jumps are counted on, in runs of neighbours
-MAX_COMPONENTS = 10  # principal components of the features that relaxation times are taken on
-MAX_FOR_COMPONENTS, LEAST_FOR_COMPONENTS = 4000, 500  # frames that these are found on, fewer of wide ones
-SEEN = 3.0  # relaxation times after which a motion has gone: down to 5 %
-BORNE = 1e-3  # share of steps at which a superposition may jump; with more, distances take its place
+MAX_STEPS = 20_000  # most frames for counting jumps, in runs of neighbours
+MAX_COMPONENTS = 10  # principal components of the features, for relaxation times
+MAX_FOR_COMPONENTS, LEAST_FOR_COMPONENTS = 4000, 500  # frames for these components, fewer if features are many
+SEEN = 3.0  # relaxation times after which a motion has decayed to 5 %
+BORNE = 1e-3  # share of steps at which a superposition may jump; with more, distances are used
 LEAST_LAG = 1.0  # frames; a shorter lag is taken as 0
 LEAST_NEIGHBOURS = 500  # frames in a row; timescales of fewer are noise
 _RUNS = 20
@@ -37,7 +36,7 @@ class Choice:
     reason: str
 
 
-NO_LAG_OF_WEIGHTS = Choice(0, "no time lag: frames with weights come of a bias, which speeds motions up")
+NO_LAG_OF_WEIGHTS = Choice(0, "no time lag: frames with weights come from a bias, which speeds motions up")
 
 
 def choose_alignment(traj: Trajectory) -> Choice:
@@ -69,7 +68,7 @@ def describe_pairs(fitted: PairDistances) -> Choice:
     n, every = fitted.n_beads, fitted.every
     return Choice(
         every,
-        f"distances among one bead in {every}, {fitted.n_joined} of {n:,}, whose {n * (n - 1) // 2:,} pairs are "
+        f"distances among one bead in {every}, {fitted.n_joined} of {n:,}, since {n * (n - 1) // 2:,} pairs are "
         f"too many; --every (PairDistances(every=...)) takes others",
     )
 
@@ -88,16 +87,16 @@ def _sample_neighbours(traj: Trajectory) -> Trajectory:
 
 
 def choose_lag(x: Float[np.ndarray, "frames features"], segments: tuple[int, ...], most: int) -> Choice:
-    """The time lag, in frames, at which all but the slowest motion has relaxed.
+    """Choose the time lag, in frames, at which all but the slowest motion has relaxed.
 
-    With t_1 >= t_2 >= ... the implied timescales of the features' leading principal components, the lag is 3 t_2,
-    by when the second slowest motion has come down to 5 %, but at most t_1 / 3, so that the slowest one is still
-    there, at most a tenth of the longest segment, and at most `most`. It is 0 where frames are as good as
+    Let t_1 >= t_2 >= ... be the implied timescales of the features' leading principal components. The lag is 3
+    t_2, when the second slowest motion has decayed to 5 %. It is at most t_1 / 3, so that the slowest motion
+    remains, at most a tenth of the longest segment, and at most `most`. It is 0 where frames are as good as
     independent (no motion lasts for three frames), where all segments are too short to decide, and where frames
     have no order.
 
-    The timescales are taken at a third of the lag, found in three rounds from 1 frame on: at a shorter one they
-    come out too short (Prinz et al., 10.1063/1.3565032).
+    The timescales are those at a third of the lag, which is found in three rounds from 1 frame on: at a shorter
+    lag they are too short (Prinz et al., 10.1063/1.3565032).
     """
     longest = max(segments)
     if longest < LEAST_NEIGHBOURS:
@@ -111,7 +110,9 @@ def choose_lag(x: Float[np.ndarray, "frames features"], segments: tuple[int, ...
     if lag < LEAST_LAG:
         return Choice(0, f"no time lag: nothing lasts for {SEEN:g} frames, so they are as good as independent")
     chosen = round(lag)
-    slow = f"{slowest:,.0f} frames" if math.isfinite(slowest) and slowest < longest else "longer than the run"
+    slow = "longer than the run"
+    if slowest < longest:
+        slow = f"{slowest:,.0f} frames"
     return Choice(
         chosen,
         f"time lag {chosen} frame{'s' * (chosen > 1)}: the slowest motion lasts {slow}, "
@@ -120,7 +121,7 @@ def choose_lag(x: Float[np.ndarray, "frames features"], segments: tuple[int, ...
 
 
 def _project_on_components(x: np.ndarray) -> Float[np.ndarray, "frames components"]:
-    """The leading principal components of the features, less those that hardly vary."""
+    """The leading principal components of the features, without those that hardly vary."""
     most = max(LEAST_FOR_COMPONENTS, min(MAX_FOR_COMPONENTS, _HELD // x.shape[1]))
     few = np.asarray(x[:: -(-len(x) // most)], np.float64)
     mean = few.mean(axis=0)

@@ -69,13 +69,13 @@ class LatentCV:
     `jax.grad` and `jax.vmap` apply. It is the mean of the encoder, hence deterministic.
 
     Args:
-        featurizer: positions to features, rotation and translation taken off.
-        scaled: scaling and VAE. Its `mean` (n_features,) is that of the features over the training frames, its
-            `scale` one standard deviation over all features, about that mean, for distances one a feature.
-            Both are in `length_unit`, so that a fit does not depend on the unit of the data.
-        template: one frame of the training data, for its bead count, unit, masses, names, ids and bonds.
+        featurizer: function of positions to features without rotation and translation.
+        scaled: scaling and VAE. `mean` (n_features,) is the mean of the features over the training frames.
+            `scale` is their standard deviation, one over all features, or one for each distance. Both are in
+            `length_unit`, so that a fit does not depend on the unit of the data.
+        template: one frame of the training data, with bead count, unit, masses, names, ids and bonds.
         record: how the model was made: settings, data fingerprint, versions, history.
-        generator: draws conformations at a z, where `fit_generator` has made one. The CV does not use it.
+        generator: model of `fit_generator` that draws conformations at a z. The CV does not use it.
     """
 
     featurizer: PrincipalAxes | Reference | PairDistances

@@ -1,4 +1,4 @@
-"""Rounds of bias and learning: a CV from what is known, runs with a bias on it, a better CV from what they saw.
+"""Rounds of bias and training: a CV from the known frames, runs with a bias on it, and a better CV from these.
 
 `RoundState` is what the rounds know. The steps `learn`, `bias`, `scout`, `shoot` and `settle` take a state and
 return the next one; a script may run them itself. The arithmetic of the steps is in `tasks.rounds`, the folder in
@@ -67,15 +67,14 @@ from polyvae.vae.checkpoint import digest
 
 log = logging.getLogger(__name__)
 
-LOOKING, SORTING = "looking.safetensors", "sorting.safetensors"  # whether something is slow, and for the basins
+LOOKING, SORTING = "looking.safetensors", "sorting.safetensors"  # models to look for slow motions, and for basins
 
 
 def learn(state: RoundState, lab: Lab) -> RoundState:
-    """Train the CV of the round; where the last round had settled, see whether its unbiased runs teach the same
-    CV."""
+    """Train the CV of the round. If the last round had settled, compare the new CV with the old one."""
     new = lab.model(state, MODEL, [*state.known, *state.shots], TRAIN)
     if state.cv is not None and has_settled(state.done[-1]):
-        shown = [drop_transient(run) for run in state.pieces]  # of all frames a new basin would be few
+        shown = [drop_transient(run) for run in state.pieces]  # a new basin would be few of all frames
         assert state.bias is not None
         same = cv_similarity(new, state.cv, shown)
         reached = within_walls(state.bias, required(state.along), shown)
@@ -116,7 +115,7 @@ def bias(state: RoundState, lab: Lab) -> RoundState:
 
 
 def scout(state: RoundState, lab: Lab) -> RoundState:
-    """While nothing slow is known: unbiased runs from where the bias went, long enough to tell what is slow."""
+    """While nothing slow is known, run from where the bias went, long enough for slow motions to show."""
     if lag := required(state.cv).record.settings.lag:
         return dataclasses.replace(state, lag=lag, scouts=(), searching=False)
     options, number = lab.options, state.number
@@ -131,14 +130,16 @@ def scout(state: RoundState, lab: Lab) -> RoundState:
     )
     if lag := lab.model(state, LOOKING, shown, LOOK).record.settings.lag:
         return dataclasses.replace(state, lag=lag, known=(), searching=False)
-    lab.tell(f"round {number}: nothing slow in {len(scouts)} unbiased runs; the search goes on")
+    lab.tell(f"round {number}: nothing slow in {len(scouts)} unbiased runs; the search continues")
     steps = _steps(scouts, options.stride)
     return dataclasses.replace(state, pieces=scouts, known=(*state.known, *shown), free_steps=steps)
 
 
 def shoot(state: RoundState, lab: Lab) -> RoundState:
-    """Many short unbiased runs from where the bias has been, a time lag long: they show to which state a
-    conformation belongs."""
+    """Make many short unbiased runs from where the bias has been, a time lag long.
+
+    They show to which state a conformation belongs.
+    """
     options = lab.options
     length = (required(state.lag) + PAIRS) * options.stride
     most = options.free_runs * required(options.free_steps) // (2 * length)
@@ -151,12 +152,12 @@ def shoot(state: RoundState, lab: Lab) -> RoundState:
 
 
 def settle(state: RoundState, lab: Lab) -> RoundState:
-    """Unbiased runs from each basin that the short ones show, as many from each."""
+    """Make unbiased runs from each basin that the short ones show, as many from each."""
     options = lab.options
-    learnt = [*state.known, *map(drop_transient, state.scouts)]
-    sorting = lab.model(state, SORTING, [*learnt, *state.shots], SORT)
+    known = [*state.known, *map(drop_transient, state.scouts)]
+    sorting = lab.model(state, SORTING, [*known, *state.shots], SORT)
     fallen = [run.traj[PAIRS:] for run in state.fallen]
-    among = [*fallen, *subsample(learnt, sum(map(len, fallen)))]
+    among = [*fallen, *subsample(known, sum(map(len, fallen)))]
     ends = [*map(keep_last_snapshot, (*state.pieces, *state.scouts)), *state.fallen]
     starts = snapshots_of_each_basin(sorting, among, ends, options.free_runs)
     long_enough = math.ceil(2 * required(state.lag) / (1 - LEFT_OUT)) * options.stride  # for pairs a lag apart
@@ -174,14 +175,14 @@ def settle(state: RoundState, lab: Lab) -> RoundState:
 
 @dataclasses.dataclass(frozen=True)
 class Adapted:
-    """The result of rounds of bias and learning.
+    """The result of rounds of bias and training.
 
     Args:
-        cv: CV of the last round; `cv.keep(latents)` with the latents of its record is what was biased.
+        cv: CV of the last round. `cv.keep(latents)` with the latents of its record was biased.
         rounds: one record each.
-        biased: frames of the runs that the free energy is from, with weights that remove the bias.
-        free_energy: over the slowest latent.
-        converged: whether CV and free energy had stopped to change.
+        biased: frames of the runs for the free energy, with weights that remove the bias.
+        free_energy: free energy over the slowest latent.
+        converged: whether CV and free energy had stopped changing.
     """
 
     cv: LatentCV
@@ -193,7 +194,7 @@ class Adapted:
     def _repr_html_(self) -> str:
         names = ("number", "n_frames", "slow", "crossings", "n_effective", "same_cv", "same_energy")
         rows = [[in_words(getattr(record, name)) for name in names] for record in self.rounds]
-        end = "CV and free energy have stopped to change" if self.converged else "not converged"
+        end = "CV and free energy have stopped changing" if self.converged else "not converged"
         return html_of("Adapted", [[name.replace("_", " ") for name in names], *rows], end)
 
 
@@ -207,34 +208,36 @@ def adapt(
     progress: Callable[[str], None] | None = None,
     **options,
 ) -> Adapted:
-    """Bias, learn again, and in the end estimate a free energy: rounds in folders, each of which can be read.
+    """Train a CV, bias it, train again, and estimate a free energy, in rounds with a folder each.
 
     A round trains a CV on unbiased frames (`learn`) and runs with a bias on it (`bias`). As long as nothing slow
-    is known, unbiased runs start from where that went, least like what was known, and are long enough to tell
-    what is slow (`scout`). Then many short ones start, a time lag long (`shoot`): what becomes of a conformation
-    shows to which state it belongs, as the committor does (Geissler, Dellago & Chandler, 10.1021/jp984837g);
-    frames within the states cannot show it, nor those that a bias holds between them. With a CV of these, more
-    runs start, as many from each basin that shows (`settle`). On all of them the next round trains. It ends when
-    neither the CV nor the free energy changes any more and the unbiased runs of the last round, too, teach the
-    same CV; or after the last round.
+    is known, unbiased runs start from frames of the biased run that are least like the known ones, and are long
+    enough for slow motions to show (`scout`). Then many short runs start, a time lag long (`shoot`). The state
+    that a run goes to is the state of its first conformation, as with the committor (Geissler, Dellago & Chandler,
+    10.1021/jp984837g). Frames within the states cannot show this, nor can those that a bias holds between them. A
+    CV of these runs finds the basins, and more runs start, as many from each basin (`settle`). The next round
+    trains on all of them. The rounds end when neither CV nor free energy changes and the unbiased runs of the last
+    round lead to the same CV, or when all rounds are done.
 
-    Killed at any point, the same call continues from the folder. A run that fails raises, and is repeated with
-    another seed by the next call.
+    The same call continues from the folder if it was killed at any point. A run that fails raises, and the next
+    call repeats it with another seed.
 
     Args:
-        data: unbiased frames to begin with, in one basin or more, as far apart in time as `stride` steps: what
-            `as_trajectory` takes, or a `Stream`.
-        engine: see `polyvae.engines`; a function with the arguments of `Engine.run` does as well.
-        folder: for the rounds; made where it does not exist. One call at a time uses it.
-        train: in place of `rounds.train_cv`, with its arguments; `training` also has the lag once one is known.
-        choose: in place of `rounds.choose_bias`, with its arguments.
+        data: unbiased frames to begin with, in one basin or more, `stride` steps apart in time: a `Stream`, or
+            what `as_trajectory` takes.
+        engine: see `polyvae.engines`; a function with the arguments of `Engine.run` is accepted, too.
+        folder: folder for the rounds, made if it does not exist. One call at a time uses it.
+        train: function instead of `rounds.train_cv`, with its arguments; `training` holds the lag once one is
+            known.
+        choose: function instead of `rounds.choose_bias`, with its arguments.
         progress: called with a line when something is done.
-        **options: those of `RoundOptions`; `steps`, the length of each biased run, and `stride`, the steps between
+        **options: options of `RoundOptions`. `steps`, the length of each biased run, and `stride`, the steps
+        between
             frames, are required.
 
     Raises:
-        InputError: a folder with rounds of other settings, data or engine, or that another call uses; what the
-            engine raises, with the run that it was.
+        InputError: a folder with rounds of other settings, data or engine, or that another call uses; an error of
+            the engine, with its run.
     """
     start, place = _gathered(data), Path(file_name("folder", folder))
     machine, checked = as_engine(engine), RoundOptions(**options)
@@ -257,7 +260,7 @@ def adapt(
 
 
 def _result(state: RoundState, lab: Lab) -> Adapted:
-    """The free energy of the rounds that knew something slow, and the frames that it is from."""
+    """The free energy of the rounds that knew something slow, and its frames."""
     cv, walkers = required(state.cv), lab.options.walkers
     # A search before anything slow was known has no walls, and goes where the system does not.
     slow = [state.biased[k * walkers : (k + 1) * walkers] for k, one in enumerate(state.done) if one.slow]
@@ -298,8 +301,11 @@ def _digest_of(value: list) -> str:
 
 
 def _start_of_walker(pieces: Sequence[Run], number: int, k: int) -> Snapshots | None:
-    """The end of an unbiased run of the round before, another one for each walker and round; None, the engine's
-    own start, where there is none yet. The end of a biased run may be far outside of the next walls."""
+    """The end of an unbiased run of the round before, another one for each walker and round.
+
+    It is None, for the engine's own start, if there is no such run yet. The end of a biased run may be far outside
+    of the next walls.
+    """
     if not pieces:
         return None
     snapshots = pieces[(7 * number + k) % len(pieces)].snapshots
@@ -311,20 +317,26 @@ def _steps(runs: Sequence[Run], stride: int) -> int:
 
 
 def _describe(cv: LatentCV, latents: Sequence[int]) -> str:
-    named = ", ".join(f"z{k}" for k in latents)
-    lag = cv.record.settings.lag
-    return f"biased along {named} of a CV {f'with a lag of {lag} frames' if lag else 'without a lag'}"
+    lag = "without a lag"
+    if cv.record.settings.lag:
+        lag = f"with a lag of {cv.record.settings.lag} frames"
+    return f"biased along {', '.join(f'z{k}' for k in latents)} of a CV {lag}"
 
 
 def _of_the_check(same: float, reached: float) -> str:
-    text = f"its unbiased runs teach {'the same' if same >= SAME_CV else 'another'} CV ({same:.2f})"
-    return text if reached >= REACHED else f"{text}, but {1 - reached:.0%} lie beyond the walls of its bias"
+    which = "the same" if same >= SAME_CV else "another"
+    text = f"its unbiased runs lead to {which} CV ({same:.2f})"
+    if reached < REACHED:
+        text += f", but {1 - reached:.0%} are beyond the walls of its bias"
+    return text
 
 
 def _line(record: Round) -> str:
     states = f"{len(record.states)} state{'s' * (len(record.states) != 1)} along z0"
     text = f"round {record.number}: {states}, {record.crossings} crossings in {record.steps:,} steps"
     if record.same_cv is not None:
-        energy = "not comparable" if record.same_energy is None else f"{record.same_energy:.2f} kT"
+        energy = "not comparable"
+        if record.same_energy is not None:
+            energy = f"{record.same_energy:.2f} kT"
         text += f"; to the round before: CV {record.same_cv:.2f}, free energy {energy}"
     return text

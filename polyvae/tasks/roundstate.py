@@ -1,4 +1,4 @@
-"""Options and state of rounds of bias and learning, and the lab that their steps work in."""
+"""Options and state of rounds of bias and training, and the lab that their steps work in."""
 
 import contextlib
 import dataclasses
@@ -37,8 +37,8 @@ class RoundOptions:
         rounds: most rounds.
         walkers: biased runs of each round, each with a bias and a start of its own.
         free_runs: unbiased runs of each round.
-        free_steps: length of each unbiased run, by default for the 500 frames that a time lag can be found from;
-            the short ones take about half as many steps in all.
+        free_steps: length of each unbiased run. By default 500 frames, from which a time lag can be found. The
+            short runs take about half as many steps in all.
         barrier: in kT, the highest that the runs should cross.
         pace: steps between kernels or hills.
         seed: seed of all rounds.
@@ -81,9 +81,9 @@ class RoundOptions:
 
     def facts(self) -> dict[str, Any]:
         """Facts that decide the results, as plain values; the number of rounds may grow."""
-        named = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        training = {name: repr(value) for name, value in (self.training or {}).items()}
-        return {name: value for name, value in named.items() if name != "rounds"} | {"training": training}
+        found = {**vars(self), "training": {name: repr(v) for name, v in (self.training or {}).items()}}
+        del found["rounds"]
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,8 +137,8 @@ class Lab:
         engine: with a method `run`, see `polyvae.engines`.
         store: folder of the rounds.
         options: options of all rounds.
-        train: in place of `rounds.train_cv`, with its arguments.
-        choose: in place of `rounds.choose_bias`, with its arguments.
+        train: function instead of `rounds.train_cv`, with its arguments.
+        choose: function instead of `rounds.choose_bias`, with its arguments.
         tell: called with a line when something is done.
     """
 
@@ -158,7 +158,7 @@ class Lab:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def model(self, state: RoundState, name: str, frames: Sequence[Trajectory], kind: int) -> LatentCV:
-        """A CV of frames, with the time lag once one is known."""
+        """Train a CV on frames, with the time lag once one is known."""
         training = {key: value for key, value in (self.options.training or {}).items() if value is not None}
         if state.lag:
             training["lag"] = state.lag
@@ -171,7 +171,7 @@ class Lab:
     def run_from(
         self, state: RoundState, starts: Sequence[Snapshots | None], name: str, steps: int, kind: int
     ) -> list[Run | None]:
-        """A run from each start: walkers with the bias of the round, others without; scouts and shots may fail."""
+        """Run from each start: walkers with the bias of the round, others without. Scouts and shots may fail."""
         biased, many = kind == WALKER, kind in (SCOUT, SHOT)
         found = []
         with self.timed("biased" if biased else "unbiased"):

@@ -17,7 +17,7 @@ from polyvae.tasks.rounds import Round, keep_last_snapshot
 
 TRIES = 3  # of a short unbiased run, before the others must do
 MODEL, SUMMARY, SETTINGS = "model.safetensors", "round.json", "adapt.json"
-CHECK = "check.json"  # what the unbiased runs of a round teach, where this may be the last
+CHECK = "check.json"  # comparison with the CV of the unbiased runs of a round, if this may be the last
 
 
 class Store:
@@ -35,8 +35,8 @@ class Store:
         """The folder, locked, for rounds of these settings.
 
         Args:
-            settings: all that decides the results, as plain values.
-            engine: what decides the runs of the engine. Until a run is there, it may still be changed.
+            settings: facts that decide the results, as plain values.
+            engine: facts that decide the runs of the engine. They may change until there is a run.
 
         Raises:
             InputError: a folder that holds something else, rounds of other settings, or that another job uses.
@@ -70,7 +70,7 @@ class Store:
             if before != now:
                 raise InputError(
                     f"{self.folder} holds rounds with {name} {before}; this call has {now}. Call it as before to "
-                    f"go on, or name another folder"
+                    f"continue, or name another folder"
                 )
 
     def place(self, number: int) -> Path:
@@ -95,11 +95,11 @@ class Store:
             return Round.from_dict(values)
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"{path}: no round of this version of polyvae ({error}); name another folder"
+                f"{path}: not a round of this version of polyvae ({error}); name another folder"
             ) from None
 
     def check(self, number: int, found: Mapping[str, float]) -> None:
-        """Keep what the unbiased runs of a round teach."""
+        """Write the comparison with the CV of the unbiased runs of a round."""
         write_json(self.place(number) / CHECK, dict(found))
 
 

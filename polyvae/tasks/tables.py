@@ -34,9 +34,9 @@ from polyvae.vae.checkpoint import digest
 
 KINDS = {"COLVAR": ".COLVAR", "csv": ".csv", "npz": ".npz"}
 DONE = "tables.jsonl"
-TASK_BYTES = 1 << 26  # of a file, that one task reads of it
-_ENDS = 1 << 16  # bytes of a file, at either end, that its fingerprint looks at
-_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}")  # the stem of what `replacing` writes to
+TASK_BYTES = 1 << 26  # bytes of a file that one task reads
+_ENDS = 1 << 16  # bytes at either end of a file that its fingerprint covers
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}")  # the stem of a temporary file of `replacing`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Tables(Record):
     """Result of the projection of many files.
 
     Args:
-        tables: name of each file whose table is whole, and that of the table.
-        n_frames: frames in these tables together.
-        skipped: files whose table was there before, whole, of the same model and the same file.
-        failed: name of each file that could not be projected, and why, in one line.
+        tables: names of the whole tables, by the names of their files.
+        n_frames: number of frames in these tables together.
+        skipped: files that already had a whole table, of the same model and the same file.
+        failed: reason, in one line, for each file that could not be projected.
     """
 
     tables: Mapping[str, str]
@@ -56,7 +56,7 @@ class Tables(Record):
     failed: Mapping[str, str]
 
     def table(self) -> list[list[str]]:
-        """A row for each file: frames' table, or why there is none."""
+        """A row for each file: its table, or why there is none."""
         rows = [[file, name] for file, name in self.tables.items()]
         return [["file", "table"], *rows, *([file, f"failed: {why}"] for file, why in self.failed.items())]
 
@@ -80,35 +80,35 @@ def transform_many(
     progress: Callable[[int, int], None] | None = None,
     **options,
 ) -> Tables:
-    """Write the latent coordinates of thousands of trajectory files, each a run of its own, as a table of each.
+    """Write a table of the latent coordinates of each of thousands of trajectory files, each a run of its own.
 
-    A table is what `project` writes of its file, byte for byte, whoever made it; it appears whole or not at all.
-    What is done is listed in the folder (tables.jsonl): called again, only files are projected whose table is not
-    there, or that have changed. A file that cannot be read stops no other.
+    Each table is the same, byte for byte, as that of `project`, and appears whole or not at all. The folder has a
+    list of them (tables.jsonl). A further call projects only files that have changed or have no table. A file that
+    cannot be read does not stop the others.
 
-    On a cluster each file is a task, and a long XTC, DCD, GSD or dump (no gzip) several. What a lost worker had is
-    done again by another one, as often as Dask's setting `distributed.scheduler.allowed-failures` allows. Files
-    and folder must have the same names for all workers, which best have one thread each (`dask worker --nworkers
-    auto --nthreads 1`).
+    On a cluster each file is a task, and a long XTC, DCD, GSD or dump (without gzip) is several. Another worker
+    repeats the tasks of a lost one, as often as Dask's setting `distributed.scheduler.allowed-failures` allows.
+    Files and folder must have the same names for all workers. One thread for each worker is best (`dask worker
+    --nworkers auto --nthreads 1`).
 
     Args:
         files: files, or patterns such as "runs/run*.xtc".
         cv: the collective variable, as `fit` and `load` give it.
-        out: folder, made if it does not exist. Tables are arranged in it as the files are in the folder that holds
-            them all, and end in `kind`: files of one name in several folders stay apart. A file keeps its table
-            when the folder is used again with other files.
+        out: folder, made if it does not exist. Tables have the places in it that the files have in their common
+            folder, so that files of one name in several folders stay apart. Their names end in `kind`. A file
+            keeps its table when the folder is used again with other files.
         client: a `distributed.Client`; without it, all is done in this process.
-        columns: as for `project`; on a cluster they must be known there. Tables of other columns are not mixed
-            with these: names, order and code count, not what a function takes from elsewhere.
+        columns: as for `project`; workers of a cluster must know the functions. Tables of other columns are not
+            mixed with these: names, order and code of the functions are compared, not other values that they use.
         kind: "COLVAR", "csv" or "npz", as for `write_colvar`.
         force: start over, and replace tables of another model.
-        task_bytes: of a file, that one task reads of it.
+        task_bytes: bytes of a file that one task reads.
         progress: called with files done and files in all.
-        **options: those of `read`, for each file; `dims` are the model's by default.
+        **options: options of `read` for each file; `dims` are the model's by default.
 
     Raises:
-        InputError: unusable arguments, a folder that holds something else or that another job writes to, a table
-            that is of another file. Errors of single files are in `Tables.failed`.
+        InputError: unusable arguments; a folder that holds something else or that another job writes to; a table
+            of another file. Errors of single files are in `Tables.failed`.
         FileNotFoundError: a pattern that no file matches.
     """
     client, columns = check_client(client), functions("columns", columns)
@@ -117,7 +117,7 @@ def transform_many(
     if_given(function, "progress", progress)
     if unknown := set(options) - {field.name for field in dataclasses.fields(ReadOptions)}:
         raise TypeError(f"transform_many() takes the options of read(), which {', '.join(sorted(unknown))} is not")
-    cv = dataclasses.replace(latent_cv(cv), generator=None)  # which draws, and encodes nothing
+    cv = dataclasses.replace(latent_cv(cv), generator=None)  # a generator takes no part in encoding
     if options.get("topology") is not None:
         options["topology"] = os.path.abspath(existing(file_name("topology", options["topology"])))
     reading = ReadOptions(**{"dims": cv.n_dims} | options)
@@ -167,10 +167,10 @@ class _Job(NamedTuple):
 
 
 def _projected(call: Call, job: _Job, *, model, task_bytes: int | None):
-    """The tasks of one file; gives the number of its frames."""
+    """Submit the tasks of one file; the last one returns the number of its frames."""
     size = job.file.stat().st_size if task_bytes is not None and job.file.is_file() else 0
     n_parts = -(-size // (task_bytes or 1))
-    if n_parts <= 1 or job.reading.keep_good:  # what comes after damage is known only when that is found
+    if n_parts <= 1 or job.reading.keep_good:  # frames after damage can only be counted from the beginning
         return call(_write_file, model, job)
     run = call(_opened, job)
     rows = [call(_rows_of_part, model, job, run, part, n_parts) for part in range(n_parts)]
@@ -213,10 +213,10 @@ def _write_parts(model: Projector, job: _Job, parts: list[list[Rows]]) -> int:
 
 
 class _Done:
-    """The list of tables in a folder, a line each: what they are of.
+    """The list of tables in a folder, with a line for each.
 
     Args:
-        about: what all tables have in common: model, columns, options.
+        about: model, columns and options, which all tables have in common.
         places: the files of this call.
 
     Raises:
@@ -237,7 +237,7 @@ class _Done:
             head = {"about": json.loads(json.dumps(about, default=int)), "top": _top(places)}
             self._known, lines = {}, text.splitlines()
             if lines:
-                with contextlib.suppress(ValueError, TypeError, KeyError):  # of something else
+                with contextlib.suppress(ValueError, TypeError, KeyError):  # a line of something else
                     head["top"] = json.loads(lines[0])["top"]
                 if lines[0] != json.dumps(head, sort_keys=True):
                     raise InputError(
@@ -287,7 +287,7 @@ class _Done:
         return entry["frames"] if job.table.stat().st_size == entry["bytes"] else None
 
     def add(self, job: _Job, n_frames: int) -> None:
-        """One more table is whole."""
+        """Add a table that is whole."""
         entry = {
             "table": os.path.relpath(job.table, self._folder),
             "file": str(job.file),
@@ -300,7 +300,7 @@ class _Done:
 
 
 def identity(cv: LatentCV) -> str:
-    """A digest of all that decides the numbers that a CV gives."""
+    """A digest of everything that decides the values of a CV."""
     leaves, _ = jax.tree.flatten(eqx.filter(cv.function(), eqx.is_array))
     named = {
         "featurizer": type(cv.featurizer).__name__,
@@ -334,15 +334,16 @@ def _code(measure: Callable) -> str:
 
 def _plain(reading: ReadOptions) -> dict:
     """The options as words, and the state of the topology."""
-    found = {field.name: getattr(reading, field.name) for field in dataclasses.fields(reading)}
-    topology = found.pop("topology")
-    return found | {"topology": None if topology is None else _fingerprint(Path(topology))}
+    found = dict(vars(reading))
+    if reading.topology is not None:
+        found["topology"] = _fingerprint(Path(reading.topology))
+    return found
 
 
 def _fingerprint(path: Path) -> str:
     """The state of a file: its size, the time of its last change, and the bytes at its two ends.
 
-    All of a run would take as long as reading it.
+    A digest of the whole file would take as long as reading it.
     """
     try:
         stat = path.stat()
@@ -355,7 +356,7 @@ def _fingerprint(path: Path) -> str:
 
 
 def _sweep_up(tables: list[Path]) -> None:
-    """Remove what workers left half-written when they were killed."""
+    """Remove files that killed workers left half written."""
     stems = {(table.parent, table.stem) for table in tables}
     for folder in {table.parent for table in tables}:
         for path in folder.glob(".*"):
