@@ -167,7 +167,7 @@ assert not loaded, loaded
 assert {{"fit", "plot", "explore", "movie", "__version__"}} <= set(dir(polyvae))
 assert callable(polyvae.fit) and "jax" in sys.modules
 assert all(hasattr(polyvae, name) for name in dir(polyvae))
-assert polyvae.features.FEATURIZERS and not hasattr(polyvae, "fitt") and not hasattr(polyvae, "__path")
+assert polyvae.features.featurizers.FEATURIZERS and not hasattr(polyvae, "fitt") and not hasattr(polyvae, "__path")
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

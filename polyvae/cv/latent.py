@@ -134,19 +134,11 @@ class LatentCV:
         return self._compiled(jnp.asarray(one_frame(positions)))
 
     def posterior(self, positions: ArrayLike):
-        """Mean and standard deviation of q(z|x) for one frame.
-
-        Args:
-            positions: (n_beads, n_dims) of one frame, in the model's unit.
-        """
+        """Mean and standard deviation of q(z|x) for one frame, `positions` (n_beads, n_dims)."""
         return self.scaled.encode(self.featurizer(self._one_frame(positions)))
 
     def standardize(self, positions: ArrayLike) -> Float[Array, "features"]:
-        """Scaled features of one frame: what the VAE sees.
-
-        Args:
-            positions: (n_beads, n_dims) of one frame, in the model's unit.
-        """
+        """Scaled features of one frame, `positions` (n_beads, n_dims), as the VAE takes them."""
         return self.scaled.standardize(self.featurizer(self._one_frame(positions)))
 
     def _one_frame(self, positions) -> Float[Array, "beads dims"]:
@@ -165,13 +157,15 @@ class LatentCV:
     def transform(self, data: Trajectory | np.ndarray, *, first_frame: int = 0) -> np.ndarray:
         """Latent coordinates (n_frames, latent_dim) of a trajectory, or of all that `as_trajectory` takes.
 
-        Data in another physical unit are converted; a plain array (n_frames, n_beads, n_dims) is taken to
-        be in the model's unit. The result for a frame does not depend on the other frames. A frame whose
-        latent coordinates are not finite is refused; frames are counted from `first_frame` in that message.
+        Data in another physical unit are converted; the unit of a plain array (n_frames, n_beads, n_dims) is that
+        of the model. The result for a frame does not depend on the other frames.
 
         Args:
             data: a `Trajectory`, a `Stream`, or what `polyvae.as_trajectory` takes.
             first_frame: number of the first frame, for messages.
+
+        Raises:
+            InputError: data of other beads; a frame with latent coordinates that are not finite.
         """
         first_frame = whole_number("first_frame", first_frame, 0)
         if isinstance(data, Stream):
@@ -183,14 +177,10 @@ class LatentCV:
         return self.encode(self.frames(data), first_frame=first_frame)
 
     def encode(self, positions: Float[np.ndarray, "frames beads dims"], *, first_frame: int = 0) -> np.ndarray:
-        """`transform` of positions that `frames` gave: nothing is converted or checked again.
-
-        Args:
-            positions: (n_frames, n_beads, n_dims) in the model's unit.
-            first_frame: number of the first frame, for messages.
-        """
+        """`transform` without conversion or checks, for `positions` from `frames`."""
         z = self._map(_encode, positions)[0]
-        if not (good := np.isfinite(z).all(axis=1)).all():
+        good = np.isfinite(z).all(axis=1)
+        if not good.all():
             bad = int(np.argmin(good))
             raise InputError(
                 f"the latent coordinates of frame {first_frame + bad} are {z[bad].tolist()}, where the largest "
@@ -200,11 +190,7 @@ class LatentCV:
         return z
 
     def transform_posterior(self, data: Trajectory | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of q(z|x) for each frame, both (n_frames, latent_dim).
-
-        Args:
-            data: a `Trajectory`, or what `polyvae.as_trajectory` takes.
-        """
+        """Mean and standard deviation of q(z|x), both (n_frames, latent_dim), of `data` as in `transform`."""
         return self._map(_encode, self.frames(data))
 
     def decode(self, z: Float[Array | np.ndarray, "frames latent"], *, coordinates: bool = False) -> np.ndarray:
@@ -230,40 +216,25 @@ class LatentCV:
         return self._map(_decode, points, width=self.featurizer.work)
 
     def align(self, data: Trajectory | np.ndarray) -> np.ndarray:
-        """Positions (n_frames, n_beads, n_dims) in the featurizer's frame, where decoded ones are too.
+        """Positions (n_frames, n_beads, n_dims) of `data` in the featurizer's frame, as decoded ones are.
 
         `PairDistances` has no frame; the principal axes are used for it.
-
-        Args:
-            data: a `Trajectory`, or what `polyvae.as_trajectory` takes.
         """
         return self.turn(self.frames(data))
 
     def turn(self, positions: Float[np.ndarray, "frames beads dims"]) -> np.ndarray:
-        """`align` of positions that `frames` gave: nothing is converted or checked again.
-
-        Args:
-            positions: (n_frames, n_beads, n_dims) in the model's unit.
-        """
+        """`align` without conversion or checks, for `positions` from `frames`."""
         return self._map(_align, positions)
 
     def _map(self, batched: Callable, rows: np.ndarray, width: int = 1):
         return map_frames(functools.partial(batched, self.function()), rows, width=max(width, self.mean.size))
 
     def frames(self, data: Trajectory | np.ndarray) -> np.ndarray:
-        """Positions (n_frames, n_beads, n_dims) in the model's unit, checked against the model.
-
-        Args:
-            data: a `Trajectory`, or what `polyvae.as_trajectory` takes.
-        """
+        """Positions (n_frames, n_beads, n_dims) of `data`, converted and checked by `as_trajectory`."""
         return self.as_trajectory(data).positions
 
     def as_trajectory(self, data: Trajectory | np.ndarray) -> Trajectory:
-        """Convert data with `polyvae.as_trajectory` to the model's unit, and check them against the model.
-
-        Args:
-            data: a `Trajectory`, or what `polyvae.as_trajectory` takes.
-        """
+        """Convert `data` with `polyvae.as_trajectory` to the model's unit, and check them against the model."""
         data = as_trajectory(data, array_unit=self.length_unit, dims=self.n_dims)
         return match_beads(data.to_unit(self.length_unit), self.template, self._report)
 
@@ -305,11 +276,7 @@ class LatentCV:
         return dataclasses.replace(self, scaled=scaled, record=record, generator=None)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the model as safetensors with a JSON header; the file appears whole or not at all.
-
-        Args:
-            path: file to write, such as model.safetensors; replaced where it is there.
-        """
+        """Write the model to `path`, as safetensors with a JSON header. The file appears whole or not at all."""
         tensors: dict[str, Any] = dict(modelfile.tensors_of(self.scaled))
         tensors |= {f"template.{name}": getattr(self.template, name) for name in ("positions", "masses")}
         if self.template.bonds is not None:

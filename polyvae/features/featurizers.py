@@ -33,8 +33,8 @@ from polyvae.trajectory.record import Trajectory
 # A PDB file holds three decimals. In reduced units an engine reads the number as it is; `write` takes
 # 10 Å for one sigma, so its files hold such a number as well.
 _PDB_STEP = {"angstrom": 1e-3, "nm": 1e-4, "sigma": 1e-3}
-ALL_BEADS = 100  # of longer chains not all pairs are taken, unless asked for: 4,950 that every engine can bear
-MOST_PAIRS = 200_000  # that a network can be trained on: some 300 weights each, held five times
+ALL_BEADS = 100  # most beads with all their pairs by default: 4,950 pairs, which every engine can compute
+MOST_PAIRS = 200_000  # most pairs that a network can be trained on: some 300 weights each, held five times
 
 
 def _option(name: str, default, check: Callable, **bounds) -> Any:
@@ -76,36 +76,25 @@ class PrincipalAxes(eqx.Module):
 
     @single_precision
     def fit(self, traj: Trajectory) -> "PrincipalAxes":
-        """The featurizer with what it takes from the data: the masses, where they differ.
-
-        Args:
-            traj: the training data.
-        """
+        """The featurizer with values from the training data `traj`: the masses, where they differ."""
         return dataclasses.replace(self, masses=_masses(as_trajectory(traj), self.reversal))
 
     def __call__(self, positions: Float[Array, "beads dims"]) -> Float[Array, "features"]:
         """Features (n_beads n_dims,) of one frame, `positions` (n_beads, n_dims)."""
-        positions = _ordered(self, positions)
+        positions = _order(self, positions)
         return geometry.in_principal_frame(positions, self.masses, self.sign, self.mirror).ravel()
 
     def inverse(self, features: Float[Array, "features"], n_dims: int) -> Float[Array, "beads dims"]:
-        """Positions in the principal frame, centre of mass at the origin.
-
-        Args:
-            features: (n_features,) of one frame, unscaled.
-            n_dims: 2 or 3.
-        """
+        """Positions (n_beads, `n_dims`) of unscaled `features` (n_features,) in the principal frame, centred."""
         return features.reshape(-1, n_dims)
 
     def margins(self, positions: Float[Array, "beads dims"]) -> dict[str, Float[Array, ""]]:
-        """How far this frame is from one where the features jump; see `geometry.frame_margins`.
-
-        Args:
-            positions: (n_beads, n_dims) of one frame.
-        """
-        gap, moment = geometry.frame_margins(_ordered(self, positions), self.masses, self.mirror)
-        found = {"eigenvalue_gap": gap} | ({"chain_moment": moment} if self.sign == "chain" else {})
-        return found | _reversal_margin(self, positions)
+        """Distance of `positions` (n_beads, n_dims) from a jump of the features; see `geometry.frame_margins`."""
+        gap, moment = geometry.frame_margins(_order(self, positions), self.masses, self.mirror)
+        found = {"eigenvalue_gap": gap, **_reversal_margin(self, positions)}
+        if self.sign == "chain":
+            found["chain_moment"] = moment
+        return found
 
 
 class Reference(eqx.Module):
@@ -119,15 +108,15 @@ class Reference(eqx.Module):
     Args:
         structure: (n_beads, n_dims) in the unit of the data, or a `Trajectory` of one frame in any
             physical unit. By default the iterated mean of the data (`superposition.mean_structure`).
-        planar: what a superposition of 2-D data is. "in-plane" turns within the plane. "3d" is the
-            rotation in space that MD engines do (PLUMED's OPTIMAL, Colvars' rotateToReference): it may
-            turn the plane over, so that mirror images have the same features. No effect in 3-D.
+        planar: kind of superposition for 2-D data. "in-plane" turns within the plane. "3d" is the rotation in
+            space of MD engines (PLUMED's OPTIMAL, Colvars' rotateToReference): it may turn the plane over, so that
+            mirror images have the same features. It has no effect in 3-D.
         pdb_grid: round the reference to the three decimals that a PDB file holds, its centroid exactly
             zero, so that an engine that reads it from a PDB file works with the very same numbers. With
             unequal masses it is the plain centroid, which the features do not depend on.
         mirror: give mirror images the same features: reflections are allowed in the superposition.
         reversal: give a chain and its reverse the same features.
-        step: set by `fit`, of `pdb_grid`: the grid that the reference is on.
+        step: grid of the reference with `pdb_grid`, set by `fit`.
 
     Raises:
         InputError: from `fit`, for a structure that does not match the data.
@@ -150,11 +139,7 @@ class Reference(eqx.Module):
 
     @single_precision
     def fit(self, traj: Trajectory) -> "Reference":
-        """The featurizer with what it takes from the data: reference, masses where they differ, grid.
-
-        Args:
-            traj: the training data.
-        """
+        """The featurizer with values from the training data `traj`: reference, masses where they differ, grid."""
         traj = as_trajectory(traj)
         masses = _masses(traj, self.reversal)
         given: Array | np.ndarray | Trajectory | None = self.structure
@@ -196,32 +181,23 @@ class Reference(eqx.Module):
         """
         if self.structure is None or isinstance(self.structure, Trajectory):
             raise InputError("this Reference has no structure yet; use the featurizer that .fit(traj) returns")
-        return self.structure if self.step is None else jnp.round(self.structure / self.step)
+        if self.step is None:
+            return self.structure
+        return jnp.round(self.structure / self.step)
 
     def __call__(self, positions: Float[Array, "beads dims"]) -> Float[Array, "features"]:
         """Features (n_beads n_dims,) of one frame, `positions` (n_beads, n_dims)."""
         mirror = self._mirrored(positions.shape[1])
-        return superposition.superpose(_ordered(self, positions), self.template(), self.masses, mirror).ravel()
+        return superposition.superpose(_order(self, positions), self.template(), self.masses, mirror).ravel()
 
     def inverse(self, features: Float[Array, "features"], n_dims: int) -> Float[Array, "beads dims"]:
-        """Positions in the reference's frame, centre of mass at the origin.
-
-        Args:
-            features: (n_features,) of one frame, unscaled.
-            n_dims: 2 or 3.
-        """
+        """Positions (n_beads, `n_dims`) of unscaled `features` (n_features,) in the reference's frame, centred."""
         return features.reshape(-1, n_dims)
 
     def margins(self, positions: Float[Array, "beads dims"]) -> dict[str, Float[Array, ""]]:
-        """How far this frame is from one where the features jump; see `superposition_margin`.
-
-        Args:
-            positions: (n_beads, n_dims) of one frame.
-        """
+        """Distance of `positions` (n_beads, n_dims) from a jump of the features; see `superposition_margin`."""
         mirror = self._mirrored(positions.shape[1])
-        margin = superposition.superposition_margin(
-            _ordered(self, positions), self.template(), self.masses, mirror
-        )
+        margin = superposition.superposition_margin(_order(self, positions), self.template(), self.masses, mirror)
         return {"rotation": margin} | _reversal_margin(self, positions)
 
     def _mirrored(self, n_dims: int) -> bool:
@@ -230,22 +206,22 @@ class Reference(eqx.Module):
 
 
 class PairDistances(eqx.Module):
-    """Distances between beads: no frame at all, hence nothing that can jump.
+    """Distances between beads. They need no frame, so that nothing can jump.
 
     They are the same for a conformation and its mirror image.
 
     Args:
         pairs: (n_pairs, 2) bead numbers from 0. By default all pairs i < j, thinned by `every` and `max_pairs`.
-        every: only pairs among every k-th bead, the first included. By default, where `max_pairs` is not given
-            either, all beads of up to 100, and of longer chains every k-th, so that no more than 100 are left. All
-            pairs of N beads are N (N - 1) / 2: 4,950 for 100 beads.
+        every: use only pairs among every k-th bead, the first included. By default, if `max_pairs` is not given
+            either, k is the smallest number that leaves at most 100 beads. All pairs of N beads are
+            N (N - 1) / 2: 4,950 for 100 beads.
         max_pairs: largest number of pairs; they are spread evenly over that list.
         reversal: give a chain and its reverse the same features.
         n_beads: set by `fit`.
 
     Raises:
-        InputError: from `fit`, for pairs that the data do not have, if no pair is left, or if more are than
-            can be trained on (200,000).
+        InputError: from `fit`, for pairs that the data do not have, if no pair is left, or if there are more than
+            200,000, which cannot be trained on.
     """
 
     pairs: Array | np.ndarray | None = None  # whole numbers (n_pairs, 2), which `fit` sees to
@@ -262,11 +238,7 @@ class PairDistances(eqx.Module):
 
     @single_precision
     def fit(self, traj: Trajectory) -> "PairDistances":
-        """The featurizer with its list of pairs.
-
-        Args:
-            traj: the training data.
-        """
+        """The featurizer with its list of pairs for the training data `traj`."""
         n, every = as_trajectory(traj).n_beads, self.every
         if self.pairs is None:
             if every is None and self.max_pairs is None and n > ALL_BEADS:
@@ -275,12 +247,11 @@ class PairDistances(eqx.Module):
             n_all = len(beads) * (len(beads) - 1) // 2
             n_pairs = min(n_all, self.max_pairs or n_all)
             _check_number(n_pairs, n)
-            places = (
-                np.arange(n_all) if n_pairs == n_all else np.linspace(0, n_all - 1, n_pairs).round().astype(int)
-            )
+            places = np.linspace(0, n_all - 1, n_pairs).round().astype(int)
             pairs = beads[geometry.pairs_at(len(beads), places)]
         else:
-            every = every if self.n_beads is not None else None  # a caller's list is taken as it is
+            if self.n_beads is None:
+                every = None  # a caller's list is used as it is
             pairs = np.asarray(self.pairs)
             if pairs.size and (pairs.min() < 0 or pairs.max() >= n or (pairs[:, 0] == pairs[:, 1]).any()):
                 raise InputError(
@@ -295,7 +266,7 @@ class PairDistances(eqx.Module):
         """Distances (n_pairs,) in one frame, `positions` (n_beads, n_dims); call `fit` first."""
         if self.pairs is None:
             raise InputError("this PairDistances has no pairs yet; use the featurizer that .fit(traj) returns")
-        return geometry.distances(_ordered(self, positions), self.pairs)
+        return geometry.distances(_order(self, positions), self.pairs)
 
     def inverse(self, features: Float[Array, "features"], n_dims: int) -> Float[Array, "beads dims"]:
         """Positions whose distances come closest, up to a mirror image, in their principal frame.
@@ -330,11 +301,7 @@ class PairDistances(eqx.Module):
         return 100 * self.n_joined**2
 
     def margins(self, positions: Float[Array, "beads dims"]) -> dict[str, Float[Array, ""]]:
-        """The margin of `reversal` alone: distances need no frame that could be undefined.
-
-        Args:
-            positions: (n_beads, n_dims) of one frame.
-        """
+        """The margin of `reversal` alone for `positions` (n_beads, n_dims): distances need no frame."""
         return _reversal_margin(self, positions)
 
     def check_joined(self) -> None:
@@ -360,11 +327,11 @@ FEATURIZERS = {kind.__name__: kind for kind in (PrincipalAxes, Reference, PairDi
 
 
 def _check_number(n_pairs: int, n_beads: int) -> None:
-    """Refuse, before any list is made of them, more pairs than can be trained on."""
+    """Refuse more pairs than can be trained on, before any list of them is made."""
     if n_pairs > MOST_PAIRS:
         few = -(-n_beads // ALL_BEADS)
         raise InputError(
-            f"{n_pairs:,} pairs of {n_beads:,} beads are more than can be trained on, which is {MOST_PAIRS:,}; "
+            f"{n_pairs:,} pairs of {n_beads:,} beads are more than can be trained on ({MOST_PAIRS:,}); "
             f"take one bead in {few} (--every {few}, PairDistances(every={few})), or select fewer (--select)"
         )
 
@@ -387,10 +354,14 @@ def _masses(traj: Trajectory, reversal: bool):
     return jnp.asarray(traj.masses, jnp.float32)
 
 
-def _ordered(featurizer, positions):
+def _order(featurizer, positions):
     positions = one_frame(positions)
-    return geometry.canonical_order(positions) if featurizer.reversal else positions
+    if featurizer.reversal:
+        positions = geometry.canonical_order(positions)
+    return positions
 
 
 def _reversal_margin(featurizer, positions):
-    return {"reversal": geometry.reversal_margin(positions)} if featurizer.reversal else {}
+    if not featurizer.reversal:
+        return {}
+    return {"reversal": geometry.reversal_margin(positions)}

@@ -15,7 +15,7 @@ from polyvae.arguments import check_shape, one_frame, one_of, real_number, whole
 from polyvae.errors import InputError
 from polyvae.geometry.linalg import eigh_descending, matmul, safe_sqrt
 
-_LIE = np.array([1.0, 0.618, 0.414], np.float32)  # a direction that no chain has reason to be square to
+_LIE = np.array([1.0, 0.618, 0.414], np.float32)  # a direction that chains are hardly ever perpendicular to
 
 
 def bead_weights(
@@ -235,7 +235,7 @@ def radius_of_gyration(
 
     Args:
         positions: (n_beads, n_dims) of one frame.
-        masses: (n_beads,); all alike where not given.
+        masses: (n_beads,); equal by default.
 
     Example:
         >>> float(pv.radius_of_gyration(np.array([[0.0, 0.0], [2.0, 0.0]])))
@@ -247,12 +247,9 @@ def radius_of_gyration(
 
 
 def end_to_end(positions: Float[Array, "beads dims"]) -> Float[Array, ""]:
-    """Distance |r_N - r_1| between the first and the last bead, in the unit of the positions.
+    """Distance |r_N - r_1| between the first and the last bead of `positions` (n_beads, n_dims).
 
-    The gradient at 0 is 0.
-
-    Args:
-        positions: (n_beads, n_dims) of one frame.
+    It is in the unit of the positions. The gradient at 0 is 0.
     """
     positions = one_frame(positions)
     return safe_sqrt(jnp.sum((positions[-1] - positions[0]) ** 2))
@@ -269,7 +266,7 @@ def asphericity(
 
     Args:
         positions: (n_beads, n_dims) of one frame.
-        masses: (n_beads,); all alike where not given.
+        masses: (n_beads,); equal by default.
     """
     moments, _ = eigh_descending(gyration_tensor(one_frame(positions), masses))
     return moments[0] - jnp.mean(moments[1:])
@@ -285,7 +282,7 @@ def acylindricity(
 
     Args:
         positions: (n_beads, n_dims) of one frame.
-        masses: (n_beads,); all alike where not given.
+        masses: (n_beads,); equal by default.
     """
     positions = one_frame(positions)
     if positions.shape[1] != 3:
@@ -305,7 +302,7 @@ def shape_anisotropy(
 
     Args:
         positions: (n_beads, n_dims) of one frame.
-        masses: (n_beads,); all alike where not given.
+        masses: (n_beads,); equal by default.
     """
     r = center(one_frame(positions), masses)
     # The ratio has no scale; taken out as a constant, none of its powers can overflow or vanish.
