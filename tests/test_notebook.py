@@ -12,7 +12,7 @@ from models import untrained
 
 import polyvae as pv
 from polyvae.records import html_of
-from polyvae.tasks.scorecard import Distances, Frames, FrameScores, Generated, Kinetics, Scores
+from polyvae.tasks.scorecard import Distances, FrameScores, Generated, Kinetics, ScoredFrames, Scores
 from polyvae.trajectory.record import chain_bonds
 
 
@@ -77,7 +77,7 @@ def test_scores_are_the_table_of_the_command_line(capsys):
     some = FrameScores(**numbers | {"kl_per_latent": [1.0, 2.0], "correlation_rg": [None, 0.5], "vamp2": None})
     apart = Distances(bond=0.1, angle=0.2, rg=0.3, end_to_end=0.4, pairs=0.5)
     generated = Generated(bond=1.1, angle=1.2, rg=1.3, end_to_end=1.4, pairs=1.5, noise_floor=apart)
-    scores = Scores("nm", Frames(some, train=some), Kinetics(3, 1.0, "ps"), generated=generated)
+    scores = Scores("nm", ScoredFrames(some, train=some), Kinetics(3, 1.0, "ps"), generated=generated)
     rows, words = shown(scores)
     print_scores(scores)
     printed = capsys.readouterr().out

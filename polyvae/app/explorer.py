@@ -22,7 +22,7 @@ import polyvae as pv
 from polyvae import geometry
 from polyvae.arguments import file_name, numbers_array, refusal
 from polyvae.batches import map_frames
-from polyvae.cv.latent import LatentCV, latent_cv
+from polyvae.cv.latent import LatentCV, check_cv
 from polyvae.errors import InputError
 from polyvae.files import replacing
 from polyvae.io.heads import scale_note
@@ -151,7 +151,7 @@ def explorer_data(
     pieces: Sequence[str] | None = None,
 ) -> dict:
     """Contents of the page as values that JSON holds; arrays are base64, little-endian."""
-    cv = latent_cv(cv)
+    cv = check_cv(cv)
     traj = cv.as_trajectory(traj)
     z = cv.transform(traj)
     values = _observables(traj, observables)

@@ -1,7 +1,7 @@
 """A diffusion model of conformations given the latent coordinates: the arithmetic, for one frame.
 
-A network is trained to take noise off aligned coordinates, at all levels from far above the size of the
-molecule to far below a bond, and draws are made by taking it off step by step, from noise alone. Source:
+A network learns to remove noise from aligned coordinates, at all levels from far above the size of the
+molecule to far below a bond. Draws start from noise alone, which is removed step by step. Source:
 Karras, Aittala, Aila & Laine, 10.48550/arXiv.2206.00364 (denoiser, noise levels, stochastic Heun sampler).
 """
 
@@ -19,13 +19,13 @@ from polyvae.geometry.linalg import safe_sqrt
 from polyvae.vae.modelfile import filled
 
 # Noise levels, in standard deviations of the coordinates (`Generator.spread`): the median and the spread of
-# ln(noise) in training, and the levels of sampling, the lowest some thousandths of a bond.
+# ln(noise) in training, and the levels of sampling, the lowest about a thousandth of a bond.
 LOG_NOISE = (-1.5, 1.5)
 NOISE_MAX, NOISE_MIN, LEVELS, RHO = 8.0, 0.003, 40, 7
-# Share by which noise is raised again at each level. It mends errors of earlier steps; without it (0) the
+# Share by which noise is raised again at each level. It corrects errors of earlier steps; without it (0) the
 # distances between generated and held-out chains are 2 to 4 times as large.
 CHURN = 0.15
-# Of `Generator.settle`: larger steps swing where many pairs meet, and momentum saves nine sweeps in ten.
+# Sweeps of `Generator.settle`. Larger steps swing where many pairs meet; momentum saves nine sweeps in ten.
 _SWEEPS, _RATE, _MOMENTUM = 200, 0.2, 0.9
 _BATCH = 512  # frames drawn at once, of up to 64 beads; `settle` holds all pairs of beads of each
 _SILU = jax.nn.silu
@@ -71,8 +71,8 @@ class Generator(eqx.Module):
         network: see `denoise`.
         shape: n_beads, n_dims.
         scale: the length that is 1 inside: the standard deviation of the aligned coordinates.
-        pairs: the pairs of beads that the network sees and pulls at.
-        pair_mean, pair_std: of their distances in the data.
+        pairs: pairs of beads, the inputs of the network, along which it also pulls.
+        pair_mean, pair_std: mean and standard deviation of their distances in the data.
         closest: the smallest distance in the data between beads without a bond.
         bonds, angles: the bonds, and the triples of bonded beads.
         drawn, real: quantiles of each bond length, of each angle and of the radius of gyration,
@@ -104,10 +104,10 @@ class Generator(eqx.Module):
     def denoise(
         self, x: Float[Array, "beads dims"], noise: Float[Array, ""], z: Float[Array, "latent"]
     ) -> Float[Array, "beads dims"]:
-        """The mean of all centred conformations at z that this one may have been, before it got the noise.
+        """Mean of the centred conformations at z that this one may be with noise.
 
-        The network gives a displacement of each bead and a pull along each pair. With little noise left
-        only what is near counts: both fade out, pulls with the distance of the pair.
+        The network returns a displacement of each bead and a pull along each pair. Both fade out when little
+        noise is left, pulls also with the distance of the pair.
         """
         # Matrix products in place of gather and scatter, which are slow where there are many frames.
         first, second = jax.nn.one_hot(self.pairs.T, self.shape[0], dtype=x.dtype)
@@ -165,12 +165,13 @@ class Generator(eqx.Module):
         return jnp.concatenate([geometry.distances(x, self.bonds), geometry.angles(x, self.angles), size])
 
     def settle(self, x: Float[Array, "beads dims"]) -> Float[Array, "beads dims"]:
-        """The conformation nearby whose bonds, angles and radius of gyration are those of the data, rank for rank,
-        and whose other pairs are as far apart as those in the data.
+        """Move to the nearest conformation with the bonds, angles and radius of gyration of the data, by rank.
 
-        All pairs of beads that are not as far apart as they should be move along the line between them, all
-        at once, again and again (Jacobi's form of SHAKE, 10.1016/0021-9991(77)90098-5, with momentum).
-        Angles that are nearly straight come only near theirs: the distance of their ends hardly depends on them.
+        Other pairs are moved to be no closer than those of the data.
+
+        Each sweep moves all pairs of beads with a wrong distance along the line between them (Jacobi's form of
+        SHAKE, 10.1016/0021-9991(77)90098-5, with momentum). Nearly straight angles are only approached, since the
+        distance of their ends hardly depends on them.
         """
         n_bonds, n_angles = len(self.bonds), len(self.angles)
         wanted = jax.vmap(jnp.interp)(self.internal(x)[: len(self.drawn)], self.drawn, self.real)
@@ -190,7 +191,7 @@ class Generator(eqx.Module):
             distances = safe_sqrt(jnp.sum(apart**2, axis=2)) + jnp.eye(n, dtype=x.dtype)
             goal = jnp.where(of_pair > 0, of_pair, jnp.maximum(distances, self.closest))
             push = jnp.sum((goal / distances - 1)[..., None] * apart, axis=1)
-            if len(size):  # or else beads that part swell whatever is closed and dense, such as a ring
+            if len(size):  # otherwise beads that move apart would make a dense molecule, such as a ring, swell
                 push += (size[0] / geometry.radius_of_gyration(x) - 1) * _centred(x)
             step = _MOMENTUM * step + _RATE * push
             return x + step, step
@@ -203,9 +204,9 @@ class Generator(eqx.Module):
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, np.ndarray], shape: tuple[int, int], latent_dim: int) -> "Generator":
-        """The generator that `tensors` was made from; raises ValueError or KeyError where they do not fit.
+        """The generator from its tensors; raises ValueError or KeyError where they do not fit.
 
-        Files of before there was `mean` have a centre of zeros and a spread of 1.
+        Older files without `mean` have a centre of zeros and a spread of 1.
         """
         n_terms = len(quadratic(jnp.zeros(tensors["z"].shape[1])))
         tensors = {"mean": np.zeros((n_terms, *shape), np.float32), "spread": np.ones((), np.float32)} | tensors
@@ -219,7 +220,7 @@ class Generator(eqx.Module):
 
 
 def _check_tensors(tensors: dict[str, np.ndarray], shape: tuple[int, int], latent_dim: int) -> None:
-    """Raise ValueError where arrays are not what `Generator` says of them, or name beads that are not there."""
+    """Raise ValueError where arrays have other shapes than `Generator` needs, or name missing beads."""
     pairs, bonds, angles, points = (len(tensors[name]) for name in ("pairs", "bonds", "angles", "z"))
     expected: dict[str, tuple[int, ...]] = dict.fromkeys(("scale", "closest", "spread"), ())
     expected |= {"pair_mean": (pairs,), "pair_std": (pairs,), "pairs": (pairs, 2), "bonds": (bonds, 2)}
@@ -243,9 +244,9 @@ def network_for(shape: tuple[int, int], pairs, z, width: int, depth: int, key) -
 
 
 def draw_latents(generator: Generator, key, n: int) -> np.ndarray:
-    """Latent coordinates (n, latent_dim) drawn from the density of the data's.
+    """Draw latent coordinates (n, latent_dim) from the density of the data's z.
 
-    No kernel is drawn from twice before all have been drawn from once, so that averages over many draws vary less.
+    Every kernel is used once before any is used again, so that averages over many draws vary less.
     """
     order_key, noise_key = jax.random.split(key)
     count = len(generator.z)

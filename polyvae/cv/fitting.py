@@ -63,20 +63,21 @@ def fit(
         data: a `Trajectory`, a `Stream`, or what `as_trajectory` takes; an array (n_frames, n_beads, n_dims)
             is in reduced units.
         featurizer: by default the first of `PrincipalAxes()`, `Reference()` and `PairDistances()` that does not
-            jump on these data, a superposition at most at one step in a thousand (`choices.choose_alignment`).
+            jump on these data; `Reference()` may jump at one step in a thousand (`choices.choose_alignment`).
         latent_dim: number of collective variables.
-        encoder, decoder: widths of the hidden layers; the encoder's by default as `settings.sized` says. It is
-            what runs inside an MD engine at every step, the decoder never does.
+        encoder, decoder: widths of the hidden layers, for the encoder by default those of `settings.sized`. An MD
+            engine runs the encoder at every step, and never the decoder.
         beta: weight of the KL term.
-        lag: decode the frame that many frames later, so that the latents hold what is slow; the decoder then gives
+        lag: decode the frame `lag` frames later, so that the latents hold slow motions; the decoder then returns
             the mean conformation at that time. By default from the run's own relaxation times
             (`choices.choose_lag`), and 0 where frames are as good as independent, have no order, or have weights.
         smoothness: see `fit_vae`; about 1 where the CV is to be biased. Otherwise the latent may jump between two
             basins, where data are missing, and a bias on it is too steep for an engine's time step.
-        weights: (n_frames,) of the frames, such as exp(bias / kT) of a biased run; those of the data by default.
+        weights: (n_frames,) weights of the frames, such as exp(bias / kT) of a biased run; by default those of the
+            data.
         width: standard deviation of the decoder's Gaussian, "learned" or a length. With `PairDistances`,
             whose features each have their own scale, only "learned".
-        seed: of weights, batches and noise; one seed gives one result.
+        seed: seed of weights, batches and noise; one seed gives one result.
         training, options: rarer options as a `Training`, or by name, such as epochs=20.
 
     Training takes all devices of the process; `jax.local_devices()` lists them. To rounding, the model is that of
@@ -98,7 +99,7 @@ def fit(
         **training.settings(),
     )
     with prepare_data(data, featurizer, settings, weights, training.cache) as (featurizer, template, prepared):
-        return latent_cv(prepared.train(training), featurizer, template)
+        return make_cv(prepared.train(training), featurizer, template)
 
 
 def check_width(width) -> float | str:
@@ -107,7 +108,7 @@ def check_width(width) -> float | str:
     return width if isinstance(width, str) else float(width)
 
 
-def latent_cv(model: FittedVAE, featurizer, template: Trajectory) -> LatentCV:
+def make_cv(model: FittedVAE, featurizer, template: Trajectory) -> LatentCV:
     """The CV of a VAE that was trained on the features of a trajectory."""
     return LatentCV(featurizer, model.scaled, template, model.record)
 
@@ -132,7 +133,7 @@ def prepare_data(data, featurizer, settings: Settings, weights=None, cache=None)
             raise InputError(
                 f"featurizer must be one of {', '.join(FEATURIZERS)}, as in Reference(); got {featurizer!r}"
             )
-        # A reference structure must not see the frames that the model is measured on.
+        # A reference structure must not depend on the frames that the model is measured on.
         held_out = validation_blocks(n_frames, settings.validation)
         weights, given = traj.weights, featurizer
         counted = np.where(held_out, 0.0, 1.0 if weights is None else weights)
@@ -146,7 +147,7 @@ def prepare_data(data, featurizer, settings: Settings, weights=None, cache=None)
             )
         features = _features(featurizer, traj, new_file)
         if settings.lag is None:
-            # Half of a block that is held out, or it would hold no pairs.
+            # A block that is held out must hold pairs, so that the lag is at most half of it.
             most = (max(segments_within(held_out, traj.segments), default=0) or n_frames) // 2
             found = choose_lag(features, traj.segments, most) if weights is None else NO_LAG_OF_WEIGHTS
             choices["lag"] = found
@@ -174,7 +175,7 @@ def _template(traj: Trajectory) -> Trajectory:
 
 
 def _temporary_file(stack: contextlib.ExitStack, folder, shape: tuple[int, ...]) -> np.memmap:
-    """Zeros in a file that goes when the stack does, or at the latest when the process ends."""
+    """Zeros in a file that is removed with the stack, or at the latest when the process ends."""
     file = stack.enter_context(tempfile.TemporaryFile(dir=folder, prefix="polyvae-"))  # noqa: SIM115
     return np.memmap(file, np.float32, "w+", shape=shape)
 

@@ -1,4 +1,4 @@
-"""Training of the part that draws conformations from p(x|z), beside a CV that stays as it is."""
+"""Training of a generator, which draws conformations from p(x|z), for a CV that does not change."""
 
 import dataclasses
 import os
@@ -24,7 +24,7 @@ from polyvae.cv.diffusion import (
     network_for,
     quadratic,
 )
-from polyvae.cv.latent import LatentCV, latent_cv
+from polyvae.cv.latent import LatentCV, check_cv
 from polyvae.errors import InputError
 from polyvae.files import locked
 from polyvae.measures.ensembles import frame_weights, pair_distances
@@ -38,26 +38,26 @@ from polyvae.vae.splits import validation_blocks
 from polyvae.vae.training import restored, run
 
 MAX_BEADS = 1000  # with more, training and settling take hours: their cost grows as the square
-MAX_FRAMES = 50_000  # of a `Stream` that a generator is trained on, evenly spaced
-MAX_PAIRS = 2000  # that the network sees: all up to 64 beads, beyond that the bonds and evenly chosen ones
-MAX_POINTS = 10_000  # latent points that represent the data's density of z
-_BATCH = 256  # frames, by default
+MAX_FRAMES = 50_000  # evenly spaced frames of a `Stream` for training
+MAX_PAIRS = 2000  # pairs of beads in the network: all for 64 beads; otherwise bonds and evenly chosen ones
+MAX_POINTS = 10_000  # latent points for the data's density of z
+_BATCH = 256  # frames in a batch by default
 _STRIDE = 250  # steps between two looks at the validation frames
-_PATIENCE = 4  # looks without a better one, after which training stops
-_CALIBRATION = 4096  # raw draws that measure how far bond lengths are off
+_PATIENCE = 4  # training stops after so many looks without improvement
+_CALIBRATION = 4096  # raw draws for the quantiles of bond lengths
 _QUANTILES = 401
-_DISTANCES = 200_000_000  # looked at for the smallest, a second for 20 million
-_EXPLAINED = 0.01  # share of the variance that z may leave unexplained for draws to start from a fit on z
-_LEAST = 0.01  # spread about that fit, of the whole: a fit through every point leaves none
+_DISTANCES = 200_000_000  # most distances for the smallest one; 20 million take a second
+_EXPLAINED = 0.01  # draws start from a fit on z if it leaves no more of the variance than this share
+_LEAST = 0.01  # least spread about that fit, since a fit through every point leaves none
 MAX_VALIDATION = 4096
-_REPEATS = 8  # noise levels at which each validation frame is looked at
+_REPEATS = 8  # noise levels for each validation frame
 
 
 class _State(NamedTuple):
-    """All that training carries from one look at the validation frames to the next."""
+    """State of training between two looks at the validation frames."""
 
     network: Network
-    mean: Network  # the running mean of the weights, which is what is kept
+    mean: Network  # running mean of the weights, which becomes the result
     opt_state: tuple
     step: Array
     best_value: Array
@@ -81,27 +81,27 @@ def fit_generator(
     checkpoint: str | os.PathLike | None = None,
     resume: bool = False,
 ) -> LatentCV:
-    """The same CV with a generator beside it, trained on its own data, for `sample` to draw from.
+    """Train a generator for `sample` on the data of a CV; returns the same CV with the generator.
 
-    A diffusion model of the aligned coordinates given the encoder's mean z (`diffusion.Generator`), and the
-    density of the data's z by Gaussian kernels. The CV is not changed: its values, forces and exports stay
-    what they were. Bonds, angles and the radius of gyration of draws are put right by their quantiles in the
-    data, so that these three say little of how good the draws are. Training takes some 30 s of one core for
-    12 beads and 90 s for 40.
+    The generator is a diffusion model of the aligned coordinates given the encoder's mean z
+    (`diffusion.Generator`), with the density of the data's z by Gaussian kernels. Values, forces and exports of
+    the CV do not change. The quantiles of the data correct bonds, angles and the radius of gyration of draws, so
+    that these three do not measure the quality of the draws. Training takes about 30 s of one core for 12 beads
+    and 90 s for 40.
 
     Args:
         cv: a trained CV.
-        data: what it was trained on, or more: a `Trajectory`, what `as_trajectory` takes, or a `Stream` of
-            any length, sampled at up to `MAX_FRAMES` evenly spaced frames. Weights count.
-        steps: at most; by default 350 passes over the training frames and no more than 6,000 steps: few frames
-            are soon memorised, and the learning rate should have come down by then.
-        batch_size: by default 256, or all training frames where they are fewer.
-        learning_rate: of Adam, with a rise over the first twentieth and a fall along a cosine.
-        width, depth: of the network, in units and residual blocks.
-        validation: fraction of the frames held out in contiguous blocks. The weights that denoise them best
-            are kept, so that frames are not memorised, and training stops 1,000 steps after them; with 0
-            the last.
-        seed: of weights, batches and noise; one seed gives one result.
+        data: its training data, or more: a `Trajectory`, what `as_trajectory` takes, or a `Stream` of any length,
+            of which at most `MAX_FRAMES` evenly spaced frames are used. Weights count.
+        steps: most steps. By default 350 passes over the training frames, and no more than 6,000 steps: few frames
+            are soon memorised, and the learning rate should have fallen by then.
+        batch_size: frames in a batch; by default 256, or all training frames if these are fewer.
+        learning_rate: largest rate of Adam, with a rise over the first twentieth and a fall along a cosine.
+        width, depth: units and residual blocks of the network.
+        validation: fraction of the frames held out in contiguous blocks. The weights that denoise them best are
+            kept, so that frames are not memorised, and training stops 1,000 steps after these. With 0 the last
+            weights are kept.
+        seed: seed of weights, batches and noise; one seed gives one result.
         progress: called with steps done, steps in all, and the loss on training and validation frames.
         checkpoint: file for the state of the run, renewed now and then; remove it once the model is saved.
         resume: continue from that file where it exists; on the same machine with as many cores the result has
@@ -111,13 +111,13 @@ def fit_generator(
         InputError: data that do not fit the CV, unusable settings, fewer training frames than a batch, more
             than `MAX_BEADS` beads.
     """
-    if latent_cv(cv).n_beads > MAX_BEADS:
+    if check_cv(cv).n_beads > MAX_BEADS:
         raise InputError(
-            f"a generator is for at most {MAX_BEADS} beads, more would take hours; got {cv.n_beads}. Train on a "
+            f"a generator is for at most {MAX_BEADS} beads, since more take hours; got {cv.n_beads}. Train on a "
             f"selection of them, or draw from the decoder"
         )
     check_run(progress, checkpoint, resume)
-    told = GeneratorSettings(
+    settings = GeneratorSettings(
         steps=1 if steps is None else steps,
         batch_size=1 if batch_size is None else batch_size,
         learning_rate=learning_rate,
@@ -127,21 +127,21 @@ def fit_generator(
         seed=seed,
     )
     traj = _in_memory(cv, data)
-    held_out = validation_blocks(len(traj), told.validation)
+    held_out = validation_blocks(len(traj), settings.validation)
     weights = frame_weights(traj)
     rows = np.flatnonzero(~held_out & (weights > 0))
-    batch_size = max(1, min(_BATCH, len(rows))) if batch_size is None else told.batch_size
+    batch_size = max(1, min(_BATCH, len(rows))) if batch_size is None else settings.batch_size
     if len(rows) < batch_size:
         raise InputError(
             f"a generator needs at least one batch of {batch_size} frames; the data hold {len(traj)} frames, "
             f"{len(rows)} of them for training. Use more frames or a smaller batch size"
         )
-    steps = min(6000, 350 * len(rows) // batch_size) if steps is None else told.steps
-    told = dataclasses.replace(told, steps=steps, batch_size=batch_size)
+    steps = min(6000, 350 * len(rows) // batch_size) if steps is None else settings.steps
+    settings = dataclasses.replace(settings, steps=steps, batch_size=batch_size)
 
     z, x = cv.encode(traj.positions), cv.turn(traj.positions)
-    keys = jax.random.split(jax.random.key(told.seed), 4)
-    generator, x = _untrained(cv, traj, x, z, rows, weights, settings=told, key=keys[0])
+    keys = jax.random.split(jax.random.key(settings.seed), 4)
+    generator, x = _untrained(cv, traj, x, z, rows, weights, settings=settings, key=keys[0])
     share = weights / weights[rows].sum()
     train = jnp.asarray(x[rows]), jnp.asarray(z[rows]), jnp.asarray(np.cumsum(share[rows]), jnp.float32)
     held = _validation(x, z, weights, np.flatnonzero(held_out & (weights > 0)), generator.spread, keys[1])
@@ -149,10 +149,10 @@ def fit_generator(
         unfinished = None
         if checkpoint is not None:
             inputs = {"inputs": digest(x, z, weights)}
-            unfinished = Checkpoint(checkpoint, told.to_dict() | versions() | inputs, resume=resume)
-        generator, best_step, history = _train(generator, train, held, told, keys[2], progress, unfinished)
+            unfinished = Checkpoint(checkpoint, settings.to_dict() | versions() | inputs, resume=resume)
+        generator, best_step, history = _train(generator, train, held, settings, keys[2], progress, unfinished)
     generator = _calibrated(generator, x[weights > 0], weights[weights > 0], keys[3])
-    about = GeneratorRecord(told, len(rows), versions(), best_step, history)
+    about = GeneratorRecord(settings, len(rows), versions(), best_step, history)
     return dataclasses.replace(cv, generator=generator, record=dataclasses.replace(cv.record, generator=about))
 
 
@@ -236,10 +236,10 @@ def _centre(x: np.ndarray, z: np.ndarray, share: np.ndarray) -> tuple[np.ndarray
 
 
 def _density(z: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points of equal weight, and the widths of the kernel on each: the distance to the nearest other point,
-    shared among the latents as their standard deviations.
+    """Points of equal weight, and the widths of the kernel on each.
 
-    The density of a CV has sharp edges and clusters next to empty regions, which one width for all blurs.
+    The width is the distance to the nearest other point, shared among the latents as their standard deviations.
+    The density of a CV has sharp edges and clusters next to empty regions, which one width for all would blur.
     Inactive latents hardly vary, so they neither separate the points nor widen the others.
     Source: Breiman, Meisel & Purcell, 10.1080/00401706.1977.10489521.
     """
@@ -260,7 +260,7 @@ def _noise_levels(quantiles, unit):
 
 
 def _validation(x, z, weights, rows, unit, key):
-    """Frames, latents, noise levels and keys to judge weights by, always the same; None without frames."""
+    """Frames, latents, noise levels and keys for validation, always the same; None without frames."""
     if not len(rows):
         return None
     rows = np.tile(rows[drawn_evenly(weights[rows], min(len(rows), MAX_VALIDATION))], _REPEATS)
@@ -271,7 +271,7 @@ def _validation(x, z, weights, rows, unit, key):
 
 def _optimiser(settings: GeneratorSettings) -> optax.GradientTransformation:
     steps, rate = settings.steps, float(settings.learning_rate)
-    rise = min(max(1, steps // 20), steps - 1)  # none where there is one step
+    rise = min(max(1, steps // 20), steps - 1)  # no rise if there is only one step
     schedule = optax.warmup_cosine_decay_schedule(0.0, rate, rise, steps, 0.01 * rate)
     return optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
 
@@ -283,7 +283,7 @@ def _mean_loss(network, generator, x, z, levels, keys):
 
 @eqx.filter_jit
 def _advance(state: _State, static, generator, train, validation, key, n: int, settings: GeneratorSettings):
-    """`n` steps and a look at the validation frames: the new state, and the mean loss on batches and on these."""
+    """Do `n` steps and look at the validation frames; returns the new state and the mean losses."""
     x, z, cumulative = train
     batch_size, optimiser = settings.batch_size, _optimiser(settings)
 
@@ -291,7 +291,7 @@ def _advance(state: _State, static, generator, train, validation, key, n: int, s
         network, mean, opt_state, done = carried
         row_key, level_key, noise_key = jax.random.split(key, 3)
         rows = jnp.searchsorted(cumulative, jax.random.uniform(row_key, (batch_size,)))
-        rows = jnp.minimum(rows, len(x) - 1)  # of rounding in the last digit
+        rows = jnp.minimum(rows, len(x) - 1)  # rounding may go beyond the last row
         # Evenly spaced quantiles, shifted together: each batch sees all levels, and gradients vary less.
         quantiles = (jnp.arange(batch_size) + jax.random.uniform(level_key)) / batch_size
         levels = _noise_levels(quantiles, generator.spread)
@@ -328,7 +328,7 @@ def _train(
     progress,
     unfinished: Checkpoint | None,
 ) -> tuple[Generator, int, dict[str, list[float]]]:
-    """The generator with the weights that do best on the validation frames, the step they are of, the history."""
+    """Train the network; returns the generator with the best weights, their step, and the history."""
     weights, static = eqx.partition(generator.network, eqx.is_inexact_array)
     names = ("loss",) if validation is None else ("loss", "val_loss")
     zero = jnp.zeros((), jnp.int32)
@@ -382,8 +382,8 @@ def _train(
 
 
 def _calibrated(generator: Generator, x: np.ndarray, weights: np.ndarray, key) -> Generator:
-    """With the quantiles of what `settle` puts right, in all data and in raw draws, z included."""
-    # Large molecules take long to draw, and of few frames quantiles need not be finer than theirs.
+    """The generator with the quantiles that `settle` needs, in all data and in raw draws."""
+    # Large molecules take long to draw, and few frames have no fine quantiles.
     n_draws = min(_CALIBRATION, max(512, 64 * _CALIBRATION // generator.shape[0]), 10 * len(x))
     z_key, x_key = jax.random.split(key)
     raw = draw_frames(generator, x_key, draw_latents(generator, z_key, n_draws), raw=True)

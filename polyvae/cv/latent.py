@@ -350,7 +350,7 @@ def _under(prefix: str, tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def latent_cv(value: Any) -> LatentCV:
+def check_cv(value: Any) -> LatentCV:
     """The argument `cv` of a function that needs one of positions."""
     if not isinstance(value, LatentCV):
         raise refusal("cv", "a LatentCV, the CV of a trajectory that pv.fit and pv.load return", value)

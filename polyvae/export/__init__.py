@@ -17,7 +17,7 @@ import equinox as eqx
 import numpy as np
 
 from polyvae.arguments import file_name, if_given, numbers_array, shown, whole_number
-from polyvae.cv.latent import LatentCV, latent_cv, load_cv
+from polyvae.cv.latent import LatentCV, check_cv, load_cv
 from polyvae.errors import InputError
 from polyvae.export.common import atom_numbers, exact, particle_numbers, ranges
 from polyvae.io.options import ReadOptions
@@ -137,7 +137,7 @@ def compare(
         InputError: the engine is not installed, or polyvae cannot evaluate in it.
     """
     module, first = _module(to)
-    cv, folder = latent_cv(cv), file_name("folder", folder)
+    cv, folder = check_cv(cv), file_name("folder", folder)
     if not hasattr(module, "evaluate"):
         raise InputError(f"there is no check for {to}; the README in {os.fspath(folder)} says how to compare")
     frames = numbers_array("frames", frames, f"positions (n_frames, {cv.n_beads}, {cv.n_dims})", None)

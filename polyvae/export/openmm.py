@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from polyvae.arguments import flag, function, if_given, numbers_array, one_of, refusal
-from polyvae.cv.latent import LatentCV, latent_cv, load_cv
+from polyvae.cv.latent import LatentCV, check_cv, load_cv
 from polyvae.errors import InputError
 from polyvae.export import kernel
 from polyvae.export.common import particle_numbers
@@ -220,7 +220,7 @@ def bias_grid(cv: LatentCV, data) -> np.ndarray:
     Raises:
         InputError: a latent that is the same in all frames.
     """
-    stats = statistics(latent_cv(cv), data)
+    stats = statistics(check_cv(cv), data)
     if stats is None:
         raise refusal("data", "a trajectory, to take range and widths from", data)
     margin = 0.25 * (stats["max"] - stats["min"])

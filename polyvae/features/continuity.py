@@ -25,7 +25,7 @@ class Jumps:
 
     Args:
         fraction: share of the steps that are jumps; 0 without steps.
-        frames: the frames that are jumped to, by number in the trajectory.
+        frames: numbers of the frames after each jump.
         n_steps: pairs of neighbouring frames within a segment.
         aligned: (n_steps,) root mean square change of the features, a length.
         superposed: (n_steps,) RMSD between the two frames after superposition on each other.
@@ -47,12 +47,12 @@ class AlignmentReport:
     """Result of `check_alignment`.
 
     Args:
-        name: of the featurizer in question.
-        jumps: of the featurizer in question.
+        name: name of the featurizer.
+        jumps: its jumps.
         alternatives: jump fraction of each other featurizer that was tried, in the order tried.
-        better: the first that does not jump, else the one that jumps least; None where the featurizer in
-            question does not jump or none does better.
-        message: one sentence for a person; None where there is nothing to say.
+        better: the first other one that does not jump, or the one that jumps least. None if the featurizer does
+            not jump or no other jumps less.
+        message: one sentence for a person; None if the featurizer does not jump.
     """
 
     name: str
@@ -72,7 +72,7 @@ _superposed = eqx.filter_jit(
 
 
 def margins(traj: Trajectory, featurizer) -> dict[str, np.ndarray]:
-    """Per frame, how far the featurizer's frame is from undefined; (n_frames,) each, 0 undefined, at most 1.
+    """Distance of each frame from one with undefined axes, (n_frames,) each, from 0 (undefined) to 1.
 
     "eigenvalue_gap" and "chain_moment" for `PrincipalAxes` (`geometry.frame_margins`), "rotation" for
     `Reference` (`superposition.superposition_margin`), none for `PairDistances`; with `reversal` also
@@ -131,13 +131,13 @@ def jump_fraction(traj: Trajectory, featurizer, *, factor: float = FACTOR, floor
 
 
 def check_alignment(traj: Trajectory, featurizer, candidates=None) -> AlignmentReport:
-    """Whether a featurizer jumps on a trajectory and, if so, which one does not.
+    """Count the jumps of a featurizer on a trajectory and, if there are any, find one that does not jump.
 
     Args:
         featurizer: fitted.
-        candidates: featurizers to try in its place, best liked first; each is fitted to `traj`. By
-            default `Reference()`, `PrincipalAxes()` and `PairDistances()`, without those of its own kind
-            and options. With none, jumps are counted only.
+        candidates: featurizers to try instead, in this order; each is fitted to `traj`. By default `Reference()`,
+            `PrincipalAxes()` and `PairDistances()`, without those of its own kind and options. An empty list only
+            counts jumps.
     """
     found = jumps(traj, featurizer)
     name = describe(featurizer)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from polyvae.arguments import file_name, function, if_given, real_number, whole_number
-from polyvae.cv.latent import LatentCV, latent_cv
+from polyvae.cv.latent import LatentCV, check_cv
 from polyvae.errors import InputError
 from polyvae.features.featurizers import Reference
 from polyvae.files import check_output, replacing
@@ -62,7 +62,7 @@ def movie(
     path, frames = Path(file_name("path", path)), whole_number("frames", frames, 1)
     fps, progress = real_number("fps", fps, above=0), if_given(function, "progress", progress)
     check_movie_output(path, fps=fps, force=True)
-    traj = latent_cv(cv).as_trajectory(data)
+    traj = check_cv(cv).as_trajectory(data)
     rows = evenly(len(traj), frames)
     if len(rows) < len(traj):
         log.info("the movie shows %d of %d frames, evenly spread", len(rows), len(traj))

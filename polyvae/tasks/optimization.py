@@ -13,7 +13,7 @@ import optax
 from polyvae import geometry
 from polyvae.arguments import flag, if_given, real_number, seed_number, shown, whole_number
 from polyvae.batches import map_frames, single_precision
-from polyvae.cv.latent import LatentCV, latent_cv
+from polyvae.cv.latent import LatentCV, check_cv
 from polyvae.errors import InputError
 from polyvae.measures.density import log_density
 from polyvae.measures.limits import QUANTILE, Limits, limits_of
@@ -83,7 +83,7 @@ def optimize(
         InputError: data that do not fit the model; an objective that does not return one number, or that is not
             finite in the data; a target that was not met, with the range that was reached.
     """
-    traj = counted(latent_cv(cv).as_trajectory(start))
+    traj = counted(check_cv(cv).as_trajectory(start))
     objective = _check_objective(objective, traj)
     if n_starts is None:
         n_starts = min(64, max(8, 64**3 // traj.n_beads**2))

@@ -7,7 +7,7 @@ import numpy as np
 
 from polyvae.arguments import numbers_array, one_of, seed_number, whole_number
 from polyvae.batches import single_precision
-from polyvae.cv.latent import LatentCV, latent_cv
+from polyvae.cv.latent import LatentCV, check_cv
 from polyvae.errors import InputError
 from polyvae.measures.ensembles import frame_weights
 from polyvae.measures.weights import quantile
@@ -55,7 +55,7 @@ def interpolate(
     Raises:
         InputError: ends of another shape, fewer than 2 points, `along="data"` without data.
     """
-    ends = [_point(latent_cv(cv), end, name) for end, name in ((a, "a"), (b, "b"))]
+    ends = [_point(check_cv(cv), end, name) for end, name in ((a, "a"), (b, "b"))]
     n, seed = whole_number("n", n, 2), seed_number(seed)
     one_of("along", along, WAYS)
     if along == "data":
@@ -81,7 +81,7 @@ def latent_grid(cv: LatentCV, n: int, *, data: Trajectory | np.ndarray | None = 
         data: the trajectory that sets the range of the grid.
     """
     n = whole_number("n", n, 2)
-    if n ** latent_cv(cv).latent_dim > _LARGEST_GRID:
+    if n ** check_cv(cv).latent_dim > _LARGEST_GRID:
         raise InputError(
             f"a grid needs 2 or more points for each latent, and {_LARGEST_GRID} in all at most; got {n} for each "
             f"of {cv.latent_dim}"

@@ -12,14 +12,14 @@ import numpy as np
 
 from polyvae.arguments import function, functions, if_given
 from polyvae.batches import map_frames
-from polyvae.cv.latent import LatentCV, latent_cv
+from polyvae.cv.latent import LatentCV, check_cv
 from polyvae.errors import InputError
 from polyvae.files import locked
 from polyvae.io.colvar import colvar_writer
 from polyvae.trajectory.stream import Stream
 
 
-class Rows(NamedTuple):
+class TableRows(NamedTuple):
     """Rows of a table: latent coordinates (n, latent_dim), times (n,) or None, further columns (n,) by name."""
 
     z: np.ndarray
@@ -55,9 +55,13 @@ def project(
         InputError: data that do not fit the model, a frame whose latent coordinates are not finite, a file that
             another job writes.
     """
-    projector = Projector(latent_cv(cv), functions("columns", columns))
+    projector = Projector(check_cv(cv), functions("columns", columns))
     if_given(function, "progress", progress)
-    rows = data.apply(rows_of, projector) if isinstance(data, Stream) else [rows_of(data, 0, projector)]
+    rows: Iterable[TableRows]
+    if isinstance(data, Stream):
+        rows = data.apply(project_chunk, projector)
+    else:
+        rows = [project_chunk(data, 0, projector)]
     with locked(path):
         return projector.write(path, rows, progress)
 
@@ -77,7 +81,7 @@ class Projector:
         return {"cv": self.cv, "columns": self.columns}
 
     def write(
-        self, path: str | os.PathLike, rows: Iterable[Rows], progress: Callable[[int], None] | None = None
+        self, path: str | os.PathLike, rows: Iterable[TableRows], progress: Callable[[int], None] | None = None
     ) -> int:
         """Write pieces of rows as one table, which appears when it is whole; returns the number of rows."""
         rows, n_done = iter(rows), 0
@@ -93,7 +97,7 @@ class Projector:
         return n_done
 
 
-def rows_of(chunk, first_frame: int, projector: Projector) -> Rows:
+def project_chunk(chunk, first_frame: int, projector: Projector) -> TableRows:
     """Project a chunk of a trajectory. `first_frame` is the number of its first frame.
 
     Where frames show one of many molecules, all molecules of one frame come together.
@@ -102,8 +106,8 @@ def rows_of(chunk, first_frame: int, projector: Projector) -> Rows:
     z = projector.cv.encode(chunk.positions, first_frame=first_frame)
     values = {name: map_frames(measure, chunk.positions) for name, measure in projector.measures.items()}
     if chunk.origin is None:
-        return Rows(z, chunk.time, values)
+        return TableRows(z, chunk.time, values)
     time = chunk.origin[:, 0] if chunk.time is None else chunk.time
     order = np.lexsort(chunk.origin.T[::-1])
     values = {"molecule": chunk.origin[:, 1]} | values
-    return Rows(z[order], time[order], {name: value[order] for name, value in values.items()})
+    return TableRows(z[order], time[order], {name: value[order] for name, value in values.items()})

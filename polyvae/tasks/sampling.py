@@ -8,7 +8,7 @@ import numpy as np
 from polyvae.arguments import flag, numbers_array, one_of, seed_number, whole_number
 from polyvae.batches import map_frames, single_precision
 from polyvae.cv.diffusion import draw_frames, draw_latents
-from polyvae.cv.latent import LatentCV, latent_cv
+from polyvae.cv.latent import LatentCV, check_cv
 from polyvae.errors import InputError
 from polyvae.features.featurizers import PairDistances
 from polyvae.trajectory.record import Trajectory
@@ -51,7 +51,7 @@ def sample(
         InputError: n below 1; z of another shape, not finite or too far from the data for a finite conformation;
             an unknown prior; both `at` and `prior`; "data" without a generator.
     """
-    latent_cv(cv)
+    check_cv(cv)
     n, noise = whole_number("n", n, 1), flag("noise", noise)
     z_key, x_key = jax.random.split(jax.random.key(seed_number(seed)))
     z = _latents(cv, n, z_key, prior) if at is None else _given(cv, n, at, prior)

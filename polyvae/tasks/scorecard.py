@@ -72,7 +72,7 @@ class FrameScores(Record):
 
 
 @dataclasses.dataclass(frozen=True)
-class Frames(Record):
+class ScoredFrames(Record):
     """Scores of all frames; also of training and validation frames if these are the frames of the fit."""
 
     all: FrameScores
@@ -163,7 +163,7 @@ class Scores(Record):
     """
 
     length_unit: str
-    frames: Frames
+    frames: ScoredFrames
     kinetics: Kinetics
     alignment: Alignment | None = None
     generated: Generated | None = None

@@ -14,13 +14,13 @@ import numpy as np
 from polyvae import geometry
 from polyvae.arguments import flag, if_given, seed_number, whole_number
 from polyvae.batches import map_frames, single_precision
-from polyvae.cv.latent import CVFunction, LatentCV, latent_cv
+from polyvae.cv.latent import CVFunction, LatentCV, check_cv
 from polyvae.errors import InputError
 from polyvae.features import continuity
 from polyvae.measures import kinetics
 from polyvae.measures.ensembles import ensemble_distances, frame_weights, noise_floor
 from polyvae.measures.weights import counting, merged, quantile
-from polyvae.tasks.scorecard import Alignment, Distances, Frames, FrameScores, Generated, Kinetics, Scores
+from polyvae.tasks.scorecard import Alignment, Distances, FrameScores, Generated, Kinetics, ScoredFrames, Scores
 from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory, bonds_of, is_linear
 from polyvae.trajectory.stream import Stream, concatenate, joined_segments
@@ -71,8 +71,8 @@ def score(
     lag, k, seed = if_given(whole_number, "lag", lag, 1), whole_number("k", k, 1), seed_number(seed)
     flag("alternatives", alternatives)
     if generated is not None:
-        generated = as_trajectory(generated, array_unit=latent_cv(cv).length_unit)
-    run = _read(latent_cv(cv), data, seed)
+        generated = as_trajectory(generated, array_unit=check_cv(cv).length_unit)
+    run = _read(check_cv(cv), data, seed)
     if not run.series.weights.any():
         raise InputError("the weights of the frames are all zero; give positive ones, or none")
     clock = _clock(cv, run.series, lag)
@@ -94,7 +94,7 @@ def score(
             parts[name] |= _jump_scores(run.kept, found.jumps, mask)
     return Scores(
         length_unit=cv.length_unit,
-        frames=Frames(**{name: FrameScores(**part) for name, part in parts.items()}),
+        frames=ScoredFrames(**{name: FrameScores(**part) for name, part in parts.items()}),
         kinetics=clock,
         alignment=alignment,
         generated=None if generated is None else _generated(generated, run.kept, linear, seed),

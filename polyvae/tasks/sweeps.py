@@ -12,7 +12,7 @@ import numpy as np
 from polyvae.arguments import flag, function, if_given, one_of, whole_number
 from polyvae.batches import single_precision
 from polyvae.cluster import check_client, outcomes, shared
-from polyvae.cv.fitting import check_width, fit, latent_cv, prepare_data
+from polyvae.cv.fitting import check_width, fit, make_cv, prepare_data
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.records import html_of, in_words
@@ -210,7 +210,7 @@ def _train_one(run: Settings, common: tuple) -> tuple[LatentCV, dict]:
 def _measure_model(
     run: Settings, model: FittedVAE, featurizer, template: Trajectory, traj: Trajectory, lag: int | None
 ) -> tuple[LatentCV, dict]:
-    cv = latent_cv(model, featurizer, template)
+    cv = make_cv(model, featurizer, template)
     frames = score(cv, traj, lag=lag, alternatives=False).frames
     held_out = frames.validation or frames.all
     row = {name: run[name] for name in _CELL}

@@ -19,7 +19,7 @@ import numpy as np
 
 from polyvae.arguments import file_name, flag, function, functions, if_given, one_of, whole_number
 from polyvae.cluster import Call, check_client, outcomes, shared
-from polyvae.cv.latent import LatentCV, latent_cv
+from polyvae.cv.latent import LatentCV, check_cv
 from polyvae.errors import InputError
 from polyvae.files import locked, refuse_overwriting
 from polyvae.io.frames import existing
@@ -28,7 +28,7 @@ from polyvae.io.patterns import Paths, expanded
 from polyvae.io.runs import Run
 from polyvae.progress import quiet
 from polyvae.records import Record
-from polyvae.tasks.projection import Projector, Rows, rows_of
+from polyvae.tasks.projection import Projector, TableRows, project_chunk
 from polyvae.trajectory.record import Trajectory
 from polyvae.vae.checkpoint import digest
 
@@ -117,7 +117,7 @@ def transform_many(
     if_given(function, "progress", progress)
     if unknown := set(options) - {field.name for field in dataclasses.fields(ReadOptions)}:
         raise TypeError(f"transform_many() takes the options of read(), which {', '.join(sorted(unknown))} is not")
-    cv = dataclasses.replace(latent_cv(cv), generator=None)  # a generator takes no part in encoding
+    cv = dataclasses.replace(check_cv(cv), generator=None)  # a generator takes no part in encoding
     if options.get("topology") is not None:
         options["topology"] = os.path.abspath(existing(file_name("topology", options["topology"])))
     reading = ReadOptions(**{"dims": cv.n_dims} | options)
@@ -193,7 +193,7 @@ def _opened(job: _Job) -> Run | None:
         return run
 
 
-def _rows_of_part(model: Projector, job: _Job, run: Run | None, part: int, n_parts: int) -> list[Rows]:
+def _rows_of_part(model: Projector, job: _Job, run: Run | None, part: int, n_parts: int) -> list[TableRows]:
     with quiet():
         if run is None:
             run = Run(job.file, job.reading)
@@ -202,13 +202,13 @@ def _rows_of_part(model: Projector, job: _Job, run: Run | None, part: int, n_par
         return list(_rows(model, run.copy().read(0, rows), run.first_frame(0, rows)))
 
 
-def _rows(model: Projector, chunks: Iterator[Trajectory], first: int = 0) -> Iterator[Rows]:
+def _rows(model: Projector, chunks: Iterator[Trajectory], first: int = 0) -> Iterator[TableRows]:
     for chunk in chunks:
-        yield rows_of(chunk, first, model)
+        yield project_chunk(chunk, first, model)
         first += len(chunk)
 
 
-def _write_parts(model: Projector, job: _Job, parts: list[list[Rows]]) -> int:
+def _write_parts(model: Projector, job: _Job, parts: list[list[TableRows]]) -> int:
     return model.write(job.table, (rows for part in parts for rows in part))
 
 

@@ -66,7 +66,7 @@ class Plan(NamedTuple):
         return optax.linear_schedule(0.0, 1.0, max(1, int(share * self.n_steps)))(step)
 
 
-class State(NamedTuple):
+class TrainingState(NamedTuple):
     """State that training carries from epoch to epoch."""
 
     weights: VAE
@@ -95,8 +95,8 @@ class Rows(NamedTuple):
         return cls(chosen, target, weights)
 
 
-def make_initial_state(weights: VAE, plan: Plan) -> State:
-    return State(
+def make_initial_state(weights: VAE, plan: Plan) -> TrainingState:
+    return TrainingState(
         weights,
         plan.optimiser().init(weights),
         plan.plateau().init(weights),
@@ -120,7 +120,7 @@ def loss_terms(weights, static, data: Rows, noise, free_bits: float):
     return -jnp.mean(log_prob), jnp.sum(kl), paid
 
 
-def one_pass(state: State, static, data: Rows, key, beta, plan: Plan):
+def one_pass(state: TrainingState, static, data: Rows, key, beta, plan: Plan):
     """One optimiser step a batch, over all rows in a new order: the new state, the mean terms."""
     optimiser = plan.optimiser()
     order_key, noise_key = jax.random.split(key)
@@ -168,7 +168,7 @@ def one_pass(state: State, static, data: Rows, key, beta, plan: Plan):
     return layout.alike((state, jnp.mean(pairs, axis=0)))
 
 
-def judge(state: State, static, row, seen: Rows, noise, number, beta, plan: Plan):
+def judge(state: TrainingState, static, row, seen: Rows, noise, number, beta, plan: Plan):
     """The state after an epoch, with the best weights so far, and the row of the history.
 
     Args:
@@ -198,7 +198,7 @@ def judge(state: State, static, row, seen: Rows, noise, number, beta, plan: Plan
     return plan.layout.alike((state, row))
 
 
-def epochs(state: State, static, data: Rows, val: Rows | None, keys, beta, span, plan: Plan):
+def epochs(state: TrainingState, static, data: Rows, val: Rows | None, keys, beta, span, plan: Plan):
     """`span[1]` epochs from number `span[0]` on: the new state, and their rows among `plan.stride` rows.
 
     Data, keys and beta are arguments and not constants of the program, so that a second fit of the same

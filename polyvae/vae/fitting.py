@@ -233,7 +233,7 @@ def train_together(runs: list[Prepared]) -> list[FittedVAE]:
     """`Prepared.train` of runs that differ in beta and seed alone, as one program."""
     first = runs[0]
     models, keys = zip(*(run.initial() for run in runs), strict=True)
-    trained = training.train_together(
+    trained = training.train_stacked(
         [model.vae for model in models],
         first.x,
         first.rows,

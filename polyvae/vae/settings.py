@@ -23,7 +23,7 @@ from polyvae.records import Record
 
 BETA_SCHEDULES = {"constant": 0.0, "warmup": 0.1, "cycle": 0.5}  # share of the steps on which beta rises from 0
 LR_SCHEDULES = ("cosine", "plateau", "constant")
-Left = Any  # of the kind that the docstring says, or None until the data say
+Left = Any  # of the kind in the docstring, or None until the data decide
 LEFT_TO_THE_DATA = ("lag", "batch_size", "validation", "encoder", "epochs", "patience")
 LEAST_FRAMES = 50  # with fewer, no default makes sense
 FEW_FRAMES = 1000  # with fewer, a larger share is held out
@@ -37,8 +37,8 @@ class Settings(Record):
     Args:
         width, featurizer: of `fit`.
         likelihood, scaling: of `fit_vae`.
-        lag, batch_size, epochs: whole numbers, validation: a number, encoder: layer widths; each None
-            until the data say how many (`sized`, the lag `cv.choices`, the epochs `prepare`).
+        lag, batch_size, epochs: whole numbers. These, `validation` and `encoder` are None until the data decide
+            (`sized`; `cv.choices` for the lag, `prepare` for the epochs).
 
     Raises:
         InputError: a setting of another kind, or outside its range; named.
@@ -182,7 +182,7 @@ def sized(settings: Settings, n_frames: int, n_features: int) -> Settings:
     if settings.batch_size is None and n_frames < LEAST_FRAMES:
         raise InputError(
             f"training needs at least {LEAST_FRAMES} frames, better {FEW_FRAMES} or more; got {n_frames}. Use "
-            f"more frames, or say how few will do by a batch size (--batch-size)"
+            f"more frames, or set a batch size (--batch-size) to train on so few"
         )
     found: dict[str, Any] = {"validation": 0.1, "encoder": (64, 64)}
     if n_frames < FEW_FRAMES:
@@ -201,9 +201,10 @@ class DataRecord(Record):
     """The data that a model was trained on.
 
     Args:
-        sha256: of the positions, or vectors; weights_sha256: of the weights, where there were any.
-        n_frames, n_train, n_validation: frames in all, trained on and held out.
-        limits: of conformations (`Limits.record`), where the data were coordinates.
+        sha256: digest of the positions, or vectors.
+        weights_sha256: digest of the weights, if there were any.
+        n_frames, n_train, n_validation: numbers of all frames, of those for training, and of those held out.
+        limits: limits of conformations (`Limits.record`), if the data were coordinates.
     """
 
     sha256: str = ""

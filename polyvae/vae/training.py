@@ -227,7 +227,7 @@ def train(
     return trained
 
 
-def train_together(
+def train_stacked(
     vaes: list[VAE],
     x: np.ndarray,
     rows: np.ndarray,
