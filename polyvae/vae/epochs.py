@@ -165,7 +165,7 @@ def one_pass(state: TrainingState, static, data: Rows, key, beta, plan: Plan):
         return state._replace(weights=weights, opt_state=opt_state, step=state.step + 1), pair
 
     state, pairs = jax.lax.scan(step, state, (batches, noise, parts))
-    return layout.alike((state, jnp.mean(pairs, axis=0)))
+    return layout.replicate((state, jnp.mean(pairs, axis=0)))
 
 
 def judge(state: TrainingState, static, row, seen: Rows, noise, number, beta, plan: Plan):
@@ -195,7 +195,7 @@ def judge(state: TrainingState, static, row, seen: Rows, noise, number, beta, pl
         best_epoch=jnp.where(better, number, state.best_epoch),
         best_weights=jax.tree.map(lambda new, old: jnp.where(better, new, old), state.weights, state.best_weights),
     )
-    return plan.layout.alike((state, row))
+    return plan.layout.replicate((state, row))
 
 
 def epochs(state: TrainingState, static, data: Rows, val: Rows | None, keys, beta, span, plan: Plan):

@@ -75,7 +75,7 @@ class Layout(NamedTuple):
         """Within a compiled program: work on these rows is shared by the devices, whatever their number."""
         return self._constrain(tree, PartitionSpec(*[None] * axis, ROWS))
 
-    def alike(self, tree):
+    def replicate(self, tree):
         """Within a compiled program: all devices hold the same."""
         return self._constrain(tree, _ALL)
 

@@ -238,7 +238,7 @@ def test_what_cannot_be_had_is_said(cv, traj):
     # Without refinement the decoder's means have their bonds wrong: nothing sound is found, and it is said.
     raw = pv.optimize(cv, start=traj[:3], n_starts=2, steps=2, refine_steps=1)
     assert raw.valid == raw.candidate_valid.any()
-    assert raw.valid == ("; bonds lie between" in raw.message)
+    assert raw.valid == ("; bonds are between" in raw.message)
 
 
 def test_scores_against_numpy(cv, traj):
