@@ -61,7 +61,7 @@ class TestDistances:
         assert cv.mean.shape == (84 * 83 // 2,)
         (said,) = (record.message for record in caplog.records if "bead" in record.message)
         assert said == cv.record.choices["pairs"]
-        assert said.startswith("distances among one bead in 3, 84 of 250, whose 31,125 pairs are too many")
+        assert said.startswith("distances among one bead in 3, 84 of 250, since 31,125 pairs are too many")
         cv.save(tmp_path / "model.safetensors")
         again = pv.load(tmp_path / "model.safetensors")
         assert again.featurizer.every == 3
