@@ -177,7 +177,7 @@ class LatentCV:
         return self.encode(self.frames(data), first_frame=first_frame)
 
     def encode(self, positions: Float[np.ndarray, "frames beads dims"], *, first_frame: int = 0) -> np.ndarray:
-        """`transform` without conversion or checks, for `positions` from `frames`."""
+        """`transform` without conversion or checks, for `positions` from `frames`; `first_frame` as there."""
         z = self._map(_encode, positions)[0]
         good = np.isfinite(z).all(axis=1)
         if not good.all():
