@@ -252,7 +252,7 @@ class Run:
         return left_out(self.paths, self._times, boxed, origins)
 
     def _settle_times(self, k: int) -> None:
-        self._times[k].settle(len(np.unique(self.segments(k, self._frames[k]))))
+        self._times[k].settle(len(_lengths(self.segments(k, self._frames[k]))))
 
     def _assembled(self, k: int, part: range, block: Frames) -> tuple[range, Frames]:
         """A block of file k with the coordinates and boxes that are wanted; cut where `keep_good` cuts it."""
@@ -343,12 +343,18 @@ class Run:
                 weights=joined.weights,
                 origin=joined.origin,
                 first_frame=first_frame,
-                segments=np.unique(segment, return_counts=True)[1],
+                segments=_lengths(segment),
                 continues=bool(continues),
             )
         except InputError as error:
             raise InputError(f"{self.paths[k]}: {error}") from None
         return traj.to_unit(self._unit)
+
+
+def _lengths(segment: np.ndarray) -> np.ndarray:
+    """Frames of each segment, from the number of the segment of each frame, which never falls."""
+    starts = np.flatnonzero(segment[1:] != segment[:-1]) + 1
+    return np.diff(starts, prepend=0, append=len(segment))
 
 
 def _numbers(frames: range) -> np.ndarray:

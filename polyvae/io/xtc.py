@@ -21,6 +21,7 @@ _MAGIC, _WIDE_MAGIC = 1995, 2023
 _HEADER = 24  # words up to the bytes of the longer header
 _TABLE = 73  # entries of the decoder's table of sizes
 _KEPT = 1 << 20  # frames whose headers stay in memory
+_IN_CACHE = 1 << 16  # coordinates that are looked at together
 _MARK = 4096  # every so many frames the place in the file is kept
 
 _CHILD = """
@@ -141,20 +142,23 @@ class XtcFile:
     def _scan(self, first_word: int, n_words: int | None):
         """Block by block, the places of whole frames, in words, and the words that they are places in.
 
-        A block's words reach from its first frame to the end of its last; the scan ends at the first frame
-        that does not begin where the one before it ended.
+        A block's words reach from its first frame to the end of its last, and hold until the next block; the scan
+        ends at the first frame that does not begin where the one before it ended.
         """
         place = first_word
         last = None if n_words is None else first_word + n_words
         size = max(BLOCK_BYTES // 4, 32 * self.n_atoms)
-        while True:
-            count = size if last is None else min(size, last - place)
-            words = np.fromfile(self.path, ">i4", count=count, offset=4 * place).view(np.int32)
-            at, end = self._frames_in(words)
-            if not len(at):
-                return
-            yield at, words[:end]
-            place += int(end)
+        buffer = np.empty(min(size, self.path.stat().st_size // 4 + 1), np.int32)
+        with self.path.open("rb") as file:
+            while True:
+                count = len(buffer) if last is None else min(len(buffer), last - place)
+                file.seek(4 * place)
+                words = buffer[: file.readinto(buffer[:count].data) // 4]
+                at, end = self._frames_in(words)
+                if not len(at):
+                    return
+                yield at, words[:end]
+                place += int(end)
 
     def _frames_in(self, words: np.ndarray) -> tuple[np.ndarray, int]:
         if self.n_atoms <= 9:
@@ -200,45 +204,43 @@ class XtcFile:
     def _check_extremes(self, positions: np.ndarray, headers: np.ndarray, start: int) -> None:
         """Each frame states its smallest and largest coordinates; damage in its bytes mostly changes them."""
         precision = headers[:, :1].view(np.float32).astype(np.float64)
-        precision = precision[0] if (precision == precision[0]).all() else precision
-        for columns, extreme in ((slice(1, 4), np.minimum), (slice(4, 7), np.maximum)):
-            stated = headers[:, columns]
-            apart = _over_beads(extreme, positions) * precision
-            apart -= stated
-            np.abs(apart, out=apart)
-            if apart.max() <= 0.5:
-                continue
-            good = apart <= 0.5 + 4e-7 * np.abs(stated.astype(np.float64))  # of single precision
-            if not good.all():
-                raise DamagedError(self.path, start + int(np.argmin(good.all(axis=1))))
+        alike = bool((precision == precision[0]).all())
+        step = max(1, _IN_CACHE // positions[0].size)
+        for first in range(0, len(positions), step):
+            part = slice(first, first + step)
+            rows = positions[part].reshape(len(positions[part]), -1)
+            units = precision[0] if alike else precision[part]
+            for columns, extreme in ((slice(1, 4), np.minimum), (slice(4, 7), np.maximum)):
+                stated = headers[part, columns]
+                apart = np.abs(_over_beads(extreme, rows) * units - stated)
+                if apart.max() <= 0.5:
+                    continue
+                good = apart <= 0.5 + 4e-7 * np.abs(stated.astype(np.float64))  # of single precision
+                if not good.all():
+                    raise DamagedError(self.path, start + first + int(np.argmin(good.all(axis=1))))
 
 
 def _headers_at(words: np.ndarray, at: np.ndarray) -> np.ndarray:
     return np.lib.stride_tricks.sliding_window_view(words, 8)[at + 14].byteswap()
 
 
-def _over_beads(extreme: np.ufunc, positions: np.ndarray) -> np.ndarray:
-    """Smallest or largest coordinates (n, 3) of (n, n_beads, 3), in blocks that fit the cache.
+def _over_beads(extreme: np.ufunc, rows: np.ndarray) -> np.ndarray:
+    """The extreme coordinates (n, 3) of frames (n, 3 n_beads).
 
     By halves of the beads, down to a few. From there by windows of 2, 4, 8, ... beads over all that is
     left, as one long row: twice the work, without a loop of a few numbers for each frame.
     """
-    result = np.empty((len(positions), 3), np.float32)
-    step = max(1, (1 << 17) // positions[0].size)
-    for start in range(0, len(positions), step):
-        rows = positions[start : start + step].reshape(min(step, len(positions) - start), -1)
-        while (n := rows.shape[1] // 3) > 16:
-            half = 3 * (n // 2)
-            upper = extreme(rows[:, :half], rows[:, half : 2 * half])
-            if n % 2:
-                extreme(upper[:, :3], rows[:, 2 * half :], out=upper[:, :3])
-            rows = upper
-        windows, width = rows.reshape(-1, 3), 1
-        while width < n:
-            more = min(width, n - width)
-            windows, width = extreme(windows[:-more], windows[more:]), width + more
-        result[start : start + step] = windows[::n]
-    return result
+    while (n := rows.shape[1] // 3) > 16:
+        half = 3 * (n // 2)
+        upper = extreme(rows[:, :half], rows[:, half : 2 * half])
+        if n % 2:
+            extreme(upper[:, :3], rows[:, 2 * half :], out=upper[:, :3])
+        rows = upper
+    windows, width = rows.reshape(-1, 3), 1
+    while width < n:
+        more = min(width, n - width)
+        windows, width = extreme(windows[:-more], windows[more:]), width + more
+    return windows[::n]
 
 
 def _swapped(number: int) -> np.int32:
