@@ -38,6 +38,7 @@ BESIDE = {
     ("tasks.scoring", "tasks.scorecard"),
     ("tasks.verdict", "tasks.scorecard"),
     ("tasks.optimization", "tasks.optimum"),
+    ("tasks.verdict", "tasks.states"),
     ("tasks.adapting", "tasks.rounds"),
     ("tasks.adapting", "tasks.roundstore"),
     ("tasks.adapting", "tasks.roundstate"),

@@ -5,7 +5,8 @@ from html import escape
 
 from polyvae.app.markup import finite, get, number
 from polyvae.plot.style import UNIT_SYMBOLS
-from polyvae.tasks.verdict import FLOORS, JUDGED, JUMPS, VISITS
+from polyvae.tasks.states import ENOUGH
+from polyvae.tasks.verdict import FLOORS, JUDGED, JUMPS
 
 ENSEMBLES = {
     "bond": "bond lengths",
@@ -102,9 +103,10 @@ def of_frames(scores: dict) -> list[Quantity]:
             "timescale",
             "slowest implied timescale",
             time,
-            f"long beside the lag, and in the run {VISITS} times or more",
+            "long beside the lag; a lower bound, which rises with the lag to half the autocorrelation time",
             1,
             ("lag of the scores", "validation"),
+            f"lag {lag} {frames}" if lag else "",
         ),
         Quantity("n_jumps", "jumps of the alignment", "", f"0; up to {JUMPS:.0%} of the steps is fair", -1),
     ]
@@ -120,7 +122,12 @@ def of_latents(scores: dict) -> list[Quantity]:
         Quantity("aggregated_std", "spread", "", "0.8 to 1.2: draws from the prior meet the data"),
         Quantity("correlation_rg", "correlation with Rg", "", "any; at ±1 it is Rg under another name"),
         Quantity("correlation_end_to_end", "correlation with end-to-end", "", "any"),
-        Quantity("autocorrelation_time", "autocorrelation time", time, "long, of z0 the longest"),
+        Quantity(
+            "autocorrelation_time",
+            "autocorrelation time",
+            time,
+            "long, of z0 the longest; about twice a decay time",
+        ),
         Quantity("gradient", "slope, mean and steepest", per_length, "near each other; else try --smoothness"),
     ]
 
@@ -149,7 +156,7 @@ def compared(scores: dict) -> list[tuple[Quantity, float | None]]:
     jumps, time = finite(get(everything, "n_jumps")), time_unit(scores)
     found = [(quantity, jumps if quantity.key == "n_jumps" else value) for quantity, value in found]
     slow = _first(get(everything, "autocorrelation_time"))
-    good = f"long, and in the run {VISITS} times or more"
+    good = f"long, and in the run {ENOUGH} times or more"
     found.append((Quantity("slowest", "autocorrelation time of z0", time, good, 1), slow))
     mean, most = (_first(get(everything, key)) for key in ("gradient_mean", "gradient_max"))
     steep = most / mean if mean and most is not None else None

@@ -16,11 +16,12 @@ from polyvae.app.report import write_report
 from polyvae.cv.generator import MAX_BEADS
 from polyvae.files import replacing_folder, write_json
 from polyvae.io.writing import WRITERS
+from polyvae.tasks.states import States, find_states, plane_of
 from polyvae.tasks.verdict import verdict
 from polyvae.vae.settings import Settings, sized
 
 _RESULTS = ("model.safetensors", "COLVAR", "latent.npz", "generated.*", "optimized.pdb", "scores.json",
-            FILE, "report.html", "figures/*")  # fmt: skip
+            FILE, "report.html", "figures/*", "states/*")  # fmt: skip
 _QUICK = {"steps": 1000, "n_starts": 8, "refine_steps": 700}
 
 
@@ -75,19 +76,30 @@ def run_all(
             text = re.sub(r"(\w+)\(\)", lambda m: options.get(m[1], m[0]), scores.alignment.message)
             say(f"note: the CV jumps where the conformation hardly changes: {text}")
         found, z = optimum.summary(), cv.transform(traj)
-        said = verdict(cv, scores, traj, z)
+        states, energy = find_states(cv, traj, z, plane_of(scores.frames.all.kl_per_latent))
+        said = verdict(cv, scores, traj, z, states)
         about = about_run(files, traj, cv) | {"command": command_line()}
-        write_json(
-            folder / "scores.json", scores.to_dict() | {"verdict": said.to_dict(), "optimized": found} | about
-        )
+        added = {"states": states.to_dict(), "verdict": said.to_dict(), "optimized": found}
+        write_json(folder / "scores.json", scores.to_dict() | added | about)
+        _write_medoids(folder / "states", states, traj)
         (folder / "figures").mkdir()
         formats = ["png", figures]  # the report shows the first
-        pv.plot.save_figures(folder / "figures", cv, traj, z, generated, optimum, formats=formats)
+        drawn: dict[str, Any] = {"formats": formats, "states": (states, energy)}
+        pv.plot.save_figures(folder / "figures", cv, traj, z, generated, optimum, **drawn)
         save_explorer(folder / FILE, cv, traj, observables, pieces=[path.name for path in files])
         write_report(folder)
     print_scores(scores)
     print_optimum(found, "rg", traj.length_unit)
     print("", *said.lines(), "", f"results in {out}; open {out / 'report.html'}", sep="\n")
+
+
+def _write_medoids(folder: Path, states: States, traj: pv.Trajectory) -> None:
+    """Write the medoid frame of each state as a PDB file."""
+    if not states.states:
+        return
+    folder.mkdir()
+    for state in states.states:
+        pv.write(folder / f"{state.name}.pdb", traj[state.medoid : state.medoid + 1])
 
 
 def _quick_epochs(traj: pv.Trajectory, training: dict, steps: int) -> int:

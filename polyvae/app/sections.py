@@ -27,6 +27,7 @@ from polyvae.app.quantities import (
     of_frames,
     of_latents,
     parts,
+    time_unit,
 )
 from polyvae.tasks.verdict import FEW_FRAMES, MARKS, QUESTIONS
 from polyvae.vae.order import ACTIVE
@@ -42,6 +43,7 @@ _PURPOSES = {
     "optimized.pdb": "the optimised conformation",
     "scores.json": "every number on this page and more, in full precision",
     "explorer.json": "what the explorer on this page shows: frames, latents, decoder",
+    "states": "the medoid frame of each state, as PDB files",
     "figures": "the pictures on this page, as PNG files",
 }
 
@@ -94,7 +96,50 @@ def verdict_section(scores: dict) -> str:
 
 def numbers_sections(scores: dict) -> list[str]:
     """Every number, each with what a good value is."""
-    return [_frames(scores), _latents(scores), _ensembles(scores), _optimum(scores)]
+    return [_states(scores), _frames(scores), _latents(scores), _ensembles(scores), _optimum(scores)]
+
+
+def _states(scores: dict) -> str:
+    """The states of the latent plane, or why there are none, and what is withheld."""
+    states, time = get(scores, "states", kind=dict), time_unit(scores)
+    if states is None:
+        return ""
+    rows = []
+    for state in get(states, "states", kind=list) or []:
+        name, frame = get(state, "name", kind=str) or "", number(get(state, "medoid"))
+        share, error = finite(get(state, "share")), number(get(state, "error"))
+        energy = number(get(state, "energy"))
+        if energy and error and finite(get(state, "error")):
+            energy += f" ± {error}"
+        rows.append(
+            (
+                escape(name),
+                None if share is None else f"{share:.0%}",
+                energy or "–",
+                number(get(state, "entries")),
+                number(get(state, "first_passage")) or "–",
+                frame and f'{frame} <a href="states/{escape(name)}.pdb">{escape(name)}.pdb</a>',
+            )
+        )
+    head = ("state", "share", "energy <small>(kT)</small>", "entries")
+    head += (labelled("mean first passage", time), "medoid frame")
+    shown = table(head, rows, css="states")
+    notes = []
+    if len(rows) == 1:
+        notes.append("one state: no barrier of 1 kT divides the latent plane")
+    if withheld := get(states, "withheld", kind=str):
+        notes.append(withheld)
+    worth = finite(get(states, "n_independent"))
+    if worth is not None:
+        slowest = number(get(states, "autocorrelation_frames"))
+        how = f"the slowest latent has an autocorrelation time of {slowest} frames"
+        if not slowest:
+            how = "each piece counts as one, since all are too short for an autocorrelation time"
+        notes.append(f"the frames are worth {worth:,.0f} independent ones: {how}")
+    if shown and any(row[4] != "–" for row in rows):
+        notes.append("mean first passage is the time until the state is reached, from the cores of the others")
+    told = "".join(f"<p>{sentence(note)}</p>" for note in notes)
+    return section("States", shown, told)
 
 
 def _frames(scores: dict) -> str:

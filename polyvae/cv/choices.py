@@ -91,9 +91,8 @@ def choose_lag(x: Float[np.ndarray, "frames features"], segments: tuple[int, ...
 
     Let t_1 >= t_2 >= ... be the implied timescales of the features' leading principal components. The lag is 3
     t_2, when the second slowest motion has decayed to 5 %. It is at most t_1 / 3, so that the slowest motion
-    remains, at most a tenth of the longest segment, and at most `most`. It is 0 where frames are as good as
-    independent (no motion lasts for three frames), where all segments are too short to decide, and where frames
-    have no order.
+    remains, at most a tenth of the longest segment, and at most `most`. It is 0 where no motion is seen to
+    last for three frames, where all segments are too short to decide, and where frames have no order.
 
     The timescales are those at a third of the lag, which is found in three rounds from 1 frame on: at a shorter
     lag they are too short (Prinz et al., 10.1063/1.3565032).
@@ -108,7 +107,8 @@ def choose_lag(x: Float[np.ndarray, "frames features"], segments: tuple[int, ...
         lag = min(SEEN * max(second, 1.0), slowest / SEEN, longest / 10, most)
         at = max(1, int(lag / SEEN))
     if lag < LEAST_LAG:
-        return Choice(0, f"no time lag: nothing lasts for {SEEN:g} frames, so they are as good as independent")
+        seen = f"the slowest motion found from one frame to the next lasts {slowest:.2g} frames"
+        return Choice(0, f"no time lag: {seen}, and a lag takes {SEEN:g}")
     chosen = round(lag)
     slow = "longer than the run"
     if slowest < longest:

@@ -76,6 +76,7 @@ class FreeEnergy:
         error: of the same shape, of -kT log of the density before its lowest value was set to 0: the truth is
             within it in 68 of 100 runs; infinite where no frame is.
         states: basins, the one with the largest weight first.
+        cells: of the shape of `energy`, the number of the state that each point is of, -1 for none.
         kT: thermal energy.
         dropped: share of each run that was left out at its beginning.
         n_frames: frames that were used.
@@ -96,6 +97,7 @@ class FreeEnergy:
     energy: np.ndarray
     error: np.ndarray
     states: tuple[State, ...]
+    cells: np.ndarray
     kT: float
     dropped: float
     n_frames: int
@@ -245,6 +247,7 @@ def free_energy(
         energy=energy - lowest,
         error=error,
         states=(),
+        cells=_numbered(cells, order),
         kT=kT,
         dropped=cut,
         n_frames=len(s),
@@ -350,6 +353,12 @@ def _labels(states, energy, axes, s, within, kT, noise) -> tuple[Int[np.ndarray,
         if not rows.any() or not (cells == number).any():
             raise InputError(f"no frame lies in the state {_shown(pairs)}; give states= that hold some")
     return labels, cells
+
+
+def _numbered(cells: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Cells by the places of their basins in `order`, -1 for none."""
+    places = np.append(np.argsort(order), -1)
+    return places[cells]
 
 
 def _known(energy: np.ndarray, error: np.ndarray, kT: float) -> np.ndarray:

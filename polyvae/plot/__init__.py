@@ -5,7 +5,6 @@ found as `ax.figure`, that pyplot knows nothing of; with `ax` (or `axes`) it dra
 caller's style alone. matplotlib is imported inside the functions, and its settings are left as they were.
 """
 
-import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +13,7 @@ import numpy as np
 
 from polyvae.arguments import one_of
 from polyvae.cv.latent import LatentCV
-from polyvae.errors import InputError
-from polyvae.measures.free_energy import free_energy as measured
+from polyvae.measures.free_energy import FreeEnergy
 from polyvae.measures.weights import counting
 from polyvae.plot.chains import optimum_structures, overlay, side_by_side, structure, structures
 from polyvae.plot.choosing import sweep
@@ -24,6 +22,7 @@ from polyvae.plot.free_energy import free_energy, free_energy_checks, free_energ
 from polyvae.plot.latent import latent_trajectory, latent_values, mean_kl, to_show
 from polyvae.plot.style import FORMATS, label_length, save, styled
 from polyvae.tasks.optimum import Optimum
+from polyvae.tasks.states import States, find_states
 from polyvae.trajectory.record import Trajectory
 
 __all__ = [
@@ -101,7 +100,8 @@ CAPTIONS = {
     "11_free_energy": (
         "Free energy over the latents",
         "In kT, of all frames by their weights: basins are states, and what lies between them is as high as the "
-        "frames there are rare. Beside it, or as a band, the error that 68 of 100 such runs would keep within.",
+        "frames there are rare. Beside it, or as a band, the error that 68 of 100 such runs would keep within; "
+        "places with an error of 1 kT or more, such as those of single frames, are left white.",
     ),
     "12_latent_marginals": (
         "Distributions of the latents",
@@ -121,6 +121,7 @@ def save_figures(
     optimum: Optimum | None = None,
     *,
     formats: Sequence[str] = ("png",),
+    states: tuple[States, FreeEnergy | None] | None = None,
 ) -> list[Path]:
     """Write the pictures of one run; returns their paths, in order.
 
@@ -132,6 +133,7 @@ def save_figures(
         generated: `sample(cv, ...)`, and
         optimum: `optimize(cv, start=traj)` with the radius of gyration; without them their pictures are left out.
         formats: some of "png", "pdf" and "svg"; each picture is written in all of them.
+        states: of `tasks.states.find_states`, with the free energy to draw; found here by default.
     """
     formats = tuple(dict.fromkeys(one_of("formats", name, tuple(FORMATS)) for name in formats))
     folder = Path(folder)
@@ -169,11 +171,12 @@ def save_figures(
         pictures["09_optimized"] = lambda: optimum_structures(optimum)
     pictures["10_latent_rg"] = lambda: latent_values(z, rg, label=rg_label, kl=kl, **weighted)
 
-    shown, _ = to_show(z, kl, weights)
-    axis_names = [f"z{k}" for k in shown]
-    with contextlib.suppress(InputError):  # too few frames, or latents that do not vary
-        energy = measured(z[:, shown], weights=weights, segments=traj.segments, transient=0.0)
-        draw_energy = free_energy if len(shown) == 1 else free_energy_with_error
+    if states is None:
+        states = find_states(cv, traj, z, to_show(z, kl, weights)[0])
+    found, energy = states
+    if energy is not None:
+        axis_names = [f"z{k}" for k in found.latents]
+        draw_energy = free_energy if len(axis_names) == 1 else free_energy_with_error
         pictures["11_free_energy"] = lambda: draw_energy(energy, names=axis_names)
     z_new = None if generated is None else cv.transform(generated)
     pictures["12_latent_marginals"] = lambda: latent_marginals(z, generated=z_new, **weighted)

@@ -12,6 +12,7 @@ from polyvae.plot.style import DATA, MODEL, NEUTRAL, canvas, color_key, evenly, 
 _DEEP = 4.0  # kT that a picture shows at least
 _MOST = {1: 25.0, 2: 15.0}  # kT that it shows at most, over one and two variables
 _POINTS = 4000
+LARGEST = 1.0  # kT, the error that a map shows at most: that of a place which a single block has seen
 _NAMED = 6  # states in a picture, at most
 
 
@@ -53,7 +54,7 @@ def free_energy(
         seen = result.grid[0][known & (result.energy < top)]
         ax.set_xlim(*_ends(result)[0] or _margins(seen.min(), seen.max()))
     else:
-        _map(ax, result, result.energy, top, f"free energy ({unit})", "viridis", 16)
+        _map(ax, result, _believed(result, result.energy), top, f"free energy ({unit})", "viridis", 16)
         ax.set(xlabel=names[0], ylabel=names[1])
     if isinstance(result, FreeEnergy):
         _name_states(ax, result)
@@ -78,11 +79,17 @@ def free_energy_with_error(
     axes = canvas(axes, 1, 2, (9.6, 3.9), sharex=True, sharey=True)
     free_energy(result, names=names, unit=unit, ax=axes[0])
     top = _top(result)
-    error = np.where(result.energy < top, result.error, np.inf)
+    error = _believed(result, np.where(result.energy < top, result.error, np.inf))
     most = float(error[np.isfinite(error)].max(initial=1e-3 * result.kT))
     _map(axes[1], result, error, min(most, 2 * result.kT), f"error ({unit})", "cividis", 10)
     axes[1].set(xlabel=names[0])
     return axes
+
+
+def _believed(result: FreeEnergy | HillsEnergy, values: np.ndarray) -> np.ndarray:
+    """Values where the error is below `LARGEST` kT, infinite elsewhere; all, where it is larger everywhere."""
+    sure = result.error < LARGEST * result.kT
+    return np.where(sure, values, np.inf) if sure.any() else values
 
 
 def _top(result: FreeEnergy | HillsEnergy) -> float:

@@ -18,6 +18,7 @@ from polyvae.plot.style import (
     limits_of,
     styled,
 )
+from polyvae.tasks.states import plane_of
 from polyvae.trajectory.record import Trajectory
 
 
@@ -160,7 +161,7 @@ def to_show(
         return list(range(n)), ""
     variance = np.average((z - np.average(z, axis=0, weights=weights)) ** 2, axis=0, weights=weights)
     measure, name = (variance, "variance") if kl is None else (np.asarray(kl), "KL")
-    shown = sorted(np.argsort(measure)[::-1][:2].tolist())
+    shown = plane_of(measure)
     return shown, f"\nz{shown[0]} and z{shown[1]}: the largest {name} of {n} latents"
 
 

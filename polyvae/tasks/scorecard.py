@@ -36,8 +36,9 @@ class FrameScores(Record):
             part included, in 1 / length.
         vamp2: between 1 and 1 + latents, at the lag of `Kinetics`, of the encoder's mean. No pair of frames
             crosses from one segment, or one held-out block, to another, here and below.
-        timescale: the slowest implied timescale at that lag.
-        autocorrelation_time: one a latent.
+        timescale: the slowest implied timescale at that lag, a lower bound; None where these frames hold it fewer
+            than four times.
+        autocorrelation_time: one a latent, about twice its decay time; None where the pieces are too short.
         n_steps: steps between neighbouring frames; None for a `Stream`.
         n_jumps: steps at which the features jump; None for a `Stream`.
     """

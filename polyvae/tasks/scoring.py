@@ -29,6 +29,7 @@ from polyvae.vae.splits import validation_blocks
 
 MAX_SAMPLED = 20_000  # frames of a `Stream` that distances between ensembles are taken on
 MAX_COSTLY = 4000  # frames that the importance-weighted bound and the gradients are taken on
+FEWEST_TIMESCALES = 4  # in the run; a timescale that it holds fewer times is noise
 _AT_ONCE = 1 << 24  # numbers that the draws of some frames decode to together
 
 
@@ -344,7 +345,9 @@ def _kinetic_scores(series: _Series, mask: np.ndarray, clock: Kinetics) -> dict:
     vamp2 = timescale = None
     if len(kinetics.lagged(segments, clock.lag)) > z.shape[1] + 1:
         vamp2 = kinetics.vamp2(z, clock.lag, segments)
-        timescale = _finite(float(kinetics.timescales(z, clock.lag, segments)[0]) * unit)
+        slowest = float(kinetics.timescales(z, clock.lag, segments)[0])
+        if FEWEST_TIMESCALES * slowest <= len(z):
+            timescale = slowest * unit
     times = [_finite(time) for time in (kinetics.autocorrelation_time(z, segments) * unit).tolist()]
     return {"vamp2": vamp2, "timescale": timescale, "autocorrelation_time": times}
 

@@ -1,19 +1,18 @@
 """Verdict on a latent CV in words: is it good, why, and what would help."""
 
 import dataclasses
-import itertools
 
 import numpy as np
 
+from polyvae.cv.choices import LEAST_NEIGHBOURS
 from polyvae.cv.latent import LatentCV
-from polyvae.measures.basins import clear_states, crossings, find_basins, spreads_apart
 from polyvae.measures.weights import effective_size
 from polyvae.records import Record
 from polyvae.tasks.scorecard import Generated, Scores
+from polyvae.tasks.states import ENOUGH, VISITS, States, find_states, plane_of
 from polyvae.trajectory.record import Trajectory
 
 FEW_FRAMES = 500  # with fewer, a CV can hardly be judged, even if they are independent
-VISITS = 10  # relaxations of the slowest motion that a run should hold
 JUMPS = 0.01  # of all steps, above which jumps of the alignment are poor
 FLOORS = 2.0  # noise floors within which a generated ensemble is that of the data
 JUDGED = {  # measures of a generated ensemble; not angles, since nearly straight ones can hardly be corrected
@@ -75,7 +74,9 @@ class Verdict(Record):
         ]
 
 
-def verdict(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray) -> Verdict:
+def verdict(
+    cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray, states: States | None = None
+) -> Verdict:
     """Answer every question that can be put to a CV.
 
     A CV is "good" if its slowest latent is slow, does not jump, and was tried on enough frames. It is "fair" if
@@ -84,13 +85,14 @@ def verdict(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray) -> Ve
     Args:
         scores: result of `score` for these frames.
         z: (n_frames, latent_dim), the latents of the trajectory.
+        states: of `find_states`, of these latents; found here by default.
     """
-    found: list[Answer] = []
-    n_active = len(cv.active_latents)
-    if n_active:
-        found += _slowness(cv, scores, traj, z[:, 0])
+    if states is None:
+        states, _ = find_states(cv, traj, z, plane_of(scores.frames.all.kl_per_latent))
     more = "more frames" * (len(traj) >= FEW_FRAMES)  # otherwise `_amount` asks for them
-    found += [*_smoothness(scores), *_shape(cv, scores, more), *_ensemble(scores, more), *_amount(traj)]
+    found = [*_smoothness(scores), *_shape(cv, scores, more), *_ensemble(scores, more), *_amount(traj)]
+    if cv.active_latents:
+        found += [_slowness(cv, scores, traj), *_about_states(states), *_worth(states)]
     answers = [_joined(key, same) for key in QUESTIONS if (same := [a for a in found if a.question == key])]
     advice = dict.fromkeys(answer.help for answer in found if answer.help)
     return Verdict(
@@ -158,41 +160,60 @@ def _joined(question: str, answers: list[Answer]) -> Answer:
     return Answer(question, mark, "; ".join(answer.text for answer in used), advice)
 
 
-def _slowness(cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray) -> list[Answer]:
-    """Answers from the slowest latent: its states, the number of crossings between them, its time."""
-    slowest, unit = scores.frames.all.autocorrelation_time[0], scores.kinetics.time_unit
-    relaxes = None
-    if slowest is not None:
-        relaxes = Answer("slow", "good", f"z0 relaxes within {float(f'{slowest:.3g}'):,.6g} {unit}")
-    states = clear_states(find_basins(z, traj.weights))
-    if len(states) > 1:
-        gap = min(spreads_apart(one, two) for one, two in itertools.pairwise(states))
-        text = f"z0 tells {len(states)} states apart, {gap:.0f} spreads or more from each other"
-        found = [Answer("states", "good", text)]
-        n = crossings(z, states, traj.segments)
-        if n < VISITS:  # fewer crossings give no rate
-            times = f"goes only {n} time{'s' * (n > 1)}"
-            if n == 0:
-                times = "never goes"
-            text = f"the run {times} between the {len(states)} states that z0 tells apart"
-            help_ = "polyvae adapt: a run biased on z0, and a CV of what it finds"
-            found.append(Answer("data", "fair", text, help_))
-        else:
-            found.append(Answer("data", "good", f"the run goes {n} times between them"))
-        return [*found, relaxes or Answer("slow", "open", "the run is too short to tell")]
-    found = [Answer("states", "open", "the run shows one state along z0")]
-    if cv.record.settings.lag == 0:
-        help_ = "frames closer in time, so that a time lag can be chosen"
-        if traj.weights is not None:
-            help_ = "an unbiased run from what the biased one found, for a time lag"
-        return [*found, Answer("slow", "fair", "it was trained on shapes, not on what is slow", help_)]
-    if slowest is None or relaxes is None:
-        return [*found, Answer("slow", "fair", "the run is too short to tell how slow it is", "a longer run")]
-    relaxations = len(traj) * (scores.kinetics.time_step or 1.0) / slowest
-    if relaxations < VISITS:
-        text = f"the run is only {relaxations:.0f} times as long as z0 relaxes"
-        found.append(Answer("data", "fair", text, "a longer run"))
-    return [*found, relaxes]
+def _slowness(cv: LatentCV, scores: Scores, traj: Trajectory) -> Answer:
+    """Whether z0 is slow: what it was trained for, and its autocorrelation time."""
+    time, unit = scores.frames.all.autocorrelation_time[0], scores.kinetics.time_unit
+    lasts = "" if time is None else f"z0 has an autocorrelation time of {float(f'{time:.3g}'):,.6g} {unit}"
+    if cv.record.settings.lag:
+        if lasts:
+            return Answer("slow", "good", lasts)
+        return Answer("slow", "fair", "the run is too short to tell how slow it is", _longer(traj))
+    text = "it was trained on shapes, not on what is slow"
+    return Answer("slow", "fair", f"{text}; {lasts}" if lasts else text, _for_a_lag(cv, traj))
+
+
+def _for_a_lag(cv: LatentCV, traj: Trajectory) -> str:
+    """Advice that lets a time lag be chosen, which was not."""
+    if traj.weights is not None:
+        return "an unbiased run from what the biased one found, for a time lag"
+    if max(traj.segments) < LEAST_NEIGHBOURS:
+        return f"{LEAST_NEIGHBOURS} frames or more in a row (now {max(traj.segments)}), for a time lag"
+    if "lag" in (cv.record.choices or {}):
+        return "frames closer in time, so that a time lag can be chosen"
+    return "training with a time lag, which is chosen without --lag"
+
+
+def _about_states(states: States) -> list[Answer]:
+    """Answers from the states of the latent plane and the crossings between them."""
+    names = " and ".join(f"z{k}" for k in states.latents)
+    n = len(states.states)
+    if n < 2:
+        if states.withheld:
+            return [Answer("states", "open", f"too little to tell states along {names}")]
+        return [Answer("states", "open", f"the run shows one state along {names}")]
+    shares = ", ".join(f"{state.name} {state.share:.0%}" for state in states.states)
+    apart = f"{names} tell{'s' * (len(states.latents) == 1)} {n} states apart ({shares})"
+    found = [Answer("states", "good", apart)]
+    if states.crossings >= VISITS:
+        return [*found, Answer("data", "good", f"the run goes {states.crossings} times between them")]
+    times = "never goes" if states.crossings == 0 else f"goes only {states.crossings} time"
+    text = f"the run {times}{'s' * (states.crossings > 1)} between the {n} states that {names} tell apart"
+    help_ = "polyvae adapt: a run biased on z0, and a CV of what it finds"
+    return [*found, Answer("data", "fair", text.replace("z0 tell ", "z0 tells "), help_)]
+
+
+def _worth(states: States) -> list[Answer]:
+    """How many independent frames there are."""
+    worth = states.n_independent
+    if worth is None:
+        return [Answer("data", "fair", "the run is too short to hold independent frames", "a longer run")]
+    if worth < ENOUGH:
+        return [Answer("data", "fair", f"they are worth only {worth:.0f} independent frames", "a longer run")]
+    return [Answer("data", "good", f"they are worth {worth:,.0f} independent ones")]
+
+
+def _longer(traj: Trajectory) -> str:
+    return "longer pieces" if len(traj.segments) > 1 else "a longer run"
 
 
 def _amount(traj: Trajectory) -> list[Answer]:
@@ -202,7 +223,7 @@ def _amount(traj: Trajectory) -> list[Answer]:
         return [Answer("data", "poor", text, f"{FEW_FRAMES} frames or more")]
     if traj.weights is not None and (n := effective_size(traj.positions, traj.weights)) < FEW_FRAMES:
         return [Answer("data", "fair", f"the weights leave {n:.0f} frames' worth", "a longer biased run")]
-    return [Answer("data", "good", f"{len(traj)} frames to judge by")]
+    return [Answer("data", "good", f"{len(traj):,} frames to judge by")]
 
 
 def far_off(generated: Generated) -> list[str]:

@@ -191,7 +191,7 @@ def test_the_numbers_of_the_scores_are_there(scores, report):
         "ELBO (nats a frame) −17.9 −18.7 held out as in training",
         "importance-weighted bound, k = 64 (nats a frame) −16.4 −17.7 high",
         "VAMP-2, lag 5 frames 1.84 1.84 near 3",
-        "slowest implied timescale (ps) 71.5 71.5 long",
+        "slowest implied timescale, lag 5 frames (ps) 71.5 71.5 long",
         "jumps of the alignment 29 of 4,316 29 of 4,316 0",
         "z0 z1 idle good",
         "KL: what it carries (nats) 1.37 0.00120 above 0",

@@ -174,7 +174,9 @@ def test_kinetics_of_all_train_and_validation(slow, cv, lag):
         values = np.linalg.svd(a.T @ b, compute_uv=False)
         part = scores["frames"][name]
         assert part["vamp2"] == pytest.approx(1 + (values**2).sum(), rel=1e-6)
-        assert part["timescale"] == pytest.approx(-0.5 * lag / np.log(values[0]), rel=1e-5)
+        timescale = -lag / np.log(values[0])
+        held = 4 * timescale <= mask.sum()  # so often that it is no noise
+        assert part["timescale"] == (pytest.approx(0.5 * timescale, rel=1e-5) if held else None)
     times = 0.5 * kinetics.autocorrelation_time(z, (300, 200))
     np.testing.assert_allclose(scores["frames"]["all"]["autocorrelation_time"], times, rtol=1e-5)
 
