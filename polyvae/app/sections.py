@@ -121,8 +121,8 @@ def _states(scores: dict) -> str:
                 frame and f'{frame} <a href="states/{escape(name)}.pdb">{escape(name)}.pdb</a>',
             )
         )
-    head = ("state", "share", "energy <small>(kT)</small>", "entries")
-    head += (labelled("mean first passage", time), "medoid frame")
+    passage = labelled("mean first passage", time)
+    head = ("state", "share", "energy <small>(kT)</small>", "entries", passage, "medoid frame")
     shown = table(head, rows, css="states")
     notes = []
     if len(rows) == 1:

@@ -230,7 +230,8 @@ def _first_passages(core: np.ndarray, traj: Trajectory, entries: np.ndarray) -> 
     """Mean time until the core of each state, over the frames in those of others that see it reached."""
     unit = time_step(traj.time, traj.segments) or 1.0
     ends = np.repeat(np.cumsum(traj.segments), traj.segments)
-    frames, found = np.arange(len(core)), []
+    frames = np.arange(len(core))
+    found: list[float | None] = []
     for k, n in enumerate(entries):
         if n < VISITS or traj.weights is not None:
             found.append(None)
