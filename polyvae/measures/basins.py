@@ -192,10 +192,10 @@ def watershed(
         noise: standard error of the energy, or some such, of the same shape.
         periodic: whether each axis is.
     """
-    shape, flat = energy.shape, energy.ravel()
+    shape, flat = energy.shape, energy.ravel().tolist()
     periodic = [False] * energy.ndim if periodic is None else periodic
-    count, enough = frames.ravel().astype(float), max(least * frames.sum(), _FEWEST)
-    neighbours, parent = _neighbours(shape, periodic), [-1] * flat.size
+    count, enough = frames.ravel().astype(float).tolist(), max(least * frames.sum(), _FEWEST)
+    neighbours, parent = _neighbours(shape, periodic), [-1] * len(flat)
     bottom: dict[int, int] = {}
     apart: set[int] = set()  # basins known to be their own, by the first deeper one that they met
 
@@ -205,13 +205,17 @@ def watershed(
             cell = parent[cell]
         return cell
 
-    for cell in np.argsort(flat, kind="stable").tolist():
-        if not np.isfinite(flat[cell]):
+    for cell in np.argsort(energy.ravel(), kind="stable").tolist():
+        if not math.isfinite(flat[cell]):
             break
         parent[cell] = bottom[cell] = cell
-        for near in neighbours[cell]:
-            if near < 0 or parent[near] < 0:
-                continue
+        filled = [near for near in neighbours[cell] if near >= 0 and parent[near] >= 0]
+        roots = {root(near) for near in filled}
+        if barrier > 0 and len(roots) == 1:  # most cells are within a basin
+            (parent[cell],) = roots
+            count[parent[cell]] += count[cell]
+            continue
+        for near in filled:
             a, b = root(near), root(cell)
             deep, shallow = (a, b) if flat[bottom[a]] <= flat[bottom[b]] else (b, a)
             if a == b or shallow in apart:
@@ -223,13 +227,13 @@ def watershed(
                 count[deep] += count[shallow]
             else:
                 apart.add(shallow)
-    found = np.full(flat.size, -1)
-    filled = np.flatnonzero(np.array(parent) >= 0)
-    roots = [root(cell) for cell in filled.tolist()]
-    tops = sorted(set(roots), key=lambda top: flat[bottom[top]])
+    found = np.full(len(flat), -1)
+    taken = np.flatnonzero(np.array(parent) >= 0)
+    tops_of = [root(cell) for cell in taken.tolist()]
+    tops = sorted(set(tops_of), key=lambda top: flat[bottom[top]])
     tops = [top for top in tops if count[top] >= enough] or tops[:1]  # islands of few frames are none
     numbers = {top: k for k, top in enumerate(tops)}
-    found[filled] = [numbers.get(top, -1) for top in roots]
+    found[taken] = [numbers.get(top, -1) for top in tops_of]
     return found.reshape(shape)
 
 

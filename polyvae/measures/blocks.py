@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 
 FINEST = 512  # blocks, at most
 FEWEST = 6  # blocks that an error is read from
+_BINS = 4096  # of values, in which quantiles are looked for
 _LEAST = 1.5  # effective ones, without which there is none
 
 
@@ -24,17 +25,35 @@ def finest_blocks(segments: Sequence[int]) -> tuple[Int[np.ndarray, "frames"], I
     return np.repeat(numbers, sizes), np.repeat(np.arange(len(segments)), counts)
 
 
+def _starts(segment: Int[np.ndarray, "blocks"], m: int) -> np.ndarray:
+    """The first block of every m neighbours in a segment; what is left at its end joins its last."""
+    new = np.r_[True, np.diff(segment) != 0]
+    first = np.flatnonzero(new)
+    counts = np.diff(np.r_[first, len(segment)])
+    place = np.arange(len(segment)) - np.repeat(first, counts)
+    whole = np.repeat(np.maximum(1, counts // m) * m, counts)
+    return np.flatnonzero((place % m == 0) & (place < whole))
+
+
 def together(
     sums: Float[np.ndarray, "blocks ..."], segment: Int[np.ndarray, "blocks"], m: int
 ) -> Float[np.ndarray, "merged ..."]:
     """Sums over m neighbouring blocks each, within segments; what is left at the end of one joins its last."""
-    if m == 1:
-        return sums
-    starts = []
-    for k in np.unique(segment):
-        rows = np.flatnonzero(segment == k)
-        starts += rows[: max(1, len(rows) // m) * m : m].tolist()
-    return np.add.reduceat(sums, starts, axis=0)
+    return sums if m == 1 else np.add.reduceat(sums, _starts(segment, m), axis=0)
+
+
+def _tried(segment: Int[np.ndarray, "blocks"]) -> list[tuple[int, int]]:
+    """How many neighbours are merged, and how many blocks that makes, for each length that is tried."""
+    found = [(1, len(segment))]
+    while found[-1][1] >= FEWEST:
+        m = max(found[-1][0] + 1, int(1.5 * found[-1][0]))
+        n_blocks = len(_starts(segment, m))
+        if n_blocks < FEWEST:
+            break
+        found.append((m, n_blocks))
+        if n_blocks == found[-2][1]:
+            break
+    return found
 
 
 def effective_blocks(weights: Float[np.ndarray, "blocks"]) -> float:
@@ -45,19 +64,73 @@ def effective_blocks(weights: Float[np.ndarray, "blocks"]) -> float:
 def error_of_ratio(
     sums: Float[np.ndarray, "blocks ..."], weights: Float[np.ndarray, "blocks"]
 ) -> Float[np.ndarray, "..."]:
-    """Standard error of sum(sums) / sum(weights) from its blocks, for intervals of 68 %: with the quantile of
-    Student's t in place of 1, since of few blocks the spread itself is hardly known. Infinite where one block has
-    all the weight."""
+    """Standard error of sum(sums) / sum(weights) from its blocks, for intervals of 68 %. Infinite where one block
+    has all the weight."""
+    ratio = sums.sum(axis=0) / weights.sum()
+    off = sums - np.multiply.outer(weights, ratio)
+    return _error(np.asarray((off**2).sum(axis=0)), weights)
+
+
+def _error(squares: np.ndarray, weights: Float[np.ndarray, "blocks"]) -> np.ndarray:
+    """The error of a ratio, from the sum of the squares of the blocks' deviations.
+
+    The quantile of Student's t takes the place of 1, since few blocks hardly show the spread itself.
+    """
     from scipy.special import stdtrit
 
-    n, total = effective_blocks(weights), weights.sum()
-    ratio = np.asarray(sums.sum(axis=0) / total)
+    n = effective_blocks(weights)
     if n < _LEAST:
-        return np.full(np.shape(ratio), np.inf)
-    squares = np.zeros_like(ratio)
-    for block, weight in zip(sums, weights, strict=True):  # memory holds few copies of all blocks on a grid
-        squares += (block - ratio * weight) ** 2
-    return np.asarray(np.sqrt(n / (n - 1) * squares) / total * stdtrit(n - 1, 0.5 + 0.5 * 0.6827))
+        return np.full(squares.shape, np.inf)
+    return np.asarray(np.sqrt(n / (n - 1) * squares) / weights.sum() * stdtrit(n - 1, 0.5 + 0.5 * 0.6827))
+
+
+class BlockSums:
+    """Sums over blocks, and their errors, of arrays that come block by block and are not kept.
+
+    For each length of blocks that may be chosen, two sums over merged blocks are held: of squares, and of products
+    with the weights. Deviations from the mean of all follow from these.
+
+    Args:
+        weights: (n_blocks,) of the frames of each block.
+        segment: (n_blocks,) segment of each block.
+        shape: of the arrays.
+    """
+
+    def __init__(self, weights: np.ndarray, segment: Int[np.ndarray, "blocks"], shape: tuple[int, ...]):
+        self.total, self._away, self._near = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+        self._finest, self._n = weights, 0
+        self._weights: dict[int, np.ndarray] = {}
+        self._ends: dict[int, dict[int, float]] = {}
+        self._before, self._squares, self._products = {}, {}, {}
+        for m, _ in _tried(segment):
+            ends = np.r_[_starts(segment, m)[1:], len(segment)]
+            self._weights[m] = together(weights, segment, m)
+            self._ends[m] = dict(zip(ends.tolist(), self._weights[m].tolist(), strict=True))
+            self._before[m], self._squares[m], self._products[m] = (np.zeros(shape) for _ in range(3))
+
+    def add(self, values: np.ndarray) -> None:
+        """Take the array of the next block."""
+        weight = self._finest[self._n]
+        if self._n == 0 and weight > 0:
+            # Squares of what is left beside a mean that is nearly right lose fewer digits.
+            self._near = values / weight
+        self.total += values
+        self._away += values - weight * self._near
+        self._n += 1
+        for m, ends in self._ends.items():
+            if self._n in ends:
+                merged = self._away - self._before[m]
+                self._products[m] += ends[self._n] * merged
+                merged *= merged
+                self._squares[m] += merged
+                self._before[m][...] = self._away
+
+    def error(self, m: int) -> np.ndarray:
+        """Standard error of the sums over the sum of all weights, from blocks of m; see `error_of_ratio`."""
+        weights = self._weights[m]
+        ratio = self._away / weights.sum()
+        squares = self._squares[m] - 2 * ratio * self._products[m] + ratio**2 * (weights**2).sum()
+        return _error(squares.clip(0), weights)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,12 +193,26 @@ def deviations(
 
 def thirds_of(columns: Sequence[np.ndarray], weights: np.ndarray) -> Int[np.ndarray, "frames"]:
     """The third of the weight, by each variable, in which a frame is: the digits, to base 3, of one number."""
-    found = np.zeros(len(weights), np.int32)
+    found = np.zeros(len(weights), np.int8)
     for k, values in enumerate(columns):
-        order = np.argsort(values)
-        total = np.cumsum(weights[order])
-        ends = values[order[np.searchsorted(total, total[-1] * np.array([1 / 3, 2 / 3]))]]
-        found += 3**k * np.searchsorted(ends, values).astype(np.int32)
+        ends = _weighted_quantiles(values, weights, (1 / 3, 2 / 3))
+        found += np.searchsorted(ends, values).astype(np.int8) * np.int8(3**k)
+    return found
+
+
+def _weighted_quantiles(values: np.ndarray, weights: np.ndarray, shares: Sequence[float]) -> list[float]:
+    """The first values up to which there is each share of the weight: only those in the same bin are sorted."""
+    low, high = values.min(), values.max()
+    place = ((values - low) * (_BINS / ((high - low) or 1.0))).astype(np.int32)
+    total = np.cumsum(np.bincount(place, weights, _BINS + 1))
+    found = []
+    for share in shares:
+        wanted = share * total[-1]
+        k = int(np.searchsorted(total, wanted).clip(max=_BINS))
+        near = np.flatnonzero(place == k)
+        near = near[np.argsort(values[near])]
+        until = np.cumsum(weights[near]) + (total[k - 1] if k else 0.0)
+        found.append(float(values[near[np.searchsorted(until, wanted).clip(max=len(near) - 1)]]))
     return found
 
 
@@ -161,17 +248,10 @@ def block_size(found: Deviations, segment: Int[np.ndarray, "blocks"]) -> Blockin
         return Blocking(max(1, n // len(segment)), 1, len(segment), 1.0, False, np.ones(1), np.ones(1))
     sums = found.sums[:, varies]
     tried: list[tuple[int, int, int, float]] = []
-    m = 1
-    while True:
-        merged = together(sums, segment, m)
-        if len(merged) < FEWEST and tried:
-            break
-        blocks = len(merged)
-        apart = np.sqrt(blocks / max(blocks - 1, 1) * (merged**2).sum(axis=0)) / alone[varies]
+    for m, blocks in _tried(segment):
+        squares = (together(sums, segment, m) ** 2).sum(axis=0)
+        apart = np.sqrt(blocks / max(blocks - 1, 1) * squares) / alone[varies]
         tried.append((m, blocks, n // blocks, float(apart.max())))
-        if (len(tried) > 1 and blocks == tried[-2][1]) or blocks < FEWEST:
-            break
-        m = max(m + 1, int(1.5 * m))
     many = [entry for entry in tried if entry[1] >= FEWEST]
     fine = [size**3 > 2 * n * ratio**4 for _, _, size, ratio in many]
     # A length at which the condition holds, but not for a longer one, passed by chance.

@@ -11,17 +11,16 @@ from jaxtyping import Int
 from polyvae.arguments import (
     flag,
     numbers_array,
-    one_each,
     one_of,
     real_number,
     refusal,
     segment_lengths,
-    statistical_weights,
 )
 from polyvae.errors import InputError
 from polyvae.measures.basins import watershed
 from polyvae.measures.blocks import (
     Blocking,
+    BlockSums,
     block_size,
     deviations_of,
     error_of_ratio,
@@ -29,15 +28,12 @@ from polyvae.measures.blocks import (
     thirds_of,
     together,
 )
-from polyvae.measures.grids import axes_of, block_densities, pairs_of, unrolled
+from polyvae.measures.grids import axes_of, block_densities, cells_of, pairs_of, unrolled
 from polyvae.measures.hills import LIMIT
-from polyvae.measures.kinetics import autocorrelation_time
+from polyvae.measures.transients import choose_transient, relative_weights, without_starts
 from polyvae.records import html_of
 
-_CUTS = np.arange(0, 0.51, 0.05)  # shares of each run that may be a transient
 _LEAST_CUT = 0.1  # share of a biased run, since its bias grows from nothing
-_SERIES = 20_000  # rows that the transient is looked for in
-_GAIN = 0.67  # of the most independent frames that are left
 _STATES = 1.0  # kT between two basins
 _TIMES = 20  # of the course in time
 _FEWEST = 10
@@ -190,12 +186,14 @@ def free_energy(
     n, dims = s.shape
     kT = 1.0 if kT is None and bias is None else real_number("kT, which a bias needs,", kT, above=0)
     runs = segment_lengths(segments, n)
-    share = _shares(_log_weights(weights, bias, kT, n), runs, flag("walkers", walkers))
+    share = relative_weights(weights, bias, kT, runs, flag("walkers", walkers))
     method = one_of("method", method, ("kde", "histogram"))
     ends = pairs_of("periods", periods, dims)
-    kept, cut = _production(s, ends, runs, transient, least=0.0 if bias is None else _LEAST_CUT)
-    lengths = tuple(int(part.sum()) for part in np.split(kept, np.cumsum(runs)[:-1]))
-    s, share = s[kept], share[kept]  # copies
+    cut = choose_transient(s, ends, runs, transient, least=0.0 if bias is None else _LEAST_CUT)
+    lengths = tuple(n_run - int(cut * n_run) for n_run in runs)
+    s, share = (without_starts(values, runs, lengths) for values in (s, share))
+    if any(end is not None for end in ends):
+        s = s.copy()  # brought into one period below
     if not walkers:
         for part in np.split(share, np.cumsum(lengths)[:-1]):
             part *= len(part) / (part.sum() or 1.0)
@@ -203,30 +201,37 @@ def free_energy(
         raise InputError("no frame that is used has any weight; weights must not all be 0")
 
     axes = axes_of(s, share, pairs_of("range", range, dims), ends, bins, method, bandwidth)
-    within = np.all([(s[:, k] >= a.low) & (s[:, k] <= a.high) for k, a in enumerate(axes)], axis=0)
-    if not (share * within).sum() > 0:
+    within = np.ones(len(s), bool)
+    for k, a in enumerate(axes):
+        within &= (s[:, k] >= a.low) & (s[:, k] <= a.high)
+    if not share[within].any():
         said = ", ".join(f"{a.low:g} to {a.high:g}" for a in axes)
         raise InputError(f"no frame lies in the range {said}; give range= that holds some")
     block, segment = finest_blocks(lengths)
     totals = np.bincount(block, share, len(segment))
     counted = share * within if method == "histogram" else share  # kernels reach over the ends of the range
-    sums = block_densities(s, counted, block, len(segment), axes)
-    density = sums.sum(axis=0) / totals.sum()
+    summed = BlockSums(totals, segment, tuple(len(a.points) for a in axes))
+    at = _places(segment)
+    parts = np.zeros((_TIMES, *summed.total.shape))
+    for k, density in zip(at, block_densities(s, counted, block, axes), strict=True):
+        summed.add(density)
+        parts[k] += density
+    density = summed.total / totals.sum()
     with np.errstate(divide="ignore"):
         energy = -kT * np.log(density)
     lowest = energy.min()
 
     def error_with(blocks: Blocking) -> np.ndarray:
-        merged, whole = together(sums, segment, blocks.merged), together(totals, segment, blocks.merged)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(density > 0, kT * blocks.factor * error_of_ratio(merged, whole) / density, np.inf)
+        error = kT * blocks.factor * summed.error(blocks.merged)
+        return np.divide(error, density, where=density > 0, out=np.full(error.shape, np.inf))
 
     # The blocks must be right for what is slow: which basin a frame is in, or which part of the only one.
-    labels, cells = _labels(states, energy - lowest, axes, s, within, kT, None)
+    place = cells_of(s, axes)
+    labels, cells = _labels(states, energy - lowest, axes, s, place, within, kT, None)
     thirds = thirds_of([unrolled(s[:, k], a.period) for k, a in enumerate(axes)], share)
     blocks = block_size(deviations_of(labels, thirds, dims, share, block, len(segment)), segment)
     if states is None and labels.max() > 0:  # what is a barrier beside its noise?
-        labels, cells = _labels(None, energy - lowest, axes, s, within, kT, 2 * error_with(blocks))
+        labels, cells = _labels(None, energy - lowest, axes, s, place, within, kT, 2 * error_with(blocks))
         blocks = block_size(deviations_of(labels, thirds, dims, share, block, len(segment)), segment)
 
     n_states = int(labels.max()) + 1
@@ -241,7 +246,7 @@ def free_energy(
     kish = float(share.sum() ** 2 / (share**2).sum())
     error = error_with(blocks)
     known = _known(energy - lowest, error, kT)
-    times, course, apart, halves = _course(sums, of_states, energy, known, segment, kT)
+    times, course, apart, halves = _course(parts, of_states, energy, known, at, kT)
     result = FreeEnergy(
         grid=tuple(a.points for a in axes),
         energy=energy - lowest,
@@ -277,67 +282,14 @@ def _variables(s) -> np.ndarray:
     return s
 
 
-def _log_weights(weights, bias, kT: float, n: int) -> np.ndarray:
-    if bias is None:
-        found = np.ones(n) if weights is None else statistical_weights(weights, n)
-        with np.errstate(divide="ignore"):
-            return np.log(found)
-    if weights is not None:
-        raise InputError("frames have weights or a bias, which gives weights; got both. Give one of them")
-    return one_each("bias", bias, n) / kT
-
-
-def _shares(log_weights: np.ndarray, runs: Sequence[int], walkers: bool) -> np.ndarray:
-    """Weights (n_frames,), the largest of each run 1, or of all walkers: biases that differ by a constant of
-    thousands of kT are no less equal."""
-    most = np.repeat(np.maximum.reduceat(log_weights, np.cumsum([0, *runs[:-1]])), runs)
-    most = np.full_like(most, most.max()) if walkers else most
-    if not np.isfinite(most).any():
-        raise InputError("no frame has any weight; weights must not all be 0")
-    return np.exp(np.where(np.isfinite(most), log_weights - most, -np.inf))
-
-
-def _production(s, ends, runs, transient, least: float) -> tuple[np.ndarray, float]:
-    """Which frames are left when the transient is cut off each run, and its share.
-
-    The weights have no say in it: the frames that matter most are none to be rid of.
-    """
-
-    def after(cut: float) -> np.ndarray:
-        return np.concatenate([np.arange(n) >= int(cut * n) for n in runs])
-
-    if transient is not None:
-        cut = real_number("transient", transient, least=0)
-        if cut >= 1:
-            raise refusal("transient", "a share of the run, at least 0 and less than 1", transient)
-        return after(cut), cut
-    columns = []
-    for k, end in enumerate(ends):
-        if end is None:
-            columns.append(s[:, k])
-        else:
-            angle = 2 * np.pi * s[:, k] / (end[1] - end[0])
-            columns += [np.cos(angle), np.sin(angle)]
-    series, worth = np.stack(columns, axis=1), []
-    stride = max(1, len(s) // _SERIES)
-    cuts = [cut for cut in _CUTS if cut >= least]
-    for cut in cuts:
-        pieces = [part[int(cut * len(part)) :: stride] for part in np.split(series, np.cumsum(runs)[:-1])]
-        tau = autocorrelation_time(np.concatenate(pieces), [len(piece) for piece in pieces])
-        worth.append(sum(map(len, pieces)) / max(1.0, float(np.nan_to_num(tau, nan=1.0).max())))
-    # Less of a gain is noise of the estimate, and each frame that is left out costs.
-    best = next(k for k, value in enumerate(worth) if value >= _GAIN * max(worth))
-    return after(cuts[best]), float(cuts[best])
-
-
-def _labels(states, energy, axes, s, within, kT, noise) -> tuple[Int[np.ndarray, "frames"], np.ndarray]:
-    """The basin of each frame and of each cell of the grid, -1 for none."""
-    index = tuple(a.cells(s[:, k]) for k, a in enumerate(axes))
+def _labels(states, energy, axes, s, place, within, kT, noise) -> tuple[Int[np.ndarray, "frames"], np.ndarray]:
+    """The basin of each frame and of each cell of the grid, -1 for none; `place` is the cell of each frame."""
     if states is None:
-        flat = np.ravel_multi_index(index, energy.shape)[within]
-        frames = np.bincount(flat, minlength=energy.size).reshape(energy.shape)
+        frames = np.bincount(place[within], minlength=energy.size).reshape(energy.shape)
         cells = watershed(energy, _STATES * kT, frames, noise, [a.around for a in axes])
-        return np.where(within, cells.astype(np.int32)[index], np.int32(-1)), cells
+        labels = cells.astype(np.int16).ravel()[place]
+        labels[~within] = -1
+        return labels, cells
     if not isinstance(states, (Sequence, np.ndarray)) or isinstance(states, str) or not len(states):
         raise refusal("states", "ranges, (low, high) each", states)
     mesh = np.meshgrid(*(a.points for a in axes), indexing="ij")
@@ -382,26 +334,33 @@ def _states(result: FreeEnergy, cells: np.ndarray, order: np.ndarray) -> tuple[S
     return tuple(found)
 
 
-def _course(sums, of_states, energy, compared, segment, kT: float):
-    """Results of the first shares of every run, in time, and the difference between the halves of the runs."""
-    place = np.concatenate([(np.arange(n) + 1) / n for n in np.unique(segment, return_counts=True)[1]])
-    times = np.linspace(1 / _TIMES, 1, _TIMES)
-    course, apart = [], []
+def _places(segment: np.ndarray) -> np.ndarray:
+    """In which of `_TIMES` equal parts of its run each block ends."""
+    counts = np.unique(segment, return_counts=True)[1]
+    share = np.concatenate([np.arange(1, n + 1) / n for n in counts])
+    return np.searchsorted(np.linspace(1 / _TIMES, 1, _TIMES) + 1e-9, share)
 
-    def part(rows) -> np.ndarray:
-        total = np.zeros(energy.shape)
-        for k in np.flatnonzero(rows):  # blocks on a grid are large, a copy of many is larger
-            total += sums[k]
-        with np.errstate(divide="ignore"):
-            return -np.log(total[compared])
+
+def _course(parts, of_states, energy, compared, at, kT: float):
+    """Results of the first shares of every run, in time, and the difference between the halves of the runs.
+
+    Args:
+        parts: (n_times, ...) densities of each part of the runs.
+        of_states: (n_blocks, n_states) weight of each state in each block.
+        at: (n_blocks,) part of the runs that each block is of.
+    """
+    known = np.cumsum(parts[:, compared], axis=0)
+    weights = np.zeros((_TIMES, of_states.shape[1]))
+    np.add.at(weights, at, of_states)
+    weights = weights.cumsum(axis=0)
+    half = _TIMES // 2 - 1
+    with np.errstate(divide="ignore", invalid="ignore"):
+        course = -kT * np.log(weights / weights[:, :1])
+        logs = -np.log(known)
+        second = -np.log(parts[half + 1 :, compared].sum(axis=0))
 
     def off(one: np.ndarray, other: np.ndarray) -> float:
         return kT * float(np.std(one - other)) if np.isfinite(one).all() and np.isfinite(other).all() else np.inf
 
-    for time in times:
-        rows = place <= time + 1e-9
-        with np.errstate(divide="ignore", invalid="ignore"):
-            weights = of_states[rows].sum(axis=0)
-            course.append(-kT * np.log(weights / weights[0]))
-        apart.append(off(part(rows), energy[compared] / kT) if rows.any() else np.inf)
-    return times, np.array(course), np.array(apart), off(part(place <= 0.5), part(place > 0.5))
+    apart = np.array([off(log, energy[compared] / kT) for log in logs])
+    return np.linspace(1 / _TIMES, 1, _TIMES), course, apart, off(logs[half], second)

@@ -5,6 +5,7 @@ import itertools
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +17,8 @@ log = logging.getLogger(__name__)
 
 _POINTS = {1: (100, 4000), 2: (50, 120)}  # least and most of a grid by default, for each variable
 _KERNEL = {1: (0.1, 0.1), 2: (0.1, 0.3)}  # of the spread in the narrowest basin; 0.1 makes a basin 1 % wider
-_MOST_POINTS = 1 << 18  # of a whole grid, which is held once for each of some 500 blocks
-_AT_ONCE = 1 << 20  # kernels in memory together, as many as a cache holds
+_MOST_POINTS = 1 << 18  # of a whole grid, which is held some 60 times
+_AT_ONCE = 1 << 19  # kernels in memory together, as many as a cache holds
 _REACH = 11.0  # widths of a kernel: down to 1e-26
 _SECTORS = 36  # of a period, in which the emptiest place is looked for
 
@@ -87,7 +88,7 @@ class Steps:
     exp(-d^2 / 2w^2) exp(d h / w^2)^m exp(-(m h)^2 / 2w^2), h the distance of points and w the width.
 
     Args:
-        rows: (n,) numbers of the values, twice for one that is near both ends of a period.
+        rows: (n,) numbers of the values, twice for one that is near both ends of a period; a slice of all.
         cell: (n,) nearest point of each, counted from `most` points before the first.
         most: points that a kernel reaches to each side.
     """
@@ -95,17 +96,19 @@ class Steps:
     def __init__(self, axis: Axis, s: np.ndarray, step: float, most: int):
         self.axis, self.step, self.most = axis, step, most
         self.size = len(axis.points) + 2 * most
-        self.rows = np.arange(len(s))
+        self.rows: Any = slice(None)
         if axis.period is not None:
             reach = _REACH * axis.width
             low = np.flatnonzero(s < axis.points[-1] - axis.period + reach)
             high = np.flatnonzero(s > axis.points[0] + axis.period - reach)
-            self.rows = np.concatenate([self.rows, low, high])
+            self.rows = np.concatenate([np.arange(len(s)), low, high])
             s = np.concatenate([s, s[low] + axis.period, s[high] - axis.period])
         cell = np.rint((s - axis.points[0]) / step)
         near = (cell >= -most) & (cell < len(axis.points) + most)
         if not near.all():
-            self.rows, s, cell = self.rows[near], s[near], cell[near]
+            kept = np.flatnonzero(near)
+            self.rows = kept if isinstance(self.rows, slice) else self.rows[kept]
+            s, cell = s[kept], cell[kept]
         self._d = s - (axis.points[0] + step * cell)
         self.cell = cell.astype(np.int64) + most
 
@@ -127,28 +130,33 @@ class Steps:
     def table(self, n: int) -> np.ndarray:
         """(n, n_points) kernels of n values at the points of the grid."""
         width = self.size + 2 * self.most
-        found, place = np.zeros(n * width), self.rows * width + self.cell + self.most
+        found, place = np.zeros(n * width), np.arange(n)[self.rows] * width + self.cell + self.most
         for m, values in self:
             found[place + m] = values
         return found.reshape(n, width)[:, 2 * self.most : 2 * self.most + len(self.axis.points)]
 
 
-def block_densities(
-    s: np.ndarray, share: np.ndarray, block: np.ndarray, n_blocks: int, axes: list[Axis]
-) -> np.ndarray:
-    """Sums (n_blocks, *grid) of the weighted kernels of the frames (n, n_variables) of each block.
+def block_densities(s: np.ndarray, share: np.ndarray, block: np.ndarray, axes: list[Axis]) -> Iterator[np.ndarray]:
+    """Sums on the grid of the weighted kernels of the frames (n, n_variables) of each block, one after another.
 
     Args:
         share: (n,) weights.
         block: (n,) number of the block that each frame is of, which never decreases.
     """
-    found = np.zeros((n_blocks, *(len(axis.points) for axis in axes)))
     rows = max(1, _AT_ONCE // len(axes[-1].points)) if len(axes) > 1 else _AT_ONCE >> 3
+    begun = None  # a block that may have more frames
     for start in np.arange(0, len(s), rows):
         part = slice(start, start + rows)
         low, high = int(block[part][0]), int(block[part][-1]) + 1
-        found[low:high] += _sums(s[part], share[part], block[part] - low, high - low, axes)
-    return found
+        sums = _sums(s[part], share[part], block[part] - low, high - low, axes)
+        if begun is not None and block[start] == block[start - 1]:
+            sums[0] += begun
+        elif begun is not None:
+            yield begun
+        yield from sums[:-1]
+        begun = sums[-1].copy()
+    if begun is not None:
+        yield begun
 
 
 def _sums(s: np.ndarray, share: np.ndarray, block: np.ndarray, n_blocks: int, axes: list[Axis]) -> np.ndarray:
@@ -178,6 +186,16 @@ def _sums(s: np.ndarray, share: np.ndarray, block: np.ndarray, n_blocks: int, ax
     first = sparse.csc_array((values.ravel(), places.ravel(), starts), shape=(n_blocks * size, len(place)))
     sums = (first @ second[steps.rows]).reshape(n_blocks, size, -1)
     return sums[:, 2 * most : 2 * most + len(axes[0].points)]
+
+
+def cells_of(s: np.ndarray, axes: list[Axis]) -> np.ndarray:
+    """The number (n,) of the cell of the flattened grid that each frame (n, n_variables) is in."""
+    found, shape = np.empty(len(s), np.int32), [len(axis.points) for axis in axes]
+    for start in np.arange(0, len(s), _AT_ONCE >> 3):
+        part = slice(start, start + (_AT_ONCE >> 3))
+        index = tuple(axis.cells(s[part, k]) for k, axis in enumerate(axes))
+        found[part] = np.ravel_multi_index(index, shape)
+    return found
 
 
 def pairs_of(name: str, given, dims: int) -> list[tuple[float, float] | None]:

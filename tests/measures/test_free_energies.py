@@ -6,6 +6,7 @@ import pytest
 import polyvae as pv
 from polyvae.measures.basins import watershed
 from polyvae.measures.blocks import (
+    BlockSums,
     Deviations,
     block_size,
     deviations_of,
@@ -357,3 +358,52 @@ def test_grids_that_memory_would_not_hold(bins):
         pv.free_energy(np.random.default_rng(0).normal(size=(50, dims)), bins=bins)
     with pytest.raises(pv.InputError, match="a grid must have at most"):
         Hills(np.zeros((2, dims)), np.ones((2, dims)), [1.0, 1.0]).free_energy(1.0, bins=bins)
+
+
+@pytest.mark.parametrize("runs", [(40,), (7, 12, 30), (1,) * 20])
+def test_errors_of_sums_that_are_not_kept(runs):
+    """The same as from all blocks, for each length, by numpy."""
+    rng, segment = np.random.default_rng(0), np.repeat(np.arange(len(runs)), runs)
+    sums, weights = rng.gamma(2.0, size=(len(segment), 3, 4)), rng.gamma(2.0, size=len(segment))
+    weights[0], sums[0] = 0, 0
+    found = BlockSums(weights, segment, (3, 4))
+    for values in sums:
+        found.add(values)
+    np.testing.assert_allclose(found.total, sums.sum(axis=0), rtol=1e-13)
+    for m in (1, 2, 3) if len(runs) < 20 else (1, 2):
+        merged, whole = together(sums, segment, m), together(weights, segment, m)
+        np.testing.assert_allclose(found.error(m), error_of_ratio(merged, whole), rtol=1e-10)
+
+
+def test_blocks_join_their_neighbours_by_hand():
+    segment = np.repeat([0, 1, 2], [5, 1, 4])
+    sums = 2.0 ** np.arange(10)
+    by_hand = [3, 4 + 8 + 16, 32, 64 + 128, 256 + 512]
+    np.testing.assert_array_equal(together(sums, segment, 2), by_hand)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_thirds_of_the_weight_by_sorting(scale):
+    rng = np.random.default_rng(3)
+    values, weights = (
+        scale * np.concatenate([rng.normal(size=5000), rng.normal(size=50) ** 9]),
+        rng.gamma(0.3, size=5050),
+    )
+    order = np.argsort(values)
+    below = np.cumsum(weights[order]) / weights.sum()
+    ends = values[order][[np.flatnonzero(below >= share)[0] for share in (1 / 3, 2 / 3)]]
+    expected = (values > ends[0]).astype(int) + (values > ends[1])
+    np.testing.assert_array_equal(thirds_of([values], weights), expected)
+
+
+def test_memory_of_a_free_energy_is_small_beside_the_table():
+    import tracemalloc
+
+    rng = np.random.default_rng(0)
+    s, bias = rng.normal(size=(200_000, 2)), rng.normal(size=200_000)
+    pv.free_energy(s[:1000], bias=bias[:1000], kT=1.0)
+    tracemalloc.start()
+    pv.free_energy(s, bias=bias, kT=1.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6 * bias.nbytes + 25e6  # parts of the frames, whose number does not grow
