@@ -13,17 +13,15 @@ def coordinates_from_distances(
 ) -> Float[Array, "beads dims"]:
     """Positions whose distances come closest to the given ones, in their principal frame.
 
-    Classical scaling (Torgerson, 10.1007/BF02288916) of the distance matrix, with shortest paths in
-    place of pairs that are not given; then `refinements` steps of SMACOF (de Leeuw,
-    10.1007/BF01897162), each of which lowers the stress sum_pairs (|r_i - r_j| - d_ij)^2. Distances that
-    belong to a real conformation, all pairs given, come back exactly; others, such as a decoder's, in
-    the least-squares sense. Negative distances count as 0.
+    Classical scaling of the distance matrix comes first (Torgerson, 10.1007/BF02288916), with shortest paths for
+    missing pairs. Then each of the `refinements` steps of SMACOF (de Leeuw, 10.1007/BF01897162) lowers the stress
+    sum_pairs (|r_i - r_j| - d_ij)^2. All pair distances of a real conformation are reproduced exactly; others,
+    such as those of a decoder, in the least-squares sense. Negative distances count as 0.
 
     Distances are the same for a conformation and its mirror image: the one whose coordinates correlate with
     the bead number along every axis (`principal_frame(mirror=True)`) is returned.
 
-    The derivative is that of the refinement; through the starting point it is left out, being undefined
-    where eigenvalues meet.
+    The derivative is that of the refinement alone. That of the starting point is undefined where eigenvalues meet.
 
     Args:
         distances: in any unit, which is that of the result.
@@ -46,7 +44,7 @@ def coordinates_from_distances(
     def refine(_, x):
         squared = jnp.sum((x[:, None] - x[None, :]) ** 2, axis=-1)
         apart = squared > 0
-        # As a move from x, so that what the inverse is off by moves nothing once the distances fit.
+        # The step is a move from x, so that errors of the inverse move nothing once the distances fit.
         stretch = jnp.where(apart, target / jnp.sqrt(jnp.where(apart, squared, 1.0)) - weights, -weights)
         return x + matmul(inverse, matmul(jnp.diag(jnp.sum(stretch, axis=1)) - stretch, x))
 
@@ -55,8 +53,10 @@ def coordinates_from_distances(
 
 
 def straight_between(x: Float[Array, "some dims"], every: int, n_beads: int) -> Float[Array, "beads dims"]:
-    """All beads of a chain, in its principal frame, from every k-th: the others are put evenly on straight lines
-    between their neighbours among these, and beyond the last of these on the last line."""
+    """Positions of all beads of a chain, in its principal frame, from those of every k-th bead.
+
+    The other beads are put evenly on straight lines between these, and beyond the last of these on the last line.
+    """
     place = jnp.arange(n_beads)
     left = jnp.minimum(place // every, x.shape[0] - 2)
     along = (place / every - left).astype(x.dtype)[:, None]

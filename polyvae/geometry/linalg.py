@@ -1,9 +1,9 @@
 """Small symmetric eigenproblems and nearest rotations in 2-D and 3-D, safe to differentiate.
 
-Written out in scalars: under `jax.vmap` each scalar becomes one array over the frames, and the whole
-solver a run of vector instructions, where the library routines call LAPACK once a frame. The primal
-solvers are iterations that must not be differentiated (they divide by what vanishes at convergence);
-each public function therefore carries its own derivative rule, with the undefined terms left out.
+The solvers are written in scalars: under `jax.vmap` each scalar is one array over the frames, and the whole
+solver a sequence of vector instructions. The library routines call LAPACK once for each frame. The iterations
+cannot be differentiated, since they divide by numbers that vanish at convergence. So each public function has a
+derivative rule of its own, without the undefined terms.
 """
 
 import functools

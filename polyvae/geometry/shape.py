@@ -21,12 +21,12 @@ _LIE = np.array([1.0, 0.618, 0.414], np.float32)  # a direction that chains are 
 def bead_weights(
     positions: Float[Array, "beads dims"], masses: Float[Array, "beads"] | None
 ) -> Float[Array, "beads"]:
-    """Masses as fractions of their sum, in the precision of the positions; equal where none are given."""
+    """Masses as fractions of their sum, in the precision of the positions; equal fractions without masses."""
     n = positions.shape[0]
     if masses is None:
         return jnp.full(n, 1 / n, jnp.result_type(positions))
     check_shape("masses", masses, (n,))
-    masses = jnp.asarray(masses, jnp.result_type(positions))  # before the division: the fractions must add up to 1
+    masses = jnp.asarray(masses, jnp.result_type(positions))  # first, so that the fractions add up to 1
     return masses / jnp.sum(masses)
 
 
@@ -46,7 +46,7 @@ def bead_sums(
 def center_of_mass(
     positions: Float[Array, "beads dims"], masses: Float[Array, "beads"] | None = None
 ) -> Float[Array, "dims"]:
-    """Centre of mass; the plain mean where no masses are given."""
+    """Centre of mass; the plain mean without masses."""
     return positions[0] + bead_sums(bead_weights(positions, masses)[None], positions - positions[:1])[0]
 
 
@@ -55,7 +55,7 @@ def center(
 ) -> Float[Array, "beads dims"]:
     """Positions relative to the centre of mass.
 
-    The first bead is taken off first, so that a chain far from the origin loses no digits.
+    The first bead is subtracted first, so that a chain far from the origin loses no digits.
     """
     return center_with_sums(positions, masses)[0]
 
@@ -67,7 +67,7 @@ def center_with_sums(
 ) -> tuple[Float[Array, "beads dims"], Float[Array, "sums dims"]]:
     """`center(positions)` and `bead_sums(coefficients, positions)`, for coefficients that add up to 0.
 
-    Such sums do not see where the chain is, so they come out of the same matrix product as the centre.
+    Such sums do not depend on the place of the chain, so the same matrix product computes them and the centre.
     """
     local = positions - positions[:1]
     weights = bead_weights(positions, masses)[None]
@@ -78,7 +78,7 @@ def center_with_sums(
 def rotate(
     positions: Float[Array, "beads dims"], rotation: Float[Array, "dims dims"]
 ) -> Float[Array, "beads dims"]:
-    """Every position turned by a rotation matrix: r_i -> R r_i."""
+    """Turn every position by a rotation matrix: r_i -> R r_i."""
     # Sums of outer products, not a matrix product: these fuse into one pass over many frames.
     columns = [positions[:, k : k + 1] * rotation[None, :, k] for k in range(positions.shape[1])]
     return sum(columns[1:], columns[0])
@@ -108,10 +108,9 @@ def principal_frame(
     """Principal axes of the gyration tensor as the rows of a proper rotation, largest extent first.
 
     The sign of each axis makes the chain moment's component along it positive; the last axis completes
-    a right-handed frame, so that mirror images stay different. With `sign="none"` the signs are those
-    that the eigensolver happens to return, and only the handedness is fixed. With `mirror=True` the
-    chain moment signs the last axis too: the frame is then left-handed for one of two mirror images,
-    and both have the same coordinates in it.
+    a right-handed frame, so that mirror images stay different. With `sign="none"` the eigensolver decides the
+    signs, and only the handedness is fixed. With `mirror=True` the chain moment signs the last axis too: the frame
+    is then left-handed for one of two mirror images, and both have the same coordinates in it.
 
     `principal_frame(x) @ (x - com)` is unchanged by rotation and translation of x, except where two
     extents are equal or the chain moment is perpendicular to an axis: there the frame is undefined and
@@ -150,7 +149,7 @@ def _center_and_frame(positions, masses, sign, mirror):
 def frame_margins(
     positions: Float[Array, "beads dims"], masses: Float[Array, "beads"] | None = None, mirror: bool = False
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """How far the principal frame is from undefined: relative eigenvalue gap and relative chain moment.
+    """Distance of the principal frame from an undefined one: relative eigenvalue gap and relative chain moment.
 
     The gap is the smallest difference of neighbouring eigenvalues of the gyration tensor over their sum;
     at 0 two axes are arbitrary. The moment is the smallest |correlation| between a bead's number and its
@@ -161,7 +160,7 @@ def frame_margins(
     total = jnp.sum(values)
     gap = jnp.min(values[:-1] - values[1:]) / jnp.where(total > 0, total, 1.0)
     order = _bead_order(positions)
-    r = rotate(center(positions), axes)  # the moment does not weigh by mass, so neither does its bound
+    r = rotate(center(positions), axes)  # without masses, as the moment has none either
     bound = safe_sqrt(jnp.sum(order**2) * jnp.sum(r**2, axis=0))
     tiny = bound <= 8 * jnp.finfo(r.dtype).eps * jnp.max(bound)
     relative = jnp.where(tiny, 0.0, jnp.abs(bead_sums(order[None], r)[0]) / jnp.where(tiny, 1.0, bound))
@@ -170,16 +169,16 @@ def frame_margins(
 
 
 def canonical_order(positions: Float[Array, "beads dims"]) -> Float[Array, "beads dims"]:
-    """The chain or its reversal (bead i <-> N-1-i), whichever is canonical: both give the same array.
+    """The canonical one of the chain and its reversal (bead i <-> N-1-i), the same array for both.
 
     The end with the larger second moment comes last: the chain is reversed where
     a = sum_i (i - (N-1)/2) |r_i - c|^2 < 0, c the plain mean. Where a is 0 to rounding, as for a C or an
     S shape, the signed area sum_i r_i x r_{i+1} decides in 2-D; in 3-D a itself does.
 
-    Bit for bit: each step treats beads i and N-1-i alike, and a of the reversed chain is exactly -a, so
-    that whatever is computed from the result is exactly equal for a chain and its reverse. What it costs
-    is continuity: a motion that takes a through 0 swaps all beads at once, and features jump there
-    unless the conformation is its own reversal. The derivative is that of the numbering chosen.
+    This holds bit for bit: each step treats beads i and N-1-i in the same way, and a of the reversed chain is
+    exactly -a, so that functions of the result are exactly equal for a chain and its reverse. The price is
+    continuity: a motion that takes a through 0 swaps all beads at once, and features jump there unless the
+    conformation is its own reversal. The derivative is that of the chosen numbering.
     """
     asymmetry, bound = _asymmetry(positions)
     if positions.shape[1] == 2:
@@ -187,8 +186,8 @@ def canonical_order(positions: Float[Array, "beads dims"]) -> Float[Array, "bead
         area = jnp.sum(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])
         tie = jnp.abs(asymmetry) <= 64 * jnp.finfo(positions.dtype).eps * bound
         asymmetry = jnp.where(tie, area, asymmetry)
-    # Exactly 0 is left by chains that a half turn maps on their reversal. Any numbering then gives the same
-    # features, but not the same last bits, so one is picked by the orientation of the chain.
+    # The asymmetry is exactly 0 for chains that a half turn maps on their reversal. Features are then equal for
+    # both numberings except in the last bits, so the orientation of the chain decides.
     half = positions.shape[0] // 2
     lie = jnp.sum((positions[:half] - positions[::-1][:half]) * _LIE[None, : positions.shape[1]])
     asymmetry = jnp.where(asymmetry == 0, lie, asymmetry)
@@ -196,13 +195,13 @@ def canonical_order(positions: Float[Array, "beads dims"]) -> Float[Array, "bead
 
 
 def reversal_margin(positions: Float[Array, "beads dims"]) -> Float[Array, ""]:
-    """How far `canonical_order` is from swapping the beads: |a| over its bound, between 0 and 1, no unit."""
+    """Distance of `canonical_order` from swapping the beads: |a| over its bound, between 0 and 1, without unit."""
     asymmetry, bound = _asymmetry(positions)
     return jnp.abs(asymmetry) / jnp.where(bound > 0, bound, 1.0)
 
 
 def _asymmetry(positions):
-    """Second moment of the later beads less that of the earlier, and the most it could be."""
+    """Second moment of the later beads minus that of the earlier ones, and the largest possible difference."""
     n = positions.shape[0]
     half = n // 2
     local = positions - 0.5 * (positions[:1] + positions[-1:])
@@ -320,7 +319,7 @@ def distances(positions: Float[Array, "beads dims"], pairs) -> Float[Array, "pai
 
 
 def pairs_at(n_beads: int, places: np.ndarray) -> np.ndarray:
-    """Pairs (n, 2) of beads by their places (n,) in the list of all, (0, 1), (0, 2), ..., which is never made."""
+    """Pairs (n, 2) of beads by their places (n,) in the list (0, 1), (0, 2), ... of all, which is never made."""
     beads = np.arange(n_beads)
     starts = beads * n_beads - beads * (beads + 1) // 2  # the place of each bead's first pair
     first = np.searchsorted(starts, places, side="right") - 1
@@ -330,8 +329,9 @@ def pairs_at(n_beads: int, places: np.ndarray) -> np.ndarray:
 def angles(positions: Float[Array, "beads dims"], triples) -> Float[Array, "triples"]:
     """Angles at the middle bead of triples (n_triples, 3), in radians from 0 to pi.
 
-    Exact near 0 and pi as well, where the arc cosine loses half the digits: 2 atan(|u - v| / |u + v|), u and v
-    the unit vectors to the outer beads (Kahan). The derivative there is one of many, and 0 at coincident beads.
+    The formula 2 atan(|u - v| / |u + v|), with unit vectors u and v to the outer beads (Kahan), is exact also
+    near 0 and pi, where the arc cosine loses half the digits. The derivative there is one of many, and 0 at
+    coincident beads.
     """
     triples = jnp.asarray(triples)
     a, b = (positions[triples[:, k]] - positions[triples[:, 1]] for k in (0, 2))

@@ -1,4 +1,4 @@
-"""Superposition of frames on a reference structure, and the reference that suits a trajectory.
+"""Superposition of frames on a reference structure, and the mean structure of a trajectory.
 
 The functions of one frame are pure JAX, like those of `geometry`; `mean_structure` and `round_to_grid`
 prepare a reference once and work in NumPy.
@@ -18,7 +18,7 @@ from polyvae.geometry.linalg import eigh_descending, matmul, nearest_orthogonal,
 from polyvae.geometry.shape import bead_weights, center, center_with_sums, in_principal_frame, rotate
 
 _CHUNK = 4096
-_PDB_LIMIT = 999_999  # what "%8.3f" holds on the negative side, in thousandths
+_PDB_LIMIT = 999_999  # thousandths; the largest negative number in "%8.3f"
 
 
 def _center_and_correlation(positions, reference, masses):
@@ -55,7 +55,7 @@ def superposition_margin(
     masses: Float[Array, "beads"] | None = None,
     mirror: bool = False,
 ) -> Float[Array, ""]:
-    """How far the superposition is from undefined, between 0 (some rotation is arbitrary) and 1.
+    """Distance of the superposition from an undefined one, between 0 (some rotation is arbitrary) and 1.
 
     The smallest (s_i + s_j) / sum |s| over pairs of the singular values of H = sum_i m_i ref_i r_i^T, the
     last one negative where the best fit would be a mirror image; with `mirror` the smallest s_i / sum s
@@ -81,7 +81,7 @@ def rmsd(
 
     Args:
         positions: (n_beads, n_dims) of one frame.
-        masses: (n_beads,); all alike where not given.
+        masses: (n_beads,); equal by default.
         reference: (n_beads, n_dims) in the same unit.
     """
     positions, reference = one_frame(positions), one_frame(reference, "reference")
@@ -101,11 +101,10 @@ def mean_structure(
     tolerance: float = 1e-5,
     max_iterations: int = 100,
 ) -> np.ndarray:
-    """Mean of all frames, each superposed on that mean: the reference from which a data set departs least.
+    """Mean of all frames, each superposed on that mean: the reference with the least deviation from a data set.
 
-    Starts from the mean in the principal frame, so that the result depends neither on how the frames are
-    turned nor on which comes first, and repeats superposition and mean until the structure moves by less
-    than `tolerance` of its size.
+    The first mean is taken in the principal frame, so that the result does not depend on orientation and order of
+    the frames. Superposition and mean are repeated until the structure moves by less than `tolerance` of its size.
 
     Args:
         positions: (n_frames, n_beads, n_dims).
@@ -141,10 +140,11 @@ def mean_structure(
 
 @functools.partial(jax.jit, static_argnames=("mirror", "prepare"))
 def _aligned(frames, reference, masses, mirror, prepare):
-    """All frames superposed on the reference, or each in its own principal frame where there is none."""
+    """All frames superposed on the reference, or each in its own principal frame without one."""
 
     def align(frame):
-        frame = frame if prepare is None else prepare(frame)
+        if prepare is not None:
+            frame = prepare(frame)
         if reference is None:
             return in_principal_frame(frame, masses, mirror=mirror)
         return superpose(frame, reference, masses, mirror)
@@ -155,9 +155,9 @@ def _aligned(frames, reference, masses, mirror, prepare):
 def round_to_grid(structure: np.ndarray, step: float) -> np.ndarray:
     """Positions as whole numbers of steps, (n_beads, n_dims), with a sum of exactly zero along each axis.
 
-    For files with a fixed number of decimals, such as PDB: what such a file holds is then exactly the
-    reference that was used. After rounding, what is left of the sum is taken from the coordinates that
-    lost most by rounding, one step each.
+    A file with a fixed number of decimals, such as PDB, then holds exactly the reference that was used. After
+    rounding, the rest of the sum is subtracted from the coordinates with the largest rounding errors, one step
+    each.
 
     Raises:
         InputError: coordinates too large for a PDB column of eight characters.

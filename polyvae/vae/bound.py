@@ -33,7 +33,7 @@ def elbo_terms(
 def unevenness(
     vae: VAE, a: Float[Array, "features"], b: Float[Array, "features"], part: Float[Array, ""]
 ) -> Float[Array, ""]:
-    """How unevenly the encoder's mean goes from one vector to another, one estimate of
+    """Estimate how unevenly the encoder's mean goes from one vector to another:
 
         int_0^1 |d mean(a + t (b - a)) / dt|^2 dt - |mean(b) - mean(a)|^2
 
@@ -59,11 +59,12 @@ def importance_weighted_bound(
     Burda, Grosse & Salakhutdinov, arXiv:1509.00519.
 
     Args:
-        target: what is to be decoded, in p(target|z_i), where that is not x itself: of a model with a time
-            lag the later frame.
+        target: vector to decode, in p(target|z_i), such as the later frame of a model with a time lag; by
+            default x.
     """
     mean, std = vae.encode(x)
-    target = x if target is None else target
+    if target is None:
+        target = x
 
     def add(total, key):  # one draw after another, so that memory does not grow with k
         noise = jax.random.normal(key, mean.shape, mean.dtype)

@@ -1,4 +1,4 @@
-"""Three checks on a VAE of any vectors: what it draws, what it gives back, how it fills its prior."""
+"""Three checks on a VAE of any vectors: its samples, its reconstructions, and how it fills its prior."""
 
 import functools
 
@@ -17,15 +17,15 @@ from polyvae.vae.scaled import ScaledVAE
 def check_vae(
     model: FittedVAE, x: np.ndarray, *, n_samples: int | None = None, n_draws: int = 16, seed: int = 0
 ) -> dict:
-    """How well a `FittedVAE` holds up on vectors, in the unit of the data; `score` is the same for a `LatentCV`.
+    """Measure the quality of a `FittedVAE` on vectors, in the unit of the data; `score` does so for a `LatentCV`.
 
     A model that was trained with a lag is measured without it: each frame is decoded to itself.
 
     Args:
-        x: (n_frames, n_features), such as the data that it was trained on, or others.
-        n_samples: how many vectors to draw; as many as there are frames by default.
-        n_draws: draws of z a frame, over which the reconstruction is averaged.
-        seed: of the draws.
+        x: (n_frames, n_features), the training data or others.
+        n_samples: number of vectors to draw; by default the number of frames.
+        n_draws: draws of z for each frame, over which the reconstruction is averaged.
+        seed: seed of the draws.
 
     Returns:
         Samples against data:
@@ -39,7 +39,7 @@ def check_vae(
 
         - reconstruction: -E_q[log p(x|z)], nats per frame;
         - squared_error: between x and the decoded mean of its encoding, summed over features;
-        - accuracy: fraction of states or contacts of which the decoded mean's most probable one is right;
+        - accuracy: fraction of states or contacts for which the most probable one of the decoded mean is right;
           None for real numbers.
 
         Encoder against the standard normal:
@@ -55,7 +55,7 @@ def check_vae(
         InputError: data that do not fit the model, or no draws.
     """
     if not isinstance(model, FittedVAE):
-        raise refusal("model", "a FittedVAE, which pv.fit_vae gives (pv.score measures a LatentCV)", model)
+        raise refusal("model", "a FittedVAE, which pv.fit_vae returns (pv.score measures a LatentCV)", model)
     x = vectors(x)
     likelihood = model.vae.likelihood
     n_draws, n_samples = whole_number("n_draws", n_draws, 1), if_given(whole_number, "n_samples", n_samples, 1)
