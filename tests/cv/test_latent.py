@@ -10,6 +10,7 @@ import pytest
 import safetensors.numpy
 from conftest import ideal_chains, random_rotations
 from engines import random_model
+from models import untrained
 
 import polyvae as pv
 
@@ -243,3 +244,23 @@ def test_bonds_of_another_length_are_told(caplog):
     assert not caplog.records
     cv.transform(dataclasses.replace(traj, length_unit="angstrom"))
     assert "bonds are 0.1 times as long as the model's" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("inactive", "active"), [(None, [0, 1, 2]), ([], [0, 1, 2]), ([2], [0, 1]), ([0, 1, 2], [])]
+)
+def test_active_latents_are_those_that_the_record_does_not_list(inactive, active):
+    cv = untrained(pv.Trajectory(ideal_chains(20, 5, 3)), latent_dim=3)
+    cv = dataclasses.replace(cv, record=dataclasses.replace(cv.record, collapsed=inactive))
+    assert cv.active_latents == active
+    if active:
+        kept = cv.keep(active)
+        assert kept.active_latents == list(range(len(active)))
+
+
+def test_limits_are_those_of_the_training_data(cv, traj):
+    """The shortest and longest bond of all but one frame in a thousand, by NumPy; a model without them says so."""
+    bonds = np.sort(np.linalg.norm(np.diff(traj.positions, axis=1), axis=2).min(axis=1))
+    assert bonds[0] <= cv.limits.shortest_bond <= bonds[len(bonds) // 50]
+    with pytest.raises(pv.InputError, match="keeps no limits"):
+        untrained(traj).limits  # noqa: B018
