@@ -50,6 +50,8 @@ from polyvae.plot.movie import movie as movie
 from polyvae.progress import progress_bar as progress_bar
 from polyvae.tasks.adapting import Adapted as Adapted
 from polyvae.tasks.adapting import adapt as adapt
+from polyvae.tasks.explanation import Explanation as Explanation
+from polyvae.tasks.explanation import explain as explain
 from polyvae.tasks.optimization import optimize as optimize
 from polyvae.tasks.optimum import Optimum as Optimum
 from polyvae.tasks.paths import LatentPath as LatentPath

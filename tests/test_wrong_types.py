@@ -173,6 +173,8 @@ CALLS = {
          "seed": "count"},
     ),
     "latent_grid": Call(pv.latent_grid, one("cv", n=3), {"cv": "cv", "n": "count", "data": "data?"}),
+    "explain": Call(pv.explain, lambda k: {"cv": k.cv, "data": k.traj},
+                    {"cv": "cv", "data": "data", "latent": "count", "most": "count"}),
     "optimize": Call(
         pv.optimize,
         lambda k: {"cv": k.cv, "start": k.traj, "n_starts": 1, "steps": 1, "refine_steps": 1},

@@ -419,7 +419,8 @@ def test_save_figures_of_small_chains_in_another_unit_without_validation(tmp_pat
     cv = untrained(traj, latent_dim, {key: HISTORY[key] for key in ("reconstruction", "kl")})
     z = np.random.default_rng(0).normal(size=(80, latent_dim))
     paths = plot.save_figures(tmp_path, cv, traj.to_unit("angstrom"), z, traj[:2])
-    assert [p.name[:2] for p in paths] == ["01", "03", "04", "05", "06", "07", "10", "11", "12"]
+    # 80 frames hold no free energy.
+    assert [p.name[:2] for p in paths] == ["01", "03", "04", "05", "06", "07", "10", "12"]
 
 
 def test_save_figures_gives_the_same_bytes_twice(tmp_path, traj):
