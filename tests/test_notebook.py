@@ -94,6 +94,11 @@ def test_results(traj, cv):
     assert list(rows) == ["basin", "A", "B"]
     assert rows["B"][2] == f"{result.states[1].energy:.2f} ± {result.states[1].error:.2f}"
     assert "2000 frames" in words
+    frames, basins, errors = str(result).split("\n")
+    assert frames.startswith(f"free energy of 2000 frames, worth {result.n_effective:.0f} ")
+    assert basins.startswith(f"basins: A {result.states[0].weight:.1%}, B {result.states[1].weight:.1%} at ")
+    assert errors.endswith(f"{result.blocks.n_blocks} blocks of {result.blocks.size} frames")
+    assert result.to_frame().loc["B", "energy"] == result.states[1].energy
     row = {"latent_dim": 2, "beta": 0.5, "seed": 0, "bound": -1.0, "fve": 0.5, "active_units": 2, "vamp2": None}
     rows, _ = shown(pv.Sweep([row, row | {"seed": 1, "bound": -3.0}], [cv, cv]))
     assert rows["2"] == ["0.5", "-2.000 (1.414)", "0.500 (0.000)", "2.000 (0.000)", "-"]

@@ -314,8 +314,8 @@ CALLS |= {
 }
 # Records of what a function found: nobody makes them of arguments.
 RECORDS = {
-    "Adapted", "Check", "Colvar", "FittedVAE", "FreeEnergy", "InputError", "LatentCV", "LatentPath", "Limits",
-    "Optimum", "Relaxed", "Sweep", "Tables",
+    "Adapted", "Check", "Colvar", "Explanation", "FittedVAE", "FreeEnergy", "InputError", "LatentCV", "LatentPath",
+    "Limits", "Optimum", "Relaxed", "Sweep", "Tables",
 }  # fmt: skip
 
 

@@ -125,6 +125,27 @@ class FreeEnergy:
             rows.append([state_name(k), *(f"{c:.3g}" for c in state.centre), f"{state.weight:.1%}", energy])
         return rows
 
+    def __str__(self):
+        """Three lines: the frames, the basins, the errors."""
+        basins = []
+        for k, state in enumerate(self.states):
+            basins.append(f"{state_name(k)} {state.weight:.1%}")
+            if k:
+                basins[-1] += f" at {state.energy:.2f} ± {state.error:.2f}"
+        return (
+            f"free energy of {self.n_frames} frames, worth {self.n_effective:.0f} independent ones, at kT "
+            f"{self.kT:.4g}\n"
+            f"basins: {', '.join(basins)}\n"
+            f"errors (68 %) from {self.blocks.n_blocks} blocks of {self.blocks.size} frames"
+        )
+
+    def to_frame(self):
+        """The basins as a pandas table, one a row."""
+        import pandas as pd
+
+        rows = [dataclasses.asdict(state) for state in self.states]
+        return pd.DataFrame(rows, index=[state_name(k) for k in range(len(rows))])
+
     def _repr_html_(self) -> str:
         worth = f"{self.n_frames} frames, worth {self.n_effective:.0f} independent ones; kT = {self.kT:.4g}"
         return html_of("Free energy", self.table(), f"{worth}; errors (68 %) from {self.blocks.n_blocks} blocks")

@@ -1,7 +1,8 @@
 """Pictures of data, training, latent coordinates, generated and optimised conformations.
 
 Each function takes computed results and returns matplotlib axes. Without `ax` it makes a figure of its own,
-found as `ax.figure`, that pyplot knows nothing of; with `ax` (or `axes`) it draws there and leaves the
+found as `ax.figure`: in a notebook one of pyplot's, which is shown below the cell and closed when it is saved,
+elsewhere one that pyplot knows nothing of. With `ax` (or `axes`) it draws there and leaves the
 caller's style alone. matplotlib is imported inside the functions, and its settings are left as they were.
 """
 
@@ -50,7 +51,7 @@ __all__ = [
 CAPTIONS = {
     "01_frames": (
         "The data",
-        "Frames of the data in the aligned frame, over each other: dark where many bonds lie, "
+        "Frames of the data in the aligned frame, over each other: dense where many bonds lie, "
         "the colour running along the chain.",
     ),
     "02_distances": (

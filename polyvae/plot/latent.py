@@ -96,7 +96,7 @@ def latent_values(
     z: np.ndarray,
     values: np.ndarray,
     *,
-    label: str,
+    label: str = "value",
     kl: Sequence[float] | np.ndarray | None = None,
     max_points: int = 20_000,
     weights: np.ndarray | None = None,

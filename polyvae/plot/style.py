@@ -3,6 +3,7 @@
 import functools
 import math
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -54,11 +55,11 @@ def styled(function):
 def canvas(axes, rows: int, columns: int, size: tuple[float, float], **options) -> np.ndarray:
     """The caller's axes as a flat array, checked for their number, or those of a new figure."""
     if axes is None:
-        from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
 
         # With several rows, a title needs room below the label above it.
-        figure = Figure(figsize=size, dpi=150, layout=ConstrainedLayoutEngine(h_pad=0.04 if rows == 1 else 0.07))
+        layout = ConstrainedLayoutEngine(h_pad=0.04 if rows == 1 else 0.07)
+        figure = _figure_class()(figsize=size, dpi=150, layout=layout)
         return np.ravel(figure.subplots(rows, columns, squeeze=False, **options))
     axes = np.ravel(np.asarray(axes, dtype=object))
     if len(axes) < rows * columns:
@@ -66,12 +67,26 @@ def canvas(axes, rows: int, columns: int, size: tuple[float, float], **options) 
     return axes[: rows * columns]
 
 
+def _figure_class():
+    """Return what makes a figure: pyplot in a notebook, which shows it; elsewhere pyplot might open windows."""
+    if "ipykernel" in sys.modules:
+        from matplotlib import pyplot
+
+        return pyplot.figure
+    from matplotlib.figure import Figure
+
+    return Figure
+
+
 # Metadata to leave out: date and software would make the files of two runs differ.
 FORMATS = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
 
 def save(axes, path: str | os.PathLike) -> Path:
-    """Write the figure of some axes as PNG, PDF or SVG by the suffix of `path`, the same bytes each time."""
+    """Write the figure of some axes as PNG, PDF or SVG by the suffix of `path`, the same bytes each time.
+
+    A figure that pyplot knows of is closed.
+    """
     import matplotlib
 
     figure, path = np.ravel(np.asarray(axes, dtype=object))[0].figure, Path(path)
@@ -79,6 +94,8 @@ def save(axes, path: str | os.PathLike) -> Path:
     dots = 150 if kind == "png" else 300  # of what a vector format holds as pixels
     with replacing(path) as temporary, matplotlib.rc_context({"svg.hashsalt": "polyvae", "pdf.fonttype": 42}):
         figure.savefig(temporary, dpi=dots, facecolor="white", metadata=FORMATS[kind])
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close(figure)  # a notebook would show it as well
     return path
 
 

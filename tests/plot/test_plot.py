@@ -400,6 +400,19 @@ def test_a_figure_of_its_own_is_styled_and_a_given_axes_is_not(traj):
     assert ax.xaxis.label.get_size() == matplotlib.rcParams["font.size"]
 
 
+def test_a_notebook_shows_a_picture_once(monkeypatch, tmp_path):
+    """A figure of pyplot's where a kernel runs, until it is saved; none on the caller's axes."""
+    from matplotlib import pyplot
+
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    ax = plot.latent_values(np.zeros((3, 2)), np.ones(3))
+    assert pyplot.get_fignums() == [ax.figure.number]
+    plot.latent_values(np.zeros((3, 2)), np.ones(3), ax=Figure().add_subplot())
+    assert len(pyplot.get_fignums()) == 1
+    plot.save(ax, tmp_path / "a.png")
+    assert pyplot.get_fignums() == []
+
+
 @pytest.mark.long
 def test_save_figures(tmp_path, traj, optimum):
     cv = untrained(traj, 2, HISTORY)
