@@ -237,7 +237,7 @@ def estimate_free_energy(cv: LatentCV, runs: Sequence[Run], worth: Sequence[floa
     return free_energy(z, bias=np.concatenate(bias), kT=1.0, segments=lengths, walkers=True)
 
 
-def find_states(cv: LatentCV, known: Sequence[Trajectory]) -> list[Basin]:
+def find_clear_states(cv: LatentCV, known: Sequence[Trajectory]) -> list[Basin]:
     """Find the states of the unbiased frames along the slowest latent."""
     return clear_states(find_basins(encode_pieces(cv, known)[:, 0]))
 
@@ -253,7 +253,7 @@ def combine_rounds(
 
     Returns the runs that count, and the free energy.
     """
-    runs, states = [run for one in rounds for run in one], find_states(cv, known)
+    runs, states = [run for one in rounds for run in one], find_clear_states(cv, known)
     z = [cv.transform(run.traj)[:, 0] for run in runs]
     worth = [int(arrivals(along, states, [len(along)]).min()) for along in z]
     if not any(worth):
@@ -286,7 +286,7 @@ def summarise_round(
     stride = facts.pop("stride")
     found = estimate_free_energy(cv, runs)
     z = encode_pieces(cv, [run.traj for run in runs])[:, 0]
-    states = find_states(cv, known)
+    states = find_clear_states(cv, known)
     same_cv = same_energy = None
     if before is not None:
         old, earlier = before
