@@ -46,8 +46,14 @@ def check_folder(out: Path, case: str) -> None:
              "explorer.json", "figures", "report.html"}  # fmt: skip
     if suffix == ".xtc":
         names.add("generated.pdb")
+    states = json.loads((out / "scores.json").read_text())["states"]
+    if states["states"]:
+        names.add("states")
+        medoids = {f"{state['name']}.pdb" for state in states["states"]}
+        assert {path.name for path in (out / "states").iterdir()} == medoids
+    n_figures = FIGURES - (states["withheld"] is not None)  # that of the free energy
     assert {path.name for path in out.iterdir()} == names
-    assert len(list((out / "figures").glob("*.png"))) == FIGURES
+    assert len(list((out / "figures").glob("*.png"))) == n_figures
     traj, cv = read_case(case), pv.load(out / "model.safetensors")
     assert cv.generator is not None
     assert json.loads((out / "scores.json").read_text())["model"]["generator"] == cv.record.generator["settings"]
@@ -65,7 +71,7 @@ def check_folder(out: Path, case: str) -> None:
     check_optimum(
         json.loads((out / "scores.json").read_text())["optimized"], read_pdb(out / "optimized.pdb"), traj
     )
-    check_report((out / "report.html").read_text())
+    check_report((out / "report.html").read_text(), n_figures)
 
 
 def check_invariance(cv: pv.LatentCV, traj: pv.Trajectory) -> None:
@@ -112,8 +118,8 @@ def read_pdb(path: Path) -> np.ndarray:
     return frame.xyz[0].astype(np.float64)
 
 
-def check_report(html: str) -> None:
-    assert html.count(' src="data:image/') == FIGURES
+def check_report(html: str, n_figures: int) -> None:
+    assert html.count(' src="data:image/') == n_figures
     assert 'src="http' not in html
 
 
