@@ -10,72 +10,77 @@ import typer
 import polyvae as pv
 from polyvae.app.choices import ENERGY_UNITS, OBJECTIVES
 from polyvae.app.console import print_free_energy, say
-from polyvae.app.options import READING, Figures, Force, known, numbers, takes
+from polyvae.app.options import READING, Figures, Force, known, numbers, option_of, takes
 
 _RESULTS = ("fes.*", "checks.*", "summary.json")
 
 
-@takes(reading=READING)
+WEIGHTS = {
+    "bias": option_of(
+        list[str] | None, None, "--bias", "Column with a bias, as opes.bias or rbias; several add up."
+    ),
+    "weights": option_of(str | None, None, "--weights", "Weights in place of a bias: a column, or a text file."),
+    "hills": option_of(
+        list[Path] | None,
+        None,
+        "--hills",
+        "HILLS, or STATE of OPES, repeatable: without --bias, frames count by their sum.",
+    ),
+    "walkers": option_of(bool, False, "--walkers", "The files are walkers of one bias."),
+}
+ENERGY = {
+    "temperature": option_of(float | None, None, "--temperature", "Temperature of the run in kelvin."),
+    "unit": option_of(
+        str, "kJ/mol", "--energy-unit", f"Energy unit of bias and result: {', '.join(ENERGY_UNITS)}."
+    ),
+    "kt": option_of(float | None, None, "--kt", "Thermal energy in units of the bias, as 1.0 of reduced units."),
+}
+ESTIMATE = {
+    "method": option_of(str, "kde", "--method", "Estimator of the density: kde or histogram."),
+    "bandwidth": option_of(
+        str | None, None, "--bandwidth", "Width of the kernels [default: a tenth of a basin's spread]."
+    ),
+    "bins": option_of(str | None, None, "--bins", "Number of grid points [default: by bandwidth]."),
+    "range": option_of(
+        list[str] | None,
+        None,
+        "--range",
+        "Range of the grid; give it twice for two.",
+        metavar="LOW:HIGH",
+    ),
+    "transient": option_of(
+        str, "auto", "--transient", "Part of each run to leave out at its start, as 0.2, or auto."
+    ),
+    "state": option_of(
+        list[str] | None, None, "--state", "A basin, repeatable [default: found].", metavar="LOW:HIGH"
+    ),
+    "period": option_of(
+        list[str] | None,
+        None,
+        "--period",
+        "Period of a column, as phi=360 or phi=-pi:pi; repeatable.",
+        metavar="NAME=LENGTH",
+    ),
+}
+
+
+@takes(weighing=WEIGHTS, energy=ENERGY, estimate=ESTIMATE, reading=READING)
 def fes(
     reading: dict,
+    weighing: dict,
+    energy: dict,
+    estimate: dict,
     files: Annotated[
         list[Path] | None,
         typer.Argument(metavar="COLVAR...", help="COLVAR or HILLS files, or patterns of their names."),
     ] = None,
     cv: Annotated[list[str] | None, typer.Option("--cv", help="Column to take; give it twice for two.")] = None,
-    bias: Annotated[
-        list[str] | None, typer.Option("--bias", help="Column with a bias, as opes.bias or rbias; several add up.")
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option("--weights", help="Weights in place of a bias: a column, or a text file.")
-    ] = None,
-    hills: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--hills", help="HILLS, or STATE of OPES, repeatable: without --bias, frames count by their sum."
-        ),
-    ] = None,
-    period: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--period", metavar="NAME=LENGTH", help="Period of a column, as phi=360 or phi=-pi:pi; repeatable."
-        ),
-    ] = None,
-    temperature: Annotated[
-        float | None, typer.Option("--temperature", help="Temperature of the run in kelvin.")
-    ] = None,
-    energy_unit: Annotated[
-        str, typer.Option("--energy-unit", help=f"Energy unit of bias and result: {', '.join(ENERGY_UNITS)}.")
-    ] = "kJ/mol",
-    kt: Annotated[
-        float | None, typer.Option("--kt", help="Thermal energy in units of the bias, as 1.0 of reduced units.")
-    ] = None,
     over: Annotated[
         list[str] | None,
         typer.Option("--over", help=f"Quantity of the frames in --traj: {', '.join(OBJECTIVES)}."),
     ] = None,
     traj: Annotated[
         list[Path] | None, typer.Option("--traj", help="Frames, found in the COLVAR by their times; repeatable.")
-    ] = None,
-    walkers: Annotated[bool, typer.Option("--walkers", help="The files are walkers of one bias.")] = False,
-    method: Annotated[str, typer.Option("--method", help="Estimator of the density: kde or histogram.")] = "kde",
-    bandwidth: Annotated[
-        str | None,
-        typer.Option("--bandwidth", help="Width of the kernels [default: a tenth of a basin's spread]."),
-    ] = None,
-    bins: Annotated[
-        str | None, typer.Option("--bins", help="Number of grid points [default: by bandwidth].")
-    ] = None,
-    range_: Annotated[
-        list[str] | None,
-        typer.Option("--range", metavar="LOW:HIGH", help="Range of the grid; give it twice for two."),
-    ] = None,
-    transient: Annotated[
-        str, typer.Option("--transient", help="Part of each run to leave out at its start, as 0.2, or auto.")
-    ] = "auto",
-    state: Annotated[
-        list[str] | None,
-        typer.Option("--state", metavar="LOW:HIGH", help="A basin, repeatable [default: found]."),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("polyvae-fes"),
     figures: Figures = "png",
@@ -97,39 +102,27 @@ def fes(
         raise typer.BadParameter("an observable is one of the frames in --traj; give both", param_hint="--over")
     if not files and not traj:
         raise typer.BadParameter("give the COLVAR files of the run", param_hint="COLVAR...")
-    known("method", method, ("kde", "histogram"))
-    chosen: Any = {
-        "walkers": walkers,
-        "method": method,
-        "bins": bins and numbers("bins", bins, int, 2),
-        "bandwidth": bandwidth and numbers("bandwidth", bandwidth, float, 0),
-        "range": _ranges("range", range_),
-        "transient": None if transient == "auto" else _share(transient),
-    }
-    if state is not None:
-        chosen["states"] = [_ranges("state", [text], len(names)) for text in state]
-    turns = dict(map(_period, period or ()))
+    chosen = _chosen(estimate, weighing["walkers"], len(names))
+    turns = dict(map(_period, estimate["period"] or ()))
+    hills = weighing["hills"]
     with replacing_folder(out, force=force, results=_RESULTS) as folder:
         table = energies.read_tables(files, traj, turns) if files else None
         alone = table is not None and table.kind != "rows"
-        kT, unit = _thermal_energy(temperature, energy_unit, kt, bool(bias or hills or alone))
+        kT, unit = _thermal_energy(energy, needed=bool(weighing["bias"] or hills or alone))
         write = functools.partial(energies.write_energy, folder, unit=unit, figures=figures)
         if table is not None and alone:
-            if bias or weights or hills or over or state or transient != "auto":
-                text = (
-                    f"of {table.kind} alone there are no frames; leave out --bias, --weights, --over, --state, "
-                    f"--transient"
-                )
-                raise typer.BadParameter(text, param_hint="COLVAR...")
+            _refuse_frames(table.kind, weighing, estimate, over)
             found, names, about = energies.of_bias(table, names, kT, chosen)
             write(names, result=found, about=about)
             print(f"free energy over {' and '.join(names)} in {unit}, {about['from']}")
         else:
-            run = energies.read_run(table, cv or [], over or [], traj or [], reading, bias, weights)
+            run = energies.read_run(
+                table, cv or [], over or [], traj or [], reading, weighing["bias"], weighing["weights"]
+            )
             sum_of = energies.read_tables(hills, None, turns) if hills else None
             if sum_of is not None and not run.log:
                 run.log["bias"] = energies.bias_at(sum_of, table, kT)[run.rows]
-            say(_said(table, run.log, bias, weights, hills))
+            say(_how_frames_count(table, run.log, weighing))
             energies.ask_for_periods(run, names)
             result = pv.free_energy(run.s, **run.log, kT=kT, segments=run.segments, periods=run.periods, **chosen)
             others = {} if sum_of is None else energies.energy_of(sum_of, result, names)
@@ -140,6 +133,33 @@ def fes(
             pv.plot.save(axes, folder / f"checks.{figures}")
             print_free_energy(result, names, unit)
     print(f"results in {out}: fes.csv, fes.npz, summary.json and pictures")
+
+
+def _chosen(estimate: dict, walkers: bool, n_variables: int) -> dict[str, Any]:
+    """Arguments of `pv.free_energy` from the options of the estimate."""
+    known("method", estimate["method"], ("kde", "histogram"))
+    bins, bandwidth, transient = estimate["bins"], estimate["bandwidth"], estimate["transient"]
+    chosen: dict[str, Any] = {
+        "walkers": walkers,
+        "method": estimate["method"],
+        "bins": bins and numbers("bins", bins, int, 2),
+        "bandwidth": bandwidth and numbers("bandwidth", bandwidth, float, 0),
+        "range": _ranges("range", estimate["range"]),
+        "transient": None if transient == "auto" else _share(transient),
+    }
+    if estimate["state"] is not None:
+        chosen["states"] = [_ranges("state", [text], n_variables) for text in estimate["state"]]
+    return chosen
+
+
+def _refuse_frames(kind: str, weighing: dict, estimate: dict, over) -> None:
+    """Refuse options of frames beside hills or kernels alone."""
+    given = [*(weighing[name] for name in ("bias", "weights", "hills")), over, estimate["state"]]
+    if any(given) or estimate["transient"] != "auto":
+        raise typer.BadParameter(
+            f"{kind} alone holds no frames; leave out --bias, --weights, --hills, --over, --state, --transient",
+            param_hint="COLVAR...",
+        )
 
 
 def _period(text: str) -> tuple[str, tuple[float, float]]:
@@ -161,8 +181,9 @@ def _share(text: str) -> float:
     return found[0]
 
 
-def _thermal_energy(temperature, unit: str, kt, needed: bool) -> tuple[float, str]:
+def _thermal_energy(energy: dict, needed: bool) -> tuple[float, str]:
     """kT and the unit of energies."""
+    temperature, unit, kt = energy["temperature"], energy["unit"], energy["kt"]
     known("energy-unit", unit, ENERGY_UNITS)
     if kt is not None and temperature is not None:
         raise typer.BadParameter("give the temperature or kT, not both", param_hint="--kt")
@@ -210,14 +231,16 @@ def _ranges(option: str, texts: list[str] | None, n: int | None = None):
     return pairs if len(pairs) > 1 else pairs[0]
 
 
-def _said(table, log: dict, bias, weights, hills) -> str:
-    n = "" if table is None else f"read {table}; "
+def _how_frames_count(table, log: dict, weighing: dict) -> str:
+    """A line on what was read, and on what weighs the frames."""
+    bias, weights = weighing["bias"], weighing["weights"]
+    read = "" if table is None else f"read {table}; "
     if bias:
-        return f"{n}frames count exp({' + '.join(bias)} / kT)"
-    if hills is not None:
-        return f"{n}frames count by the bias at the end, the sum of the hills"
+        return f"{read}frames count exp({' + '.join(bias)} / kT)"
+    if weighing["hills"]:
+        return f"{read}frames count by the bias at the end, the sum of the hills"
     if "weights" in log:
-        return f"{n}frames count by {'their weights' if weights is None else weights}"
-    like = [] if table is None else [name for name in table if name.endswith("bias")]
+        return f"{read}frames count by {weights or 'their weights'}"
+    like = [name for name in table or () if name.endswith("bias")]
     hint = f"; if they should count by {' or '.join(like)}, say --bias" if like else ""
-    return f"{n}no bias, so all frames count alike{hint}"
+    return f"{read}no bias, so all frames count alike{hint}"

@@ -259,7 +259,7 @@ def test_hills_weigh_frames_over_anything_and_need_a_temperature(run, tmp_path, 
     call("fes", tmp_path / "HILLS", "--cv", "z0", "--out", tmp_path / "more", code=2)
     assert "so the temperature is needed" in capsys.readouterr().err
     call("fes", tmp_path / "HILLS", "--cv", "z0", "--kt", 1, "--state", "0:1", "--out", tmp_path / "more", code=2)
-    assert "of HILLS alone there are no frames" in capsys.readouterr().err
+    assert "HILLS alone holds no frames" in capsys.readouterr().err
 
 
 def test_nothing_is_overwritten_unasked(run, tmp_path, capsys):
