@@ -15,7 +15,7 @@ from polyvae.errors import InputError
 from polyvae.files import replacing, write_json
 from polyvae.io.patterns import expanded, in_pairs
 from polyvae.measures.free_energy import FreeEnergy
-from polyvae.measures.hills import HillsEnergy
+from polyvae.measures.hills import Hills, HillsEnergy, name_hills
 from polyvae.measures.kernels import bias_of
 from polyvae.measures.objectives import values_of
 
@@ -31,9 +31,14 @@ class Run(NamedTuple):
     rows: Any  # of the COLVAR
 
 
-def read_tables(files, traj, turns: dict[str, tuple[float, float]]) -> pv.Colvar:
-    """The tables, in the order of their trajectories, with the periods that were given."""
+def read_tables(files, traj, turns: dict[str, tuple[float, float]], names: list[str]) -> pv.Colvar:
+    """The tables, in the order of their trajectories, with the periods that were given.
+
+    Args:
+        names: of the variables, for hills whose file states none.
+    """
     table = pv.read_colvar(in_pairs(expanded(files), expanded(traj)) if traj else files)
+    table = name_hills(table, names)
     for name in turns:
         if name not in table:
             raise InputError(f"--period: no column {name!r}; there are {', '.join(table)}")
@@ -68,8 +73,8 @@ def energy_of(sum_of: pv.Colvar, result: FreeEnergy, names: list[str]) -> dict[s
     if sorted(bias_of(sum_of)[1]) != sorted(names):
         return {}
     of_run, _ = bias_of(sum_of, names)
-    if np.ndim(of_run.bias_factor):
-        say("the hills have several bias factors, so their sum shows no free energy of its own")
+    if isinstance(of_run, Hills) and (of_run.bias_factor is None or np.ndim(of_run.bias_factor)):
+        say("the hills have several bias factors or an unknown one, so their sum shows no free energy of its own")
         return {}
     points = np.stack(np.meshgrid(*result.grid, indexing="ij"), axis=-1).reshape(-1, len(names))
     energy = of_run.energy(points, result.kT).reshape(result.energy.shape)

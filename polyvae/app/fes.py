@@ -106,7 +106,7 @@ def fes(
     turns = dict(map(_period, estimate["period"] or ()))
     hills = weighing["hills"]
     with replacing_folder(out, force=force, results=_RESULTS) as folder:
-        table = energies.read_tables(files, traj, turns) if files else None
+        table = energies.read_tables(files, traj, turns, names) if files else None
         alone = table is not None and table.kind != "rows"
         kT, unit = _thermal_energy(energy, needed=bool(weighing["bias"] or hills or alone))
         write = functools.partial(energies.write_energy, folder, unit=unit, figures=figures)
@@ -119,7 +119,7 @@ def fes(
             run = energies.read_run(
                 table, cv or [], over or [], traj or [], reading, weighing["bias"], weighing["weights"]
             )
-            sum_of = energies.read_tables(hills, None, turns) if hills else None
+            sum_of = energies.read_tables(hills, None, turns, names) if hills else None
             if sum_of is not None and not run.log:
                 run.log["bias"] = energies.bias_at(sum_of, table, kT)[run.rows]
             say(_how_frames_count(table, run.log, weighing))

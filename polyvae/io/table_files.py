@@ -241,6 +241,11 @@ class _Reader:
             names = self._of_xvg(len(cells))
         elif self._names is not None:
             names = self._names
+        elif self._path.name.endswith(".hills.traj") and len(cells) % 2 == 0:
+            # Colvars writes step, centres, widths and height, without a name.
+            self._settings["kerneltype"] = "colvars"
+            own = [f"cv{k}" for k in range(len(cells) // 2 - 1)]
+            names = ["step", *own, *(f"sigma_{name}" for name in own), "height"]
         elif self._path.suffix == ".xvg":
             names = ["time", *(f"y{k}" for k in range(len(cells) - 1))]
         else:

