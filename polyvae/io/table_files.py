@@ -277,6 +277,7 @@ class _Reader:
             sections = sections[-1:]
         names = {name for section in sections for name in section.names}
         units = {name: found[1] for name in names if (found := _UNIT.search(name))}
+        units |= {name: found[3] for name in names if (found := TIME.fullmatch(name)) and found[3]}
         if (found := _UNIT.search(self._axes.get("x", ""))) is not None:
             units[sections[0].names[0]] = found[1]
         if "y" in self._axes:

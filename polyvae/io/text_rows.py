@@ -10,7 +10,8 @@ import numpy as np
 from polyvae.arguments import shown
 from polyvae.errors import InputError
 
-TIME = re.compile(r"(time|step|timestep)\s*([(\[].*)?", re.IGNORECASE)  # names of a column that orders rows
+# Names of a column that orders rows: time, Time (ps), Time/ps, time_ps.
+TIME = re.compile(r"(time|step|timestep)\s*([(\[].*|[/_]\s*([fpnuµμm]?s))?", re.IGNORECASE)
 _NO_NUMBER = r"[-+]?(?i:nan|inf|infinity)"
 _VECTOR = bytes.maketrans(b"(),", b"   ")
 

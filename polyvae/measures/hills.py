@@ -48,9 +48,9 @@ class Hills:
             raise InputError(f"hills need centres and widths {what}; got {centres.shape} and {widths.shape}")
         if not (widths > 0).all():
             raise InputError(f"the widths of hills must be greater than 0; got {widths.min():g}")
-        factors = np.atleast_1d(self.bias_factor) if is_array_like(self.bias_factor) else [self.bias_factor]
-        factor = None
-        if self.bias_factor is not None:
+        factor, given = None, self.bias_factor
+        if given is not None:
+            factors = np.atleast_1d(given) if is_array_like(given) else [given]
             known = {real_number("the bias factor", factor, least=1) for factor in set(factors)}
             factor = one_each("the bias factor", factors, len(centres), "hill") if len(known) > 1 else known.pop()
         periods = pairs_of("periods", self.periods, centres.shape[1])

@@ -482,3 +482,13 @@ def test_the_row_between_two_runs_of_lammps_is_one(tmp_path):
     np.testing.assert_array_equal(table["d"], [1.5, 2.5, 3.5, 4.5])
     assert "1 rows that repeat the row of their step" in table.notes[0]
     assert table.segments == (4,)
+
+
+@pytest.mark.parametrize(
+    ("name", "ps"), [("Time/ps", 1), ("time_ns", 1000), ("Time / fs", 1e-3), ("time_us", 1e6)]
+)
+def test_a_unit_of_time_without_brackets(tmp_path, name, ps):
+    (tmp_path / "t.csv").write_text(f"{name},z0\n0,1\n2,3\n1,4\n")
+    table = pv.read_colvar(tmp_path / "t.csv")
+    np.testing.assert_allclose(table.time, [0, ps])  # time goes back, so the run was restarted
+    np.testing.assert_array_equal(table["z0"], [1, 4])

@@ -167,8 +167,8 @@ def test_pictures_of_free_energies_refuse_what_is_masked(argument):
     s = np.random.default_rng(0).normal(size=500)
     found = pv.free_energy(s)
     hidden = np.ma.masked_greater(found.energy if argument == "others" else s, 0.5)
+    draw, given = pv.plot.free_energy_checks, {"s": s} | {argument: hidden}
+    if argument == "others":
+        draw, given = pv.plot.free_energy, {"others": {"hills": hidden}}
     with pytest.raises(pv.InputError, match="masked"):
-        if argument == "others":
-            pv.plot.free_energy(found, others={"hills": hidden})
-        else:
-            pv.plot.free_energy_checks(found, **({"s": s} | {argument: hidden}))
+        draw(found, **given)
