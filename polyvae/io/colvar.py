@@ -15,7 +15,7 @@ from polyvae.errors import InputError
 from polyvae.files import replacing
 
 _ROWS = 1 << 13  # turned into text at once
-# What a table is not named after: a slip of the name would put it in a trajectory's place.
+# Suffixes that a table may not have: a slip of the name would put it in a trajectory's place.
 _NOT_TABLES = (
     ".arc", ".crd", ".dcd", ".dump", ".ent", ".gro", ".gsd", ".h5", ".h5md", ".inpcrd",
     ".lammpstrj", ".mdcrd", ".mol2", ".nc", ".ncdf", ".netcdf", ".npy", ".pdb", ".pdbqt", ".psf",

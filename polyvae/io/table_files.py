@@ -27,7 +27,7 @@ _AXIS = re.compile(r'@\s+([xy])axis\s+label\s+"(.*)"')
 _UNIT = re.compile(r"[(\[]([^()\[\]]+)[)\]]\s*$")
 _VECTOR = re.compile(rb"\(\s*[-+.\d]")
 
-# What holds no rows of a run: a sign in its head, its name, and what to give in its place.
+# Files without rows of a run: a sign in its head, its name, and what to give in its place.
 _OTHERS = (
     (re.compile(r"^configuration \{", re.M), "a state of Colvars", "the .colvars.traj of the run"),
     (re.compile(r"^# +\d+ *\n(# +[-+.\deE]+ +[-+.\deE]+ +\d+ +\d *\n)+"), "a grid of Colvars (.pmf, .count)",
@@ -107,7 +107,7 @@ def _blocks(path: Path, head: bytes) -> Iterator[bytes]:
 
 
 def _marks(block: bytes) -> list[int]:
-    """Where signs of headers stand."""
+    """Places of the signs of headers."""
     found = []
     for sign in (b"#", b"@", b"&"):
         at = block.find(sign)

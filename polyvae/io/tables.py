@@ -17,7 +17,7 @@ from polyvae.records import html_of
 
 log = logging.getLogger(__name__)
 
-_GROUPS = ("molecule", "walker", "replica", "run")  # columns that tell rows of one time apart
+_GROUPS = ("molecule", "walker", "replica", "run")  # columns that distinguish rows of one time
 _PS = {"fs": 1e-3, "ps": 1.0, "ns": 1e3, "us": 1e6, "µs": 1e6, "μs": 1e6, "ms": 1e9, "s": 1e12}
 _TURNS = {"deg": 360.0, "degree": 360.0, "degrees": 360.0, "°": 360.0, "rad": 2 * np.pi, "radians": 2 * np.pi}
 _KERNEL = ("kerneltype", "multivariate")  # settings of hills
@@ -95,8 +95,8 @@ class Colvar(Mapping):
         return self.columns[name] * _PS.get(self.units.get(name, ""), 1.0)
 
     def rows_at(self, time: np.ndarray | None, segments: Sequence[int]) -> np.ndarray:
-        """The row (n_frames,) of each frame of the same runs: by its time in its run, or by its number where there
-        are no times.
+        """The row (n_frames,) of each frame of the same runs: by its time in its run, or by its number where
+        times are not known.
 
         Args:
             time: (n_frames,) times of the frames, if they are known.
@@ -173,7 +173,7 @@ def _matched(there: np.ndarray, wanted: np.ndarray, steps: bool, first: int) -> 
 
 
 def _clock(names) -> str | None:
-    """The column that tells when: a time before a step."""
+    """The column of times, or of steps where there are no times."""
     found = [name for name in names if TIME.fullmatch(name)]
     return next((name for name in found if "step" not in name.lower()), found[0] if found else None)
 
@@ -201,7 +201,7 @@ def read_colvar(files: str | os.PathLike | Sequence[str | os.PathLike]) -> Colva
     packed by gzip, bzip2 or xz, too. Where step or time goes back within a file, the run was restarted, and rows
     that it did again count as it did them last; where it goes back to the beginning, another run starts. So does
     every file, unless its first time follows on the last of the file before by one step between rows. A column
-    "molecule", "walker", "replica" or "run" tells runs in one file apart.
+    "molecule", "walker", "replica" or "run" distinguishes the runs in one file.
 
     Returns:
         The columns that all files have. What was left out stands in `notes`, and is logged.
@@ -281,11 +281,11 @@ def _agree(path: Path, what: str, known: dict, found: Mapping) -> None:
 
 
 def _append(runs, last, columns: dict, starts: list[int], first: bool, file: TableFile) -> None:
-    """Add rows to the runs that they go on with, or as runs of their own."""
+    """Add rows to the runs that they continue, or as runs of their own."""
     when = _clock(columns)
     steps = next((name for name in columns if TIME.fullmatch(name) and "step" in name.lower()), None)
     if when is not None and steps is not None and np.ptp(columns[when]) == 0:
-        when = steps  # a clock that stands
+        when = steps  # all times are equal
     clock = None if when is None else columns[when]
     if clock is not None and not np.isfinite(clock).all():
         raise InputError(f"{file.path}: every row must have a time; column {when!r} holds one that is no number")
@@ -311,7 +311,7 @@ def _append(runs, last, columns: dict, starts: list[int], first: bool, file: Tab
         for key in [key for key in parts if turn < len(parts[key])]:
             piece = _Piece(columns, parts[key][turn])
             run = last.get(key)
-            if run is None or not _goes_on(run, piece, when, first and turn == 0, file):
+            if run is None or not _continues(run, piece, when, first and turn == 0, file):
                 runs.append(run := [])
                 last[key] = run
             run.append(piece)
@@ -327,8 +327,8 @@ def _parts(rows: np.ndarray, clock: np.ndarray | None, starts: list[int]) -> lis
     return np.split(rows, np.flatnonzero((step < 0) | ((step == 0) & headed & moves)) + 1)
 
 
-def _goes_on(run: list[_Piece], piece: _Piece, when: str | None, next_file: bool, file: TableFile) -> bool:
-    """Whether a piece goes on with a run, whose rows that it did again then go."""
+def _continues(run: list[_Piece], piece: _Piece, when: str | None, next_file: bool, file: TableFile) -> bool:
+    """Whether a piece continues a run. The rows that it did again are removed from the run."""
     if when is None or any(when not in part.columns for part in run):
         return False
     time, start = run[-1][when], piece[when][0]

@@ -223,7 +223,7 @@ def deviations_of(
 
     Args:
         labels: (n_frames,) basin of each frame, -1 for none.
-        thirds: of `thirds_of`, of so many variables.
+        thirds: result of `thirds_of` for `n_variables` variables.
         weights, block: (n_frames,) weight of each frame, and the number of its block.
     """
     n_basins, n_thirds = int(labels.max()) + 1, 3**n_variables

@@ -28,7 +28,7 @@ from polyvae.measures.blocks import (
     thirds_of,
     together,
 )
-from polyvae.measures.grids import axes_of, block_densities, cells_of, pairs_of, unrolled
+from polyvae.measures.grids import axes_of, block_densities, cells_of, ranges_of, unrolled
 from polyvae.measures.hills import LIMIT
 from polyvae.measures.transients import choose_transient, relative_weights, without_starts
 from polyvae.records import html_of
@@ -209,7 +209,7 @@ def free_energy(
     runs = segment_lengths(segments, n)
     share = relative_weights(weights, bias, kT, runs, flag("walkers", walkers))
     method = one_of("method", method, ("kde", "histogram"))
-    ends = pairs_of("periods", periods, dims)
+    ends = ranges_of("periods", periods, dims)
     cut = choose_transient(s, ends, runs, transient, least=0.0 if bias is None else _LEAST_CUT)
     lengths = tuple(n_run - int(cut * n_run) for n_run in runs)
     s, share = (without_starts(values, runs, lengths) for values in (s, share))
@@ -221,7 +221,7 @@ def free_energy(
     if not share.sum() > 0:
         raise InputError("no frame that is used has any weight; weights must not all be 0")
 
-    axes = axes_of(s, share, pairs_of("range", range, dims), ends, bins, method, bandwidth)
+    axes = axes_of(s, share, ranges_of("range", range, dims), ends, bins, method, bandwidth)
     within = np.ones(len(s), bool)
     for k, a in enumerate(axes):
         within &= (s[:, k] >= a.low) & (s[:, k] <= a.high)
@@ -316,7 +316,7 @@ def _labels(states, energy, axes, s, place, within, kT, noise) -> tuple[Int[np.n
     mesh = np.meshgrid(*(a.points for a in axes), indexing="ij")
     labels, cells = np.full(len(s), -1), np.full(energy.shape, -1)
     for number, state in enumerate(states):
-        pairs = pairs_of("states", state, len(axes))
+        pairs = ranges_of("states", state, len(axes))
 
         def has(values, pairs=pairs) -> np.ndarray:
             return np.all([a.between(v, pair) for a, v, pair in zip(axes, values, pairs, strict=True)], axis=0)

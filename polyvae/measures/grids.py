@@ -198,7 +198,7 @@ def cells_of(s: np.ndarray, axes: list[Axis]) -> np.ndarray:
     return found
 
 
-def pairs_of(name: str, given, dims: int) -> list[tuple[float, float] | None]:
+def ranges_of(name: str, given, dims: int) -> list[tuple[float, float] | None]:
     """(low, high) or None for each variable."""
     if given is None:
         return [None] * dims

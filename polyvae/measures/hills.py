@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from polyvae.arguments import is_array_like, numbers_array, one_each, real_number, refusal, whole_number
 from polyvae.errors import InputError
-from polyvae.measures.grids import check_points, one_or_each, pairs_of
+from polyvae.measures.grids import check_points, one_or_each, ranges_of
 
 _CUT = 6.25  # half a squared distance in widths, where PLUMED ends a hill
 _ROWS = 1 << 22  # distances in memory together
@@ -53,7 +53,7 @@ class Hills:
             factors = np.atleast_1d(given) if is_array_like(given) else [given]
             known = {real_number("the bias factor", factor, least=1) for factor in set(factors)}
             factor = one_each("the bias factor", factors, len(centres), "hill") if len(known) > 1 else known.pop()
-        periods = pairs_of("periods", self.periods, centres.shape[1])
+        periods = ranges_of("periods", self.periods, centres.shape[1])
         if self.ended not in (None, "cut", "stretched"):
             raise refusal("ended", "None, cut or stretched", self.ended)
         heights = one_each("heights", self.heights, len(centres), "hill")
@@ -147,7 +147,7 @@ def grid_around(centres, widths, periods, range, bins) -> tuple:
     n = centres.shape[1]
     if n > 2:
         raise InputError(f"a free energy is drawn over one or two variables; these hills are along {n}")
-    ranges, grid, around = pairs_of("range", range, n), [], []
+    ranges, grid, around = ranges_of("range", range, n), [], []
     points_of = one_or_each("bins", (201, 101)[n - 1] if bins is None else bins, n)
     check_points([whole_number("bins", number, 2) for number in points_of])
     for k, pair in enumerate(ranges):

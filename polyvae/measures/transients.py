@@ -17,7 +17,8 @@ def relative_weights(weights, bias, kT: float, runs: Sequence[int], walkers: boo
     """Weights (n_frames,) from statistical weights or a bias, 1 for the largest of each run.
 
     Args:
-        runs: frames of each run, whose weights compare only where they are walkers of one bias.
+        runs: frames of each run.
+        walkers: the runs are walkers of one bias, so that their weights compare.
     """
     n = sum(runs)
     if bias is None:
@@ -32,7 +33,7 @@ def relative_weights(weights, bias, kT: float, runs: Sequence[int], walkers: boo
 def _shares(log_weights: np.ndarray, runs: Sequence[int], walkers: bool) -> np.ndarray:
     """Weights (n_frames,), in place: the largest of each run, or of all walkers, is 1.
 
-    Biases that differ by a constant of thousands of kT are no less equal.
+    A constant of thousands of kT beside the bias changes nothing.
     """
     if not log_weights.max() > -np.inf:
         raise InputError("no frame has any weight; weights must not all be 0")
@@ -46,7 +47,7 @@ def _shares(log_weights: np.ndarray, runs: Sequence[int], walkers: bool) -> np.n
 def choose_transient(s, ends, runs, transient, least: float) -> float:
     """The share of each run that is left out at its start.
 
-    The weights have no say in it: the frames that matter most are none to be rid of.
+    Weights do not count here, since the frames that matter most must be kept.
     """
     if transient is not None:
         cut = real_number("transient", transient, least=0)
@@ -77,7 +78,7 @@ def _on_circles(s: np.ndarray, ends) -> np.ndarray:
 
 
 def without_starts(values: np.ndarray, runs, lengths) -> np.ndarray:
-    """The last so many rows of each run; of one run a view."""
+    """The last rows of each run, as many as `lengths` says; a view of a single run."""
     ends = np.cumsum(runs)
     parts = [values[end - n : end] for end, n in zip(ends, lengths, strict=True)]
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
