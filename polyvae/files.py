@@ -193,10 +193,12 @@ def _alive(number: str) -> bool:
 
 def remove_temporaries() -> None:
     """Remove half-written files and the locks of this process, which ends right after this."""
-    for path in [*_TEMPORARY, *(place for place, _ in _LOCKED)]:
+    locks = [place for place, _ in list(_LOCKED)]  # of a copy, since another thread may change the set
+    for path in [*_TEMPORARY, *locks]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-        else:
+            continue
+        with contextlib.suppress(OSError):  # one that cannot be removed keeps no other
             path.unlink(missing_ok=True)
 
 

@@ -58,12 +58,13 @@ def _end(code: int) -> None:
     from polyvae.files import remove_temporaries
 
     children = multiprocessing.active_children()
-    for child in children:
-        child.kill()
-    remove_temporaries()
-    for child in children:
-        child.join(0.1)
-    with contextlib.suppress(OSError, ValueError):  # a pipe that is closed
+    try:
+        for child in children:
+            child.kill()
+        remove_temporaries()
+        for child in children:
+            child.join(0.1)
         sys.stdout.flush()
         sys.stderr.flush()
-    os._exit(code)
+    finally:  # also after an error, such as a pipe that is closed: nothing may keep a process that is to end
+        os._exit(code)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import polyvae as pv
+from polyvae import files
 
 CHILD = """
 import sys, time, multiprocessing
@@ -58,3 +59,26 @@ def test_a_signal_ends_a_verb_promptly(tmp_path, kind, number):
     time.sleep(0.2)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_what_cannot_be_removed_keeps_nothing_else(tmp_path, monkeypatch):
+    """A path below a file cannot be removed, and which path comes first is not known."""
+    (tmp_path / "file").touch()
+    halves = [tmp_path / str(k) for k in range(20)]
+    for half in halves:
+        half.touch()
+    monkeypatch.setattr(files, "_TEMPORARY", {tmp_path / "file" / "below", *halves})
+    files.remove_temporaries()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_error_while_cleaning_up_does_not_keep_the_process(tmp_path):
+    code = (
+        "from polyvae import files\n"
+        "from polyvae.app import signals\n"
+        "files.remove_temporaries = lambda: 1 / 0\n"
+        "signals._end(143)\n"
+    )
+    path = os.pathsep.join([str(Path(pv.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, timeout=60)
+    assert done.returncode == 143

@@ -56,7 +56,8 @@ def check_folder(out: Path, case: str) -> None:
     assert len(list((out / "figures").glob("*.png"))) == n_figures
     traj, cv = read_case(case), pv.load(out / "model.safetensors")
     assert cv.generator is not None
-    assert json.loads((out / "scores.json").read_text())["model"]["generator"] == cv.record.generator["settings"]
+    settings = cv.record.generator.settings.to_dict()
+    assert json.loads((out / "scores.json").read_text())["model"]["generator"] == settings
     lines = (out / "COLVAR").read_text().splitlines()
     assert lines[0] == "#! FIELDS time z0 z1"
     table = np.loadtxt(lines)
