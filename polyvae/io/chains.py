@@ -14,12 +14,13 @@ log = logging.getLogger(__name__)
 _CA_APART = (2.6, 4.3)  # Å between CA of neighbours: 2.9 beside a cis bond, 3.8 elsewhere
 
 
-def with_chains(atoms: Atoms, group, places: np.ndarray | None, path: Path) -> Atoms:
+def with_chains(atoms: Atoms, group, places: tuple[np.ndarray, np.ndarray | None] | None, path: Path) -> Atoms:
     """The atoms with the chain of each, and bonds of consecutive CA where only CA are chosen and none is bonded.
 
     Args:
         group: the MDAnalysis atom group of the chosen atoms.
-        places: (n_chosen, 3) of the chosen atoms in the topology file, in Å, where it holds them.
+        places: (n_chosen, 3) of the chosen atoms in the topology file, in Å, where it holds them; and its box, as
+            MDAnalysis has it, or None.
         path: the topology, for messages.
     """
     labels = [np.asarray(getattr(group, name)) for name in ("chainIDs", "segids") if hasattr(group, name)]
@@ -35,7 +36,10 @@ def with_chains(atoms: Atoms, group, places: np.ndarray | None, path: Path) -> A
         return atoms
     pairs = _consecutive(chain, np.asarray(group.resids))
     if places is not None:
-        apart = np.linalg.norm(places[pairs[:, 1]] - places[pairs[:, 0]], axis=1)
+        from MDAnalysis.lib.distances import calc_bonds
+
+        positions, box = places  # atoms may be wrapped one by one, so that the nearest image counts
+        apart = calc_bonds(positions[pairs[:, 0]], positions[pairs[:, 1]], box=box)
         pairs = pairs[(apart > _CA_APART[0]) & (apart < _CA_APART[1])]
     if not len(pairs):
         return atoms

@@ -122,8 +122,8 @@ def _universe(path: Path, name: str):
         return MDAnalysis.Universe(file.parse(**columns), to_guess=())
 
 
-def _places(path: Path, name: str, atoms: Atoms) -> np.ndarray | None:
-    """Where the chosen atoms are in a PDB or GRO, (n_chosen, 3) in Å; None for other formats."""
+def _places(path: Path, name: str, atoms: Atoms) -> tuple[np.ndarray, np.ndarray | None] | None:
+    """Where the chosen atoms are in a PDB or GRO, (n_chosen, 3) in Å, and its box; None for other formats."""
     if name not in ("PDB", "ENT", "GRO") or set(atoms.names or ()) != {"CA"}:
         return None
     from MDAnalysis.coordinates.core import reader
@@ -132,7 +132,7 @@ def _places(path: Path, name: str, atoms: Atoms) -> np.ndarray | None:
         warnings.simplefilter("ignore")
         try:
             with reader(str(path), format=name) as file:
-                return np.array(file.ts.positions[atoms.chosen])
+                return np.array(file.ts.positions[atoms.chosen]), file.ts.dimensions
         except Exception:  # a topology without usable coordinates
             return None
 

@@ -646,6 +646,29 @@ def test_consecutive_alpha_carbons_are_bonded(tmp_path, caplog):
     assert "consecutive ones" in heard(caplog)
 
 
+@pytest.mark.parametrize("angle", [90.0, 60.0])
+def test_alpha_carbons_that_are_wrapped_one_by_one_are_bonded(tmp_path, caplog, angle):
+    """A chain that leaves its box through a side, with a true break of 9.5 Å; and the same without the box."""
+    caplog.set_level(logging.INFO, logger="polyvae")
+    tilt = np.cos(np.radians(angle))
+    box = 20.0 * np.array([[1, 0, 0], [tilt, np.sqrt(1 - tilt**2), 0], [0, 0, 1]])
+    whole = np.full((9, 3), [9.0, 5.0, 5.0])
+    whole[:, 0] += np.cumsum([0, 3.8, 3.8, 3.8, 3.8, 9.5, 3.8, 3.8, 3.8])
+    wrapped = (whole @ np.linalg.inv(box) % 1.0) @ box
+    top = pdb(tmp_path / "a.pdb", 9, ["CA"] * 9, "A" * 9, list(range(1, 10)), conect=False, places=wrapped)
+    cell = f"CRYST1{20:9.3f}{20:9.3f}{20:9.3f}{90:7.2f}{90:7.2f}{angle:7.2f} P 1           1\n"
+    atoms = top.read_text()
+    np.savez(tmp_path / "a.npz", positions=walk(4, 9), length_unit="angstrom")
+    in_chain = [[0, 1], [1, 2], [2, 3], [3, 4], [5, 6], [6, 7], [7, 8]]
+    top.write_text(cell + atoms)
+    assert pv.read(tmp_path / "a.npz", topology=top, select="name CA").bonds.tolist() == in_chain
+    top.write_text(atoms)
+    apart = np.linalg.norm(np.diff(wrapped, axis=0), axis=1)
+    near = [pair for pair in in_chain if apart[pair[0]] < 4.0]
+    assert len(near) < len(in_chain)
+    assert pv.read(tmp_path / "a.npz", topology=top, select="name CA").bonds.tolist() == near
+
+
 def test_virtual_sites_go_with_their_molecule(tmp_path):
     """Three beads and a site of no mass and no bonds, in a periodic box."""
     rows = ["1 1 1 0 0 0", "2 1 1 0 0 0", "3 1 1 0 0 0", "4 1 2 0 0 0"]
