@@ -128,7 +128,9 @@ def of_latents(scores: dict) -> list[Quantity]:
             time,
             "long, of z0 the longest; about twice a decay time",
         ),
-        Quantity("gradient", "slope, mean and steepest", per_length, "near each other; else try --smoothness"),
+        Quantity(
+            "gradient", "slope, mean and steepest", per_length, "near each other; where not, try --smoothness"
+        ),
     ]
 
 

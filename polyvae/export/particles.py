@@ -204,7 +204,7 @@ def _in_jax(cv: LatentCV, factor: float, known: Wholeness | None):
         return z, jax.vmap(pull)(jnp.eye(len(z), dtype=z.dtype))[0], r, reach
 
     def evaluate(positions: np.ndarray, box: np.ndarray):
-        with _float64():
+        with jax.enable_x64(True):
             z, gradient, r, reach = map(np.asarray, both(positions, box))
         return z, gradient, r, bool((reach[:, : cv.n_dims] <= NEAR_HALF).all())
 
@@ -213,7 +213,7 @@ def _in_jax(cv: LatentCV, factor: float, known: Wholeness | None):
 
 def too_long(positions: np.ndarray, box: np.ndarray, known: Wholeness, n_dims: int) -> str:
     """Return the message on the longest bond, which is too long to make the molecule whole."""
-    with _float64():
+    with jax.enable_x64(True):
         reach = np.asarray(make_whole(jnp.asarray(positions), jnp.asarray(box), known)[1])[:, :n_dims].max(axis=1)
     bond = int(np.argmax(reach))
     return (
@@ -221,12 +221,3 @@ def too_long(positions: np.ndarray, box: np.ndarray, known: Wholeness, n_dims: i
         f"box, about half or more, so that the molecule cannot be made whole; check that box, bonds and particles "
         f"belong together"
     )
-
-
-def _float64():
-    """Double precision within a block, in this thread alone; costs under a microsecond."""
-    if hasattr(jax, "enable_x64"):
-        return jax.enable_x64(True)
-    from jax.experimental import enable_x64
-
-    return enable_x64()
