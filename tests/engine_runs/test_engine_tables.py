@@ -306,13 +306,16 @@ def test_walkers_of_plumed_that_share_hills(tmp_path, monkeypatch):
     np.testing.assert_allclose(hills.bias(x[-1:, None]), bias[-1], atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["metadynamics", "opes"])
 @pytest.mark.parametrize("name", ["md.csv", "COLVAR"])
-def test_metadynamics_of_openmm(tmp_path, name):
-    """The bias of OpenMM's own metadynamics at each frame, by a spline through its grid."""
+def test_biased_runs_of_openmm(tmp_path, name, kind):
+    """The bias of OpenMM's own metadynamics, and of openmm-opes, at each frame, by a spline through its grid."""
     require("openmm")
+    require("openmm_opes")
     import openmm
     from openmm import app
     from openmm.app.metadynamics import BiasVariable, Metadynamics
+    from openmm_opes import OPES
     from scipy.interpolate import CubicSpline
 
     system, bond, length = openmm.System(), openmm.HarmonicBondForce(), openmm.CustomBondForce("r")
@@ -325,7 +328,10 @@ def test_metadynamics_of_openmm(tmp_path, name):
     length.addBond(0, 1)
     system.addForce(bond)
     variable = BiasVariable(length, 0.1, 0.9, 0.03, False, 161)
-    method = Metadynamics(system, [variable], 300, 5.0, 0.5, 20)
+    if kind == "opes":
+        method = OPES(system, [variable], 300, 20.0, 20, 20)
+    else:
+        method = Metadynamics(system, [variable], 300, 5.0, 0.5, 20)
     integrator = openmm.LangevinMiddleIntegrator(300, 1, 0.002)
     integrator.setRandomNumberSeed(1)
     run = app.Simulation(topology, system, integrator, openmm.Platform.getPlatformByName("Reference"))
@@ -336,9 +342,12 @@ def test_metadynamics_of_openmm(tmp_path, name):
     for _ in range(100):
         method.step(run, 20)
         r = method.getCollectiveVariables(run)[0]
-        bias = run.context.getState(getEnergy=True, groups=groups).getPotentialEnergy()._value
+        if kind == "opes":  # its force has the energy of the bias and the barrier
+            bias, of_grid = method.getBiasEnergy(run.context)._value, method.getBias()._value
+        else:
+            bias = run.context.getState(getEnergy=True, groups=groups).getPotentialEnergy()._value
+            of_grid = -method.getFreeEnergy()._value * (1 - 1 / 5.0)
         rows.append((0.002 * run.currentStep, r, bias))
-        of_grid = -method.getFreeEnergy()._value * (1 - 1 / 5.0)
         expected.append(CubicSpline(np.linspace(0.1, 0.9, 161), of_grid, bc_type="natural")(r))
     separator = "," if name == "md.csv" else " "
     head = "time (ps),r (nm),bias (kJ/mol)" if name == "md.csv" else "#! FIELDS time r bias"
@@ -348,5 +357,6 @@ def test_metadynamics_of_openmm(tmp_path, name):
     r, bias = (next(column for column in table if column.startswith(word)) for word in ("r", "bias"))
     np.testing.assert_allclose(table.time, 0.04 * np.arange(1, 101))
     assert table.units.get(bias) == ("kJ/mol" if name == "md.csv" else None)
+    assert np.ptp(expected) > 0.5
     weights = np.exp((table[bias] - np.array(expected)) / KT)
     np.testing.assert_allclose(weights, 1, rtol=2e-3)
