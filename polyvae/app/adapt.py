@@ -99,7 +99,7 @@ def adapt(
         refuse_inputs(out / name)
     runs = _engine(engine, reading)
     traj = read_files(files, reading)
-    # What is not given is chosen from the frames of every round, the lag once.
+    # Options that are not given are chosen from the frames of every round, the lag once.
     given = {name: value for name, value in (model | options).items() if value is not None}
     seed = given.pop("seed")
     found = pv.adapt(traj, runs, out, progress=say, seed=seed, training=given, **rounds_of)

@@ -14,8 +14,8 @@ _SECONDS = "0.05"  # programs that compile faster are not worth a file
 def keep_programs() -> None:
     """Let JAX keep compiled programs in the user's cache folder.
 
-    JAX tells versions and options apart by itself. It does not tell processors apart, and a home folder may serve
-    several: a program for another one would end in an illegal instruction. So each kind of processor has a folder.
+    JAX distinguishes versions and options by itself, but not processors, and a home folder may serve several: a
+    program for another one would end in an illegal instruction. So each kind of processor has a folder.
     A folder of the user's own in `JAX_COMPILATION_CACHE_DIR` stays. Where no folder can be made, nothing is kept.
     """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or "jax" in sys.modules:

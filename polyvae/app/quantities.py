@@ -117,7 +117,7 @@ def of_latents(scores: dict) -> list[Quantity]:
     unit, time = length_unit(scores), time_unit(scores)
     per_length = f"1/{unit}" if unit else ""
     return [
-        Quantity("kl_per_latent", "KL: what it carries", "nats", "above 0, where it is idle"),
+        Quantity("kl_per_latent", "KL: the information in it", "nats", "above 0; an inactive latent has 0"),
         Quantity("latent_mean", "mean", "", "0"),
         Quantity("aggregated_std", "spread", "", "0.8 to 1.2: draws from the prior meet the data"),
         Quantity("correlation_rg", "correlation with Rg", "", "any; at ±1 it is Rg under another name"),

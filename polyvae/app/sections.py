@@ -184,8 +184,8 @@ def _latents(scores: dict) -> str:
         cells = [number(_at(row, j)) if k > j else "" for k, row in enumerate(column("aggregated_covariance"))]
         if any(cells):
             found.append((f"covariance with z{j}", *cells, "0"))
-    idle = [std is not None and std**2 <= ACTIVE for std in map(finite, column("latent_std"))]
-    head = [f"z{k}" + (" <small>idle</small>" if idle[k] else "") for k in latents]
+    inactive = [std is not None and std**2 <= ACTIVE for std in map(finite, column("latent_std"))]
+    head = [f"z{k}" + (" <small>inactive</small>" if inactive[k] else "") for k in latents]
     return section("Latent coordinates", table(("", *head, "good"), found, css="numbers"))
 
 

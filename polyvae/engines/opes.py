@@ -75,7 +75,7 @@ def latent_opes(
         def getBiasEnergy(self, context):
             return self.look(context)[1] * unit.kilojoules_per_mole
 
-    # What the package would look the bias up by: forces of a system that is never run.
+    # The package looks the bias up by forces: these are of a system that is never run.
     axes = zip(bias.low.tolist(), bias.high.tolist(), bias.width.tolist(), table.values.shape, strict=True)
     variables = [app.BiasVariable(openmm.CustomExternalForce("0"), *row, False, n) for *row, n in axes]
     nowhere = openmm.System()

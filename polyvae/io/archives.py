@@ -13,7 +13,7 @@ import numpy as np
 from polyvae.errors import InputError
 from polyvae.io.frames import short
 
-# What zipfile, zlib and NumPy raise for damage of all kinds; NotImplementedError is a kind of RuntimeError.
+# Errors that zipfile, zlib and NumPy raise for damage of all kinds; NotImplementedError is a kind of RuntimeError.
 ERRORS: tuple[type[Exception], ...] = (
     ValueError, OSError, EOFError, KeyError, TypeError, SyntaxError, ArithmeticError, RuntimeError,
     zipfile.BadZipFile, zlib.error, struct.error,

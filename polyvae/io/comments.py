@@ -1,4 +1,4 @@
-"""What the comment line of an XYZ frame states: the pairs of extended XYZ, and the forms of i-PI and CP2K.
+"""Facts in the comment line of an XYZ frame: the pairs of extended XYZ, and the forms of i-PI and CP2K.
 
 Extended XYZ: https://github.com/libAtoms/extxyz#extended-xyz-specification. i-PI: its manual, output files,
 https://docs.ipi-code.org. CP2K: its manual, MOTION/PRINT/TRAJECTORY, https://manual.cp2k.org.
@@ -17,7 +17,7 @@ _IPI_UNIT = re.compile(r"\b(\w+)\{(\w+)\}")
 
 
 def pairs_of(comment: str) -> dict[str, str]:
-    """What a comment states, by name in lower letters.
+    """Facts that a comment states, by name in lower letters.
 
     Beside the names that stand there: "lattice" for the cell of i-PI, in the unit of the positions, "length_unit"
     for that unit, "time_unit" for CP2K, whose times are in fs.

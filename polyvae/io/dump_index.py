@@ -130,7 +130,7 @@ def index_dump(path: Path) -> DumpIndex:
 
 
 def _next(file: BytesFile) -> bytes:
-    """What comes next of a file, nothing at its end; a packed file that is cut off ends there."""
+    """The next bytes of a file, nothing at its end; a packed file that is cut off ends there."""
     try:
         return file.read1(PIECE)
     except UNPACKING_ERRORS:

@@ -1,4 +1,4 @@
-"""What every reader of one file gives, and how it says that the file is damaged."""
+"""Results of every reader of one file, and how it says that the file is damaged."""
 
 import contextlib
 import ctypes

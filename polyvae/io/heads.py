@@ -1,4 +1,4 @@
-"""What files state in places where MDAnalysis does not look.
+"""Facts that files state in places where MDAnalysis does not look.
 
 The head of a PDB, the keys of DL_POLY, the last line of an AMBER restart, the number of lines of a Tinker archive.
 Sources: https://www.wwpdb.org/documentation/file-format, the DL_POLY user manual (CONFIG and HISTORY files),
@@ -56,12 +56,12 @@ def head_of(path: Path, name: str, n_atoms: int) -> Head:
 
 
 def scale_note(unit: str, angstrom: float) -> str:
-    """What the title of a PDB says where a length unit stands for other than its Å."""
+    """The words of the title of a PDB where a length unit stands for other than its Å."""
     return f"1 {unit.upper()} = {angstrom:g} ANGSTROM"
 
 
 def _of_pdb(path: Path) -> Head:
-    """What a PDB states before its first model: the unit of its lengths and the Å it is written as, and the box.
+    """Facts that a PDB states before its first model: the unit of its lengths and their scale, and the box.
 
     GROMACS writes times into titles. A box that is stated once for all models MDAnalysis takes for no model's.
     """

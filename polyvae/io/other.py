@@ -126,7 +126,7 @@ class UniverseFile:
 
 
 def _hint(name: str, n_atoms: int | None) -> str:
-    """What to do about a file that no reader takes, where that can be told."""
+    """Advice on a file that no reader takes, where that can be told."""
     if not name:
         return "; say what it is with --format (format=)"
     if n_atoms is not None:

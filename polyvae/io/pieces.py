@@ -1,4 +1,4 @@
-"""What the files of one trajectory must hold alike: weights in all or in none; what else only some hold."""
+"""Facts that the files of one trajectory must hold alike: weights in all or in none; what else only some hold."""
 
 import logging
 from collections.abc import Sequence

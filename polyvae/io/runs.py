@@ -232,7 +232,7 @@ class Run:
         return n if n < BATCH else n - n % BATCH
 
     def _settle_fields(self) -> set[str]:
-        """What only some files hold of times, boxes and origins, which is left out; from their first frames."""
+        """The fields that are left out, since only some files hold them, as their first frames show."""
         boxed: list[bool] = []
         for k, (file, frames, times) in enumerate(zip(self._files, self._frames, self._times, strict=True)):
             many = max(2, CHUNK_BYTES // (12 * file.n_atoms * frames.step))
@@ -247,7 +247,7 @@ class Run:
                         break
             self._settle_times(k)
             file.close()
-        # Of several molecules, all files get an origin.
+        # All files get an origin where there are several molecules.
         origins = [self._assemblers[0].table is not None or holds(file, "origin") for file in self._files]
         return left_out(self.paths, self._times, boxed, origins)
 

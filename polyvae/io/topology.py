@@ -105,7 +105,7 @@ def read_topology(path: str | os.PathLike, select: str | None, format: str | Non
 
 
 def _universe(path: Path, name: str):
-    """What a topology file says of its atoms, and no coordinates, which may take long to be read.
+    """The facts of a topology file on its atoms, and no coordinates, which may take long to be read.
 
     Masses that are guessed from names would make a coarse bead "B" boron: only what is there is taken.
     """
@@ -154,7 +154,7 @@ def _universe_of_dump(path: Path):
 
 
 def own_topology(path: Path, select: str | None, name: str) -> Atoms | None:
-    """What a PDB, GRO and the like say of their atoms; None where the format, `name`, says nothing of them."""
+    """The facts of a PDB, GRO and the like on their atoms; None where the format, `name`, says nothing of them."""
     import MDAnalysis
 
     if name == "TRR":  # MDAnalysis would number the atoms, and leave an index of frames beside the file

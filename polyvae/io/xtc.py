@@ -103,7 +103,7 @@ class XtcFile:
 
         self.close()
         self._file, self._at = XTCTrajectoryFile(str(self.path)), mark * _MARK
-        if mark:  # mdtraj would else go through all headers for the places of frames
+        if mark:  # without them mdtraj reads all headers for the places of frames
             self._file.offsets = np.broadcast_to(np.int64(4 * self._marks[mark]), self._at + 1)
             self._file.seek(self._at)
 

@@ -167,9 +167,20 @@ def arrivals(z: np.ndarray, states: list[Basin], segments: Sequence[int]) -> Int
     centre, spread = (np.array([getattr(s, name) for s in states]) for name in ("centre", "spread"))
     near = np.abs(z[:, None] - centre) <= np.maximum(spread, 1e-12)
     core = np.where(near.any(axis=1), near.argmax(axis=1), -1)
+    return count_entries(core, segments, len(states))
+
+
+def count_entries(
+    core: Int[np.ndarray, "frames"], segments: Sequence[int], n_states: int
+) -> Int[np.ndarray, " states"]:
+    """How often a run comes into the core of each state from that of another.
+
+    Args:
+        core: state in whose core each frame is, -1 for none.
+    """
     visited = [part[part >= 0] for part in np.split(core, np.cumsum(segments)[:-1])]
     into = np.concatenate([part[1:][np.diff(part) != 0] for part in visited])
-    return np.bincount(into, minlength=len(states))
+    return np.bincount(into, minlength=n_states)
 
 
 def watershed(

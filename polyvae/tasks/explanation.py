@@ -39,7 +39,7 @@ class PlainVariable(Record):
 
 @dataclasses.dataclass(frozen=True)
 class Explanation(Record):
-    """What a latent is, in plain variables.
+    """A latent explained by plain variables.
 
     Args:
         latent: its number.

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
+from polyvae.measures.basins import count_entries
 from polyvae.measures.free_energy import FreeEnergy, free_energy, state_name
 from polyvae.measures.kinetics import autocorrelation_time, time_step
 from polyvae.measures.weights import counting, effective_size
@@ -138,7 +139,7 @@ def _with_states(found: States, energy: FreeEnergy, plane: np.ndarray, run: tupl
     if found.withheld:  # a few frames in transit look like a basin
         n_states = sum(state.weight >= _LEAST for state in energy.states)
     core[core >= n_states] = -1
-    entries = _entries(core, traj.segments, n_states)
+    entries = count_entries(core, traj.segments, n_states)
     crossings, gap = int(entries.sum()), _spreads_apart(plane, member, n_states)
     if found.withheld and (gap is None or gap < _CLEAR):
         return found
@@ -214,16 +215,6 @@ def _spreads_apart(plane: np.ndarray, member: np.ndarray, n_states: int) -> floa
             apart = float(between @ between / spread)
             least = apart if least is None else min(least, apart)
     return least
-
-
-def _entries(core: np.ndarray, segments: Sequence[int], n_states: int) -> Int[np.ndarray, " states"]:
-    """How often the run comes into the core of each state from that of another."""
-    entries = np.zeros(n_states, int)
-    for piece in np.split(core, np.cumsum(segments)[:-1]):
-        visited = piece[piece >= 0]
-        changes = np.flatnonzero(np.diff(visited)) + 1
-        entries += np.bincount(visited[changes], minlength=n_states)
-    return entries
 
 
 def _first_passages(core: np.ndarray, traj: Trajectory, entries: np.ndarray) -> list[float | None]:

@@ -195,7 +195,7 @@ def _about_states(states: States) -> list[Answer]:
     apart = f"{names} tell{'s' * (len(states.latents) == 1)} {n} states apart ({shares})"
     found = [Answer("states", "good", apart)]
     if states.crossings >= VISITS:
-        return [*found, Answer("data", "good", f"the run goes {states.crossings} times between them")]
+        return [*found, Answer("data", "good", f"the run goes {states.crossings} times between the states")]
     times = "never goes" if states.crossings == 0 else f"goes only {states.crossings} time"
     text = f"the run {times}{'s' * (states.crossings > 1)} between the {n} states that {names} tell apart"
     help_ = "polyvae adapt: a run biased on z0, and a CV of what it finds"
@@ -208,8 +208,8 @@ def _worth(states: States) -> list[Answer]:
     if worth is None:
         return [Answer("data", "fair", "the run is too short to hold independent frames", "a longer run")]
     if worth < ENOUGH:
-        return [Answer("data", "fair", f"they are worth only {worth:.0f} independent frames", "a longer run")]
-    return [Answer("data", "good", f"they are worth {worth:,.0f} independent ones")]
+        return [Answer("data", "fair", f"the run holds only {worth:.0f} independent frames", "a longer run")]
+    return [Answer("data", "good", f"the run holds {worth:,.0f} independent frames")]
 
 
 def _longer(traj: Trajectory) -> str:

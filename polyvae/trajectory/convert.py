@@ -114,7 +114,7 @@ def as_trajectory(
 
 
 def atoms_of(group) -> Atoms:
-    """What an MDAnalysis atom group knows of its atoms."""
+    """The facts that an MDAnalysis atom group has of its atoms."""
     if type(group).__name__ == "UpdatingAtomGroup":
         raise InputError(
             "an updating atom group may hold other atoms in every frame, and a CV needs the same ones; "

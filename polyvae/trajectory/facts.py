@@ -42,7 +42,7 @@ class NotUnderstood:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Facts:
-    """What a file states.
+    """The facts that a file states.
 
     Args:
         length_unit: name of the unit of lengths.
@@ -88,7 +88,7 @@ class Facts:
 
 
 FACTS = tuple(field.name for field in dataclasses.fields(Facts))
-# What becomes of each fact.
+# The use of each fact.
 FATES = dict.fromkeys(FACTS, "used") | {"charges": "reported", "types": "used where there are no names"}
 
 

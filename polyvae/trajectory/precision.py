@@ -7,8 +7,8 @@ import numpy as np
 log = logging.getLogger(__name__)
 
 LARGEST = 1e15  # of a coordinate; damage alone makes larger ones, and their squares leave single precision
-# Of a frame's size, the spacing of single precision up to which coordinates stay where they are, and from which
-# they are said to be blurred.
+# The spacing of single precision, as a share of a frame's size, up to which coordinates stay where they are, and
+# from which they are reported as blurred.
 _SHARP, _BLURRED = 1e-4, 1e-2
 _BLOCK = 1 << 18  # coordinates treated at once
 _SAMPLE = 64  # frames that stand for all
@@ -58,7 +58,7 @@ def warn_of_blur(positions: np.ndarray, where: str) -> bool:
 
 
 def _resolution(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each frame, the largest coordinate, the spacing of float32 there, and the beads' rms distance from their
+    """The largest coordinate of each frame, the spacing of float32 there, and the beads' rms distance from their
     centre; float64."""
     largest = np.maximum(positions.max(axis=(1, 2)), -positions.min(axis=(1, 2)))
     spacing = np.spacing(largest.astype(np.float32)).astype(np.float64)

@@ -88,7 +88,7 @@ class Trajectory:
         part: whether these are frames of a larger run, whose weights may all be 0; so are slices.
         continues: in a chunk of a `Stream`, how many of its first segments go on, one after another, where
             as many last segments of the chunk before it ended: 1 within a continuous piece, the number of
-            molecules where each is a segment of its own, else 0.
+            molecules where each is a segment of its own,, and 0 where not.
 
     Raises:
         InputError: for arrays of the wrong rank or length, and for NaN, infinite or absurdly large positions
@@ -227,7 +227,7 @@ class Trajectory:
             positions=self.positions[chosen],
             **per_frame,
             segments=tuple(np.diff([0, *breaks, chosen.size])),
-            # Of many molecules some may have lost all their frames, so that none is sure to go on.
+            # Some of many molecules may have lost all their frames, so that none is sure to continue.
             continues=int(self.continues == 1 and piece[0] == 0),
             part=True,
         )

@@ -1,4 +1,4 @@
-"""What holds for all frames of one run, found from its first frames, as many as settle it. NumPy only."""
+"""Properties of all frames of one run, found from its first frames, as many as settle it. NumPy only."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""What an MDAnalysis reader knows of boxes, and what it has lost of them. NumPy only."""
+"""Boxes of an MDAnalysis reader, and the facts that it has lost of them. NumPy only."""
 
 import re
 

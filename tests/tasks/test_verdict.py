@@ -26,7 +26,7 @@ def test_states_that_the_run_never_goes_between_ask_for_a_bias():
     z = np.random.default_rng(0).normal(scale=0.02, size=2000) + np.repeat([-1, 1], 1000)
     first, second, third = judged(traj, z)
     assert "the run never goes between the 2 states that z0 tells apart" in first
-    assert "worth only 2 independent frames" in first  # one a piece
+    assert "holds only 2 independent frames" in first  # one a piece
     assert "z0 tells 2 states apart (A 50%, B 50%)" in second
     assert "biased on z0" in third
 
@@ -100,7 +100,7 @@ def test_a_crossing_is_from_core_to_core():
     first, second, _ = judged(traj, often)
     assert "between" not in first
     assert "z0 tells 2 states apart (A 50%, B 50%)" in second
-    assert "goes 19 times between them" in second
+    assert "goes 19 times between the states" in second
     # Two runs that stay where they are have not crossed at their seam.
     apart = dataclasses.replace(traj, segments=(1000, 1000))
     assert "never goes" in judged(apart, np.repeat([-1.0, 1], 1000) + rng.normal(0, 0.1, 2000))[0]
