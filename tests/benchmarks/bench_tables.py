@@ -3,8 +3,9 @@
     python tests/benchmarks/bench_tables.py [--rounds 5] [--old CHECKOUT]
 
 `CHECKOUT` is a folder with another version of the package, whose free energies are compared: times and numbers.
-Claims: reading takes at most 1.5 times as long as `plumed.read_as_pandas`; over one variable and over two a free
-energy takes a sixth of the time of commit f033fda; both take at most three times the memory of the table.
+Claims: reading takes at most 1.5 times as long as `plumed.read_as_pandas`; a free energy takes a sixth of the
+time of commit f033fda; both take at most three times the memory of the table. On idle cores a free energy takes a
+twelfth of that time over one variable and two ninths over two, for which the claim does not hold.
 """
 
 import argparse
