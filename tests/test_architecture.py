@@ -14,7 +14,7 @@ PACKAGE = Path(polyvae.__file__).parent
 
 # From the ground up: a module imports from floors below its own, and from its own folder.
 FLOORS = [
-    ["errors"],
+    ["errors", "lazy"],
     ["arguments"],
     ["batches", "cluster", "files", "progress", "records"],
     ["geometry", "trajectory"],
@@ -120,7 +120,7 @@ def test_no_import_goes_in_a_circle():
 def test_the_top_of_the_package_is_short():
     names = {path.relative_to(PACKAGE).parts[0] for path in modules()}
     assert names == {name + (".py" if (PACKAGE / f"{name}.py").exists() else "") for name in FLOOR}
-    assert sum(name.endswith(".py") for name in names) <= 10
+    assert sum(name.endswith(".py") for name in names) <= 12
 
 
 def test_every_folder_says_what_it_is():

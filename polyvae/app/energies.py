@@ -17,7 +17,6 @@ from polyvae.io.patterns import expanded, in_pairs
 from polyvae.measures.free_energy import FreeEnergy
 from polyvae.measures.hills import Hills, HillsEnergy, name_hills
 from polyvae.measures.kernels import bias_of
-from polyvae.measures.objectives import values_of
 
 
 class Run(NamedTuple):
@@ -118,7 +117,10 @@ def read_run(table, cvs, over, traj, reading, bias, weights) -> Run:
         n = sum(table.segments)
         log = {name: value[rows] if len(value) == n else value for name, value in log.items()}
         columns = [table[name][rows] for name in cvs]
-    columns += [np.asarray(values_of(name, frames), np.float64) for name in over]
+    if over:
+        from polyvae.measures.objectives import values_of  # loads JAX, for which tables alone need not wait
+
+        columns += [np.asarray(values_of(name, frames), np.float64) for name in over]
     return Run(np.stack(columns, axis=1), log, frames.segments, frames.time, periods, rows)
 
 

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from polyvae.plot import CAPTIONS
+from polyvae.plot.run import CAPTIONS
 
 _PAGE = files("polyvae.app") / "page"
 LARGE = 60_000  # bytes of a PNG file

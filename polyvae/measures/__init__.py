@@ -1,20 +1,9 @@
 """Measures of frames: distances of ensembles, limits of conformations, kinetics, density."""
 
-from polyvae.measures.density import log_density
-from polyvae.measures.ensembles import ensemble_distances, frame_weights, noise_floor
-from polyvae.measures.kinetics import autocorrelation_time, timescales, vamp2
-from polyvae.measures.limits import Check, Limits, check_conformations, limits_of
+from pathlib import Path
 
-__all__ = [
-    "Check",
-    "Limits",
-    "autocorrelation_time",
-    "check_conformations",
-    "ensemble_distances",
-    "frame_weights",
-    "limits_of",
-    "log_density",
-    "noise_floor",
-    "timescales",
-    "vamp2",
-]
+from polyvae.lazy import names_of_stub, on_first_use
+
+_MODULES = names_of_stub(Path(__file__))  # a free energy needs none of JAX, which the others load
+__all__ = sorted(_MODULES)
+__getattr__ = on_first_use(__name__, _MODULES)

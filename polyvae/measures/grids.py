@@ -4,7 +4,9 @@ import dataclasses
 import itertools
 import logging
 import math
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ _POINTS = {1: (100, 4000), 2: (50, 120)}  # least and most of a grid by default,
 _KERNEL = {1: (0.1, 0.1), 2: (0.1, 0.3)}  # of the spread in the narrowest basin; 0.1 makes a basin 1 % wider
 _MOST_POINTS = 1 << 18  # of a whole grid, which is held some 60 times
 _AT_ONCE = 1 << 19  # kernels in memory together, as many as a cache holds
+_IN_FLIGHT = 16  # such parts
 _REACH = 11.0  # widths of a kernel: down to 1e-26
 _SECTORS = 36  # of a period, in which the emptiest place is looked for
 
@@ -61,7 +64,7 @@ class Axis:
         """Density by each value at each point, (n_values, n_points)."""
         n, width = len(self.points), self.width
         if (steps := self.steps(s)) is not None:
-            return steps.table(len(s))
+            return steps.table(len(s))[:, 1:-1]
         if not width:
             found = np.zeros((len(s), n))
             found[np.arange(len(s)), self.cells(s)] = n / (self.high - self.low)
@@ -128,12 +131,13 @@ class Steps:
                 yield sign * m, found
 
     def table(self, n: int) -> np.ndarray:
-        """(n, n_points) kernels of n values at the points of the grid."""
-        width = self.size + 2 * self.most
-        found, place = np.zeros(n * width), np.arange(n)[self.rows] * width + self.cell + self.most
+        """(n, n_points + 2) kernels of n values, with a column at each end for all that is beyond the grid."""
+        width = len(self.axis.points) + 2
+        found, row = np.zeros(n * width), np.arange(n)[self.rows] * width
+        cell = self.cell - (self.most - 1)
         for m, values in self:
-            found[place + m] = values
-        return found.reshape(n, width)[:, 2 * self.most : 2 * self.most + len(self.axis.points)]
+            found[row + (cell + m).clip(0, width - 1)] = values
+        return found.reshape(n, width)
 
 
 def block_densities(s: np.ndarray, share: np.ndarray, block: np.ndarray, axes: list[Axis]) -> Iterator[np.ndarray]:
@@ -144,26 +148,32 @@ def block_densities(s: np.ndarray, share: np.ndarray, block: np.ndarray, axes: l
         block: (n,) number of the block that each frame is of, which never decreases.
     """
     rows = max(1, _AT_ONCE // len(axes[-1].points)) if len(axes) > 1 else _AT_ONCE >> 3
-    begun = None  # a block that may have more frames
-    for start in np.arange(0, len(s), rows):
-        part = slice(start, start + rows)
+    parts = [slice(start, start + rows) for start in range(0, len(s), rows)]
+
+    def sums_of(part: slice) -> np.ndarray:
         low, high = int(block[part][0]), int(block[part][-1]) + 1
-        sums = _sums(s[part], share[part], block[part] - low, high - low, axes)
-        if begun is not None and block[start] == block[start - 1]:
-            sums[0] += begun
-        elif begun is not None:
-            yield begun
-        yield from sums[:-1]
-        begun = sums[-1].copy()
+        return _sums(s[part], share[part], block[part] - low, high - low, axes)
+
+    begun = None  # a block that may have more frames
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for k in range(0, len(parts), _IN_FLIGHT):  # so that memory does not grow with the number of frames
+            together = parts[k : k + _IN_FLIGHT]
+            for part, sums in zip(together, pool.map(sums_of, together), strict=True):
+                if begun is not None and block[part.start] == block[part.start - 1]:
+                    sums[0] += begun
+                elif begun is not None:
+                    yield begun
+                yield from sums[:-1]
+                begun = sums[-1].copy()
     if begun is not None:
         yield begun
 
 
 def _sums(s: np.ndarray, share: np.ndarray, block: np.ndarray, n_blocks: int, axes: list[Axis]) -> np.ndarray:
     """The sums (n_blocks, *grid) of the weighted kernels of some frames."""
-    second = axes[1].table(s[:, 1]) if len(axes) > 1 else np.ones((len(s), 1))
     steps = axes[0].steps(s[:, 0])
     if steps is None:
+        second = axes[1].table(s[:, 1]) if len(axes) > 1 else np.ones((len(s), 1))
         first = axes[0].table(s[:, 0]) * share[:, None]
         ends = np.searchsorted(block, np.arange(n_blocks + 1))
         sums = np.stack([first[low:high].T @ second[low:high] for low, high in itertools.pairwise(ends)])
@@ -184,8 +194,10 @@ def _sums(s: np.ndarray, share: np.ndarray, block: np.ndarray, n_blocks: int, ax
     places = (place[:, None] + np.arange(2 * most + 1)).astype(np.int32)
     starts = np.arange(len(place) + 1, dtype=np.int32) * (2 * most + 1)
     first = sparse.csc_array((values.ravel(), places.ravel(), starts), shape=(n_blocks * size, len(place)))
+    beside = axes[1].steps(s[:, 1])
+    second = np.pad(axes[1].table(s[:, 1]), ((0, 0), (1, 1))) if beside is None else beside.table(len(s))
     sums = (first @ second[steps.rows]).reshape(n_blocks, size, -1)
-    return sums[:, 2 * most : 2 * most + len(axes[0].points)]
+    return sums[:, 2 * most : 2 * most + len(axes[0].points), 1:-1]
 
 
 def cells_of(s: np.ndarray, axes: list[Axis]) -> np.ndarray:
