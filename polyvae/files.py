@@ -1,4 +1,4 @@
-"""Writing of files that appear whole or not at all, and locks."""
+"""Writing of files that appear whole or not at all, temporary folders, and locks."""
 
 import contextlib
 import glob
@@ -8,7 +8,10 @@ import re
 import secrets
 import shutil
 import socket
+import tempfile
 import threading
+import time
+import zlib
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -22,6 +25,9 @@ LOCK = ".lock"  # name of the lock of a folder; the name of a file's lock ends i
 _TEMPORARY: set[Path] = set()  # files and folders that are being written
 _INPUTS: list[set[tuple[int, int]]] = []  # device and number of each file that is not to be replaced
 _LOCKED: set[tuple[Path, int]] = set()  # lock files that threads of this process hold
+_SWEPT: set[Path] = set()  # folders in which this process has removed what killed ones left
+_LEFT = re.compile(r"\..+\.([0-9a-f]{8})-(\d+)-[0-9a-f]{8}(\..*)?")  # names of temporary files, of `_hidden`
+_OLD = 7 * 86400  # seconds without a change, after which a temporary file of another machine is removed
 
 
 @contextlib.contextmanager
@@ -37,8 +43,9 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; give the name of a file")
     refuse_inputs(path)
-    # The suffix stays last: writers choose the format by it.
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    if path.parent not in _SWEPT:
+        sweep(path.parent)
+    temporary = _hidden(path)
     _TEMPORARY.add(temporary)
     try:
         yield temporary
@@ -62,34 +69,47 @@ def replacing_folder(
     force: bool = False,
     results: Collection[str] = (),
 ) -> Iterator[Path]:
-    """A temporary folder beside `path` to fill; its files move into `path` if the block ends well.
+    """A temporary folder beside `path` to fill; it becomes `path`, or its files move there, if all goes well.
 
     A folder that already holds anything is refused before the block runs. With `force`, files of the same name are
     replaced and all others stay. An input of `protecting` is never replaced; if its name is among `results`, which
-    may be patterns, it is refused before the block runs.
+    may be patterns, it is refused before the block runs. Where a process is killed while files move into a folder
+    that exists, the next call for that folder moves the rest.
     """
     path = Path(arguments.file_name("folder", path)).absolute()
     arguments.flag("force", force)
     if any(place.is_file() for place in (path, *path.parents)):
         raise InputError(f"{path} is a file or is under one; name a folder")
+    whole = path.with_name(f".{path.name}.whole")
+    if whole.is_dir():
+        with _holding(_lock_file_of(path), path):
+            _move_files(whole, path)
     refuse_overwriting(path, force=force)
     for file in (file for name in results for file in path.glob(name)):
         refuse_inputs(file)
     made = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    if path.parent not in _SWEPT:
+        sweep(path.parent)
+    temporary = _hidden(path)
     try:
         with _holding(_lock_file_of(path), path):
             temporary.mkdir()
             _TEMPORARY.add(temporary)
             yield temporary
-            made_files = sorted(file for file in temporary.rglob("*") if file.is_file())
-            targets = [path / file.relative_to(temporary) for file in made_files]
-            for target in targets:
-                refuse_inputs(target)
-            for file, target in zip(made_files, targets, strict=True):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(file, target)
+            for file in _files_in(temporary):
+                refuse_inputs(target := path / file.relative_to(temporary))
+                if target.is_dir():
+                    raise InputError(f"{target} is a folder; remove it, or name another place")
+            if not os.path.lexists(path):
+                os.rename(temporary, path)
+                return
+            os.rename(temporary, whole)
+            try:
+                _move_files(whole, path)
+            except BaseException:  # a signal
+                _move_files(whole, path)
+                raise
     except OSError as error:
         _name(error, temporary, path)
         raise
@@ -99,6 +119,72 @@ def replacing_folder(
         for parent in made:  # innermost first; a folder with results is not empty, and stays
             with contextlib.suppress(OSError):
                 parent.rmdir()
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.is_file())
+
+
+def _move_files(folder: Path, path: Path) -> None:
+    """Move the files of a folder into another, and remove the first."""
+    for file in _files_in(folder):
+        target = path / file.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(file, target)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for files that only this process reads, which is removed in the end."""
+    place = Path(tempfile.gettempdir())
+    if place not in _SWEPT:
+        sweep(place)
+    folder = _hidden(place / "polyvae")
+    try:
+        folder.mkdir(mode=0o700)
+        _TEMPORARY.add(folder)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        _TEMPORARY.discard(folder)
+
+
+def _hidden(path: Path) -> Path:
+    """A new hidden name beside `path`, with machine and process; the suffix stays last, as writers look at it."""
+    name = f"{_machine()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return path.with_name(f".{path.stem}.{name}{path.suffix}")
+
+
+def _machine() -> str:
+    """Eight digits for the machine, or the container, that numbers its processes."""
+    numbering = Path("/proc/self/ns/pid")
+    name = f"{socket.gethostname()} {os.readlink(numbering) if numbering.exists() else ''}"
+    return f"{zlib.crc32(name.encode()):08x}"
+
+
+def sweep(folder: Path, age: float = _OLD) -> None:
+    """Remove the temporary files in a folder whose processes were killed.
+
+    Args:
+        age: seconds without a change, after which files of other machines are removed.
+    """
+    _SWEPT.add(folder)
+    for path in folder.glob(".*"):
+        if (found := _LEFT.fullmatch(path.name)) is None:
+            continue
+        with contextlib.suppress(OSError):  # it is gone, or another user's
+            is_old = path.stat().st_mtime <= time.time() - age
+            if not _alive(found[2]) if found[1] == _machine() else is_old:
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, or a folder with all in it."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -195,11 +281,8 @@ def remove_temporaries() -> None:
     """Remove half-written files and the locks of this process, which ends right after this."""
     locks = [place for place, _ in list(_LOCKED)]  # of a copy, since another thread may change the set
     for path in [*_TEMPORARY, *locks]:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-            continue
         with contextlib.suppress(OSError):  # one that cannot be removed keeps no other
-            path.unlink(missing_ok=True)
+            _remove(path)
 
 
 def _name(error: OSError, temporary: Path, path: Path) -> None:

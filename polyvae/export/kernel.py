@@ -19,6 +19,8 @@ import numpy as np
 
 from polyvae.errors import InputError
 from polyvae.export.grid_bias import GridBias
+from polyvae.files import temporary_folder
+from polyvae.io import processes
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +75,8 @@ def named(variable: str, *defaults: str) -> list[str]:
 def workshop() -> Iterator[Path]:
     """A temporary folder to compile in, removed in the end; `InputError` where it cannot hold programs."""
     try:
-        with tempfile.TemporaryDirectory(prefix="polyvae-") as folder:
-            yield Path(folder)
+        with temporary_folder() as folder:
+            yield folder
     except OSError as error:
         raise InputError(
             f"what is compiled in {tempfile.gettempdir()} cannot be used: {error}. Set TMPDIR to a folder that "
@@ -85,7 +87,7 @@ def workshop() -> Iterator[Path]:
 def run(command: list[str], folder: Path | None = None) -> None:
     """Run a compiler, in a folder; `InputError` with its first error where it fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+        done = processes.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder)
     except OSError as error:
         raise InputError(f"{command[0]} cannot be run: {error.strerror}") from None
     if done.returncode:

@@ -1,12 +1,12 @@
 """Formats of files by their names: those that MDAnalysis has, and npz; and packed files."""
 
 import bz2
+import contextlib
 import gzip
 import importlib.util
 import io
 import lzma
 import shutil
-import tempfile
 import weakref
 import zlib
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 from polyvae.arguments import refusal
 from polyvae.errors import InputError
+from polyvae.files import temporary_folder
 
 # Names that MDAnalysis does not know, or that are found without importing it.
 _OF_SUFFIX = {
@@ -96,9 +97,9 @@ class Unpacked:
         self.path = path
         if not is_packed(path):
             return
-        folder = tempfile.mkdtemp(prefix="polyvae-")
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        self.path = Path(folder) / path.stem
+        stack = contextlib.ExitStack()
+        weakref.finalize(self, stack.close)
+        self.path = stack.enter_context(temporary_folder()) / path.stem
         try:
             with opened(path) as packed, self.path.open("wb") as plain:
                 shutil.copyfileobj(packed, plain, 1 << 22)

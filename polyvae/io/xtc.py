@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from polyvae.errors import InputError
+from polyvae.io import processes
 from polyvae.io.frames import BLOCK_BYTES, DamagedError, Frames, quiet_c_library
 from polyvae.trajectory.facts import IN_FRAMES, Facts, not_stated
 
@@ -126,12 +127,8 @@ class XtcFile:
         mdtraj gives up on all frames of a call where one is damaged, and on a few sound frames (with
         coordinates that coincide). MDAnalysis' decoder reads those, but crashes on damaged ones.
         """
-        child = subprocess.run(
-            [sys.executable, "-c", _CHILD, str(self.path), str(first), str(n)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            check=False,
-        )
+        words = [sys.executable, "-c", _CHILD, str(self.path), str(first), str(n)]
+        child = processes.run(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         record = np.dtype([("x", "f4", (self.n_atoms, 3)), ("time", "f4"), ("step", "i4"), ("box", "f4", (3, 3))])
         rows = np.frombuffer(child.stdout[: len(child.stdout) // record.itemsize * record.itemsize], record)
         if len(rows) < n:

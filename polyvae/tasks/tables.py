@@ -7,7 +7,6 @@ import hashlib
 import inspect
 import json
 import os
-import re
 import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -21,7 +20,7 @@ from polyvae.arguments import file_name, flag, function, functions, if_given, on
 from polyvae.cluster import Call, check_client, outcomes, shared
 from polyvae.cv.latent import LatentCV, check_cv
 from polyvae.errors import InputError
-from polyvae.files import locked, refuse_overwriting
+from polyvae.files import locked, refuse_overwriting, sweep
 from polyvae.io.frames import existing
 from polyvae.io.options import ReadOptions
 from polyvae.io.patterns import Paths, expanded
@@ -36,7 +35,6 @@ KINDS = {"COLVAR": ".COLVAR", "csv": ".csv", "npz": ".npz"}
 DONE = "tables.jsonl"
 TASK_BYTES = 1 << 26  # bytes of a file that one task reads
 _ENDS = 1 << 16  # bytes at either end of a file that its fingerprint covers
-_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}")  # the stem of a temporary file of `replacing`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +149,8 @@ def transform_many(
                 if progress is not None:
                     progress(len(found) + len(failed), len(places))
         finally:
-            _sweep_up([job.table for job in jobs])
+            for place in {job.table.parent for job in jobs}:  # of workers that were killed
+                sweep(place, age=0)
     own = {str(place): str(folder / name) for place, name in zip(places, tables, strict=True) if place in found}
     why = {str(place): failed[place] for place in places if place in failed}
     return Tables(own, sum(found.values()), tuple(map(str, skipped)), why)
@@ -353,13 +352,3 @@ def _fingerprint(path: Path) -> str:
             return f"{stat.st_size} {stat.st_mtime_ns} {hashlib.sha256(head + file.read(_ENDS)).hexdigest()[:16]}"
     except OSError:  # reading it will report the error
         return ""
-
-
-def _sweep_up(tables: list[Path]) -> None:
-    """Remove files that killed workers left half written."""
-    stems = {(table.parent, table.stem) for table in tables}
-    for folder in {table.parent for table in tables}:
-        for path in folder.glob(".*"):
-            found = _TEMPORARY.fullmatch(path.stem)
-            if found is not None and (folder, found[1]) in stems:
-                path.unlink(missing_ok=True)
