@@ -1,23 +1,15 @@
 """npz files as they come from anyone: what they state is checked against their size before memory is taken."""
 
 import math
-import struct
 import zipfile
-import zlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
-from polyvae.errors import InputError
-from polyvae.io.frames import short
+from polyvae.io.frames import reading
 
-# Errors that zipfile, zlib and NumPy raise for damage of all kinds; NotImplementedError is a kind of RuntimeError.
-ERRORS: tuple[type[Exception], ...] = (
-    ValueError, OSError, EOFError, KeyError, TypeError, SyntaxError, ArithmeticError, RuntimeError,
-    zipfile.BadZipFile, zlib.error, struct.error,
-)  # fmt: skip
 _MOST = 1032  # times that deflate makes anything smaller; with some room for what is short
 _ROOM = 1 << 16
 
@@ -38,7 +30,7 @@ def check_sizes(path: Path) -> list[str]:
     """Names of the arrays in an npz, each of which can be there, by the size of the file.
 
     Raises:
-        ERRORS: an array that states more than the file can hold, or is none.
+        ValueError: an array that states more than the file can hold; other errors where there is none.
     """
     names = []
     with zipfile.ZipFile(path) as archive:
@@ -63,7 +55,7 @@ def arrays_of(path: Path, wanted: Collection[str] | None = None) -> dict[str, np
     Raises:
         InputError: a file that is no npz, or a damaged one.
     """
-    try:
+    with reading(path, "npz"):
         with path.open("rb") as stream:  # NumPy leaves a file open that it has opened itself and cannot read
             head = stream.read(6)
         if not head.startswith(b"PK"):
@@ -71,7 +63,3 @@ def arrays_of(path: Path, wanted: Collection[str] | None = None) -> dict[str, np
         names = check_sizes(path)
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in names if wanted is None or name in wanted}
-    except FileNotFoundError:
-        raise
-    except ERRORS as error:
-        raise InputError(f"{path} cannot be read as npz ({short(error)}); write it with numpy.savez") from None

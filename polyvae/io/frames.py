@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -109,6 +110,24 @@ def short(error: BaseException) -> str:
     """One line of an error's text."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 160 else text[:157] + "..."
+
+
+@contextlib.contextmanager
+def reading(path: Path, kind: str) -> Iterator[None]:
+    """Turn any error of a decoder into one `InputError`, since decoders raise all kinds of them on damaged files.
+
+    Overflows of numbers are silent, as what they lead to is checked. The cause is kept for `--debug`.
+    """
+    try:
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (InputError, DamagedError, FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{path} cannot be read as {kind} ({short(error)}); is it whole, and of that format?"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -119,7 +119,9 @@ def _index(path: Path) -> tuple[list[_Frame], bool]:
                     raise InputError(f"{path} is not a GRO file (its second line is not the number of atoms)")
                 begin, size = at, 0
                 for _ in range(n_atoms):
-                    size += len(file.readline())
+                    if not (line := file.readline()):
+                        return frames, True
+                    size += len(line)
                 box = file.readline()
                 at += size + len(box)
                 if len(box.split()) not in (3, 9):

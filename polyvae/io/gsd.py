@@ -10,7 +10,7 @@ import numpy as np
 
 from polyvae.errors import InputError
 from polyvae.io.formats import check_installed
-from polyvae.io.frames import DamagedError, Frames, short
+from polyvae.io.frames import DamagedError, Frames
 from polyvae.trajectory.facts import IN_FRAMES, NOT_STATED, Facts, not_stated, stated_array, stated_if
 
 
@@ -91,17 +91,11 @@ class GsdFile:
         if self._file is None:
             import gsd.hoomd
 
-            try:
-                self._file = gsd.hoomd.open(str(self.path), mode="r")
-            except Exception as error:
-                raise InputError(f"{self.path} cannot be read as GSD ({short(error)})") from None
+            self._file = gsd.hoomd.open(str(self.path), mode="r")
         return self._file
 
     def _frame(self, k: int):
-        try:
-            return self._opened()[k]
-        except Exception as error:  # whatever damage leads the package to
-            raise InputError(f"{self.path} cannot be read on from frame {k} ({short(error)})") from None
+        return self._opened()[k]
 
     def _chunk(self, name: str) -> np.ndarray | None:
         """An array of the first frame, or None where the file holds none; the package makes up defaults then."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from polyvae.errors import InputError
 from polyvae.io.formats import check_installed
-from polyvae.io.frames import Frames, short
+from polyvae.io.frames import Frames
 from polyvae.trajectory.facts import (
     IN_FRAMES,
     NOT_STATED,
@@ -39,10 +39,6 @@ class H5mdFile:
         try:
             self._open()
             self._look()
-        except InputError:
-            raise
-        except Exception as error:  # whatever damage leads the package to
-            raise InputError(f"{path} cannot be read as H5MD ({short(error)})") from None
         finally:
             self.close()
 
@@ -95,18 +91,13 @@ class H5mdFile:
         )
 
     def read(self, start: int, stop: int) -> Frames:
-        try:
-            self._open()
-            positions = self._rows("position", start, stop).astype(np.float64)
-            order = self._order(start, stop)
-            box = self._box(start, stop)
-            if self.facts.images is IN_FRAMES:
-                assert box is not None
-                positions += self._rows("image", start, stop) @ box[:, : self._n_dims, : self._n_dims]
-        except InputError:
-            raise
-        except Exception as error:
-            raise InputError(f"{self.path} cannot be read on from frame {start} ({short(error)})") from None
+        self._open()
+        positions = self._rows("position", start, stop).astype(np.float64)
+        order = self._order(start, stop)
+        box = self._box(start, stop)
+        if self.facts.images is IN_FRAMES:
+            assert box is not None
+            positions += self._rows("image", start, stop) @ box[:, : self._n_dims, : self._n_dims]
         if order is not None:
             positions = np.take_along_axis(positions, order[..., None], axis=1)
         return Frames(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from polyvae.errors import InputError
-from polyvae.io.frames import Frames, short
+from polyvae.io.frames import Frames
 from polyvae.trajectory.box import box_vectors
 from polyvae.trajectory.facts import NOT_STATED, Facts, NotUnderstood, not_stated, stated_array, stated_if
 from polyvae.trajectory.units import LAMMPS, length_of, picoseconds
@@ -42,10 +42,6 @@ class NetcdfFile:
             if not self.n_frames or not self.n_atoms:
                 raise InputError(f"{path} is a NetCDF trajectory of no frames, or of no atoms")
             self.facts = self._facts(variables)
-        except InputError:
-            raise
-        except Exception as error:  # whatever damage leads the package to
-            raise InputError(f"{path} cannot be read as NetCDF ({short(error)})") from None
         finally:
             self.close()
 
@@ -99,23 +95,18 @@ class NetcdfFile:
         return (values[0] if values.ndim == 2 else values).astype(np.int64)
 
     def read(self, start: int, stop: int) -> Frames:
-        try:
-            variables = self._opened().variables
-            positions = self._rows(variables["coordinates"], start, stop)
-            if "id" in variables and variables["id"].shape[0] == self.n_frames and self._has_frames:
-                self._check_ids(np.array(variables["id"][start:stop]), start)
-                order = np.argsort(np.array(variables["id"][start:stop]), axis=1)
-                positions = np.take_along_axis(positions, order[..., None], axis=1)
-            box = None
-            if "cell_lengths" in variables:
-                lengths = self._rows(variables["cell_lengths"], start, stop)
-                right = np.full_like(lengths, 90.0)
-                angles = self._rows(variables["cell_angles"], start, stop) if "cell_angles" in variables else right
-                box = box_vectors(lengths, angles)
-        except InputError:
-            raise
-        except Exception as error:
-            raise InputError(f"{self.path} cannot be read on from frame {start} ({short(error)})") from None
+        variables = self._opened().variables
+        positions = self._rows(variables["coordinates"], start, stop)
+        if "id" in variables and variables["id"].shape[0] == self.n_frames and self._has_frames:
+            self._check_ids(np.array(variables["id"][start:stop]), start)
+            order = np.argsort(np.array(variables["id"][start:stop]), axis=1)
+            positions = np.take_along_axis(positions, order[..., None], axis=1)
+        box = None
+        if "cell_lengths" in variables:
+            lengths = self._rows(variables["cell_lengths"], start, stop)
+            right = np.full_like(lengths, 90.0)
+            angles = self._rows(variables["cell_angles"], start, stop) if "cell_angles" in variables else right
+            box = box_vectors(lengths, angles)
         times = self.clock()
         return Frames(positions, None if times is None else times[start:stop], box)
 

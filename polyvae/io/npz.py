@@ -8,8 +8,8 @@ from typing import IO
 import numpy as np
 
 from polyvae.errors import InputError
-from polyvae.io.archives import ERRORS, arrays_of, check_sizes, stated_header
-from polyvae.io.frames import Frames, short
+from polyvae.io.archives import arrays_of, check_sizes, stated_header
+from polyvae.io.frames import Frames, reading
 from polyvae.trajectory.facts import NOT_STATED, Facts, not_stated, stated_array, stated_if
 from polyvae.trajectory.record import LENGTH_UNITS
 
@@ -28,13 +28,11 @@ class NpzFile:
         known = arrays_of(path, (*_EXTRAS, "length_unit"))
         self.stated_unit = str(known.pop("length_unit")) if "length_unit" in known else None
         self.extras = known
-        try:
+        with reading(path, "npz"):
             names = check_sizes(path)
             found = names if len(names) == 1 else [name for name in ("arr", "positions") if name in names]
             if len(found) == 1:
                 self._columns = {name: _Column(path, name) for name in (found[0], *_PER_FRAME) if name in names}
-        except ERRORS as error:
-            raise InputError(f"{path} cannot be read as npz ({short(error)}); write it with numpy.savez") from None
         if len(found) != 1:
             raise InputError(
                 f'{path} holds the arrays {", ".join(names) or "(none)"}; name the positions "arr" or "positions"'
@@ -109,19 +107,16 @@ class NpzFile:
     )
 
     def read(self, start: int, stop: int) -> Frames:
-        try:
+        with reading(self.path, "npz"):
             arrays = {name: column.read(start, stop) for name, column in self._columns.items()}
-        except ERRORS as error:
-            raise InputError(f"{self.path} cannot be read as npz ({short(error)}); copy it again") from None
         return Frames(arrays.pop(self._name), **arrays)
 
     def clock(self) -> np.ndarray | None:
         if "time" not in self.columns:
             return None
         try:
-            return self._columns["time"].read(0, self.n_frames)
-        except ERRORS as error:
-            raise InputError(f"{self.path} cannot be read as npz ({short(error)}); copy it again") from None
+            with reading(self.path, "npz"):
+                return self._columns["time"].read(0, self.n_frames)
         finally:
             self.close()  # it is open only while frames are read
 

@@ -34,8 +34,6 @@ class UniverseFile:
     always_3d, seeks = True, False
 
     def __init__(self, path: Path, name: str, n_atoms: int | None = None, length_unit: str | None = None):
-        from MDAnalysis.coordinates.core import reader
-
         self.path = path
         check_installed(path, name)
         # MDAnalysis unpacks gzip and bzip2 in some of its readers, and xz in none.
@@ -45,7 +43,7 @@ class UniverseFile:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about time steps and boxes that the file does not hold
                 known: dict[str, Any] = {} if n_atoms is None else {"n_atoms": n_atoms}
-                self._reader = reader(str(self._unpacked.path), format=name or None, convert_units=False, **known)
+                self._reader = reader_of(self._unpacked.path, name, convert_units=False, **known)
                 self.n_frames, self.n_atoms = int(self._reader.n_frames), int(self._reader.n_atoms)
         except Exception as error:  # the parsers raise whatever their format calls for
             why = f"({short(error)})" if name else "known by its name"
@@ -123,6 +121,20 @@ class UniverseFile:
 
     def close(self) -> None:
         self._reader.close()
+
+
+def reader_of(path: Path, name: str, **options) -> Any:
+    """MDAnalysis' reader of a file; one that cannot be made is not closed, which would print a traceback."""
+    from MDAnalysis.core._get_readers import get_reader_for
+
+    kind = get_reader_for(str(path), format=name or None)
+    made = kind.__new__(kind)
+    try:
+        made.__init__(str(path), **options)
+    except Exception:
+        made.close = lambda: None
+        raise
+    return made
 
 
 def _hint(name: str, n_atoms: int | None) -> str:

@@ -7,7 +7,7 @@ from polyvae.errors import InputError
 from polyvae.io.dcd import DcdFile
 from polyvae.io.dump import DumpFile
 from polyvae.io.formats import format_of, is_packed
-from polyvae.io.frames import DamagedError, TrajectoryFile
+from polyvae.io.frames import DamagedError, TrajectoryFile, reading
 from polyvae.io.gro import GroFile
 from polyvae.io.gsd import GsdFile
 from polyvae.io.h5md import H5mdFile
@@ -52,8 +52,9 @@ def opened_trajectory(path: Path, options: ReadOptions, n_atoms: int | None = No
     if name in READERS and is_packed(path) and name not in _OF_TEXT:
         raise InputError(f"{path} is packed, and {name} is read unpacked; unpack it first")
     try:
-        if name in READERS:
-            return READERS[name](path)
-        return UniverseFile(path, name, n_atoms, options.length_unit)
+        with reading(path, name or "a trajectory"):
+            if name in READERS:
+                return READERS[name](path)
+            return UniverseFile(path, name, n_atoms, options.length_unit)
     except DamagedError as damage:
         raise InputError(str(damage)) from None

@@ -14,7 +14,7 @@ from polyvae.batches import BATCH
 from polyvae.errors import FrameError, InputError
 from polyvae.io.conversion import Conversion, conversion_of
 from polyvae.io.formats import format_of
-from polyvae.io.frames import DamagedError, Frames, TrajectoryFile, existing, warn_of_damage
+from polyvae.io.frames import DamagedError, Frames, TrajectoryFile, existing, reading, warn_of_damage
 from polyvae.io.options import ReadOptions
 from polyvae.io.patterns import expanded
 from polyvae.io.pieces import check_all_weighted, check_weights, holds, left_out, tell_units
@@ -65,7 +65,8 @@ class Run:
         for path in self.paths:
             file = first_file or opened_trajectory(path, options, None if atoms is None else atoms.n_total)
             first_file = None
-            self._add(path, file, atoms)
+            with reading(path, "a trajectory"):
+                self._add(path, file, atoms)
         tell_units(self._of_usual_unit)
         self.n_molecules = self._assemblers[0].n_molecules
         self.n_frames = sum(map(len, self._frames)) * self.n_molecules
@@ -208,12 +209,13 @@ class Run:
                 for part, block in self._raw(k, frames[rows.start - 1 : rows.start], 1):
                     self._times[k].checked(part, block.time, block.step, self.segments(k, part))
             for part, block in self._raw(k, frames if rows is None else frames[rows.start : rows.stop], per_block):
-                self._survey(k, part, block, per_block)
-                part, block = self._assembled(k, part, block)
-                if not len(part):
-                    break
-                time = self._times[k].checked(part, block.time, block.step, self.segments(k, part))
-                check_weights(self.paths[k], part, block.weights)
+                with reading(self.paths[k], "a trajectory"):
+                    self._survey(k, part, block, per_block)
+                    part, block = self._assembled(k, part, block)
+                    if not len(part):
+                        break
+                    time = self._times[k].checked(part, block.time, block.step, self.segments(k, part))
+                    check_weights(self.paths[k], part, block.weights)
                 n_dims = block.positions.shape[2]
                 if n_dims != (self._n_dims or n_dims):
                     raise InputError(
@@ -278,12 +280,14 @@ class Run:
         """Frames of file k as they stand in it, with their numbers, in blocks."""
         step = frames.step
         while len(frames := range(frames.start, min(frames.stop, self._frames[k].stop), step)):
-            part, block = self._undamaged(k, frames[:per_block])
-            if block is None:
-                return
-            frames = frames[per_block:]
-            block = Frames._make(None if a is None else a[::step] for a in block)
-            yield part, self._conversions[k].applied(block, _numbers(part))
+            with reading(self.paths[k], "a trajectory"):
+                part, block = self._undamaged(k, frames[:per_block])
+                if block is None:
+                    return
+                frames = frames[per_block:]
+                block = Frames._make(None if a is None else a[::step] for a in block)
+                block = self._conversions[k].applied(block, _numbers(part))
+            yield part, block
 
     def _undamaged(self, k: int, part: range) -> tuple[range, Frames | None]:
         """Some frames of file k as they are in it; with `keep_good` those before the first damage.

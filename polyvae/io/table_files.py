@@ -17,6 +17,7 @@ import numpy as np
 
 from polyvae.errors import InputError
 from polyvae.io.archives import arrays_of
+from polyvae.io.frames import reading
 from polyvae.io.text_rows import TIME, Section
 
 _BLOCK = 1 << 22  # bytes in memory together
@@ -78,12 +79,13 @@ def read_table(path: Path) -> TableFile:
     """
     with path.open("rb") as file:
         head = file.read(8)
-    if head.startswith(b"PK"):
-        return _read_npz(path)
-    reader = _Reader(path)
-    for block in _blocks(path, head):
-        reader.add(block)
-    return reader.finish()
+    with reading(path, "a table"):
+        if head.startswith(b"PK"):
+            return _read_npz(path)
+        reader = _Reader(path)
+        for block in _blocks(path, head):
+            reader.add(block)
+        return reader.finish()
 
 
 def _blocks(path: Path, head: bytes) -> Iterator[bytes]:

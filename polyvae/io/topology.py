@@ -15,8 +15,8 @@ from polyvae.io.atom_styles import atom_columns
 from polyvae.io.chains import of_those_ids, with_chains
 from polyvae.io.dump_index import first_frame
 from polyvae.io.formats import Unpacked, check_installed, format_of, is_packed
-from polyvae.io.frames import existing, short
-from polyvae.io.other import check_pdb
+from polyvae.io.frames import existing, reading, short
+from polyvae.io.other import check_pdb, reader_of
 from polyvae.trajectory.convert import atoms_of, usable_masses
 from polyvae.trajectory.facts import Facts
 from polyvae.trajectory.molecules import Atoms
@@ -41,7 +41,8 @@ class _UnreadError(InputError):
 def known_topology(path: str | os.PathLike, select: str | None, format: str | None = None) -> Atoms:
     """`read_topology`, once for the many files of one system."""
     stat = existing(path).stat()
-    return _read_once(os.fspath(path), select, format, (stat.st_size, stat.st_mtime_ns))
+    with reading(Path(path), "a topology"):
+        return _read_once(os.fspath(path), select, format, (stat.st_size, stat.st_mtime_ns))
 
 
 @functools.lru_cache(maxsize=2)
@@ -126,12 +127,10 @@ def _places(path: Path, name: str, atoms: Atoms) -> tuple[np.ndarray, np.ndarray
     """Where the chosen atoms are in a PDB or GRO, (n_chosen, 3) in Å, and its box; None for other formats."""
     if name not in ("PDB", "ENT", "GRO") or set(atoms.names or ()) != {"CA"}:
         return None
-    from MDAnalysis.coordinates.core import reader
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with reader(str(path), format=name) as file:
+            with reader_of(path, name) as file:
                 return np.array(file.ts.positions[atoms.chosen]), file.ts.dimensions
         except Exception:  # a topology without usable coordinates
             return None
@@ -160,7 +159,8 @@ def own_topology(path: Path, select: str | None, name: str) -> Atoms | None:
     if name == "TRR":  # MDAnalysis would number the atoms, and leave an index of frames beside the file
         return None
     try:
-        return read_topology(path, select, name or None)
+        with reading(path, "a topology"):
+            return read_topology(path, select, name or None)
     except _UnreadError:
         if name in MDAnalysis._PARSERS:
             raise

@@ -221,7 +221,8 @@ def _index(path: Path) -> tuple[list[_Frame], bool]:
                 begin = at = at + len(comment)
                 last = b""
                 for _ in range(n_atoms):
-                    last = file.readline()
+                    if not (last := file.readline()):
+                        return frames, True
                     at += len(last)
                 if n_atoms < 1 or not comment or not last or (not last.endswith(b"\n") and len(last.split()) < 4):
                     return frames, True

@@ -491,6 +491,29 @@ def test_frames_of_trr_without_positions(tmp_path, caplog, every):
     np.testing.assert_allclose(some.positions, x[::every][1::2])
 
 
+@pytest.mark.parametrize("kind", [">f4", ">f8"])
+def test_trr_of_either_precision(tmp_path, kind):
+    """Box, positions and velocities, in single and double precision as GROMACS writes them; and cut."""
+    x, real, frames = walk(3, 5), int(kind[-1]), []
+    for k, frame in enumerate(x):
+        box = (5 + k) * np.eye(3)
+        sizes = [0, 0, 9 * real, 0, 0, 0, 0, 15 * real, 15 * real, 0]
+        head = struct.pack(">3i12s13i", 1993, 13, 12, b"GMX_trn_file", *sizes, 5, 10 * k, 0)
+        numbers = [0.5 * k, 0.0, *box.ravel(), *frame.ravel(), *(7 * frame).ravel()]
+        frames.append(head + np.array(numbers, kind).tobytes())
+    path = tmp_path / "a.trr"
+    path.write_bytes(b"".join(frames))
+    traj = pv.read(path, unwrap=False)
+    np.testing.assert_allclose(traj.positions, x, rtol=1e-6)
+    np.testing.assert_allclose(traj.time, [0, 0.5, 1])
+    np.testing.assert_allclose(traj.box, [(5 + k) * np.eye(3) for k in range(3)])
+    for end in range(len(frames[0]) + 1, 2 * len(frames[0]), 7):
+        path.write_bytes(b"".join(frames)[:end])
+        with pytest.raises(pv.InputError, match=r"in frame 1 \(the 1 frames before it are whole\)"):
+            pv.read(path)
+        assert len(pv.read(path, keep_good=True)) == 1
+
+
 # Time.
 
 
