@@ -26,7 +26,7 @@ _PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 _LEGEND = re.compile(r'@\s+s(\d+)\s+legend\s+"(.*)"')
 _AXIS = re.compile(r'@\s+([xy])axis\s+label\s+"(.*)"')
 _UNIT = re.compile(r"[(\[]([^()\[\]]+)[)\]]\s*$")
-_VECTOR = re.compile(rb"\(\s*[-+.\d]")
+_VECTOR = re.compile(r"\(\s*[-+.\d]")
 
 # Files without rows of a run: a sign in its head, its name, and what to give in its place.
 _OTHERS = (
@@ -169,25 +169,26 @@ class _Reader:
         if self._ended:
             raise InputError(f"{self._path} holds several sets of data, parted by &; give one set in a file")
         if not self._sections or self._sections[-1].closed:
-            first, _, rest = data.lstrip().partition(b"\n")
+            head, _, rest = data.lstrip().partition(b"\n")
+            first = head.decode(errors="replace")
             if not self._sections and self._is_head(first):
-                self._comments, data = [first.decode(errors="replace").strip()], rest
+                self._comments, data = [first.strip()], rest
                 self._line += 1
-                first = rest.partition(b"\n")[0]
+                first = rest.partition(b"\n")[0].decode(errors="replace")
                 if not rest.strip():
                     return
             vectors = _VECTOR.search(first) is not None
             separator = _separator(first)
             self._sections.append(Section(self._path, self._named(first), vectors, separator, self._line))
-            self._sections[-1].by_hand = separator == "," and not self._signed
+            self._sections[-1].by_hand = separator != " " and not self._signed
         self._line += self._sections[-1].add(data)
 
-    def _is_head(self, row: bytes) -> bool:
+    def _is_head(self, row: str) -> bool:
         """Whether the first line is names, as those of a csv without a sign of comments are."""
         if self._names is not None or self._axes or self._legends:
             return False
-        words = _cells(row.decode(errors="replace"), _separator(row) == ",")
-        stated = any(len(_cells(line, "," in line)) == len(words) for line in self._comments)
+        words = _cells(row)
+        stated = any(len(_cells(line)) == len(words) for line in self._comments)
         return not stated and not any(map(is_number, words))
 
     def _header(self, line: str) -> None:
@@ -210,7 +211,7 @@ class _Reader:
             elif found := _AXIS.match(line):
                 self._axes[found[1]] = found[2]
         elif text := line.lstrip("#").strip():
-            cells = _cells(text, "," in text)
+            cells = _cells(text)
             if open_section is not None and TIME.fullmatch(cells[0]) and not any(map(is_number, cells)):
                 same = open_section.stated == cells
                 self._begin(open_section, cells if same else None)
@@ -235,10 +236,9 @@ class _Reader:
                     f"Part the file there"
                 )
 
-    def _named(self, first: bytes) -> list[str]:
+    def _named(self, first: str) -> list[str]:
         """A name for each number of a row: those that were stated, else the first comment of as many words."""
-        row = first.decode(errors="replace")
-        cells = _cells(row, _separator(first) == ",")
+        cells = _cells(first)
         if self._legends or self._axes:
             names = self._of_xvg(len(cells))
         elif self._names is not None:
@@ -251,7 +251,7 @@ class _Reader:
         elif self._path.suffix == ".xvg":
             names = ["time", *(f"y{k}" for k in range(len(cells) - 1))]
         else:
-            lines = [_cells(line, "," in line) for line in self._comments]
+            lines = [_cells(line) for line in self._comments]
             names = next((line for line in lines if len(line) == len(cells)), lines[-1] if lines else [])
         if len(names) != len(cells):
             raise InputError(
@@ -279,7 +279,9 @@ class _Reader:
             sections = sections[-1:]
         names = {name for section in sections for name in section.names}
         units = {name: found[1] for name in names if (found := _UNIT.search(name))}
-        units |= {name: found[3] for name in names if (found := TIME.fullmatch(name)) and found[3]}
+        for name in names:
+            if (found := TIME.fullmatch(name)) and (unit := found["unit"] or found["short"]):
+                units[name] = unit
         if (found := _UNIT.search(self._axes.get("x", ""))) is not None:
             units[sections[0].names[0]] = found[1]
         if "y" in self._axes:
@@ -301,14 +303,17 @@ class _Reader:
         return TableFile(self._path, sections, self._settings, periods, units, self._notes)
 
 
-def _separator(row: bytes) -> str:
-    return "," if b"," in row and not _VECTOR.search(row) else " "
+def _separator(row: str) -> str:
+    """The sign between columns: a semicolon, beside which numbers may have decimal commas, a comma or blanks."""
+    if ";" in row:
+        return ";"
+    return "," if "," in row and not _VECTOR.search(row) else " "
 
 
-def _cells(row: str, comma: bool) -> list[str]:
+def _cells(row: str) -> list[str]:
     """The columns of a row; a vector, as Colvars writes it, is one."""
-    if comma:
-        return [cell.strip() for cell in next(csv.reader([row]))]
+    if (separator := _separator(row)) != " ":
+        return [cell.strip() for cell in next(csv.reader([row], delimiter=separator))]
     if '"' in row:
         return next(csv.reader([" ".join(row.split())], delimiter=" "))
     return re.findall(r"\([^)]*\)|\S+", row) if re.search(r"\(\s", row) else row.split()

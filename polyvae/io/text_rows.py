@@ -10,8 +10,13 @@ import numpy as np
 from polyvae.arguments import shown
 from polyvae.errors import InputError
 
-# Names of a column that orders rows: time, Time (ps), Time/ps, time_ps.
-TIME = re.compile(r"(time|step|timestep)\s*([(\[].*|[/_]\s*([fpnuµμm]?s))?", re.IGNORECASE)
+# Names of a column that orders rows: time, Time (ps), Time/ps, time_ps; t with a unit alone, as in t (ns).
+_IN_SECONDS = r"[fpnuµμm]?s"
+TIME = re.compile(
+    rf"(?:time|step|timestep)\s*(?:[(\[].*|[/_]\s*(?P<unit>{_IN_SECONDS}))?"
+    rf"|t\s*(?:[(\[]{_IN_SECONDS}[)\]]|/\s*(?P<short>{_IN_SECONDS}))",
+    re.IGNORECASE,
+)
 _NO_NUMBER = r"[-+]?(?i:nan|inf|infinity)"
 _VECTOR = bytes.maketrans(b"(),", b"   ")
 
@@ -23,7 +28,7 @@ class Section:
         path: of the file.
         stated: the names in the header, one for each number or vector of a row.
         vectors: whether rows hold vectors, as Colvars writes them.
-        separator: "," or " ".
+        separator: ",", ";" or " "; beside a semicolon, numbers may have decimal commas.
         line: number of the line above the first row.
     """
 
@@ -110,11 +115,12 @@ class Section:
         import pandas as pd
 
         width = len(self.names)
-        separator = self.separator if self.separator == "," else r"\s+"
+        separator = r"\s+" if self.separator == " " else self.separator
+        decimal = "," if separator == ";" and b"," in data else "."
         try:
             found = pd.read_csv(
                 io.BytesIO(data), sep=separator, header=None, names=list(range(width + 1)), dtype=np.float64,
-                index_col=False, skipinitialspace=True,
+                index_col=False, skipinitialspace=True, decimal=decimal,
             )  # fmt: skip
         except ValueError:  # pandas' own errors are of this kind
             return None
@@ -132,7 +138,8 @@ class Section:
 
         rows = [self._words(line) for line in lines]
         width = len(self.names)
-        empty = np.array([not line.strip() for line in lines])
+        again = np.array([[word.strip('"') for word in row] == self.stated for row in rows])  # files put together
+        empty = again | [not line.strip() for line in lines]
         wrong = ~empty & [len(row) != width for row in rows]
         table = pd.DataFrame([row if len(row) == width else [""] * width for row in rows], dtype=str)
         values = [pd.to_numeric(table[k], errors="coerce").to_numpy(np.float64) for k in range(width)]
@@ -160,7 +167,7 @@ class Section:
             for k in np.flatnonzero([column[i] for column in unusable]).tolist():
                 self._blame(k, text)
         gone = np.flatnonzero(~kept)
-        cut = np.flatnonzero(~kept & ~empty)  # what follows was started anew
+        cut = np.flatnonzero(~kept & (again | ~empty))  # what follows was started anew
         starts = sorted({*self.starts, *(n + cut).tolist()})
         self.starts = [start - int(np.searchsorted(gone, start - n)) for start in starts]
         return [v[kept] for v in values]
@@ -169,7 +176,9 @@ class Section:
         self.faults.setdefault(self.names[k], f"{self.path}: {why}")
 
     def _words(self, line: str) -> list[str]:
-        words = line.split(",") if self.separator == "," else line.split()
+        if self.separator == ";":
+            line = line.replace(",", ".")
+        words = line.split() if self.separator == " " else line.split(self.separator)
         while len(words) > len(self.names) and not words[-1].strip():
             words.pop()
         return [word.strip() for word in words]

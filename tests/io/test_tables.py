@@ -36,6 +36,10 @@ def test_plumed_periods_and_settings(tmp_path):
         ("a.csv", "step,z0,v\n0,1.0,2.0\n1,2.0,4.0\n2,3.0,6.0\n"),
         ("b.csv", '#"step","z0","v"\n0,1.0,2.0\n1,2.0,4.0\n2,3.0,6.0\n'),
         ("a.dat", "# step z0 v\n# made by hand\n0 1 2\n1 2 4\n2 3 6\n"),
+        ("c.csv", "step;z0;v\n0;1.0;2.0\n1;2.0;4.0\n2;3.0;6.0\n"),
+        ("d.csv", "step;z0;v\n0;1,0;2,0\n1;2,0;4,0\n2;3,0;6,0\n"),
+        ("put_together.csv", "step,z0,v\n0,1.0,2.0\nstep,z0,v\n1,2.0,4.0\n2,3.0,6.0\n"),
+        ("quoted.csv", '"step";"z0";"v"\n0;1;2\n1;2;4\n"step";"z0";"v"\n2;3;6\n'),
     ],
 )
 def test_other_codes(tmp_path, name, text):
@@ -485,10 +489,25 @@ def test_the_row_between_two_runs_of_lammps_is_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "ps"), [("Time/ps", 1), ("time_ns", 1000), ("Time / fs", 1e-3), ("time_us", 1e6)]
+    ("name", "ps"),
+    [("Time/ps", 1), ("time_ns", 1000), ("Time / fs", 1e-3), ("time_us", 1e6), ("t (ns)", 1000), ("t/ps", 1)],
 )
 def test_a_unit_of_time_without_brackets(tmp_path, name, ps):
     (tmp_path / "t.csv").write_text(f"{name},z0\n0,1\n2,3\n1,4\n")
     table = pv.read_colvar(tmp_path / "t.csv")
     np.testing.assert_allclose(table.time, [0, ps])  # time goes back, so the run was restarted
     np.testing.assert_array_equal(table["z0"], [1, 4])
+
+
+def test_a_csv_of_two_runs_put_together(tmp_path):
+    one, two = "0,1\n1,2\n2,3\n", "2,4\n3,5\n"
+    (tmp_path / "a.csv").write_text(f"time,z0\n{one}time,z0\n{two}")
+    table = pv.read_colvar(tmp_path / "a.csv")  # the second went on from time 2, which it did again
+    np.testing.assert_array_equal(table["z0"], [1, 2, 4, 5])
+
+
+def test_decimal_commas_have_all_their_digits(tmp_path):
+    values = np.random.default_rng(0).normal(size=300)
+    rows = "".join(f"{k};{v:.12f}\n" for k, v in enumerate(values)).replace(".", ",")
+    (tmp_path / "a.csv").write_text("step;z0\n" + rows)
+    np.testing.assert_allclose(pv.read_colvar(tmp_path / "a.csv")["z0"], values, atol=1e-12)
