@@ -14,7 +14,7 @@ PACKAGE = Path(polyvae.__file__).parent
 
 # From the ground up: a module imports from floors below its own, and from its own folder.
 FLOORS = [
-    ["errors", "lazy"],
+    ["core", "errors", "lazy"],
     ["arguments"],
     ["batches", "cluster", "files", "progress", "records"],
     ["geometry", "trajectory"],

@@ -22,6 +22,7 @@ import polyvae as pv
 from polyvae import geometry
 from polyvae.arguments import file_name, numbers_array, refusal
 from polyvae.batches import map_frames
+from polyvae.core.units import LENGTHS
 from polyvae.cv.latent import LatentCV, check_cv
 from polyvae.errors import InputError
 from polyvae.files import replacing
@@ -31,9 +32,9 @@ from polyvae.measures.limits import Limits, known_limits
 from polyvae.measures.objectives import values_of
 from polyvae.measures.pairs import MANY
 from polyvae.plot.latent import mean_kl, to_show
-from polyvae.plot.style import TIME_SYMBOLS, UNIT_SYMBOLS, evenly
+from polyvae.plot.style import evenly
 from polyvae.records import json_object
-from polyvae.trajectory.record import Trajectory, bonds_of, is_linear, unit_factor
+from polyvae.trajectory.record import Trajectory, bonds_of, is_linear
 
 FILE = "explorer.json"
 LIMIT = 3_000_000  # bytes of the section, code included, for 10,000 frames
@@ -162,7 +163,7 @@ def explorer_data(
         "n_beads": cv.n_beads,
         "n_dims": cv.n_dims,
         "latent_dim": cv.latent_dim,
-        "unit": UNIT_SYMBOLS[cv.length_unit],
+        "unit": LENGTHS[cv.length_unit].symbol,
         "pdb": _pdb(cv),
         "bonds": bonds_of(cv.template).ravel().tolist(),
         "masses": None if cv.template.unequal_masses is None else cv.template.unequal_masses.tolist(),
@@ -201,14 +202,14 @@ def _observables(traj: Trajectory, given: Mapping[str, Any] | None) -> dict[str,
     """Unit and values (n_frames,) by name: size, time or else the frame's number, and what the caller gives."""
     if not isinstance(given, (Mapping, type(None))):
         raise refusal("observables", "a dictionary, name to one number a frame", given)
-    unit = UNIT_SYMBOLS[traj.length_unit]
+    unit = LENGTHS[traj.length_unit].symbol
     found = {"Rg": (unit, values_of("rg", traj))}
     if is_linear(bonds_of(traj), traj.n_beads):
         found["end-to-end"] = unit, values_of("end_to_end", traj)
     if traj.time is None or (np.diff(traj.time) <= 0).any():  # several files, each with a clock of its own
         found["frame"] = "", np.arange(len(traj), dtype=float)
     else:
-        found["time"] = TIME_SYMBOLS[traj.length_unit], np.asarray(traj.time)
+        found["time"] = LENGTHS[traj.length_unit].time, np.asarray(traj.time)
     for name, column in (given or {}).items():
         if name in found:
             raise InputError(f"observables[{name!r}] is there already; give yours another name")
@@ -232,7 +233,7 @@ def _kernel_widths(z: np.ndarray, weights: np.ndarray | None) -> list[float]:
 
 def _pdb(cv: LatentCV) -> dict:
     """How the page writes a PDB, as `write` does: one residue a bead, 1 sigma as 10 Å, which the title says."""
-    factor = 10.0 if cv.length_unit == "sigma" else unit_factor(cv.length_unit, "angstrom")
+    factor = 10 * LENGTHS[cv.length_unit].nm
     title = "POLYVAE" + (f", {scale_note('sigma', factor)}" if cv.length_unit == "sigma" else "")
     names = cv.template.names or ["B"] * cv.n_beads
     return {"factor": factor, "title": title, "names": [str(name)[:4] for name in names]}

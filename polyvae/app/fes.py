@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 
 import polyvae as pv
-from polyvae.app.choices import ENERGY_UNITS, OBJECTIVES
+from polyvae.app.choices import OBJECTIVES
 from polyvae.app.console import print_free_energy, say
 from polyvae.app.options import READING, Figures, Force, known, numbers, option_of, takes
+from polyvae.core.units import ENERGY_UNITS, boltzmann
 
 _RESULTS = ("fes.*", "checks.*", "summary.json")
 
@@ -200,20 +201,7 @@ def _thermal_energy(energy: dict, needed: bool) -> tuple[float, str]:
                 param_hint="--temperature",
             )
         return 1.0, "kT"
-    return _boltzmann(unit) * temperature, unit
-
-
-def _boltzmann(unit: str) -> float:
-    """Thermal energy of one kelvin."""
-    from scipy import constants
-
-    joules = {
-        "kJ/mol": 1000 / constants.N_A,
-        "kcal/mol": 4184 / constants.N_A,
-        "eV": constants.e,
-        "Ha": constants.value("Hartree energy"),
-    }
-    return constants.k / joules[unit]
+    return boltzmann(unit) * temperature, unit
 
 
 def _ranges(option: str, texts: list[str] | None, n: int | None = None):

@@ -15,7 +15,6 @@ from polyvae.app.choices import (
     BETA_SCHEDULES,
     FEATURIZERS,
     FIGURES,
-    LENGTH_UNITS,
     LR_SCHEDULES,
     OBJECTIVES,
     PATHS,
@@ -23,6 +22,7 @@ from polyvae.app.choices import (
     TARGETS,
 )
 from polyvae.app.reading import read_weights
+from polyvae.core.units import LENGTH_UNITS, length_of
 
 Files = Annotated[
     list[Path],
@@ -68,18 +68,13 @@ Figures = Annotated[
     ),
 ]
 
-# Other names of units, in lower case.
-_OTHER_NAMES = {
-    "a": "angstrom",
-    "å": "angstrom",
-    "angstroms": "angstrom",
-    "ångström": "angstrom",
-    "nanometer": "nm",
-}
-
 
 def _unit(name: str | None) -> str | None:
-    return None if name is None else known("unit", _OTHER_NAMES.get(name.lower(), name), LENGTH_UNITS)
+    """Return the length unit of that name in any spelling, none of another size."""
+    if name is None:
+        return None
+    unit, factor = length_of(name) or (name, 1.0)
+    return known("unit", unit if factor == 1 else name, LENGTH_UNITS)
 
 
 def _positive(value: float | None) -> float | None:

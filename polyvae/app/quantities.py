@@ -4,7 +4,7 @@ import dataclasses
 from html import escape
 
 from polyvae.app.markup import finite, get, number
-from polyvae.plot.style import UNIT_SYMBOLS
+from polyvae.core.units import LENGTHS
 from polyvae.tasks.states import ENOUGH
 from polyvae.tasks.verdict import FLOORS, JUDGED, JUMPS
 
@@ -45,7 +45,7 @@ class Quantity:
 def length_unit(scores: dict) -> str:
     """The symbol of the length unit, escaped."""
     name = get(scores, "length_unit", kind=str) or get(scores, "data", "length_unit", kind=str) or ""
-    return escape(UNIT_SYMBOLS.get(name, name))
+    return escape(LENGTHS[name].symbol if name in LENGTHS else name)
 
 
 def time_unit(scores: dict) -> str:

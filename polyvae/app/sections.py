@@ -29,10 +29,10 @@ from polyvae.app.quantities import (
     parts,
     time_unit,
 )
+from polyvae.core.units import LENGTHS
 from polyvae.tasks.verdict import FEW_FRAMES, MARKS, QUESTIONS
 from polyvae.vae.order import ACTIVE
 
-UNIT_NAMES = {"nm": "nanometres", "angstrom": "ångström", "sigma": "reduced units (σ)"}
 _MODEL = "model.safetensors"
 _PURPOSES = {
     "report.html": "this page",
@@ -267,7 +267,7 @@ def _sources(scores: dict, folder: Path) -> str:
             ("data", ", ".join(f"<code>{escape(str(path))}</code>" for path in paths)),
             ("atoms", escape(get(data, "selection", kind=str) or "")),
             ("pieces continuous in time", number(get(data, "n_segments"))),
-            ("length unit", escape(UNIT_NAMES.get(unit, unit) if unit else "")),
+            ("length unit", escape(LENGTHS[unit].name if unit in LENGTHS else unit or "")),
             ("frames, SHA-256", _digits(get(data, "sha256", kind=str))),
             ("their weights, SHA-256", _digits(get(data, "weights_sha256", kind=str))),
             ("model, SHA-256", _digits(hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None)),

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import scipy.constants
 
 from polyvae.arguments import real_number, text
+from polyvae.core.units import boltzmann
 from polyvae.cv.latent import LatentCV
 from polyvae.engines.runs import Bias, Run, Snapshots, kept_frames
 from polyvae.errors import InputError
@@ -34,7 +34,6 @@ from polyvae.io.tables import read_colvar
 log = logging.getLogger(__name__)
 
 PLACES = ("plumed", "folder", "start", "seed", "steps", "stride")
-_BOLTZMANN = scipy.constants.R / 1000  # kJ/mol/K
 _PRINTED = 300  # letters of what a command printed that failed
 _LOG, _LOCK = "command.log", "engine.lock"
 
@@ -165,7 +164,7 @@ def _execute(line: str, place: Path, lock: IO) -> None:
 
 
 def _kT(cv: LatentCV, temperature: float) -> float:
-    return temperature if cv.length_unit == "sigma" else _BOLTZMANN * temperature
+    return temperature if cv.length_unit == "sigma" else boltzmann("kJ/mol") * temperature
 
 
 def _write_input(

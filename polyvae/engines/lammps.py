@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from polyvae.arguments import file_name, real_number
+from polyvae.core.units import LAMMPS, picoseconds
 from polyvae.cv.latent import LatentCV
 from polyvae.engines.runs import Bias, Run, Snapshots, bead_trajectory, check_finite, kept_frames
 from polyvae.errors import InputError
@@ -23,7 +24,6 @@ from polyvae.export.lammps_grid import GridFix
 
 _HILL = 0.5, 0.1  # least height of the first hill in kT, and most, of the barrier
 _FILLED = 0.5  # of the run, by when hills of that height are as high as the barrier everywhere
-_PICOSECONDS = {"real": 1e-3, "metal": 1.0, "nano": 1e3, "electron": 1e-3, "si": 1e12, "cgs": 1e12, "micro": 1e6}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +97,8 @@ class LammpsEngine:
             energy = np.zeros(len(frames))
             if hills is not None:
                 energy = np.array([hills.table(at)[0] for at in z]) / kT
-            style = lmp.extract_global("units")
-            dt = lmp.extract_global("dt") * _PICOSECONDS.get(style, 1.0)
+            _, unit = LAMMPS[lmp.extract_global("units")]
+            dt = lmp.extract_global("dt") * (picoseconds(unit) or 1.0)  # tau stays tau
         traj = bead_trajectory(frames, stride * dt * np.arange(1, len(frames) + 1), cv.template, cv.length_unit)
         return Run(traj, energy, snapshots)
 

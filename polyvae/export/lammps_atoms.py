@@ -8,21 +8,11 @@ import ctypes
 import numpy as np
 
 from polyvae.arguments import if_given, real_number
+from polyvae.core.units import LAMMPS, length_of
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.export.particles import length_factor
 
-# Style of `units`: polyvae's unit, and its number in one length of LAMMPS.
-UNITS = {
-    "lj": ("sigma", 1.0),
-    "real": ("angstrom", 1.0),
-    "metal": ("angstrom", 1.0),
-    "electron": ("angstrom", 0.529177210544),
-    "nano": ("nm", 1.0),
-    "micro": ("nm", 1e3),
-    "cgs": ("nm", 1e7),
-    "si": ("nm", 1e9),
-}
 _UNBOUNDED = 1e300  # extent of the box in a direction that is not periodic: nothing is ever a whole box away
 
 
@@ -78,9 +68,11 @@ def tags_of(engine) -> np.ndarray:
 
 def length_in_model(cv: LatentCV, style: str, sigma: float | None) -> float:
     """Return the factor from LAMMPS' lengths in a style of `units` to the model's; see `attach` for `sigma`."""
-    if style not in UNITS:
-        raise InputError(f"polyvae knows LAMMPS' units {', '.join(UNITS)}; this run has units {style}")
-    unit, factor = UNITS[style]
+    if style not in LAMMPS:
+        raise InputError(f"polyvae knows LAMMPS' units {', '.join(LAMMPS)}; this run has units {style}")
+    known = length_of(LAMMPS[style][0])
+    assert known is not None
+    unit, factor = known
     sigma = if_given(real_number, "sigma", sigma)
     if style == "lj" and cv.length_unit != "sigma":
         if sigma is None or sigma <= 0:

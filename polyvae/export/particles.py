@@ -17,12 +17,13 @@ from polyvae.arguments import (
     real_number,
     refusal,
 )
+from polyvae.core.units import LENGTH_UNITS
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.export import kernel
 from polyvae.export.c import compiled_if_possible
 from polyvae.export.grid_bias import GridBias
-from polyvae.trajectory.record import LENGTH_UNITS, unit_factor
+from polyvae.trajectory.record import unit_factor
 from polyvae.trajectory.wholeness import NEAR_HALF, spanning_tree
 
 

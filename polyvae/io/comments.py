@@ -8,8 +8,8 @@ import re
 
 import numpy as np
 
+from polyvae.core.units import nanometres
 from polyvae.trajectory.box import box_vectors
-from polyvae.trajectory.units import length_of
 
 _PAIR = re.compile(r"""([\w-]+)\s*=\s*("[^"]*"|'[^']*'|\{[^}]*\}|\[[^\]]*\]|\S+)""")
 _IPI_CELL = re.compile(r"CELL\W*abcABC\W*:((?:\s+[-+\d.eE]+){6})")
@@ -35,13 +35,8 @@ def _of_ipi(comment: str, cell: np.ndarray) -> dict[str, str]:
     units = {name: "bohr" if unit == "atomic_unit" else unit for name, unit in _IPI_UNIT.findall(comment)}
     of_cell = units.pop("cell", "bohr")
     of_places = next(iter(units.values()), "bohr")
-    per_cell, per_place = _nanometres(of_cell), _nanometres(of_places)
+    per_cell, per_place = nanometres(of_cell), nanometres(of_places)
     if per_cell is None or per_place is None:
         return {"length_unit": of_cell if per_cell is None else of_places}
     (box,) = box_vectors(cell[None, :3] * per_cell / per_place, cell[None, 3:])
     return {"length_unit": of_places, "lattice": " ".join(f"{value:.8g}" for value in box.ravel())}
-
-
-def _nanometres(unit: str) -> float | None:
-    known = length_of(unit)
-    return None if known is None else {"nm": 1.0, "angstrom": 0.1}.get(known[0], np.nan) * known[1]

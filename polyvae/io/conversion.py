@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from polyvae.core.units import length_of, picoseconds
 from polyvae.errors import InputError
 from polyvae.io.frames import Frames, TrajectoryFile
 from polyvae.io.options import ReadOptions
 from polyvae.trajectory.facts import NotUnderstood
-from polyvae.trajectory.units import length_of, picoseconds
 
 log = logging.getLogger(__name__)
 

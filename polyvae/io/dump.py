@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from polyvae.core.units import LAMMPS
 from polyvae.errors import InputError
 from polyvae.io.dump_index import HEAD, PIECE, STEP, first_frame, index_dump
 from polyvae.io.formats import UNPACKING_ERRORS, BytesFile, opened
 from polyvae.io.frames import DamagedError, Frames, log
 from polyvae.trajectory.convert import STEPS_ALONE
 from polyvae.trajectory.facts import NOT_STATED, Facts, NotUnderstood, not_stated, stated_array, stated_if
-from polyvae.trajectory.units import LAMMPS
 
 _STEP_LINE = STEP + b"\n"
 _LONG = 1 << 20  # bytes of text for which it pays to import pandas

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from polyvae.core.units import length_of, picoseconds
 from polyvae.errors import InputError
 from polyvae.io.formats import check_installed
 from polyvae.io.frames import Frames
@@ -21,7 +22,6 @@ from polyvae.trajectory.facts import (
     stated_array,
     stated_if,
 )
-from polyvae.trajectory.units import length_of, picoseconds
 
 log = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from polyvae.core.units import LAMMPS, length_of, picoseconds
 from polyvae.errors import InputError
 from polyvae.io.frames import Frames
 from polyvae.trajectory.box import box_vectors
 from polyvae.trajectory.facts import NOT_STATED, Facts, NotUnderstood, not_stated, stated_array, stated_if
-from polyvae.trajectory.units import LAMMPS, length_of, picoseconds
 
 _CLASSIC = (b"CDF\x01", b"CDF\x02")
 

@@ -7,11 +7,11 @@ from typing import IO
 
 import numpy as np
 
+from polyvae.core.units import LENGTH_UNITS
 from polyvae.errors import InputError
 from polyvae.io.archives import arrays_of, check_sizes, stated_header
 from polyvae.io.frames import Frames, reading
 from polyvae.trajectory.facts import NOT_STATED, Facts, not_stated, stated_array, stated_if
-from polyvae.trajectory.record import LENGTH_UNITS
 
 _PER_FRAME = {"time": (), "box": (3, 3), "weights": (), "origin": (2,)}  # shape of each frame's
 _EXTRAS = ("masses", "bonds", "names", "segments", "ids", "periodic")

@@ -4,9 +4,9 @@ import dataclasses
 import os
 
 from polyvae.arguments import file_name, flag, if_given, one_of, real_number, text, whole_number
+from polyvae.core.units import LENGTH_UNITS
 from polyvae.io.formats import check_format
 from polyvae.trajectory.assembly import check_how
-from polyvae.trajectory.record import LENGTH_UNITS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from polyvae.core.units import length_of
 from polyvae.errors import InputError
 from polyvae.io.formats import Unpacked, check_installed, is_packed
 from polyvae.io.frames import DamagedError, Frames, short
@@ -14,8 +15,6 @@ from polyvae.io.heads import head_of
 from polyvae.trajectory.box import box_vectors
 from polyvae.trajectory.convert import time_of
 from polyvae.trajectory.facts import NOT_STATED, Facts, not_stated, stated_array, stated_if
-
-_UNITS = {"A": "angstrom", "Angstrom": "angstrom", "angstrom": "angstrom", "nm": "nm", "nanometer": "nm"}
 
 
 class UniverseFile:
@@ -52,7 +51,7 @@ class UniverseFile:
                 f"this one is not {why}{_hint(name, n_atoms)}"
             ) from None
         units = self._reader.units or {}
-        self.usual_unit = _UNITS.get(str(units.get("length")), "angstrom")
+        self.usual_unit = (length_of(str(units.get("length"))) or ("angstrom", 1.0))[0]
         head = head_of(self._unpacked.path, name, self.n_atoms)
         # The caller's word about the numbers in the file stands above the file's.
         stated = head.unit if length_unit in (None, head.unit) else None

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from polyvae import arguments
+from polyvae.core.units import picoseconds
 from polyvae.errors import InputError
 from polyvae.io.patterns import expanded
 from polyvae.io.table_files import TableFile, read_table
@@ -18,7 +19,6 @@ from polyvae.records import html_of
 log = logging.getLogger(__name__)
 
 _GROUPS = ("molecule", "walker", "replica", "run")  # columns that distinguish rows of one time
-_PS = {"fs": 1e-3, "ps": 1.0, "ns": 1e3, "us": 1e6, "µs": 1e6, "μs": 1e6, "ms": 1e9, "s": 1e12}
 _TURNS = {"deg": 360.0, "degree": 360.0, "degrees": 360.0, "°": 360.0, "rad": 2 * np.pi, "radians": 2 * np.pi}
 _KERNEL = ("kerneltype", "multivariate")  # settings of hills
 _KINDS = {"HILLS": "a list of hills", "KERNELS": "kernels of OPES", "STATE": "a state of OPES"}
@@ -92,7 +92,7 @@ class Colvar(Mapping):
         name = _clock(self.columns)
         if name is None:
             return None
-        return self.columns[name] * _PS.get(self.units.get(name, ""), 1.0)
+        return self.columns[name] * (picoseconds(self.units.get(name, "")) or 1.0)
 
     def rows_at(self, time: np.ndarray | None, segments: Sequence[int]) -> np.ndarray:
         """The row (n_frames,) of each frame of the same runs: by its time in its run, or by its number where

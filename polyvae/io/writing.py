@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from polyvae import arguments
+from polyvae.core.units import AKMA_PS, LENGTHS
 from polyvae.errors import InputError
 from polyvae.files import check_output, replacing
 from polyvae.io.dcd import DcdFile
@@ -23,14 +24,11 @@ from polyvae.io.xtc import XtcFile
 from polyvae.trajectory.box import is_lower, lengths_and_angles
 from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory, chain_bonds
-from polyvae.trajectory.units import AKMA_PS
 
 log = logging.getLogger(__name__)
 
-# One sigma stands for one nm, hence 10 Å, in formats that know physical units only; DCD, which reduced-unit
-# engines write too, holds the bare number.
-_TO_NM = {"nm": 1.0, "angstrom": 0.1, "sigma": 1.0}
-_TO_DCD = {"nm": 10.0, "angstrom": 1.0, "sigma": 1.0}
+_TO_PDB = {name: 10 * unit.nm for name, unit in LENGTHS.items()}
+_TO_DCD = _TO_PDB | {"sigma": 1.0}  # the bare number, as reduced-unit engines write it
 _XTC_PRECISION, _XTC_LARGEST = 1e5, 2**31 - 1024  # coordinates are stored as 32-bit integers
 _XTC_APART = 2**21  # for the nearest two neighbours of a frame, as a sum over three coordinates
 _XTC_BARE = 9  # up to so many beads an XTC holds bare floats
@@ -202,7 +200,7 @@ def _xtc_precision(traj: Trajectory) -> float:
     """Steps a nm, a power of ten: what the format's integers and the library's table of step sizes can hold."""
     if traj.n_beads <= _XTC_BARE:
         return _XTC_PRECISION
-    factor, x = _TO_NM[traj.length_unit], traj.positions
+    factor, x = LENGTHS[traj.length_unit].nm, traj.positions
     extent = (x.max(axis=1) - x.min(axis=1)).max()
     largest = factor * max(float(np.abs(x).max()), float(extent))
     # Beyond the table's end, the library writes frames that nothing can read.
@@ -216,7 +214,7 @@ def _xtc_precision(traj: Trajectory) -> float:
 def _write_xtc(path: Path, traj: Trajectory) -> str | None:
     from MDAnalysis.lib.formats.libmdaxdr import XTCFile
 
-    factor, precision = _TO_NM[traj.length_unit], _xtc_precision(traj)
+    factor, precision = LENGTHS[traj.length_unit].nm, _xtc_precision(traj)
     rising = traj.time is not None and bool((np.diff(traj.time) > 0).all())
     time = traj.time if traj.time is not None and rising else np.arange(traj.n_frames, dtype=float)
     rows = zip(_spatial(traj, factor), _box(traj, factor), time, strict=True)
@@ -295,7 +293,7 @@ def _write_gro(path: Path, traj: Trajectory) -> str | None:
     residue = topology.add_residue("BEA", topology.add_chain())
     for name in _names_in_columns(traj, 5, path):
         topology.add_atom(name, mdtraj.element.virtual, residue)
-    factor = _TO_NM[traj.length_unit]
+    factor = LENGTHS[traj.length_unit].nm
     positions = _spatial(traj, factor)
     if not (positions.max() < 9999 and positions.min() > -999):
         raise InputError("GRO cannot hold coordinates below -999 nm or above 9999 nm; write XTC or DCD")
@@ -383,7 +381,6 @@ def _write_pdb(path: Path, traj: Trajectory, factor: float | None = None, title:
     return None
 
 
-_TO_PDB = {unit: 10 * factor for unit, factor in _TO_NM.items()}
 # The PDB beside a file has the lengths that a viewer takes from that file.
 _BESIDE = {".xtc": _TO_PDB, ".dcd": _TO_DCD}
 _READ_BACK: dict[str, type[XtcFile] | type[DcdFile]] = {".xtc": XtcFile, ".dcd": DcdFile}

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from polyvae.core.units import length_of
 from polyvae.errors import InputError
 from polyvae.io.comments import pairs_of
 from polyvae.io.formats import UNPACKING_ERRORS, BytesFile, opened
 from polyvae.io.frames import DamagedError, Frames, short
 from polyvae.trajectory.facts import NOT_STATED, Facts, NotUnderstood, not_stated, stated_array, stated_if
-from polyvae.trajectory.units import length_of
 
 _PIECE = 1 << 22  # bytes of text that become numbers in one go
 _TRUE, _FALSE = ("T", "1", "TRUE"), ("F", "0", "FALSE")

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from polyvae import geometry
+from polyvae.core.units import LENGTHS
 from polyvae.plot.style import (
     ALONG,
-    UNIT_SYMBOLS,
     canvas,
     color_key,
     digits,
@@ -315,7 +315,7 @@ def optimum_structures(optimum: Optimum, *, axes=None):
 
     in_own_frame = jax.jit(lambda x: geometry.center(x) @ geometry.principal_frame(x).T)
     numbers = optimum.summary()
-    unit = UNIT_SYMBOLS[optimum.structure.length_unit]
+    unit = LENGTHS[optimum.structure.length_unit].symbol
     shapes, titles = [], []
     for name, traj, key in (
         ("Optimised", optimum.structure, "optimized"),

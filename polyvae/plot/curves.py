@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from polyvae.core.units import LENGTHS
 from polyvae.measures.ensembles import random_halves
 from polyvae.measures.weights import effective_size, quantile
-from polyvae.plot.style import DATA, MODEL, NEUTRAL, UNIT_SYMBOLS, canvas, digits, label_length, styled
+from polyvae.plot.style import DATA, MODEL, NEUTRAL, canvas, digits, label_length, styled
 from polyvae.tasks.optimum import Optimum
 
 _PARTNERS = (1, 3, 5, 7)
@@ -53,14 +54,14 @@ def marginals(
             _one_density(ax, k, label, distances[k], shares[k], sizes[k])
         ax.ticklabel_format(axis="x", useOffset=False)  # lengths of rigid bonds differ in the last digits
         ax.set(ylim=(0, None), xlabel=label_length(f"distance between beads 0 and {j}", length_unit))
-        ax.set_ylabel(f"density (1/{UNIT_SYMBOLS[length_unit]})")
+        ax.set_ylabel(f"density (1/{LENGTHS[length_unit].symbol})")
         if len(distances) == 2:
             apart = wasserstein_distance(*distances, *shares)
             floor = halves_apart(distances[0], shares[0])
-            ax.set_title(f"0–{j}: W₁ = {digits(apart)} ({digits(floor)}) {UNIT_SYMBOLS[length_unit]}")
+            ax.set_title(f"0–{j}: W₁ = {digits(apart)} ({digits(floor)}) {LENGTHS[length_unit].symbol}")
         else:
             ax.set_title(
-                f"0–{j}: mean {digits(np.average(distances[0], weights=shares[0]))} {UNIT_SYMBOLS[length_unit]}"
+                f"0–{j}: mean {digits(np.average(distances[0], weights=shares[0]))} {LENGTHS[length_unit].symbol}"
             )
     if len(ensembles) > 1:
         axes[0].legend()

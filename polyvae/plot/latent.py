@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from polyvae.core.units import LENGTHS
 from polyvae.cv.latent import LatentCV
 from polyvae.measures.weights import effective_size
 from polyvae.plot.style import (
     ALONG,
     DATA,
     NEUTRAL,
-    TIME_SYMBOLS,
     VALUE,
     canvas,
     color_key,
@@ -136,7 +136,7 @@ def clock_of(time: np.ndarray | None, n_frames: int, length_unit: str) -> tuple[
     """Times of frames, (n_frames,), and their unit; their numbers, and "frame", where no one clock is known."""
     if time is None or (np.diff(time) <= 0).any():  # several files, each with a clock of its own
         return np.arange(n_frames), "frame"
-    return np.asarray(time), TIME_SYMBOLS[length_unit]
+    return np.asarray(time), LENGTHS[length_unit].time
 
 
 def mean_kl(cv: LatentCV, traj: Trajectory, weights: np.ndarray | None = None) -> np.ndarray:

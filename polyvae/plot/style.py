@@ -9,11 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from polyvae.arguments import one_of
+from polyvae.core.units import LENGTHS
 from polyvae.files import replacing
 from polyvae.measures.weights import drawn_evenly
-
-UNIT_SYMBOLS = {"nm": "nm", "angstrom": "Å", "sigma": "σ"}
-TIME_SYMBOLS = {"nm": "ps", "angstrom": "ps", "sigma": "τ"}
 
 # Blue and vermilion stay apart for every kind of colour vision; so do all steps of the two maps.
 DATA, MODEL, NEUTRAL = "#2b6a99", "#d1602b", "#6b7280"
@@ -109,7 +107,7 @@ def color_key(mappable, axes, label: str):
 
 
 def label_length(name: str, length_unit: str) -> str:
-    return f"{name} ({UNIT_SYMBOLS[length_unit]})"
+    return f"{name} ({LENGTHS[length_unit].symbol})"
 
 
 def digits(value: float) -> str:

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from polyvae.arguments import is_array_like, one_of, refusal
+from polyvae.core.units import LENGTH_UNITS
 from polyvae.errors import InputError
 from polyvae.trajectory.assembly import Assembler, check_how
 from polyvae.trajectory.molecules import Atoms
 from polyvae.trajectory.precision import warn_of_blur
-from polyvae.trajectory.record import LENGTH_UNITS, Selection, Trajectory
+from polyvae.trajectory.record import Selection, Trajectory
 from polyvae.trajectory.stream import Stream, whole
 from polyvae.trajectory.universe import boxes_of, formats_of, periodic_of
 

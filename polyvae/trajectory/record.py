@@ -18,12 +18,10 @@ from polyvae.arguments import (
     whole_number,
     without_mask,
 )
+from polyvae.core.units import LENGTH_UNITS, LENGTHS
 from polyvae.errors import InputError
 from polyvae.records import html_of
 from polyvae.trajectory.precision import LARGEST, in_single_precision
-
-LENGTH_UNITS = ("nm", "angstrom", "sigma")
-_PER_NM = {"nm": 1.0, "angstrom": 10.0}
 
 
 def unit_factor(source: str, target: str) -> float:
@@ -41,7 +39,7 @@ def unit_factor(source: str, target: str) -> float:
             f"state the unit of the numbers: --unit {target}, pv.read(..., length_unit={target!r}), "
             f"or pv.as_trajectory(data, length_unit={target!r}) for data in memory"
         )
-    return _PER_NM[target] / _PER_NM[source]
+    return LENGTHS[source].nm / LENGTHS[target].nm
 
 
 class Selection(NamedTuple):

@@ -15,7 +15,6 @@ from polyvae.tasks.optimization import OBJECTIVES
 from polyvae.tasks.paths import WAYS
 from polyvae.tasks.sampling import PRIORS
 from polyvae.tasks.tables import KINDS
-from polyvae.trajectory.record import LENGTH_UNITS
 from polyvae.vae.settings import BETA_SCHEDULES, LR_SCHEDULES
 
 
@@ -26,7 +25,6 @@ from polyvae.vae.settings import BETA_SCHEDULES, LR_SCHEDULES
         (choices.TARGETS, TARGETS),
         (choices.FIGURES, FORMATS),
         (choices.TRAJECTORIES, WRITERS),
-        (choices.LENGTH_UNITS, LENGTH_UNITS),
         (choices.PATHS, WAYS),
         (choices.PRIORS, PRIORS),
         (choices.BETA_SCHEDULES, BETA_SCHEDULES),

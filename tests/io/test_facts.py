@@ -14,9 +14,9 @@ import pytest
 from mdtraj.formats import DCDTrajectoryFile, XTCTrajectoryFile
 
 import polyvae as pv
+from polyvae.core.units import length_of, picoseconds
 from polyvae.io.readers import READERS
 from polyvae.trajectory.facts import FACTS, FATES, Facts
-from polyvae.trajectory.units import length_of, picoseconds
 
 
 def walk(n_frames=12, n_beads=10, bond=1.0, seed=0):

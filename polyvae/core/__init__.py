@@ -1,0 +1,1 @@
+"""Ground that all folders stand on and that needs no other library."""
