@@ -20,7 +20,8 @@ from polyvae.files import temporary_folder
 _OF_SUFFIX = {
     ".npz": "NPZ", ".xtc": "XTC", ".dcd": "DCD", ".gro": "GRO", ".trr": "TRR", ".gsd": "GSD",
     ".lammpstrj": "LAMMPSDUMP", ".lammpsdump": "LAMMPSDUMP", ".dump": "LAMMPSDUMP", ".lmp": "DATA",
-    ".xyz": "XYZ", ".extxyz": "XYZ", ".h5md": "H5MD", ".nc": "NCDF", ".ncdf": "NCDF", ".pdb": "PDB",
+    ".xyz": "XYZ", ".extxyz": "XYZ", ".h5md": "H5MD", ".nc": "NCDF", ".ncdf": "NCDF", ".netcdf": "NCDF",
+    ".pdb": "PDB",
 }  # fmt: skip
 # What MDAnalysis counts among its formats and is no file, or a file that it only writes.
 _NO_FILES = {"CHAIN", "CHEMFILES", "IMD", "MEMORY", "MINIMAL", "OPENMMAPP", "OPENMMSIMULATION", "OPENMMTOPOLOGY"}

@@ -20,22 +20,19 @@ from polyvae.errors import InputError
 from polyvae.measures.basins import watershed
 from polyvae.measures.blocks import (
     Blocking,
-    BlockSums,
     block_size,
     deviations_of,
     error_of_ratio,
-    finest_blocks,
     thirds_of,
     together,
 )
-from polyvae.measures.grids import axes_of, block_densities, cells_of, ranges_of, unrolled
+from polyvae.measures.grids import TIMES, Density, axes_of, cells_of, density_of, ranges_of, unrolled
 from polyvae.measures.hills import LIMIT
 from polyvae.measures.transients import choose_transient, relative_weights, without_starts
 from polyvae.records import html_of
 
 _LEAST_CUT = 0.1  # share of a biased run, since its bias grows from nothing
 _STATES = 1.0  # kT between two basins
-_TIMES = 20  # of the course in time
 _FEWEST = 10
 
 
@@ -204,9 +201,9 @@ def free_energy(
         InputError: a bias without kT, weights and a bias, no frame in the range, values that are not finite.
     """
     s = _variables(s)
-    n, dims = s.shape
+    dims = s.shape[1]
     kT = 1.0 if kT is None and bias is None else real_number("kT, which a bias needs,", kT, above=0)
-    runs = segment_lengths(segments, n)
+    runs = segment_lengths(segments, len(s))
     share = relative_weights(weights, bias, kT, runs, flag("walkers", walkers))
     method = one_of("method", method, ("kde", "histogram"))
     ends = ranges_of("periods", periods, dims)
@@ -220,74 +217,63 @@ def free_energy(
             part *= len(part) / (part.sum() or 1.0)
     if not share.sum() > 0:
         raise InputError("no frame that is used has any weight; weights must not all be 0")
-
     axes = axes_of(s, share, ranges_of("range", range, dims), ends, bins, method, bandwidth)
-    within = np.ones(len(s), bool)
-    for k, a in enumerate(axes):
-        within &= (s[:, k] >= a.low) & (s[:, k] <= a.high)
-    if not share[within].any():
-        said = ", ".join(f"{a.low:g} to {a.high:g}" for a in axes)
-        raise InputError(f"no frame lies in the range {said}; give range= that holds some")
-    block, segment = finest_blocks(lengths)
-    totals = np.bincount(block, share, len(segment))
-    counted = share * within if method == "histogram" else share  # kernels reach over the ends of the range
-    summed = BlockSums(totals, segment, tuple(len(a.points) for a in axes))
-    at = _places(segment)
-    parts = np.zeros((_TIMES, *summed.total.shape))
-    for k, density in zip(at, block_densities(s, counted, block, axes), strict=True):
-        summed.add(density)
-        parts[k] += density
-    density = summed.total / totals.sum()
-    with np.errstate(divide="ignore"):
-        energy = -kT * np.log(density)
-    lowest = energy.min()
+    density = density_of(s, share, lengths, axes, kT)
+    return _result(density, *_states_and_blocks(density, states), cut)
 
-    def error_with(blocks: Blocking) -> np.ndarray:
-        error = kT * blocks.factor * summed.error(blocks.merged)
-        return np.divide(error, density, where=density > 0, out=np.full(error.shape, np.inf))
 
-    # The blocks must be right for what is slow: which basin a frame is in, or which part of the only one.
-    place = cells_of(s, axes)
-    labels, cells = _labels(states, energy - lowest, axes, s, place, within, kT, None)
-    thirds = thirds_of([unrolled(s[:, k], a.period) for k, a in enumerate(axes)], share)
-    blocks = block_size(deviations_of(labels, thirds, dims, share, block, len(segment)), segment)
-    if states is None and labels.max() > 0:  # what is a barrier beside its noise?
-        labels, cells = _labels(None, energy - lowest, axes, s, place, within, kT, 2 * error_with(blocks))
-        blocks = block_size(deviations_of(labels, thirds, dims, share, block, len(segment)), segment)
+def _states_and_blocks(of: Density, states) -> tuple[np.ndarray, np.ndarray, Blocking]:
+    """The state of each frame and of each point of the grid, and blocks long enough to be independent.
 
-    n_states = int(labels.max()) + 1
-    of_states = np.bincount(block * (n_states + 1) + labels + 1, share, len(segment) * (n_states + 1))
-    of_states = of_states.reshape(len(segment), -1)[:, 1:]  # without the frames of no state
+    They must be so for what is slow: which basin a frame is in, or which part of the only one.
+    """
+    n_blocks, dims = len(of.segment), len(of.axes)
+    thirds = thirds_of([unrolled(of.s[:, k], axis.period) for k, axis in enumerate(of.axes)], of.share)
+    place, energy = cells_of(of.s, of.axes), of.energy
+
+    def with_noise(noise) -> tuple[np.ndarray, np.ndarray, Blocking]:
+        labels, cells = _labels(states, energy, of.axes, of.s, place, of.within, of.kT, noise)
+        of_slow = deviations_of(labels, thirds, dims, of.share, of.block, n_blocks)
+        return labels, cells, block_size(of_slow, of.segment)
+
+    labels, cells, blocks = with_noise(None)
+    if states is not None or labels.max() <= 0:
+        return labels, cells, blocks
+    return with_noise(2 * of.error_with(blocks))  # is it a barrier beside its noise?
+
+
+def _result(of: Density, labels: np.ndarray, cells: np.ndarray, blocks: Blocking, cut: float) -> FreeEnergy:
+    n_states, n_blocks, share = int(labels.max()) + 1, len(of.segment), of.share
+    of_states = np.bincount(of.block * (n_states + 1) + labels + 1, share, n_blocks * (n_states + 1))
+    of_states = of_states.reshape(n_blocks, -1)[:, 1:]  # without the frames of no state
     order = np.argsort(-of_states.sum(axis=0), kind="stable")
     of_states = of_states[:, order]
-    by_blocks = np.column_stack(
-        [together(of_states, segment, blocks.merged), together(totals, segment, blocks.merged)]
-    )
+    merged = [together(sums, of.segment, blocks.merged) for sums in (of_states, of.totals)]
     slow = float(blocks.errors[np.searchsorted(blocks.sizes, blocks.size).clip(max=len(blocks.errors) - 1)])
     kish = float(share.sum() ** 2 / (share**2).sum())
-    error = error_with(blocks)
-    known = _known(energy - lowest, error, kT)
-    times, course, apart, halves = _course(parts, of_states, energy, known, at, kT)
+    energy, error = of.energy, of.error_with(blocks)
+    known = _known(energy, error, of.kT)
+    times, course, apart, halves = _course(of.parts, of_states, energy, known, of.at, of.kT)
     result = FreeEnergy(
-        grid=tuple(a.points for a in axes),
-        energy=energy - lowest,
+        grid=tuple(axis.points for axis in of.axes),
+        energy=energy,
         error=error,
         states=(),
         cells=_numbered(cells, order),
-        kT=kT,
+        kT=of.kT,
         dropped=cut,
-        n_frames=len(s),
+        n_frames=len(share),
         kish=kish,
         n_effective=min(kish / max(slow, 1e-12) ** 2, kish),
         blocks=blocks,
-        bandwidth=None if method == "histogram" else tuple(a.width for a in axes),
+        bandwidth=tuple(axis.width for axis in of.axes) if of.axes[0].width else None,
         times=times,
         course=course,
         apart=apart,
         halves=halves,
         weights=share * len(share) / share.sum(),
-        periods=tuple(a.period if a.around else None for a in axes),
-        _sums=by_blocks,
+        periods=tuple(axis.period if axis.around else None for axis in of.axes),
+        _sums=np.column_stack(merged),
     )
     return dataclasses.replace(result, states=_states(result, cells, order))
 
@@ -355,13 +341,6 @@ def _states(result: FreeEnergy, cells: np.ndarray, order: np.ndarray) -> tuple[S
     return tuple(found)
 
 
-def _places(segment: np.ndarray) -> np.ndarray:
-    """In which of `_TIMES` equal parts of its run each block ends."""
-    counts = np.unique(segment, return_counts=True)[1]
-    share = np.concatenate([np.arange(1, n + 1) / n for n in counts])
-    return np.searchsorted(np.linspace(1 / _TIMES, 1, _TIMES) + 1e-9, share)
-
-
 def _course(parts, of_states, energy, compared, at, kT: float):
     """Results of the first shares of every run, in time, and the difference between the halves of the runs.
 
@@ -371,10 +350,10 @@ def _course(parts, of_states, energy, compared, at, kT: float):
         at: (n_blocks,) part of the runs that each block is of.
     """
     known = np.cumsum(parts[:, compared], axis=0)
-    weights = np.zeros((_TIMES, of_states.shape[1]))
+    weights = np.zeros((TIMES, of_states.shape[1]))
     np.add.at(weights, at, of_states)
     weights = weights.cumsum(axis=0)
-    half = _TIMES // 2 - 1
+    half = TIMES // 2 - 1
     with np.errstate(divide="ignore", invalid="ignore"):
         course = -kT * np.log(weights / weights[:, :1])
         logs = -np.log(known)
@@ -384,4 +363,4 @@ def _course(parts, of_states, energy, compared, at, kT: float):
         return kT * float(np.std(one - other)) if np.isfinite(one).all() and np.isfinite(other).all() else np.inf
 
     apart = np.array([off(log, energy[compared] / kT) for log in logs])
-    return np.linspace(1 / _TIMES, 1, _TIMES), course, apart, off(logs[half], second)
+    return np.linspace(1 / TIMES, 1, TIMES), course, apart, off(logs[half], second)

@@ -14,6 +14,7 @@ import numpy as np
 from polyvae.arguments import is_array_like, numbers_array, real_number, refusal, whole_number
 from polyvae.errors import InputError
 from polyvae.measures.basins import find_basins
+from polyvae.measures.blocks import Blocking, BlockSums, finest_blocks
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +23,7 @@ _KERNEL = {1: (0.1, 0.1), 2: (0.1, 0.3)}  # of the spread in the narrowest basin
 _MOST_POINTS = 1 << 18  # of a whole grid, which is held some 60 times
 _AT_ONCE = 1 << 19  # kernels in memory together, as many as a cache holds
 _IN_FLIGHT = 16  # such parts
+TIMES = 20  # equal shares of a run in time
 _REACH = 11.0  # widths of a kernel: down to 1e-26
 _SECTORS = 36  # of a period, in which the emptiest place is looked for
 
@@ -302,3 +304,72 @@ def axes_of(s, share, ranges, ends, bins, method, bandwidth) -> list[Axis]:
         axes.append(Axis(points, low, high, float(width), span, around))
         check_points([len(axis.points) for axis in axes])
     return axes
+
+
+@dataclasses.dataclass(frozen=True)
+class Density:
+    """The density of frames on a grid, and its parts.
+
+    Args:
+        axes: of the grid.
+        kT: thermal energy.
+        s, share, within: variables and weight of each frame, and whether it is in the range.
+        block, segment: of each frame its block, of each block its run.
+        totals: (n_blocks,) weights.
+        sums: over the blocks, of the weighted kernels on the grid.
+        at, parts: (n_blocks,) share of its run in time that each block is of, and the sums of each share.
+    """
+
+    axes: list[Axis]
+    kT: float
+    s: np.ndarray
+    share: np.ndarray
+    within: np.ndarray
+    block: np.ndarray
+    segment: np.ndarray
+    totals: np.ndarray
+    sums: BlockSums
+    at: np.ndarray
+    parts: np.ndarray
+
+    @property
+    def values(self) -> np.ndarray:
+        return self.sums.total / self.totals.sum()
+
+    @property
+    def energy(self) -> np.ndarray:
+        """-kT log of the density, its lowest value 0."""
+        with np.errstate(divide="ignore"):
+            energy = -self.kT * np.log(self.values)
+        return energy - energy.min()
+
+    def error_with(self, blocks: Blocking) -> np.ndarray:
+        """Error of -kT log of the density, infinite where it is 0."""
+        error, values = self.kT * blocks.factor * self.sums.error(blocks.merged), self.values
+        return np.divide(error, values, where=values > 0, out=np.full(error.shape, np.inf))
+
+
+def density_of(s: np.ndarray, share: np.ndarray, lengths: Sequence[int], axes: list[Axis], kT: float) -> Density:
+    within = np.ones(len(s), bool)
+    for k, axis in enumerate(axes):
+        within &= (s[:, k] >= axis.low) & (s[:, k] <= axis.high)
+    if not share[within].any():
+        said = ", ".join(f"{axis.low:g} to {axis.high:g}" for axis in axes)
+        raise InputError(f"no frame lies in the range {said}; give range= that holds some")
+    block, segment = finest_blocks(lengths)
+    totals = np.bincount(block, share, len(segment))
+    counted = share if axes[0].width else share * within  # kernels reach over the ends of the range, bins do not
+    sums = BlockSums(totals, segment, tuple(len(axis.points) for axis in axes))
+    at = _places(segment)
+    parts = np.zeros((TIMES, *sums.total.shape))
+    for k, of_block in zip(at, block_densities(s, counted, block, axes), strict=True):
+        sums.add(of_block)
+        parts[k] += of_block
+    return Density(axes, kT, s, share, within, block, segment, totals, sums, at, parts)
+
+
+def _places(segment: np.ndarray) -> np.ndarray:
+    """In which of `TIMES` equal parts of its run each block ends."""
+    counts = np.unique(segment, return_counts=True)[1]
+    share = np.concatenate([np.arange(1, n + 1) / n for n in counts])
+    return np.searchsorted(np.linspace(1 / TIMES, 1, TIMES) + 1e-9, share)
