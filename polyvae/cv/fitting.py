@@ -180,7 +180,11 @@ def _temporary_file(stack: contextlib.ExitStack, folder, shape: tuple[int, ...])
     """Zeros in a file that is removed with the stack, or at the latest when the process ends."""
     file = stack.enter_context(tempfile.TemporaryFile(dir=folder, prefix="polyvae-"))  # noqa: SIM115
     if hasattr(os, "posix_fallocate"):  # a disk that is full later would end the process
-        os.posix_fallocate(file.fileno(), 0, 4 * math.prod(shape))
+        try:
+            os.posix_fallocate(file.fileno(), 0, 4 * math.prod(shape))
+        except OSError as error:
+            error.filename = folder or tempfile.gettempdir()
+            raise
     return np.memmap(file, np.float32, "w+", shape=shape)
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from polyvae.errors import InputError
 from polyvae.files import save_tensors
+from polyvae.records import json_object
 
 _EVERY = 1.0  # seconds between two files; writing one takes milliseconds
 
@@ -30,9 +31,9 @@ class Checkpoint:
     """
 
     def __init__(self, path: str | os.PathLike, identity: dict, *, resume: bool):
-        self._path, self._identity, self._last = Path(path), json.dumps(identity, sort_keys=True), 0.0
-        self.saved = self._load() if resume and self._path.exists() else None
-        if not resume and self._path.exists():
+        self.path, self._identity, self._last = Path(path), json.dumps(identity, sort_keys=True), 0.0
+        self.saved = self._load() if resume and self.path.exists() else None
+        if not resume and self.path.exists():
             raise InputError(
                 f"{path} holds an unfinished run; continue it (--resume, resume=True), or remove it (--force) "
                 f"to start over"
@@ -43,29 +44,29 @@ class Checkpoint:
         if time.monotonic() - self._last < _EVERY and not last:
             return
         tensors = {f"state.{k:04d}": leaf for k, leaf in enumerate(leaves)}
-        save_tensors(self._path, tensors | {"history": table}, {"polyvae-run": self._identity})
+        save_tensors(self.path, tensors | {"history": table}, {"polyvae-run": self._identity})
         self._last = time.monotonic()
 
     def _load(self) -> tuple[list[np.ndarray], np.ndarray]:
         try:
-            with safetensors.safe_open(self._path, framework="numpy") as file:
+            with safetensors.safe_open(self.path, framework="numpy") as file:
                 identity = (file.metadata() or {}).get("polyvae-run")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             table = tensors.pop("history")
         except (safetensors.SafetensorError, KeyError, OSError) as error:
             raise InputError(
-                f"{self._path} is not an unfinished run ({error}); remove it and train from the beginning"
+                f"{self.path} is not an unfinished run ({error}); remove it and train from the beginning"
             ) from None
         if identity != self._identity:
+            there = json_object(identity or "{}", self.path, "remove it and train from the beginning")
             raise InputError(
-                f"{self._path} is an unfinished run with other {_difference(identity, self._identity)}; "
+                f"{self.path} is an unfinished run with other {_difference(there, json.loads(self._identity))}; "
                 f"give the same to continue it, or remove it to start over"
             )
         return [tensors[name] for name in sorted(tensors)], table
 
 
-def _difference(theirs: str | None, ours: str) -> str:
-    there, here = json.loads(theirs or "{}"), json.loads(ours)
+def _difference(there: dict, here: dict) -> str:
     names = [name for name in sorted({*there, *here}) if there.get(name) != here.get(name)]
     words = {"inputs": "data, weights, segments, features or likelihood"}
     return ", ".join(words.get(n, f"{n} ({there.get(n)} there, {here.get(n)} here)") for n in names)

@@ -148,6 +148,9 @@ def restored(state, unfinished: Checkpoint | None, n_terms: int):
     if unfinished is None or unfinished.saved is None:
         return state, np.zeros((0, n_terms), np.float32)
     leaves, table = unfinished.saved
+    shapes = [leaf.shape for leaf in leaves], table.shape[1:]
+    if shapes != ([np.shape(leaf) for leaf in jax.tree.leaves(state)], (n_terms,)):
+        raise InputError(f"{unfinished.path} is damaged; remove it and train from the beginning")
     return jax.tree.unflatten(jax.tree.structure(state), [jnp.asarray(leaf) for leaf in leaves]), table
 
 
