@@ -262,8 +262,14 @@ def segment_lengths(value: Any, n_frames: int) -> tuple[int, ...]:
     return tuple(found.tolist())
 
 
+def check_progress(progress: Any) -> None:
+    """Check `progress=`: a function, True for a bar, False or None for nothing."""
+    if not isinstance(progress, bool):
+        if_given(function, "progress", progress)
+
+
 def check_run(progress: Any, checkpoint: Any, resume: Any) -> None:
     """Check the arguments of a training that are not settings."""
-    if_given(function, "progress", progress)
+    check_progress(progress)
     if_given(file_name, "checkpoint", checkpoint)
     flag("resume", resume)

@@ -1,11 +1,12 @@
 """Progress bars."""
 
 import contextlib
+import functools
 import logging
 import sys
 from collections.abc import Callable, Iterator
 
-from polyvae.arguments import if_given, text, whole_number
+from polyvae.arguments import check_progress, if_given, text, whole_number
 
 _NAMES = {"reconstruction": "-log p", "kl": "KL", "loss": "loss", "val_loss": "held out"}
 
@@ -27,6 +28,8 @@ def progress_bar(
 ) -> contextlib.AbstractContextManager[Callable]:
     """A bar on a terminal and in a notebook, for `progress=` of `fit` and others; nothing is shown in a pipe.
 
+    `progress=True` makes such a bar; this one has words of your own.
+
     `with progress_bar("training") as bar: cv = fit(traj, progress=bar)`. Functions that report steps done
     and in all set the length of the bar themselves; loss terms are shown beside it.
 
@@ -36,6 +39,31 @@ def progress_bar(
         unit: name of a step.
     """
     return _bar(text("what", what), if_given(whole_number, "total", total, 0), text("unit", unit))
+
+
+@contextlib.contextmanager
+def reporting(progress, what: str, unit: str = "step") -> Iterator[Callable | None]:
+    """The function that takes the progress: that of `progress=`, or a bar where it is True."""
+    if progress is True:
+        with _bar(what, None, unit) as bar:
+            yield bar
+    else:
+        check_progress(progress)
+        yield progress or None
+
+
+def reports(what: str, unit: str = "step") -> Callable:
+    """Decorator of a function with `progress=`, which may be True."""
+
+    def decorate(work: Callable) -> Callable:
+        @functools.wraps(work)
+        def with_bar(*arguments, progress=None, **named):
+            with reporting(progress, what, unit) as report:
+                return work(*arguments, progress=report, **named)
+
+        return with_bar
+
+    return decorate
 
 
 @contextlib.contextmanager

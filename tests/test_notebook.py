@@ -86,6 +86,12 @@ def test_scores_are_the_table_of_the_command_line(capsys):
     for name, cells in rows.items():
         assert " ".join([name, *cells]).strip() in " ".join(printed.split())
     assert "rg 1.300 (0.300)" in words
+    table = scores.to_frame()
+    assert list(table.columns) == ["all", "train"]
+    assert table.loc["fve", "train"] == some.fve
+    assert table.loc["kl_per_latent z1", "all"] == 2
+    assert np.isnan(table.loc["correlation_rg z0", "all"])
+    assert np.isnan(table.loc["vamp2", "all"])
 
 
 def test_results(traj, cv):
@@ -150,3 +156,27 @@ def test_a_bar_takes_what_every_function_tells(monkeypatch):
     with pv.progress_bar("training") as bar:
         bar(1, 2, {"kl": 1.0})
     assert "training" in pipe.getvalue()
+
+
+def test_progress_true_is_a_bar(monkeypatch, tmp_path):
+    """`progress=True` counts what the call works on, and leaves the result as it is."""
+    x = np.random.default_rng(0).normal(size=(80, 4, 2)).astype(np.float32)
+    brief = {
+        "epochs": 2,
+        "batch_size": 32,
+        "encoder": (4,),
+        "decoder": (4,),
+        "featurizer": pv.Reference(),
+        "lag": 0,
+    }
+    plain = pv.fit(x, **brief, progress=False)
+    monkeypatch.setattr("sys.stderr", shown := Terminal())
+    cv = pv.fit(x, **brief, progress=True)
+    assert "training" in shown.getvalue()
+    assert "epoch" in shown.getvalue()
+    np.testing.assert_array_equal(cv.transform(x), plain.transform(x))
+    monkeypatch.setattr("sys.stderr", shown := Terminal())
+    pv.project(cv, x, tmp_path / "z.csv", progress=True)
+    assert "projecting" in shown.getvalue()
+    with pytest.raises(pv.InputError, match="progress"):
+        pv.project(cv, x, tmp_path / "z.csv", progress="yes")

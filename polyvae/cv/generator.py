@@ -29,6 +29,7 @@ from polyvae.errors import InputError
 from polyvae.files import locked
 from polyvae.measures.ensembles import frame_weights, pair_distances
 from polyvae.measures.weights import drawn_evenly
+from polyvae.progress import reports
 from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory, bonded_triples, bonds_of
 from polyvae.trajectory.stream import Stream, concatenate
@@ -66,6 +67,7 @@ class _State(NamedTuple):
 
 
 @single_precision
+@reports("training the generator")
 def fit_generator(
     cv: LatentCV,
     data,
@@ -77,7 +79,7 @@ def fit_generator(
     depth: int = 4,
     validation: float = 0.1,
     seed: int = 0,
-    progress: Callable[[int, int, dict[str, float]], None] | None = None,
+    progress: Callable[[int, int, dict[str, float]], None] | bool | None = None,
     checkpoint: str | os.PathLike | None = None,
     resume: bool = False,
 ) -> LatentCV:
@@ -102,7 +104,8 @@ def fit_generator(
             kept, so that frames are not memorised, and training stops 1,000 steps after these. With 0 the last
             weights are kept.
         seed: seed of weights, batches and noise; one seed gives one result.
-        progress: called with steps done, steps in all, and the loss on training and validation frames.
+        progress: True for a bar, or a function of steps done, steps in all, and the losses of training and
+            validation frames.
         checkpoint: file for the state of the run, renewed now and then; remove it once the model is saved.
         resume: continue from that file where it exists; on the same machine with as many cores the result has
             the same bits.

@@ -1,7 +1,9 @@
 """How a run is read: the options of `read`, in one record."""
 
 import dataclasses
+import difflib
 import os
+from collections.abc import Iterable
 
 from polyvae.arguments import file_name, flag, if_given, one_of, real_number, text, whole_number
 from polyvae.core.units import LENGTH_UNITS
@@ -46,3 +48,17 @@ class ReadOptions:
         if self.dt is not None:
             object.__setattr__(self, "dt", real_number("dt", self.dt, above=0))
         check_how(self.unwrap, self.per_molecule, self.dims)
+
+
+_MEANT = {"top": "topology", "unit": "length_unit", "units": "length_unit", "stride": "step", "timestep": "dt"}
+
+
+def refuse_unknown(function: str, names: Iterable[str]) -> None:
+    """Raise TypeError for a name that is no option of `read`; it says which one is meant."""
+    known = [field.name for field in dataclasses.fields(ReadOptions)]
+    for name in names:
+        if name in known:
+            continue
+        near = [_MEANT[name]] if name in _MEANT else difflib.get_close_matches(name, known, 1)
+        meant = f", but {near[0]!r}" if near else ""
+        raise TypeError(f"{function}() has no option {name!r}{meant}; its options are {', '.join(known)}")

@@ -1,6 +1,5 @@
 """Reading trajectories: whole, or in chunks of bounded size."""
 
-import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterator
@@ -8,7 +7,7 @@ from typing import Any
 
 from polyvae.arguments import whole_number
 from polyvae.cluster import check_client, in_order, shared
-from polyvae.io.options import ReadOptions
+from polyvae.io.options import ReadOptions, refuse_unknown
 from polyvae.io.patterns import Paths, expanded
 from polyvae.io.runs import CHUNK_BYTES, Run
 from polyvae.trajectory.record import Trajectory
@@ -32,6 +31,7 @@ def read(
     dt: float | None = None,
     format: str | None = None,
     topology_format: str | None = None,
+    **others,
 ) -> Trajectory:
     """Read one trajectory, in one file or in several pieces.
 
@@ -71,6 +71,7 @@ def read(
             counts in place of times that it states.
         format, topology_format: what the files and the topology are, where their names do not tell: MDAnalysis'
             name of a format, such as "LAMMPSDUMP" or "GRO", or "NPZ".
+        others: none; a name that is no option is refused, and the option that is meant is named.
 
     Raises:
         FileNotFoundError: for a file that is not there.
@@ -78,6 +79,7 @@ def read(
             the file, and the frame where one is at fault, and says what to do. A bond of about half the box
             or more is refused, for its molecule cannot be made whole; a chain as a whole may be longer.
     """
+    refuse_unknown("read", others)
     options = ReadOptions(
         topology, select, length_unit, start, stop, step, unwrap, per_molecule, dims,
         keep_good, ignore_times, dt, format, topology_format,
@@ -113,9 +115,7 @@ def stream(paths: Paths, *, chunk_bytes: int = CHUNK_BYTES, client: Any = None, 
     Raises:
         As `read`; for a fault within the frames, once the chunk with that frame is reached.
     """
-    known = [field.name for field in dataclasses.fields(ReadOptions)]
-    if unknown := set(options) - set(known):
-        raise TypeError(f"stream() takes the options of read(), which {', '.join(sorted(unknown))} is not")
+    refuse_unknown("stream", options)
     chunk_bytes, checked = whole_number("chunk_bytes", chunk_bytes, 1), ReadOptions(**options)
     if check_client(client) is not None:  # workers stand in folders of their own
         paths = [os.path.abspath(path) for path in expanded(paths)]

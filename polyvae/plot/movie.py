@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from polyvae.arguments import file_name, function, if_given, real_number, whole_number
+from polyvae.arguments import file_name, real_number, whole_number
 from polyvae.cv.latent import LatentCV, check_cv
 from polyvae.errors import InputError
 from polyvae.features.featurizers import Reference
@@ -17,6 +17,7 @@ from polyvae.measures.weights import counting
 from polyvae.plot.chains import ball_radius, balls_and_sticks
 from polyvae.plot.latent import clock_of, density_under, latent_plane, mean_kl, to_show
 from polyvae.plot.style import MODEL, evenly, label_length, limits_of, styled
+from polyvae.progress import reports
 from polyvae.trajectory.record import Trajectory, bonds_of
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ _ROOM = 0.25  # that a chain may move in before the view follows, of its own rea
 
 
 @styled
+@reports("drawing", "frame")
 def movie(
     cv: LatentCV,
     data,
@@ -38,7 +40,7 @@ def movie(
     *,
     frames: int = 200,
     fps: float = 10.0,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] | bool | None = None,
 ) -> int:
     """Write a run as a movie, GIF or MP4 by the suffix; returns the number of frames in it.
 
@@ -54,13 +56,13 @@ def movie(
         path: of the file, which appears whole or not at all; one that is there is replaced.
         frames: largest number of frames, evenly spaced over the data; a log line reports it.
         fps: frames a second, of a GIF at most 50.
-        progress: called with the number of frames drawn since the last call.
+        progress: True for a bar, or a function of the number of frames drawn since the last call.
 
     Raises:
         InputError: another suffix, data that do not fit the model, MP4 without the program ffmpeg.
     """
     path, frames = Path(file_name("path", path)), whole_number("frames", frames, 1)
-    fps, progress = real_number("fps", fps, above=0), if_given(function, "progress", progress)
+    fps = real_number("fps", fps, above=0)
     check_movie_output(path, fps=fps, force=True)
     traj = check_cv(cv).as_trajectory(data)
     rows = evenly(len(traj), frames)

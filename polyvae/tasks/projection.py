@@ -10,12 +10,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from polyvae.arguments import function, functions, if_given
+from polyvae.arguments import functions
 from polyvae.batches import map_frames
 from polyvae.cv.latent import LatentCV, check_cv
 from polyvae.errors import InputError
 from polyvae.files import locked
 from polyvae.io.colvar import colvar_writer
+from polyvae.progress import reports
 from polyvae.trajectory.stream import Stream
 
 
@@ -27,13 +28,14 @@ class TableRows(NamedTuple):
     values: dict[str, np.ndarray]
 
 
+@reports("projecting", "frame")
 def project(
     cv: LatentCV,
     data,
     path: str | os.PathLike,
     *,
     columns: Mapping[str, Callable] | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] | bool | None = None,
 ) -> int:
     """Write the latent coordinates of every frame of a trajectory, in constant memory for a `Stream`.
 
@@ -45,7 +47,7 @@ def project(
         data: a `Stream`, or what `as_trajectory` takes.
         columns: further numbers of each frame by name: functions of the positions (n_beads, n_dims) of one
             frame, in the model's unit, such as {"rg": polyvae.radius_of_gyration}.
-        progress: called with the number of frames done since the last call.
+        progress: True for a bar, or a function of the number of frames done since the last call.
         path: file to write: a table of the kind of its suffix, `.csv` or `.npz`, otherwise a COLVAR.
 
     Returns:
@@ -56,14 +58,13 @@ def project(
             another job writes.
     """
     projector = Projector(check_cv(cv), functions("columns", columns))
-    if_given(function, "progress", progress)
     rows: Iterable[TableRows]
     if isinstance(data, Stream):
         rows = data.apply(project_chunk, projector)
     else:
         rows = [project_chunk(data, 0, projector)]
     with locked(path):
-        return projector.write(path, rows, progress)
+        return projector.write(path, rows, progress if callable(progress) else None)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import numpy as np
+
 from polyvae.records import Record, html_of, in_words
 
 
@@ -199,6 +201,21 @@ class Scores(Record):
         if self.alignment is not None:
             rows.append(["alignment jumps", *(f"{part.n_jumps} of {part.n_steps}" for part in parts.values())])
         return rows
+
+    def to_frame(self):
+        """The numbers as a pandas table: a column for all, training and validation frames, a row for each number.
+
+        Numbers of a latent are in rows such as "latent_std z0".
+        """
+        import pandas as pd
+
+        columns: dict[str, dict[str, float]] = {}
+        for part, found in self.frames.parts().items():
+            columns[part] = {}
+            for name, value in found.to_dict().items():
+                for index, number in np.ndenumerate(np.asarray(value, float)):
+                    columns[part][" ".join([name, *(f"z{k}" for k in index)])] = float(number)
+        return pd.DataFrame(columns)
 
     def about_generated(self) -> str:
         """A line on the distances of generated conformations; empty without these."""

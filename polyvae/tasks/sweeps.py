@@ -9,12 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from polyvae.arguments import flag, function, if_given, one_of, whole_number
+from polyvae.arguments import flag, if_given, one_of, whole_number
 from polyvae.batches import single_precision
 from polyvae.cluster import check_client, outcomes, shared
 from polyvae.cv.fitting import check_width, fit, make_cv, prepare_data
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
+from polyvae.progress import reports
 from polyvae.records import html_of, in_words
 from polyvae.tasks.scoring import score
 from polyvae.trajectory.convert import as_trajectory
@@ -93,6 +94,7 @@ class Sweep:
 
 
 @single_precision
+@reports("training", "model")
 def sweep(
     data,
     *,
@@ -102,7 +104,7 @@ def sweep(
     together: bool | None = None,
     client: Any = None,
     score_lag: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | bool | None = None,
     **options,
 ) -> Sweep:
     """Train a model for every latent_dim, beta and seed, and measure each on the held-out frames.
@@ -121,7 +123,7 @@ def sweep(
         client: a `distributed.Client`. Each worker trains and measures one model at a time; another worker repeats
             the work of a lost one. The data go to each worker once.
         score_lag: lag of the VAMP-2 score, in frames; see `score`.
-        progress: called with models done and models in all.
+        progress: True for a bar, or a function of models done and models in all.
         **options: options of `fit`, except seed, checkpoint and resume.
 
     Raises:
@@ -137,7 +139,6 @@ def sweep(
     if ignored := {"seed", "progress", "checkpoint", "resume"} & set(options):
         raise TypeError(f"a sweep takes no {', '.join(sorted(ignored))}; see seeds and progress")
     if_given(flag, "together", together)
-    if_given(function, "progress", progress)
     score_lag = if_given(whole_number, "score_lag", score_lag, 1)
     if check_client(client) is not None and together:
         raise InputError("together must not be True with a client, whose workers train one each; leave one out")
@@ -169,7 +170,7 @@ def sweep(
             trained = _train_here(runs, common, together)
         for place, one in trained:
             found[place] = one
-            if progress is not None:
+            if callable(progress):
                 progress(len(found), len(runs))
     models, rows = zip(*(found[place] for place in range(len(runs))), strict=True)
     return Sweep(list(rows), list(models))

@@ -16,16 +16,16 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from polyvae.arguments import file_name, flag, function, functions, if_given, one_of, whole_number
+from polyvae.arguments import file_name, flag, functions, one_of, whole_number
 from polyvae.cluster import Call, check_client, outcomes, shared
 from polyvae.cv.latent import LatentCV, check_cv
 from polyvae.errors import InputError
 from polyvae.files import locked, refuse_overwriting, sweep
 from polyvae.io.frames import existing
-from polyvae.io.options import ReadOptions
+from polyvae.io.options import ReadOptions, refuse_unknown
 from polyvae.io.patterns import Paths, expanded
 from polyvae.io.runs import Run
-from polyvae.progress import quiet
+from polyvae.progress import quiet, reports
 from polyvae.records import Record
 from polyvae.tasks.projection import Projector, TableRows, project_chunk
 from polyvae.trajectory.record import Trajectory
@@ -65,6 +65,7 @@ class Tables(Record):
         )
 
 
+@reports("projecting", "file")
 def transform_many(
     files: Paths,
     cv: LatentCV,
@@ -75,7 +76,7 @@ def transform_many(
     kind: str = "COLVAR",
     force: bool = False,
     task_bytes: int = TASK_BYTES,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | bool | None = None,
     **options,
 ) -> Tables:
     """Write a table of the latent coordinates of each of thousands of trajectory files, each a run of its own.
@@ -101,7 +102,7 @@ def transform_many(
         kind: "COLVAR", "csv" or "npz", as for `write_colvar`.
         force: start over, and replace tables of another model.
         task_bytes: bytes of a file that one task reads.
-        progress: called with files done and files in all.
+        progress: True for a bar, or a function of files done and files in all.
         **options: options of `read` for each file; `dims` are the model's by default.
 
     Raises:
@@ -112,9 +113,7 @@ def transform_many(
     client, columns = check_client(client), functions("columns", columns)
     ending = KINDS[one_of("kind", kind, KINDS)]
     whole_number("task_bytes", task_bytes, 1)
-    if_given(function, "progress", progress)
-    if unknown := set(options) - {field.name for field in dataclasses.fields(ReadOptions)}:
-        raise TypeError(f"transform_many() takes the options of read(), which {', '.join(sorted(unknown))} is not")
+    refuse_unknown("transform_many", options)
     cv = dataclasses.replace(check_cv(cv), generator=None)  # a generator takes no part in encoding
     if options.get("topology") is not None:
         options["topology"] = os.path.abspath(existing(file_name("topology", options["topology"])))
@@ -146,7 +145,7 @@ def transform_many(
                 else:
                     found[job.file] = n
                     done.add(job, n)
-                if progress is not None:
+                if callable(progress):
                     progress(len(found) + len(failed), len(places))
         finally:
             for place in {job.table.parent for job in jobs}:  # of workers that were killed

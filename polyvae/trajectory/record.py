@@ -274,6 +274,33 @@ class Trajectory:
             self, positions=self.positions[:, order], bonds=bonds, selection=selection, **some
         )
 
+    def to_mdanalysis(self):
+        """The frames as an `MDAnalysis.Universe` in memory, in Å; lengths in sigma keep their numbers.
+
+        It holds positions, box, names, masses, bonds and ids, and times that are evenly spaced (it counts frames
+        by 1 ps otherwise), but neither weights nor segments. `as_trajectory(universe, length_unit=...)` turns it
+        back.
+
+        Raises:
+            InputError: a box that lengths and angles do not describe.
+        """
+        from polyvae.trajectory.handover import make_universe
+
+        return make_universe(self)
+
+    def to_mdtraj(self):
+        """The frames as an `mdtraj.Trajectory`, in nm; lengths in sigma keep their numbers.
+
+        It holds positions, box, names, bonds and times, but no masses, weights or segments.
+        `as_trajectory(run, length_unit=...)` turns it back.
+
+        Raises:
+            InputError: a box that lengths and angles do not describe.
+        """
+        from polyvae.trajectory.handover import make_mdtraj
+
+        return make_mdtraj(self)
+
     def to_unit(self, length_unit: str) -> "Trajectory":
         """The same trajectory with lengths in another unit.
 

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import equinox as eqx
 import jax
@@ -16,6 +16,7 @@ from polyvae.arguments import one_of, segment_lengths, statistical_weights, whol
 from polyvae.batches import single_precision
 from polyvae.errors import InputError
 from polyvae.files import locked
+from polyvae.progress import reporting
 from polyvae.vae import modelfile, training
 from polyvae.vae.checkpoint import Checkpoint, digest, digest_if_any
 from polyvae.vae.likelihood import Bernoulli, Categorical, Gaussian
@@ -163,16 +164,15 @@ class Prepared:
     def train(self, options: Training | None = None) -> FittedVAE:
         """The trained model. Only `progress`, `checkpoint` and `resume` of the options count."""
         options = options or Training()
-        with locked(options.checkpoint):
-            return self._train(options)
+        with locked(options.checkpoint), reporting(options.progress, "training", "epoch") as progress:
+            return self._train(options, progress)
 
-    def _train(self, options: Training) -> FittedVAE:
+    def _train(self, options: Training, progress: Callable | None) -> FittedVAE:
         scaled, key = self.initial()
         unfinished = None
         if options.checkpoint is not None:
             identity = self.settings.to_dict() | versions() | {"inputs": self._inputs(scaled)}
             unfinished = Checkpoint(options.checkpoint, identity, resume=options.resume)
-        progress = options.progress
         volume, epochs = float(scaled.log_volume()), self.settings.epochs
         trained = train(
             scaled.vae,

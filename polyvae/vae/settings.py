@@ -119,7 +119,7 @@ class Training:
             of few frames a fifth. With 0 the model is trained on every frame for all epochs, and will overfit.
         patience: epochs without a better validation bound before training stops; by default a fifth of all, and
             with a lag all.
-        progress: called with epochs done, epochs in all, and the latest loss terms.
+        progress: True for a bar, or a function of epochs done, epochs in all, and the latest loss terms.
         checkpoint: file for the state of the run, renewed about every second; remove it once the model is saved.
         resume: continue from that file where it exists; on the same machine with as many cores the result has
             the same bits.
@@ -138,7 +138,7 @@ class Training:
     lr_schedule: str = "cosine"
     validation: float | None = None
     patience: int | None = None
-    progress: Callable[[int, int, dict[str, float]], None] | None = None
+    progress: Callable[[int, int, dict[str, float]], None] | bool | None = None
     checkpoint: str | os.PathLike | None = None
     resume: bool = False
     cache: str | os.PathLike | None = None

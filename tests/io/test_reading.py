@@ -402,3 +402,21 @@ def test_gro_of_many_frames(tmp_path):
     (tmp_path / "b.gro").write_text("title\n3\nwhat\n")
     with pytest.raises(pv.InputError, match="damaged in frame 0"):
         pv.read(tmp_path / "b.gro")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("top", "topology"),
+        ("unit", "length_unit"),
+        ("selection", "select"),
+        ("stride", "step"),
+        ("topolgy", "topology"),
+    ],
+)
+def test_a_wrong_option_names_the_right_one(wrong, right):
+    for function in (pv.read, pv.stream):
+        with pytest.raises(TypeError, match=f"no option '{wrong}', but '{right}'"):
+            function("run.npz", **{wrong: 1})
+    with pytest.raises(TypeError, match="no option 'qqq'; its options are topology, select"):
+        pv.read("run.npz", qqq=1)
