@@ -1,7 +1,6 @@
 """What the tests of the exports share: models, frames, wrapped copies, and the float64 values to compare with."""
 
 import dataclasses
-import functools
 import importlib.util
 import os
 import sys
@@ -12,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import DATA, ideal_chains, simulated
+from models import features_of
 
 import polyvae as pv
-from polyvae.export.common import exact
 from polyvae.vae.likelihood import Gaussian
 from polyvae.vae.network import VAE
 from polyvae.vae.scaled import ScaledVAE
@@ -53,10 +52,26 @@ def chain_simulation():
     return module
 
 
+# The numbers of a model are arguments of the program, so that models of the same shape share it.
+_slopes_and_value = eqx.filter_jit(lambda function, x: jax.jacrev(lambda y: (function(y),) * 2, has_aux=True)(x))
+
+
+class _Latents(eqx.Module):
+    scaled: ScaledVAE
+
+    def __call__(self, features):
+        return self.scaled.encode(features)[0]
+
+
 def random_model(traj: pv.Trajectory, featurizer, encoder=(32, 32), latent_dim=2, seed=0) -> pv.LatentCV:
-    """A CV with random weights: of the size and smoothness of a trained one, and made at once."""
+    """A CV with random weights: of the size and smoothness of a trained one, and made at once.
+
+    The reference of a `Reference` that has none is the first frame: a mean structure takes seconds to compile.
+    """
+    if isinstance(featurizer, pv.Reference) and featurizer.structure is None:
+        featurizer = dataclasses.replace(featurizer, structure=traj[0])
     featurizer = featurizer.fit(traj)
-    features = np.asarray(jax.vmap(featurizer)(traj.positions))
+    features = features_of(featurizer, traj.positions)
     vae = VAE(
         features.shape[1],
         latent_dim=latent_dim,
@@ -92,15 +107,16 @@ def ideal(n_dims: int) -> pv.Trajectory:
     return pv.Trajectory(ideal_chains(50, 7, n_dims, seed=3))
 
 
-@functools.lru_cache(maxsize=4)
-def _evaluate(cv: pv.LatentCV):
-    return exact(cv)
-
-
 def float64_values(cv: pv.LatentCV, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Latents and gradients of JAX in float64."""
-    values, gradients = zip(*(_evaluate(cv)(frame) for frame in frames), strict=True)
-    return np.array(values), np.array(gradients)
+    """Latents and gradients of JAX in float64: of the features, then, by the chain rule, of the network."""
+    latents, gradients = [], []
+    with jax.enable_x64(True):
+        for frame in np.asarray(frames, np.float64):
+            by_positions, features = _slopes_and_value(cv.featurizer, frame)
+            by_features, z = _slopes_and_value(_Latents(cv.scaled), features)
+            latents.append(z)
+            gradients.append(np.tensordot(by_features, by_positions, axes=1))
+    return np.array(latents), np.array(gradients)
 
 
 def errors(cv: pv.LatentCV, frames: np.ndarray, found: tuple[np.ndarray, np.ndarray], what: str):

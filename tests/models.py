@@ -16,10 +16,18 @@ from polyvae.vae.scaled import ScaledVAE
 from polyvae.vae.settings import DataRecord, ModelRecord
 
 
+def features_of(featurizer, frames: np.ndarray) -> np.ndarray:
+    """Features (n_frames, n_features) by one program, which all featurizers of a kind share."""
+    return np.asarray(_features(featurizer, frames))
+
+
+_features = eqx.filter_jit(lambda featurizer, frames: jax.vmap(featurizer)(frames))
+
+
 def untrained(traj: pv.Trajectory, latent_dim: int = 2, seed: int = 0, featurizer=None) -> pv.LatentCV:
     """A CV with random weights on the features of a trajectory: made at once, and as smooth as a trained one."""
     featurizer = pv.PrincipalAxes() if featurizer is None else featurizer.fit(traj)
-    rows = np.asarray(jax.vmap(featurizer)(traj.positions[:1000]))
+    rows = features_of(featurizer, traj.positions[:1000])
     n = rows.shape[1]
     vae = VAE(
         n,

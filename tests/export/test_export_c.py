@@ -1,6 +1,7 @@
 """The exported C code: the model's numbers, warnings, sanitizers, threads, and what it does with bad input."""
 
 import dataclasses
+import functools
 import itertools
 import os
 import shutil
@@ -68,9 +69,10 @@ def relative_errors(cv, positions, found) -> tuple[float, float]:
     return np.abs(found[0] - z).max() / np.abs(z).max(), (np.abs(found[1] - gradients) / size).max()
 
 
-def compiled(cv: pv.LatentCV):
-    """A function from frames to latents and, where they are asked for, gradients, by the compiled code."""
-    code = c.compiled(cv)
+@functools.cache
+def compiled(name: str, n_dims: int, encoder=(16, 8), latent_dim=2):
+    """A function from frames to latents and, with `gradients`, gradients, by the compiled code of `model`."""
+    code = c.compiled(model(name, n_dims, encoder, latent_dim))
 
     def evaluate(positions: np.ndarray, gradients: bool = False):
         z, slopes, bad = code.frames(positions, gradients)
@@ -104,7 +106,8 @@ def test_equals_jax_in_float64(name, n_dims, tmp_path):
 @pytest.mark.parametrize("encoder", SIZES)
 def test_every_size_of_network(encoder):
     cv, positions = model("reference", 3, encoder, latent_dim=3), frames(20, 3)
-    assert max(relative_errors(cv, positions, compiled(cv)(positions, gradients=True))) < 1e-12
+    found = compiled("reference", 3, encoder, latent_dim=3)(positions, gradients=True)
+    assert max(relative_errors(cv, positions, found)) < 1e-12
 
 
 EACH = [(at, *case, k) for at, case in enumerate(CASES) for k in range(len(SIZES))]
@@ -116,9 +119,9 @@ EACH = [(at, *case, k) for at, case in enumerate(CASES) for k in range(len(SIZES
     [pytest.param(*each, marks=[pytest.mark.slow] if each[-1] != at % 5 else []) for at, *each in EACH],
 )
 def test_a_thousand_frames_at_every_size(name, n_dims, k):
-    positions, encoder = frames(1000, n_dims), SIZES[k]
-    cv = model(name, n_dims, encoder, latent_dim=(2, 1, 4, 2, 3)[k])
-    found = compiled(cv)(positions, gradients=True)
+    positions, encoder, latent_dim = frames(1000, n_dims), SIZES[k], (2, 1, 4, 2, 3)[k]
+    cv = model(name, n_dims, encoder, latent_dim)
+    found = compiled(name, n_dims, encoder, latent_dim)(positions, gradients=True)
     value, gradient = relative_errors(cv, positions, found)
     print(f"\n{name:24s} {n_dims}-D {encoder!s:14s} value {value:.1e} gradient {gradient:.1e}", end="")
     assert max(value, gradient) < 1e-12
@@ -127,8 +130,7 @@ def test_a_thousand_frames_at_every_size(name, n_dims, k):
 @pytest.mark.parametrize(("name", "n_dims"), MARKED)
 def test_gradients_are_derivatives(name, n_dims):
     """By central differences, without JAX."""
-    cv = model(name, n_dims)
-    evaluate = compiled(cv)
+    evaluate = compiled(name, n_dims)
     position = frames(1, n_dims)
     _, gradients = evaluate(position, gradients=True)
     steps = 1e-5 * np.eye(position.size).reshape(-1, *position.shape[1:])
@@ -138,7 +140,7 @@ def test_gradients_are_derivatives(name, n_dims):
 
 def test_a_chain_and_its_reversal_have_the_very_same_latents():
     for n_dims, name in itertools.product((2, 3), ("axes, all", "reference, all", "distances, all")):
-        evaluate, positions = compiled(model(name, n_dims)), frames(200, n_dims)
+        evaluate, positions = compiled(name, n_dims), frames(200, n_dims)
         z, gradients = evaluate(positions, gradients=True)
         reversed_z, reversed_gradients = evaluate(positions[:, ::-1], gradients=True)
         np.testing.assert_array_equal(reversed_z, z)
@@ -160,7 +162,7 @@ def singular(n_dims: int) -> np.ndarray:
 @pytest.mark.parametrize(("name", "n_dims"), MARKED)
 def test_singular_points_are_finite(name, n_dims):
     cv, positions = model(name, n_dims), singular(n_dims)
-    z, gradients = compiled(cv)(positions, gradients=True)
+    z, gradients = compiled(name, n_dims)(positions, gradients=True)
     assert np.isfinite(z).all()
     assert np.isfinite(gradients).all()
     # Two beads in one place and a flat chain are undefined for none of the rules, a rod for few.
@@ -213,7 +215,7 @@ def test_positions_that_are_not_finite_are_reported():
 
 
 def test_threads():
-    evaluate, positions = compiled(model("axes, all", 3, (64, 64))), frames(2000, 3)
+    evaluate, positions = compiled("axes, all", 3, (64, 64)), frames(2000, 3)
     expected = evaluate(positions, gradients=True)
     with ThreadPoolExecutor(8) as pool:
         for found in pool.map(lambda _: evaluate(positions, gradients=True), range(16)):
@@ -221,19 +223,28 @@ def test_threads():
                 np.testing.assert_array_equal(a, b)
 
 
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory) -> list[Path]:
+    """A folder of each case with a network and without one."""
+    place = tmp_path_factory.mktemp("exports")
+    for (name, n_dims), encoder in itertools.product(CASES, ((), (5,))):
+        c.export(model(name, n_dims, encoder), place / f"{name} {n_dims}-D {len(encoder)}")
+    return sorted(place.iterdir())
+
+
+# Flow is followed, and warned of, by gcc with -O1 and by clang without any.
 @pytest.mark.long
 @pytest.mark.parametrize(
-    "command", ["gcc -std=c99", "clang -std=c99", "g++ -x c++ -std=c++11", "clang++ -x c++ -std=c++11"]
+    "command",
+    ["gcc -std=c99 -O1", "clang -std=c99 -O0", "g++ -x c++ -std=c++11 -O1", "clang++ -x c++ -std=c++11 -O0"],
 )
-def test_compiles_without_a_warning(command, tmp_path):
+def test_compiles_without_a_warning(command, exports):
     words = [require_compiler(command.split()[0]), *command.split()[1:]]
-    for name, n_dims in CASES:
-        for encoder in ((), (5,)):
-            c.export(model(name, n_dims, encoder), tmp_path / "c", force=True)
-            arguments = [*words, "-O1", *STRICT, "-c", "latent_cv.c", "-o", "x.o"]
-            done = subprocess.run(arguments, cwd=tmp_path / "c", capture_output=True, text=True, check=False)
-            assert done.returncode == 0, f"{name} {n_dims}-D: {done.stderr}"
-            assert not done.stderr
+    for place in exports:
+        arguments = [*words, *STRICT, "-c", "latent_cv.c", "-o", "x.o"]
+        done = subprocess.run(arguments, cwd=place, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{place.name}: {done.stderr}"
+        assert not done.stderr
 
 
 def test_a_table_that_is_cut_or_changed_does_not_compile(tmp_path):
@@ -265,7 +276,7 @@ def test_without_a_compiler(monkeypatch):
     monkeypatch.setenv("CC", "no-such-compiler")
     try:
         with pytest.raises(pv.InputError, match="CC names no-such-compiler"):
-            compiled(model("reference", 3))
+            c.compiled(model("reference", 3))
     finally:
         kernel.compiler.cache_clear()
 
@@ -288,7 +299,7 @@ def test_a_compiler_that_does_not_work_is_none(command, monkeypatch, caplog):
 def test_a_model_that_could_overflow_a_stack_is_refused():
     chains = pv.Trajectory(ideal_chains(20, 120, 3))
     with pytest.raises(pv.InputError, match="KiB of the stack"):
-        compiled(random_model(chains, pv.PairDistances(every=1), encoder=(4,), latent_dim=10))
+        c.compiled(random_model(chains, pv.PairDistances(every=1), encoder=(4,), latent_dim=10))
 
 
 def test_pieces_without_a_bond_between_them(tmp_path):
@@ -319,7 +330,7 @@ def test_the_readme_builds_a_program(tmp_path):
     printed = subprocess.run([tmp_path / "a.out"], capture_output=True, text=True, check=True).stdout.split()
     line = np.zeros((1, N_BEADS, 3))
     line[0, :, 0] = np.arange(N_BEADS)
-    z, gradients = compiled(cv)(line, gradients=True)
+    z, gradients = compiled("axes, masses", 3)(line, gradients=True)
     assert float(printed[2].rstrip(",")) == pytest.approx(z[0, 0], rel=1e-8)
     assert float(printed[9]) == pytest.approx(gradients[0, 0, 0, 0], rel=1e-7)
 
@@ -359,9 +370,14 @@ int main(void)
 """
 
 
+NETWORKS = [(), (3,), (16, 8), (40, 9, 12)]
+
+
 @pytest.mark.long
-@pytest.mark.parametrize(("name", "n_dims"), CASES)
-def test_sanitizers_and_fuzz(name, n_dims, tmp_path):
+@pytest.mark.parametrize(  # features and networks are files of their own: each case has one network
+    ("name", "n_dims", "k"), [(*case, at % len(NETWORKS)) for at, case in enumerate(CASES)]
+)
+def test_sanitizers_and_fuzz(name, n_dims, k, tmp_path):
     """Random models on frames of every kind: chains, rods, points, huge, tiny, infinite and NaN."""
     rng = np.random.default_rng(1)
     chains = frames(300, n_dims)
@@ -370,16 +386,15 @@ def test_sanitizers_and_fuzz(name, n_dims, tmp_path):
     singulars = np.concatenate([singular(n_dims), singular(n_dims) * 1e-160, singular(n_dims) * 1e150])
     positions = np.concatenate([chains, chains[:200] * scales, wild, singulars])
     (tmp_path / "fuzz.c").write_text(FUZZ)
-    for seed, encoder in enumerate(((), (3,), (16, 8), (40, 9, 12))):
-        c.export(model(name, n_dims, encoder, latent_dim=1 + seed % 3, seed=seed), tmp_path / "c", force=True)
-        command = ["gcc", "-std=c99", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-        command += ["-Ic", "fuzz.c", "-o", "fuzz", "-lm"]
-        subprocess.run(command, cwd=tmp_path, check=True)
-        done = subprocess.run(
-            [tmp_path / "fuzz"], input=positions.tobytes(), capture_output=True, check=False, cwd=tmp_path
-        )
-        assert done.returncode == 0, done.stderr.decode()[:2000]
-        assert int(done.stdout) == len(positions)
+    c.export(model(name, n_dims, NETWORKS[k], latent_dim=1 + k % 3, seed=k), tmp_path / "c")
+    command = ["gcc", "-std=c99", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    command += ["-Ic", "fuzz.c", "-o", "fuzz", "-lm"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    done = subprocess.run(
+        [tmp_path / "fuzz"], input=positions.tobytes(), capture_output=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr.decode()[:2000]
+    assert int(done.stdout) == len(positions)
 
 
 LATENTS_OF_STDIN = """
