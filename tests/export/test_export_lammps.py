@@ -112,11 +112,12 @@ def test_without_a_compiler_jax_computes_it(name, tmp_path, monkeypatch):
 
 def test_energy_is_conserved_under_a_static_bias():
     """What is left of the error falls with the square of the time step, as that of the integrator does."""
-    spread = []
+    traj, spread = frames_of("chain2d"), []
+    cv = random_model(traj, pv.Reference().fit(traj), encoder=(16, 16))
     for dt in (0.002, 0.001):
         with chain_in_lammps() as lammps:
             lammps.commands_list(["unfix bath", "run 0"])
-            bias = engine.attach(lammps, model(), bowl)
+            bias = engine.attach(lammps, cv, bowl)
             lammps.commands_list([f"timestep {dt}", "thermo_style custom step etotal pe f_latent", "run 0"])
             energies, biases = [], []
             for _ in range(100):
