@@ -32,7 +32,9 @@ if os.environ.get("POLYVAE_CHECK_SHAPES") == "1":
     install_import_hook("polyvae", "shapes.checked")  # what it makes of annotations stands there
 
 import polyvae as pv  # noqa: E402
+from polyvae.export import kernel  # noqa: E402
 
+MOST = 1.2  # GiB that a worker may hold at the end of a file; what the next one adds must fit into 2
 PEAKS = {}  # of the workers, GiB: their own and that of the commands they started
 DATA = ROOT / "data"
 SEED_DATA = ROOT.parent / "shared" / "seed"
@@ -65,12 +67,34 @@ def pytest_unconfigure():
 
 @pytest.fixture(scope="module", autouse=True)
 def _forget_programs():
-    """Compiled programs stay in memory as long as JAX keeps them, and few serve in two files."""
+    """Keep compiled programs for the next files, which find most of theirs, as long as memory allows."""
     yield
-    jax.clear_caches()
+    free_memory()
+    if resident() > MOST:
+        jax.clear_caches()
+        free_memory()
+
+
+@pytest.fixture(autouse=True)
+def _compile_quickly(request, monkeypatch):
+    """C is compiled with -O1, in a third of the time; for long tests as users have it."""
+    if not request.node.get_closest_marker("long"):
+        monkeypatch.setattr(kernel, "FLAGS", ("-O1", *kernel.FLAGS[1:]))
+
+
+def free_memory():
     gc.collect()
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # of glibc, which else keeps what is free
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # of glibc, which otherwise keeps what is free
         trim(0)
+
+
+def resident() -> float:
+    """Memory of this process in GiB; its peak where there is no /proc."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return pages * resource.getpagesize() / 2**30
 
 
 def arrays(path) -> dict[str, np.ndarray]:

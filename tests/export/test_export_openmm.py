@@ -310,7 +310,8 @@ def test_a_system_with_its_bias_goes_through_xml_and_another_process(tmp_path):
     (tmp_path / "system.xml").write_text(text)
     np.save(tmp_path / "frame.npy", SIGMA * frame)
 
-    code = """
+    code = f"from polyvae.export import kernel\nkernel.FLAGS = {kernel.FLAGS}\n"  # for the very same numbers
+    code += """
 import sys, numpy as np, openmm
 folder = sys.argv[1]
 system = openmm.XmlSerializer.deserialize(open(folder + "/system.xml").read())
