@@ -4,7 +4,6 @@ import contextlib
 import functools
 import re
 
-import jax
 import matplotlib.figure
 import pytest
 
@@ -32,18 +31,13 @@ def blocks(text: str, language: str) -> list[tuple[str, str]]:
 
 @contextlib.contextmanager
 def in_short():
-    """Few frames, small networks, coarse pictures, programs not optimised: to see that code runs, no more."""
+    """Few frames, small networks, coarse pictures: to see that code runs, no more."""
 
     def short(function, settings):
         return functools.wraps(function)(lambda *args, **given: function(*args, **settings | given))
 
-    before = jax.config.values["jax_disable_most_optimizations"]
     with pytest.MonkeyPatch.context() as patch:
         for name, settings in _QUICK.items():
             patch.setattr(pv, name, short(getattr(pv, name), settings))
         patch.setattr(matplotlib.figure.Figure, "savefig", short(matplotlib.figure.Figure.savefig, {"dpi": 30}))
-        jax.config.update("jax_disable_most_optimizations", True)
-        try:
-            yield
-        finally:
-            jax.config.update("jax_disable_most_optimizations", before)
+        yield

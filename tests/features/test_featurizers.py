@@ -2,12 +2,13 @@
 
 import dataclasses
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import ideal_chains
+from models import features_of as features
+from models import untrained
 
 import polyvae as pv
 from polyvae import geometry
@@ -19,15 +20,6 @@ def blob(n_frames=300, n_beads=8, n_dims=2, seed=0, **options):
     rng = np.random.default_rng(seed)
     shape = np.cumsum(rng.normal(size=(n_beads, n_dims)), axis=0)
     return pv.Trajectory(shape + 0.3 * rng.normal(size=(n_frames, n_beads, n_dims)), **options)
-
-
-@eqx.filter_jit
-def _features(featurizer, positions):
-    return jax.vmap(featurizer)(positions)
-
-
-def features(featurizer, positions):
-    return np.asarray(_features(featurizer, positions))
 
 
 def quick_fit(traj, featurizer):
@@ -57,7 +49,7 @@ ALL = [
 def test_a_saved_model_featurizes_as_before(tmp_path, featurizer):
     masses = [1.0, 2, 3, 4, 4, 3, 2, 1] if featurizer.coordinates else None
     traj = blob(n_dims=3 if type(featurizer) is pv.Reference else 2, masses=masses)
-    cv = quick_fit(traj, featurizer)
+    cv = untrained(traj, featurizer=featurizer)
     cv.save(tmp_path / "model.safetensors")
     again = pv.load(tmp_path / "model.safetensors")
     assert type(again.featurizer) is type(featurizer)
@@ -175,11 +167,11 @@ def test_distances_are_the_same_for_mirror_images(n_dims):
 def test_reversal_gives_exactly_equal_latents_for_a_chain_and_its_reverse(featurizer, n_dims):
     rng = np.random.default_rng(2)
     traj = pv.Trajectory(np.cumsum(rng.normal(size=(1000, 12, n_dims)), axis=1))
-    cv = quick_fit(traj, featurizer)
+    cv = untrained(traj, featurizer=featurizer)
     forward, backward = cv.transform(traj), cv.transform(traj.positions[:, ::-1])
     assert (forward == backward).all()
     assert forward.std(0).min() > 0
-    plain = quick_fit(traj, dataclasses.replace(featurizer, reversal=False))
+    plain = untrained(traj, featurizer=dataclasses.replace(featurizer, reversal=False))
     assert np.abs(plain.transform(traj) - plain.transform(traj.positions[:, ::-1])).max() > 1e-3
     one = jax.jit(cv)
     assert (one(traj.positions[0]) == one(traj.positions[0][::-1])).all()
@@ -268,7 +260,7 @@ def test_coordinates_from_too_few_distances_are_refused_by_name():
     traj = blob()
     pairs = np.array([[0, 1], [2, 3], [1, 4]])
     for featurizer in (pv.PairDistances(every=2, max_pairs=2), pv.PairDistances(pairs)):
-        cv = quick_fit(traj, featurizer)
+        cv = untrained(traj, featurizer=featurizer)
         assert cv.decode(cv.transform(traj[:2])).shape == (2, len(cv.featurizer.pairs))
         with pytest.raises(pv.InputError, match=r"bead [24] .*not joined"):
             cv.decode(cv.transform(traj[:2]), coordinates=True)
