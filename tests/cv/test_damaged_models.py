@@ -114,7 +114,9 @@ def other_tensors(tensors):
         yield name, None
 
 
-@pytest.mark.parametrize("name", ["principal_2d", "distances_3d", "categorical"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("principal_2d", marks=pytest.mark.long), "distances_3d", "categorical"]
+)
 def test_other_tensors(name, tmp_path):
     tensors, header = parts(SAVED / f"{name}.safetensors")
     faults, text = [], json.dumps(header)
