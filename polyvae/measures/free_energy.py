@@ -183,8 +183,8 @@ def free_energy(
         weights: (n_frames,) statistical weights in place of a bias.
         bias: (n_frames,) at each frame, in the unit of kT.
         kT: thermal energy; 1 by default, without a bias.
-        segments: frames of each run, where there are several. Each run's bias is known only up to a constant of its
-            own, so that runs are weighted by their numbers of frames.
+        segments: frames of each run, where there are several. Each run's bias is known only up to a constant of
+            its own, so that runs are weighted by their numbers of frames.
         walkers: the runs are walkers that share one bias, so that their weights compare.
         method: "kde", Gaussian kernels, or "histogram".
         bandwidth: standard deviation of the kernels, a number or one per variable; by default a tenth of the
@@ -194,9 +194,9 @@ def free_energy(
         periods: (low, high) for a periodic variable, or one or None for each.
         transient: share of each run that is left out at its beginning. By default it is chosen, up to a half, so
             that what is left is worth the most independent frames; of a biased run at least a tenth.
-        states: the basins as ranges: (low, high) each, or one such pair for each variable; a range may cross the end
-            of a period. By default basins are found: those that at least 1 kT beyond noise separates, with at least
-            1 % of the frames.
+        states: the basins as ranges: (low, high) each, or one such pair for each variable; a range may cross the
+            end of a period. By default basins are found: those that at least 1 kT beyond noise separates, with at
+            least 1 % of the frames.
 
     Raises:
         InputError: a bias without kT, weights and a bias, no frame in the range, values that are not finite.
