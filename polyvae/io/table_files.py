@@ -23,9 +23,10 @@ from polyvae.io.text_rows import TIME, Section
 _BLOCK = 1 << 22  # bytes in memory together
 _COMMENTS = 200  # lines of a head that are kept
 _PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+_KIND = re.compile(r"@\s*TYPE\s+(\w+)", re.IGNORECASE)
 _LEGEND = re.compile(r'@\s+s(\d+)\s+legend\s+"(.*)"')
 _AXIS = re.compile(r'@\s+([xy])axis\s+label\s+"(.*)"')
-_UNIT = re.compile(r"[(\[]([^()\[\]]+)[)\]]\s*$")
+_UNIT = re.compile(r"[(\[](?!\d+[)\]])([^()\[\]]+)[)\]]\s*$")  # a number there is the index of a component
 _VECTOR = re.compile(r"\(\s*[-+.\d]")
 
 # Files without rows of a run: a sign in its head, its name, and what to give in its place.
@@ -35,6 +36,7 @@ _OTHERS = (
      "the .colvars.traj of the run"),
     (re.compile(r"^#! SET nbins_", re.M), "a grid (of sum_hills, a histogram or GRID_WFILE)",
      "the COLVAR of the run"),
+    (re.compile(r"^LAMMPS \(\d"), "a log of LAMMPS", "the table of a `fix ave/time`"),
     (re.compile(r"^# TimeStep Number-of-", re.M), "a `fix ave/time` of vectors (mode vector)",
      "one of scalars, a row for each step"),
 )  # fmt: skip
@@ -206,7 +208,9 @@ class _Reader:
         elif line[0] == "@":
             if open_section is not None:  # files put together
                 open_section.restart()
-            if found := _LEGEND.match(line):
+            if found := _KIND.match(line):
+                self._axes["kind"] = found[1].lower()
+            elif found := _LEGEND.match(line):
                 self._legends[int(found[1])] = found[2]
             elif found := _AXIS.match(line):
                 self._axes[found[1]] = found[2]
@@ -265,6 +269,9 @@ class _Reader:
         unit = _UNIT.search(axis)
         first = axis[: unit.start()].strip() if unit else axis.strip()
         names = ["time" if first.lower() == "time" else first or "x"]
+        if self._axes.get("kind") == "xydy":  # each value is followed by its error
+            values = [self._legends.get(k, f"y{k}") for k in range(n // 2)]
+            return names + [column for value in values for column in (value, f"{value}_error")]
         return names + [self._legends.get(k, f"y{k}") for k in range(n - 1)]
 
     def finish(self) -> TableFile:
@@ -329,11 +336,13 @@ def is_number(word: str) -> bool:
 
 def period_end(word: str) -> float:
     """A number, or PLUMED's multiple of pi; NaN where it is neither."""
-    match = re.fullmatch(r"([+-]?)(.*?)\*?pi", word)
+    match = re.fullmatch(r"([+-]?)(.*?)\*?pi(?:/(\d+))?", word)
     if match is None:
         return float(word) if is_number(word) and math.isfinite(float(word)) else math.nan
     factor = match[2] or "1"
-    return float(match[1] + factor) * math.pi if is_number(factor) and factor[0] not in "+-" else math.nan
+    if not is_number(factor) or factor[0] in "+-" or match[3] == "0":
+        return math.nan
+    return float(match[1] + factor) * math.pi / int(match[3] or 1)
 
 
 def _read_npz(path: Path) -> TableFile:

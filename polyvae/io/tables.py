@@ -241,9 +241,12 @@ def read_colvar(files: str | os.PathLike | Sequence[str | os.PathLike]) -> Colva
     if len(of_kind) > 1:
         (one, first), (other, second) = sorted(of_kind.items(), key=lambda item: item[0] == "rows")[:2]
         raise InputError(f"{first} is {_KINDS[one]} and {second} is {_KINDS.get(other, 'not')}; read them apart")
+    pieces_of_all = [piece.columns for run in runs for piece in run]
+    names = [name for name in pieces_of_all[0] if all(name in columns for columns in pieces_of_all)]
+    if others := sorted({name for columns in pieces_of_all for name in columns} - set(names)):
+        notes.append(f"left out, since only a part of the rows has them: the columns {', '.join(others)}")
     for note in notes:
         log.warning(note)
-    names = [name for name in runs[0][0].columns if all(name in piece.columns for run in runs for piece in run)]
     if not names:
         raise InputError(f"{', '.join(map(str, expanded(files)))}: these files have no column in common")
     if all(name in faults or TIME.fullmatch(name) for name in names) and faults:

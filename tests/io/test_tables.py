@@ -110,6 +110,7 @@ def test_columns_that_only_some_files_have_are_left_out(tmp_path):
     table = pv.read_colvar([tmp_path / "a", tmp_path / "b"])
     assert list(table) == ["time", "z0"]
     assert table.segments == (4, 4)
+    assert "columns more" in " ".join(table.notes)
 
 
 def test_a_cut_last_row_is_left_out(tmp_path, caplog):
@@ -336,6 +337,7 @@ def test_steps_of_lammps_count(tmp_path):
             "a grid",
         ),
         ("configuration {\n  step 5000\n}\n", "a state of Colvars"),
+        ("LAMMPS (22 Jul 2025)\nunits lj\n   Step  Temp\n  0  1.0\n 10 1.1\nLoop time of 1\n", "a log of LAMMPS"),
         ("# Time-averaged\n# TimeStep Number-of-rows\n# Row c_x\n0 2\n1 5\n2 6\n", "mode vector"),
         ('@ s0 legend "a"\n0 1\n1 2\n&\n0 3\n1 4\n', "several sets of data"),
         ("\0\1\2binary", "binary"),
@@ -511,3 +513,35 @@ def test_decimal_commas_have_all_their_digits(tmp_path):
     rows = "".join(f"{k};{v:.12f}\n" for k, v in enumerate(values)).replace(".", ",")
     (tmp_path / "a.csv").write_text("step;z0\n" + rows)
     np.testing.assert_allclose(pv.read_colvar(tmp_path / "a.csv")["z0"], values, atol=1e-12)
+
+
+def test_a_restart_with_one_more_column_is_noted(tmp_path):
+    (tmp_path / "COLVAR").write_text("#! FIELDS time z0\n0 1\n1 2\n#! FIELDS time z0 z1\n2 3 9\n3 4 9\n")
+    table = pv.read_colvar(tmp_path / "COLVAR")
+    np.testing.assert_array_equal(table["z0"], [1, 2, 3, 4])
+    assert "columns z1" in " ".join(table.notes)
+
+
+@pytest.mark.parametrize("name", ["c_com[1]", "v_x(2)", "f_1[10]"])
+def test_the_index_of_a_component_is_no_unit(tmp_path, name):
+    (tmp_path / "ave.dat").write_text(f"# Time-averaged data for fix av\n# TimeStep {name}\n100 2.5\n200 2.6\n")
+    table = pv.read_colvar(tmp_path / "ave.dat")
+    np.testing.assert_array_equal(table[name], [2.5, 2.6])
+    assert not table.units
+
+
+def test_errors_in_an_xvg_are_named_so(tmp_path):
+    text = '@ xaxis label "Time (ns)"\n@ yaxis label "Angle (degrees)"\n@TYPE xydy\n'
+    text += '@ s0 legend "a"\n@ s1 legend "b"\n'
+    (tmp_path / "a.xvg").write_text(text + "0 1 .1 2 .2\n1 3 .3 4 .4\n")
+    table = pv.read_colvar(tmp_path / "a.xvg")
+    assert list(table) == ["time", "a", "a_error", "b", "b_error"]
+    np.testing.assert_array_equal([table["a"], table["b"], table["b_error"]], [[1, 3], [2, 4], [0.2, 0.4]])
+    np.testing.assert_array_equal(table.time, [0, 1000])
+
+
+@pytest.mark.parametrize(("low", "high", "ends"), [("-pi/2", "pi/2", (-0.5, 0.5)), ("0", "3*pi/4", (0, 0.75))])
+def test_periods_as_fractions_of_pi(tmp_path, low, high, ends):
+    header = f"#! SET min_z0 {low}\n#! SET max_z0 {high}\n"
+    table = pv.read_colvar(plumed(tmp_path / "COLVAR", np.arange(3.0), np.ones(3), header=header))
+    np.testing.assert_allclose(table.periods["z0"], np.pi * np.array(ends))
