@@ -132,7 +132,7 @@ def calls_of(kind: str, file: Path, number: int, options: dict, folder: Path):
         yield lambda: pv.read(folder / "a.xtc", topology=file, select="bynum 1:6")
         words = ["info", folder / "a.xtc", "--top", file]
     elif kind == "table":
-        yield lambda: _energy(pv.read_colvar(file))
+        yield lambda: use_table(pv.read_colvar(file))
         command = number % 50 == 0
         words = ["fes", file, "--cv", "phi", "--kt", "1", "--bins", "20", "--out", folder / "fes", "--force"]
     elif kind == "weights":
@@ -153,7 +153,8 @@ def calls_of(kind: str, file: Path, number: int, options: dict, folder: Path):
 _OPTIONS = {"topology": "--top", "format": "--format"}
 
 
-def _energy(table) -> None:
+def use_table(table) -> None:
+    """Make a free energy of a table, as `polyvae fes` does."""
     import polyvae as pv
     from polyvae.app import energies
 

@@ -113,7 +113,7 @@ def _rows(head: str, *columns: np.ndarray) -> str:
     return head + "".join(" " + " ".join(f"{v:.6f}" for v in row) + "\n" for row in zip(*columns, strict=True))
 
 
-def _tables() -> dict[str, str]:
+def tables() -> dict[str, str]:
     rng, t = np.random.default_rng(3), np.arange(60.0)
     phi, z, bias = rng.uniform(-3, 3, 60), rng.normal(size=60), rng.normal(size=60)
     periodic = "#! SET min_phi -pi\n#! SET max_phi pi\n"
@@ -192,11 +192,11 @@ def make_valid(folder: Path) -> dict[str, dict]:
     add("mol2", "top.mol2", "topology", _mol2(x))
     add("gro as topology", "a.gro", "topology")
     add("pdb as topology", "top.pdb", "topology")
-    for file, text in _tables().items():
+    for file, text in tables().items():
         add(file.removeprefix("a."), file, "table", text)
     np.savez(folder / "z.npz", z=x[:, :2, 0].repeat(12, 0), time=np.arange(60.0), bias=np.zeros(60))
     add("npz of a table", "z.npz", "table")
-    add("packed COLVAR", "COLVAR.gz", "table", gzip.compress(_tables()["COLVAR"].encode(), mtime=0))
+    add("packed COLVAR", "COLVAR.gz", "table", gzip.compress(tables()["COLVAR"].encode(), mtime=0))
     add("weights", "weights.txt", "weights", "".join(f"{k % 3 + 0.5}\n" for k in range(20)))
     saved = Path(__file__).parent / "saved"
     for name in ("reference_3d", "distances_2d", "gaussian", "categorical"):

@@ -301,7 +301,7 @@ class _Reader:
         periods = {}
         for name, ends in self._periods.items():
             low, high = (period_end(ends.get(end, "")) for end in ("min", "max"))
-            if name in names and not low < high:
+            if name in names and not 1e-100 < high - low < 1e100:
                 raise InputError(
                     f"{self._path}: the period of {name} must be two numbers, min_{name} below max_{name}; got "
                     f"{ends}. Mend these `#! SET` lines"

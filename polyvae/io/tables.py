@@ -23,6 +23,8 @@ _TURNS = {"deg": 360.0, "degree": 360.0, "degrees": 360.0, "°": 360.0, "rad": 2
 _KERNEL = ("kerneltype", "multivariate")  # settings of hills
 _KINDS = {"HILLS": "a list of hills", "KERNELS": "kernels of OPES", "STATE": "a state of OPES"}
 
+_LARGEST = 1e100  # squares and sums of these are finite
+
 
 @dataclasses.dataclass(frozen=True)
 class Colvar(Mapping):
@@ -56,11 +58,11 @@ class Colvar(Mapping):
         if name not in self.columns:
             raise InputError(f"no column {name!r}; there are {', '.join(self.columns)}")
         values = self.columns[name]
-        if not (good := np.isfinite(values)).all():
+        if not (good := np.abs(values) < _LARGEST).all():
             row = int(np.argmin(good))
             raise InputError(
-                f"column {name!r} must hold finite numbers; row {row + 1} of {len(good)} holds {values[row]}. "
-                f"Leave such rows out of the file"
+                f"column {name!r} must hold finite numbers, below {_LARGEST:g}; row {row + 1} of {len(good)} "
+                f"holds {values[row]}. Leave such rows out of the file"
             )
         return values
 
@@ -74,10 +76,11 @@ class Colvar(Mapping):
         return name in self.columns
 
     def _repr_html_(self) -> str:
-        rows = [
-            [name, *(f"{number(values):.4g}" for number in (np.min, np.mean, np.max))]
-            for name, values in self.columns.items()
-        ]
+        with np.errstate(all="ignore"):  # of numbers that are refused where they are taken
+            rows = [
+                [name, *(f"{number(values):.4g}" for number in (np.min, np.mean, np.max))]
+                for name, values in self.columns.items()
+            ]
         return html_of("Colvar", [["column", "lowest", "mean", "highest"], *rows], f"{sum(self.segments)} rows")
 
     def __repr__(self) -> str:

@@ -285,6 +285,10 @@ def axes_of(s, share, ranges, ends, bins, method, bandwidth) -> list[Axis]:
             width = kernel_width(unrolled(values, span), weights, dims)
         else:
             width = real_number("bandwidth", widths[k], above=0)
+        if not 0 < width < np.inf:
+            raise InputError(
+                f"the weights leave variable {k} no spread in any frames; are bias and kT right, and in one unit?"
+            )
         wanted = int(min((high - low) / width, 1e9))
         n = int(np.clip(wanted, least, most)) if given_bins[k] is None else whole_number("bins", given_bins[k], 2)
         check_points([n])

@@ -87,7 +87,8 @@ class Hills:
                 apart = s[:, k, None] - self.centres[part, k]
                 if ends is not None:
                     apart -= (ends[1] - ends[0]) * np.round(apart / (ends[1] - ends[0]))
-                away += 0.5 * (apart / self.widths[part, k]) ** 2
+                with np.errstate(over="ignore"):  # far away is far away
+                    away += 0.5 * (apart / self.widths[part, k]) ** 2
             hills = scale * np.exp(-away) + shift
             if self.ended is not None:
                 hills[away >= _CUT] = 0

@@ -49,7 +49,8 @@ class Kernels:
             part = slice(start, start + rows)
             away = np.zeros((len(s[part]), len(self.heights)))
             for k, ends in enumerate(self.periods):
-                away += (_apart(s[part, k, None], self.centres[:, k], ends) / self.widths[:, k]) ** 2
+                with np.errstate(over="ignore"):  # far away is far away
+                    away += (_apart(s[part, k, None], self.centres[:, k], ends) / self.widths[:, k]) ** 2
             values = np.exp(-0.5 * away) - math.exp(-0.5 * self.cutoff**2)
             found[part] = np.where(away < self.cutoff**2, values, 0) @ self.heights
         return found
@@ -91,6 +92,19 @@ def kernels_of(table, names: Sequence[str] | None = None) -> tuple[Kernels, list
     Raises:
         InputError: another table, settings or columns that are not there.
     """
+    with np.errstate(all="ignore"):  # what overflows is refused in the end
+        found, names = _kernels_of(table, names)
+    numbers = [*found.widths.flat, *found.heights, found.norm, found.zed, found.epsilon]
+    if not all(0 < number < math.inf for number in numbers):
+        raise InputError(
+            f"{table.kind} of OPES must hold finite widths, heights, sums and epsilon, all greater than 0; give "
+            f"the file as PLUMED wrote it"
+        )
+    return found, names
+
+
+def _kernels_of(table, names: Sequence[str] | None) -> tuple[Kernels, list[str]]:
+    """As `kernels_of`, unchecked."""
     if table.kind not in ("KERNELS", "STATE"):
         raise InputError(f"a STATE or KERNELS file of OPES is needed; got a table of {table.kind}")
     names = along(table, names)
