@@ -34,7 +34,7 @@ def with_chains(atoms: Atoms, group, places: tuple[np.ndarray, np.ndarray | None
     bonds = atoms.bonds_of_chosen()
     if atoms.names is None or set(atoms.names) != {"CA"} or (bonds is not None and len(bonds)):
         return atoms
-    pairs = _consecutive(chain, np.asarray(group.resids))
+    pairs = _consecutive(chain, np.asarray(group.resids), np.asarray(group.resindices))
     if places is not None:
         from MDAnalysis.lib.distances import calc_bonds
 
@@ -51,14 +51,15 @@ def with_chains(atoms: Atoms, group, places: tuple[np.ndarray, np.ndarray | None
     return atoms._replace(bonds=atoms.chosen[pairs])
 
 
-def _consecutive(chain: np.ndarray, residues: np.ndarray) -> np.ndarray:
+def _consecutive(chain: np.ndarray, numbers: np.ndarray, residues: np.ndarray) -> np.ndarray:
     """Pairs of atoms that follow one another in a chain, (n, 2).
 
     A gap in the numbers of residues ends a chain: residues are missing there.
     """
     order = np.lexsort((np.arange(len(chain)), chain))
     first, second = order[:-1], order[1:]
-    together = (chain[first] == chain[second]) & (residues[second] - residues[first] == 1)
+    inserted = (numbers[second] == numbers[first]) & (residues[second] != residues[first])  # 52 and 52A
+    together = (chain[first] == chain[second]) & ((numbers[second] - numbers[first] == 1) | inserted)
     return np.stack([first, second], axis=1)[together]
 
 

@@ -11,7 +11,9 @@ import numpy as np
 from polyvae.core.units import nanometres
 from polyvae.trajectory.box import box_vectors
 
-_PAIR = re.compile(r"""([\w-]+)\s*=\s*("[^"]*"|'[^']*'|\{[^}]*\}|\[[^\]]*\]|\S+)""")
+_QUOTED = r'"(?:[^"\\]|\\.)*"'
+_VALUE = rf"{_QUOTED}|'[^']*'|\{{[^}}]*\}}|\[(?:[^\[\]]|\[[^\[\]]*\])*\]|\S+"
+_PAIR = re.compile(rf"({_QUOTED}(?=[\s=]|$)|[\w-]+)(?:\s*=\s*({_VALUE}))?")  # a word without a value is a flag
 _IPI_CELL = re.compile(r"CELL\W*abcABC\W*:((?:\s+[-+\d.eE]+){6})")
 _IPI_UNIT = re.compile(r"\b(\w+)\{(\w+)\}")
 
@@ -24,10 +26,19 @@ def pairs_of(comment: str) -> dict[str, str]:
     """
     if cell := _IPI_CELL.search(comment):
         return _of_ipi(comment, np.array(cell[1].split(), float))
-    pairs = {key.lower(): value.strip("\"'{}[]").rstrip(",") for key, value in _PAIR.findall(comment)}
+    pairs = {_plain(key).lower(): _plain(value) for key, value in _PAIR.findall(comment) if value}
     if {"i", "time", "e"} <= set(pairs):
         pairs["time_unit"] = "fs"
     return pairs
+
+
+def _plain(word: str) -> str:
+    """A word without its quotes; the entries of an array, parted by blanks."""
+    if word[0] in "[{":
+        return " ".join(re.sub(r"[\[\]{},]", " ", word).split())
+    if word[0] in "\"'":
+        return word[1:-1].replace("\\", "")
+    return word.rstrip(",")
 
 
 def _of_ipi(comment: str, cell: np.ndarray) -> dict[str, str]:

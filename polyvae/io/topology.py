@@ -17,6 +17,7 @@ from polyvae.io.dump_index import first_frame
 from polyvae.io.formats import Unpacked, check_installed, format_of, is_packed
 from polyvae.io.frames import existing, reading, short
 from polyvae.io.other import check_pdb, reader_of
+from polyvae.io.xyz import XyzFile
 from polyvae.trajectory.convert import atoms_of, usable_masses
 from polyvae.trajectory.facts import Facts
 from polyvae.trajectory.molecules import Atoms
@@ -87,6 +88,7 @@ def read_topology(path: str | os.PathLike, select: str | None, format: str | Non
             raise InputError(f"the selection {select!r} does not work on {path} ({short(error)})") from None
         if len(group) == 0:
             raise InputError(f"the selection {select!r} matches none of the {len(universe.atoms)} atoms of {path}")
+    _check_locations(path, group)
     try:
         atoms = atoms_of(group)
     except IndexError as error:
@@ -97,10 +99,10 @@ def read_topology(path: str | os.PathLike, select: str | None, format: str | Non
     check_bonds(atoms.bonds, atoms.n_total, path)
     named = atoms.selection and atoms.selection._replace(text=select)
     if name in ("DATA", "LAMMPSDUMP"):
+        atoms = atoms._replace(residues=np.asarray(group.resids), in_molecules=True)
+    if name in ("DATA", "LAMMPSDUMP", "XYZ") and hasattr(universe.atoms, "ids"):
         ids = np.asarray(universe.atoms.ids)
-        atoms = atoms._replace(
-            residues=np.asarray(group.resids), in_molecules=True, ids=ids[atoms.chosen], all_ids=ids
-        )
+        atoms = atoms._replace(ids=ids[atoms.chosen], all_ids=ids)
     atoms = with_chains(atoms, group, _places(path, name, atoms), path)
     return atoms._replace(selection=named)
 
@@ -117,6 +119,8 @@ def _universe(path: Path, name: str):
         name == "LAMMPSDUMP"
     ):  # that parser of MDAnalysis knows neither stated units and times nor lines without ids
         return _universe_of_dump(path)
+    if name == "XYZ":  # nor the columns and ids of extended XYZ
+        return _universe_of_xyz(path)
     parser = get_parser_for(str(path), format=name or None)
     with parser(str(path)) as file:
         columns = {"atom_style": atom_columns(path)} if name == "DATA" else {}
@@ -144,12 +148,38 @@ def _universe_of_dump(path: Path):
     molecules, of_atoms = np.unique(columns.get("mol", np.ones(n_atoms)).astype(int), return_inverse=True)
     universe = MDAnalysis.Universe.empty(n_atoms, len(molecules), atom_resindex=of_atoms)
     universe.add_TopologyAttr("resids", molecules)
-    if "id" not in columns:
-        columns = columns | {"id": np.arange(1, n_atoms + 1)}
     for name, column, kind in (("ids", "id", int), ("types", "type", object), ("masses", "mass", float)):
         if column in columns:
             universe.add_TopologyAttr(name, columns[column].astype(kind))
     return universe
+
+
+def _universe_of_xyz(path: Path):
+    import MDAnalysis
+
+    file = XyzFile(path, n_frames=1)
+    universe = MDAnalysis.Universe.empty(file.n_atoms)
+    for name in ("names", "ids", "masses"):
+        if (values := file.facts.value(name)) is not None:
+            universe.add_TopologyAttr(name, values)
+    return universe
+
+
+def _check_locations(path: Path, group) -> None:
+    """Raise `InputError` where one atom is there more than once, at alternate locations."""
+    locations = getattr(group, "altLocs", None)
+    if locations is None or not (doubtful := np.char.strip(np.asarray(locations, str)) != "").any():
+        return
+    known: dict[tuple, str] = {}
+    for atom in group[doubtful]:
+        key = atom.segid, atom.resindex, atom.name
+        if key in known:
+            raise InputError(
+                f"{path}: the atom {atom.name} of residue {atom.resid} is at the alternate locations "
+                f"{known[key]} and {atom.altLoc}, and would be two beads; select one, such as by "
+                f"'name CA and not altloc {atom.altLoc}'"
+            )
+        known[key] = atom.altLoc
 
 
 def own_topology(path: Path, select: str | None, name: str) -> Atoms | None:

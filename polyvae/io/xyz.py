@@ -42,10 +42,10 @@ class XyzFile:
     )  # fmt: skip
     usual_unit, always_3d, seeks = "angstrom", True, False
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, n_frames: int | None = None):
         self.path = path
         self._file: BytesFile | None = None
-        self._index, self.is_cut = _index(path)
+        self._index, self.is_cut = _index(path, n_frames)
         if not self._index:
             raise DamagedError(path, 0)
         self.n_frames, self.n_atoms = len(self._index), self._index[0].n_atoms
@@ -87,6 +87,9 @@ class XyzFile:
         found = {pairs.get("pbc", "T T T" if "lattice" in pairs else "") for pairs in self._pairs}
         if found == {""}:
             return NOT_STATED
+        if "" in found:
+            first = next(k for k, pairs in enumerate(self._pairs) if "lattice" not in pairs)
+            raise InputError(f"{self.path}: frame {first} states no box, others do; write Lattice= in every frame")
         if len(found) > 1:
             raise InputError(
                 f"{self.path}: frames state different periodic directions ({' and '.join(sorted(found))}); split "
@@ -199,8 +202,8 @@ class XyzFile:
         return table
 
 
-def _index(path: Path) -> tuple[list[_Frame], bool]:
-    """Whole frames, and whether something else comes after them."""
+def _index(path: Path, n_frames: int | None) -> tuple[list[_Frame], bool]:
+    """Whole frames, the first `n_frames` or all, and whether something else comes after them."""
     frames: list[_Frame] = []
     try:
         with opened(path) as file:
@@ -227,6 +230,8 @@ def _index(path: Path) -> tuple[list[_Frame], bool]:
                 if n_atoms < 1 or not comment or not last or (not last.endswith(b"\n") and len(last.split()) < 4):
                     return frames, True
                 frames.append(_Frame(begin, at, n_atoms, comment.decode("utf-8", "replace")))
+                if len(frames) == n_frames:
+                    break
     except UNPACKING_ERRORS:
         return frames, True
     return frames, False
