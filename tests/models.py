@@ -52,6 +52,20 @@ def seen(cv: pv.LatentCV, traj: pv.Trajectory) -> pv.LatentCV:
     return dataclasses.replace(cv, record=dataclasses.replace(cv.record, data=data))
 
 
+def of_distance(weight: float, step: float | None = None) -> pv.LatentCV:
+    """A CV of two beads at a distance r: weight (r - 1) / 0.1, or with a step weight tanh(step (r - 1) / 0.1)."""
+    hidden = () if step is None else (1,)
+    vae = VAE(1, latent_dim=1, encoder=hidden, decoder=(), likelihood=Gaussian("learned"), key=jax.random.key(0))
+    layers = [(jnp.array([[weight], [0.0]]), jnp.zeros(2))]
+    if step is not None:
+        layers.insert(0, (jnp.full((1, 1), step), jnp.zeros(1)))
+    new = [value for pair in layers for value in pair]
+    vae = eqx.tree_at(lambda v: [x for layer in v.encoder.layers for x in (layer.weight, layer.bias)], vae, new)
+    template = pv.Trajectory(np.float32([[[0, 0, 0], [1, 0, 0]]]), length_unit="nm")
+    featurizer = pv.PairDistances().fit(template)
+    return pv.LatentCV(featurizer, ScaledVAE(jnp.ones(1), jnp.full(1, 0.1), vae), template, ModelRecord())
+
+
 def linear_gaussian(n: int, latent_dim: int, *, spread: float = 1.0, shift: float = 0.0, seed: int = 0):
     """A linear VAE on vectors of length n, the exact log p(x) of its decoder, and draws from it.
 

@@ -162,7 +162,7 @@ TRAINING = {
         float | None,
         None,
         "--smoothness",
-        "Penalty on latents that jump between frames, for biased runs [default: 0; adapt: 1].",
+        "Penalty on latents that jump between frames [default: 1 with a time lag and in adapt, otherwise 0].",
         min=0.0,
     ),
     "lag": option_of(

@@ -9,7 +9,6 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
-import equinox as eqx
 import jax
 import numpy as np
 
@@ -17,10 +16,12 @@ from polyvae.arguments import statistical_weights
 from polyvae.batches import map_frames, single_precision
 from polyvae.cv.choices import NO_LAG_OF_WEIGHTS, Choice, choose_alignment, choose_lag, describe_pairs
 from polyvae.cv.latent import LatentCV
+from polyvae.cv.steepness import featurize, find_slopes, sample_step
 from polyvae.errors import InputError
 from polyvae.features.featurizers import FEATURIZERS, PairDistances, PrincipalAxes, Reference
 from polyvae.measures.kinetics import segments_within
 from polyvae.measures.limits import limits_of
+from polyvae.measures.weights import counting
 from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory
 from polyvae.trajectory.stream import Stream, concatenate
@@ -33,10 +34,9 @@ from polyvae.vae.splits import validation_blocks
 
 log = logging.getLogger(__name__)
 
+SMOOTHNESS = 1.0  # with a time lag: the latents then jump between basins, and are what is biased
 IN_MEMORY = 1 << 30  # bytes of coordinates beyond which `fit` works from a file
 _PIECE = 1 << 16  # frames at a time from a file
-
-_featurize = eqx.filter_jit(lambda featurizer, rows: jax.vmap(featurizer)(rows))
 
 
 @single_precision
@@ -49,7 +49,7 @@ def fit(
     decoder: Sequence[int] = (256, 256),
     beta: float = 1.0,
     lag: int | None = None,
-    smoothness: float = 0.0,
+    smoothness: float | None = None,
     weights: np.ndarray | None = None,
     width: float | str = "learned",
     seed: int = 0,
@@ -73,8 +73,8 @@ def fit(
         lag: decode the frame `lag` frames later, so that the latents hold slow motions; the decoder then returns
             the mean conformation at that time. By default from the run's own relaxation times
             (`choices.choose_lag`), and 0 where frames are as good as independent, have no order, or have weights.
-        smoothness: see `fit_vae`; about 1 where the CV is to be biased. Otherwise the latent may jump between two
-            basins, where data are missing, and a bias on it is too steep for an engine's time step.
+        smoothness: see `fit_vae`; by default 1 with a time lag, 0 without. Without it a latent may jump between
+            two basins, where data are missing, and a bias on it is too steep for an engine's time step.
         weights: (n_frames,) weights of the frames, such as exp(bias / kT) of a biased run; by default those of the
             data.
         width: standard deviation of the decoder's Gaussian, "learned" or a length. With `PairDistances`,
@@ -100,8 +100,8 @@ def fit(
         width=check_width(width),
         **training.settings(),
     )
-    with prepare_data(data, featurizer, settings, weights, training.cache) as (featurizer, template, prepared):
-        return make_cv(prepared.train(training), featurizer, template)
+    with prepare_data(data, featurizer, settings, weights, training.cache) as (make, prepared):
+        return make(prepared.train(training))
 
 
 def check_width(width) -> float | str:
@@ -110,14 +110,15 @@ def check_width(width) -> float | str:
     return width if isinstance(width, str) else float(width)
 
 
-def make_cv(model: FittedVAE, featurizer, template: Trajectory) -> LatentCV:
-    """The CV of a VAE that was trained on the features of a trajectory."""
-    return LatentCV(featurizer, model.scaled, template, model.record)
+def _make_cv(featurizer, template: Trajectory, positions: np.ndarray, model: FittedVAE) -> LatentCV:
+    """The CV of a VAE that was trained on the features of a trajectory, with its slopes between some frames."""
+    cv = LatentCV(featurizer, model.scaled, template, model.record)
+    return dataclasses.replace(cv, record=dataclasses.replace(model.record, slopes=find_slopes(cv, positions)))
 
 
 @contextlib.contextmanager
 def prepare_data(data, featurizer, settings: Settings, weights=None, cache=None) -> Iterator[tuple]:
-    """The fitted featurizer, the template frame, and the features ready for training."""
+    """A function from a trained VAE to its CV, and the features ready for training."""
     with contextlib.ExitStack() as stack:
         new_file = functools.partial(_temporary_file, stack, cache)
         traj = _gathered(data, new_file) if isinstance(data, Stream) else as_trajectory(data)
@@ -154,6 +155,8 @@ def prepare_data(data, featurizer, settings: Settings, weights=None, cache=None)
             found = choose_lag(features, traj.segments, most) if weights is None else NO_LAG_OF_WEIGHTS
             choices["lag"] = found
             settings = dataclasses.replace(settings, lag=choices["lag"].value)
+        if settings.smoothness is None:
+            settings = dataclasses.replace(settings, smoothness=SMOOTHNESS if settings.lag else 0.0)
         for choice in choices.values():
             log.info(choice.reason)
         prepared = prepare(
@@ -169,7 +172,10 @@ def prepare_data(data, featurizer, settings: Settings, weights=None, cache=None)
         limits = limits_of(traj, of_frames=True).record()
         data = dataclasses.replace(prepared.data, limits=limits)
         reasons = {name: choice.reason for name, choice in choices.items()}
-        yield featurizer, _template(traj), dataclasses.replace(prepared, data=data, choices=reasons or None)
+        rows, _ = counting(traj)
+        few = traj.positions[rows[:: sample_step(len(rows), traj.positions[0].size)]]
+        make = functools.partial(_make_cv, featurizer, _template(traj), few)
+        yield make, dataclasses.replace(prepared, data=data, choices=reasons or None)
 
 
 def _template(traj: Trajectory) -> Trajectory:
@@ -206,7 +212,7 @@ def _gathered(stream: Stream, new_file: Callable) -> Trajectory:
 def _features(featurizer, traj: Trajectory, new_file: Callable) -> np.ndarray:
     """Features (n_frames, n_features) of all frames, on disk where they or the positions are many."""
     n = jax.eval_shape(featurizer, jax.ShapeDtypeStruct(traj.positions.shape[1:], np.float32)).shape[0]
-    batched = functools.partial(map_frames, functools.partial(_featurize, featurizer), width=n)
+    batched = functools.partial(map_frames, functools.partial(featurize, featurizer), width=n)
     if max(traj.positions.nbytes, 4 * n * traj.n_frames) <= IN_MEMORY:
         return batched(traj.positions)
     store = new_file((traj.n_frames, n))

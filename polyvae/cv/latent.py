@@ -30,7 +30,7 @@ from polyvae.vae import modelfile
 from polyvae.vae.model import FittedVAE
 from polyvae.vae.order import reordered
 from polyvae.vae.scaled import ScaledVAE
-from polyvae.vae.settings import ModelRecord
+from polyvae.vae.settings import ModelRecord, Slopes
 
 log = logging.getLogger(__name__)
 
@@ -265,9 +265,12 @@ class LatentCV:
         if chosen == list(range(self.latent_dim)):
             return self
         vae = reordered(self.vae, np.array(chosen))
-        active = self.active_latents
+        active, slopes = self.active_latents, self.record.slopes
+        if slopes is not None:
+            slopes = Slopes(*([values[k] for k in chosen] for values in slopes.to_dict().values()))
         record = dataclasses.replace(
             self.record,
+            slopes=slopes,
             settings=dataclasses.replace(self.record.settings, latent_dim=len(chosen)),
             collapsed=[k for k, latent in enumerate(chosen) if latent not in active],
             generator=None,

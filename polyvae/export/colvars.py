@@ -19,7 +19,7 @@ from polyvae.arguments import if_given, one_of
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.export.common import atom_numbers, digits, encoder_layers
-from polyvae.export.grid_bias import bias_grid, statistics
+from polyvae.export.grid_bias import bias_grid, check_bias, statistics
 from polyvae.export.readme import Readme
 from polyvae.features.featurizers import PairDistances, PrincipalAxes, Reference
 from polyvae.files import replacing_folder, temporary_folder
@@ -73,6 +73,7 @@ def export(
     layers[0] = layers[0][0] * unit_factor(unit, cv.length_unit), layers[0][1]
     with replacing_folder(folder, force=force) as place:
         stats = statistics(cv, data)
+        width = check_bias(cv, stats)
         for k, (weight, bias) in enumerate(layers, start=1):
             rows = "\n".join(" ".join(digits(row)) for row in weight)
             (place / f"layer{k}.weights.txt").write_text(rows + "\n")
@@ -108,6 +109,7 @@ def export(
             ],
             checked=CHECKED,
             stats=stats,
+            width=width,
         )
         readme.write(place, cv)
 

@@ -2,13 +2,17 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from polyvae.cv.latent import LatentCV
+from polyvae.cv.steepness import find_slopes, sample_step
 from polyvae.errors import InputError
+from polyvae.export.steepness import check_width
 from polyvae.measures.basins import find_basins
 from polyvae.trajectory.convert import chunks_of
+from polyvae.trajectory.stream import Stream
 
 log = logging.getLogger(__name__)
 
@@ -16,9 +20,9 @@ _FINEST = (150, 100, 30)  # widths of hills in the range of each of one, two, an
 _AXIS = 6  # numbers of an axis, as `Axis` of c_files/in_process.c has them
 
 
-def statistics(cv: LatentCV, data) -> dict[str, np.ndarray] | None:
+def statistics(cv: LatentCV, data) -> dict[str, Any] | None:
     """Mean, standard deviation, smallest and largest of each latent over a trajectory, and "basin", its smallest
-    standard deviation within one basin (`measures.basins`); None without data.
+    standard deviation within one basin (`measures.basins`), and "slopes" (`cv.steepness`); None without data.
 
     Args:
         data: a `Trajectory`, a `Stream`, what `as_trajectory` takes, or None. Weights of frames count.
@@ -29,11 +33,20 @@ def statistics(cv: LatentCV, data) -> dict[str, np.ndarray] | None:
             "latents of a trajectory. Give one: --data TRAJ"
         )
         return None
-    rows, weights = [], []
+    rows, weights, few, done = [], [], [], 0
     for chunk in chunks_of(data, array_unit=cv.length_unit, dims=cv.n_dims):
-        rows.append(cv.transform(chunk).astype(np.float64))
+        x = cv.frames(chunk)
+        rows.append(cv.encode(x, first_frame=done).astype(np.float64))
+        done += len(x)
+        n_frames = data.n_frames if isinstance(data, Stream) else len(x)
+        few.append(x[:: sample_step(n_frames, x[0].size)])
         weights.append(np.ones(len(chunk)) if chunk.weights is None else chunk.weights)
-    z, w = np.concatenate(rows), np.concatenate(weights)
+    found = spread_of(np.concatenate(rows), np.concatenate(weights))
+    return found | {"slopes": find_slopes(cv, np.concatenate(few))}
+
+
+def spread_of(z: np.ndarray, w: np.ndarray) -> dict[str, Any]:
+    """`statistics` of latents (n_frames, latent_dim) with weights (n_frames,), without slopes."""
     mean = np.average(z, axis=0, weights=w)
     std = np.sqrt(np.average((z - mean) ** 2, axis=0, weights=w))
     if not (std > 0).all():
@@ -62,6 +75,23 @@ def bias_width(stats: dict[str, np.ndarray]) -> np.ndarray:
     """
     finest = _FINEST[min(len(stats["std"]), 3) - 1]
     return np.maximum(np.minimum(stats["basin"], 0.2 * stats["std"]), (stats["max"] - stats["min"]) / finest)
+
+
+def check_bias(cv: LatentCV, stats: dict[str, Any] | None, *, without=None) -> np.ndarray | None:
+    """Width (latent_dim,) of the kernels that an export writes, checked by `steepness.check_width`.
+
+    Args:
+        stats: of `statistics`.
+        without: the width where there are no statistics; None where the export then writes none.
+    """
+    if stats is not None:
+        width, slopes = bias_width(stats), stats["slopes"]
+    elif without is not None:
+        width, slopes = np.full(cv.latent_dim, without), cv.record.slopes
+    else:
+        return None
+    check_width(cv, width, slopes)
+    return width
 
 
 def bias_grid(stats: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

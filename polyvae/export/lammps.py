@@ -20,7 +20,7 @@ from polyvae.errors import InputError
 from polyvae.export import kernel
 from polyvae.export.colvars import load_lammps
 from polyvae.export.common import atom_numbers
-from polyvae.export.grid_bias import bias_width, statistics
+from polyvae.export.grid_bias import check_bias, statistics
 from polyvae.export.lammps_atoms import Box, length_in_model, rows_of, tags_of
 from polyvae.export.particles import in_engine, too_long, wholeness
 from polyvae.export.readme import Readme
@@ -215,7 +215,8 @@ def export(
     reduced = cv.length_unit == "sigma"
     with replacing_folder(folder, force=force) as place:
         stats = None if data is None else statistics(cv, data)
-        width = np.full(cv.latent_dim, 0.2) if stats is None else bias_width(stats)
+        width = check_bias(cv, stats, without=0.2)
+        assert width is not None
         words = {
             "atoms": numbers,
             "units": "lj" if reduced else "real",
@@ -259,6 +260,7 @@ def export(
             ],
             checked=CHECKED,
             stats=stats,
+            width=width,
         )
         readme.write(place, cv)
 

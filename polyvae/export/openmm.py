@@ -25,8 +25,10 @@ from polyvae.export.common import particle_numbers
 from polyvae.export.grid_bias import GridBias, bias_width, statistics
 from polyvae.export.openmm_state import BiasOfLatents, BiasOnGrid, Latent
 from polyvae.export.particles import length_factor, wholeness
+from polyvae.export.readme import filled
+from polyvae.export.steepness import check_width, describe_steepness
 from polyvae.files import replacing_folder
-from polyvae.vae.settings import ModelRecord
+from polyvae.vae.settings import ModelRecord, Slopes
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +190,9 @@ def bias_variables(
     given = [minimum, maximum, width]
     if data is None and any(value is None for value in given):
         raise InputError("the bias needs minimum, maximum and width; give them, or data= to take them from")
-    grid = np.full((3, cv.latent_dim), np.nan) if data is None else bias_grid(cv, data)
+    grid, slopes = np.full((3, cv.latent_dim), np.nan), cv.record.slopes
+    if data is not None:
+        grid, slopes = _grid_and_slopes(cv, data)
     for name, row, wanted in zip(("minimum", "maximum", "width"), grid, given, strict=True):
         if wanted is not None:
             value = numbers_array(name, wanted, f"one number, or {cv.latent_dim}", finite=False)
@@ -200,6 +204,7 @@ def bias_variables(
             f"the bias needs minimum < maximum and width > 0 for every latent; got {grid[0].tolist()}, "
             f"{grid[1].tolist()}, {grid[2].tolist()}"
         )
+    check_width(cv, grid[2], slopes)
     # OpenMM fits a spline to the whole grid whenever the bias grows. With its five points a hill width that takes
     # as long as hundreds of steps in two dimensions, most of a minute in three. Three give a hill to 5e-4.
     low, high, width = grid
@@ -220,11 +225,15 @@ def bias_grid(cv: LatentCV, data) -> np.ndarray:
     Raises:
         InputError: a latent that is the same in all frames.
     """
+    return _grid_and_slopes(cv, data)[0]
+
+
+def _grid_and_slopes(cv: LatentCV, data) -> tuple[np.ndarray, Slopes]:
     stats = statistics(check_cv(cv), data)
     if stats is None:
         raise refusal("data", "a trajectory, to take range and widths from", data)
     margin = 0.25 * (stats["max"] - stats["min"])
-    return np.stack([stats["min"] - margin, stats["max"] + margin, bias_width(stats)])
+    return np.stack([stats["min"] - margin, stats["max"] + margin, bias_width(stats)]), stats["slopes"]
 
 
 def evaluate_forces(
@@ -337,7 +346,10 @@ def export(
     if cv.length_unit == "sigma" and sigma is None:
         sigma = 1.0
     length_factor(cv, "nm", sigma)
-    low, high, width = np.outer(_PRIOR, np.ones(cv.latent_dim)) if data is None else bias_grid(cv, data)
+    (low, high, width), slopes = np.outer(_PRIOR, np.ones(cv.latent_dim)), cv.record.slopes
+    if data is not None:
+        (low, high, width), slopes = _grid_and_slopes(cv, data)
+    check_width(cv, width, slopes)
 
     def listed(values):
         return "[" + ", ".join(f"{value:.4g}" for value in values) + "]"
@@ -353,6 +365,7 @@ def export(
         "scale": "" if sigma is None else f", 1 sigma taken as {sigma:g} nm (SIGMA in the script)",
         "plane": "" if cv.n_dims == 3 else " The model is 2-D: z is ignored, so keep the particles in a plane.",
         "whence": "the data that were given" if data is not None else "a standard normal, as no data were given",
+        "steepness": filled(describe_steepness(cv, slopes, width)),
         "checked": CHECKED_WITH,
     }
     templates = resources.files("polyvae.export") / "openmm_files"

@@ -15,7 +15,7 @@ from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.export import kernel, plumed_native, plumed_vectors
 from polyvae.export.common import atom_numbers, pieces_note, ranges, walk
-from polyvae.export.grid_bias import bias_grid, bias_width, statistics
+from polyvae.export.grid_bias import bias_grid, bias_width, check_bias, statistics
 from polyvae.export.readme import Readme
 from polyvae.files import replacing_folder
 
@@ -66,6 +66,7 @@ def export(
     with replacing_folder(folder, force=force) as place:
         text, notes = DIALECTS[dialect](cv, numbers, place)
         stats = statistics(cv, data)
+        width = check_bias(cv, stats)
         (place / "latent.dat").write_text("\n".join(text) + "\n")
         label = f"{plumed_native.LABEL}." if dialect == "native" else ""
         (place / "plumed.dat").write_text(main_input(cv, stats, "INCLUDE FILE=latent.dat", label))
@@ -84,6 +85,7 @@ def export(
             notes=notes,
             checked=CHECKED,
             stats=stats,
+            width=width,
         )
         readme.write(place, cv)
         compiled = (place / plumed_native.LIBRARY).exists()

@@ -17,7 +17,7 @@ import numpy as np
 from polyvae.cv.latent import LatentCV, load_cv
 from polyvae.errors import InputError
 from polyvae.export.common import particle_numbers
-from polyvae.export.grid_bias import bias_grid, statistics
+from polyvae.export.grid_bias import bias_grid, check_bias, statistics
 from polyvae.export.particles import length_factor
 from polyvae.export.readme import Readme
 from polyvae.files import replacing_folder
@@ -102,6 +102,7 @@ def export(
         stats = None if data is None else statistics(cv, data)
         spread = {name: np.full(cv.latent_dim, value) for name, value in _PRIOR.items()}
         grid = bias_grid(stats or spread | {"basin": spread["std"]})
+        check_bias(cv, stats, without=grid["sigma"])
         words = {
             "particles": numbers,
             "sigma": 1.0 if cv.length_unit == "sigma" else None,
@@ -135,6 +136,7 @@ def export(
             ],
             checked=CHECKED,
             stats=stats,
+            width=grid["sigma"],
         )
         readme.write(place, cv)
 

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from importlib import metadata, resources
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import numpy as np
 
 from polyvae.cv.latent import LatentCV
 from polyvae.export.common import encoder_layers, featurizer_name, ranges
+from polyvae.export.steepness import describe_steepness
 
 _COLUMNS = ("mean", "std", "basin", "min", "max")
 _HEAD = """| | mean | standard deviation | within the narrowest basin | smallest | largest |
@@ -31,6 +33,7 @@ class Readme:
         notes: sentences on details, one item each.
         checked: versions that the export was checked with.
         stats: see `grid_bias.statistics`, or None.
+        width: (latent_dim,) of the kernels of a bias, or None where the export sets none.
         unit: the engine's length unit; by default the model's.
         first: the number that the engine gives to its first atom.
         check: how to check the export, where that is not by the engine.
@@ -43,7 +46,8 @@ class Readme:
     use: str
     notes: Sequence[str]
     checked: str
-    stats: dict[str, np.ndarray] | None
+    stats: dict[str, Any] | None
+    width: np.ndarray | None = None
     unit: str | None = None
     first: int = 1
     check: str | None = None
@@ -63,19 +67,21 @@ class Readme:
             "gradients. Or let the engine print the latents of a run, and compare with `polyvae project MODEL "
             "TRAJ` of the frames that it wrote."
         )
+        slopes = cv.record.slopes if self.stats is None else self.stats["slopes"]
+        notes = [*self.notes, describe_steepness(cv, slopes, self.width)]
         text = {
             "engine": self.engine,
-            "what": _filled(_describe(cv)),
+            "what": filled(_describe(cv)),
             "files": "\n".join(f"- `{name}`: {words}" for name, words in self.files.items()),
-            "units": _filled(
+            "units": filled(
                 f"Lengths are in {unit}{reduced}; the latents have no unit. Beads 1 to {cv.n_beads} of the model "
                 f"are the engine's atoms {ranges(self.atoms)}, counted from {self.first} in the order of the "
                 f"engine's input."
             ),
             "use": self.use,
-            "notes": "\n\n".join(_filled(f"- {plain(note)}", indent="  ") for note in self.notes),
+            "notes": "\n\n".join(filled(f"- {plain(note)}", indent="  ") for note in notes),
             "statistics": "" if self.stats is None else _table(self.stats),
-            "check": _filled(check),
+            "check": filled(check),
             "checked": f"Checked with {self.checked}.",
         }
         template = resources.files("polyvae.export") / "readme_files" / "README.md.in"
@@ -87,7 +93,7 @@ def plain(text: str) -> str:
     return " ".join(text.split())
 
 
-def _filled(text: str, indent: str = "") -> str:
+def filled(text: str, indent: str = "") -> str:
     return textwrap.fill(text, width=110, break_long_words=False, break_on_hyphens=False, subsequent_indent=indent)
 
 
@@ -104,7 +110,7 @@ def _describe(cv: LatentCV) -> str:
     return f"{text}."
 
 
-def _table(stats: dict[str, np.ndarray]) -> str:
+def _table(stats: dict[str, Any]) -> str:
     """Statistics of each latent as a table of Markdown."""
     rows = [f"Statistics of the {int(stats['n_frames'])} frames given:\n", _HEAD]
     for k in range(len(stats["mean"])):

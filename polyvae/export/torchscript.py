@@ -14,7 +14,7 @@ import numpy as np
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.export.common import atom_numbers
-from polyvae.export.grid_bias import statistics
+from polyvae.export.grid_bias import check_bias, statistics
 from polyvae.export.plumed import main_input, whole_molecule, whole_note
 from polyvae.export.readme import Readme
 from polyvae.export.torch_module import require_torch, scripted
@@ -112,6 +112,7 @@ def export(
     )
     with replacing_folder(folder, force=force) as place:
         stats = statistics(cv, data)
+        width = check_bias(cv, stats)
         model.save(str(place / FILE))
         (place / "plumed.dat").write_text(main_input(cv, stats, "\n".join(lines)))
         readme = Readme(
@@ -127,6 +128,7 @@ def export(
             ],
             checked=CHECKED,
             stats=stats,
+            width=width,
         )
         readme.write(place, cv)
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from polyvae.batches import map_frames
-from polyvae.cv.fitting import fit
+from polyvae.cv.fitting import SMOOTHNESS, fit
 from polyvae.cv.latent import LatentCV
 from polyvae.engines.runs import Bias, Run, Snapshots
 from polyvae.measures.basins import Basin, arrivals, clear_states, crossings, find_basins
@@ -32,7 +32,6 @@ REACHED = 0.98  # share of the frames of unbiased runs that must be within the w
 COVERED = 0.9  # share of the points below 6 kT that two free energies must have in common to be compared
 ENOUGH = 20.0  # independent frames that a free energy must be worth
 SEARCH = 1.5  # factor of the barrier while nothing slow is known
-SMOOTHNESS = 1.0  # smoothness of the CV, see `fit`
 RARE = 0.01  # share of all frames; motions that last longer are slow
 LEFT_OUT = 0.1  # share of each unbiased run that is dropped, since a bias had driven the system to its start
 PAIRS = 3  # frames by which a short run is longer than the time lag
@@ -109,6 +108,7 @@ def choose_bias(
     basin leads there, and its barrier is `SEARCH` times as high.
     """
     from polyvae.export.grid_bias import bias_width, statistics
+    from polyvae.export.steepness import check_width
 
     stats = statistics(cv, concatenate([dataclasses.replace(traj, time=None) for traj in known]))
     assert stats is not None
@@ -122,7 +122,9 @@ def choose_bias(
         walls = np.stack([stats["min"] - margin, stats["max"] + margin])
         low, high = walls
     margin = (MARGIN if walls is None else BEYOND) * (high - low)
-    return Bias(low - margin, high + margin, bias_width(stats), barrier, pace, walls)
+    width = bias_width(stats)
+    check_width(cv, width, stats["slopes"], refuse=False)
+    return Bias(low - margin, high + margin, width, barrier, pace, walls)
 
 
 def encode_pieces(cv: LatentCV, pieces: Sequence[Trajectory]) -> np.ndarray:

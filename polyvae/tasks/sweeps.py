@@ -12,7 +12,7 @@ import numpy as np
 from polyvae.arguments import flag, if_given, one_of, whole_number
 from polyvae.batches import single_precision
 from polyvae.cluster import check_client, outcomes, shared
-from polyvae.cv.fitting import check_width, fit, make_cv, prepare_data
+from polyvae.cv.fitting import check_width, fit, prepare_data
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.progress import reports
@@ -156,15 +156,11 @@ def sweep(
     common_settings["width"] = check_width(given["width"])
     settings = [Settings(**common_settings | cell) for cell in cells]  # all are checked before one is trained
     found: dict[int, tuple[LatentCV, dict]] = {}
-    with prepare_data(traj, given["featurizer"], settings[0], cache=training.cache) as (
-        featurizer,
-        template,
-        prepared,
-    ):
+    with prepare_data(traj, given["featurizer"], settings[0], cache=training.cache) as (make, prepared):
         for cell in settings:
             check_latent_dim(cell.latent_dim, prepared.x.shape[1])
         runs = [dataclasses.replace(prepared.settings, **cell) for cell in cells]
-        common = prepared, featurizer, template, traj, score_lag
+        common = prepared, make, traj, score_lag
         trained = _train_on_cluster(runs, common, client)
         if client is None:
             trained = _train_here(runs, common, together)
@@ -209,9 +205,9 @@ def _train_one(run: Settings, common: tuple) -> tuple[LatentCV, dict]:
 
 
 def _measure_model(
-    run: Settings, model: FittedVAE, featurizer, template: Trajectory, traj: Trajectory, lag: int | None
+    run: Settings, model: FittedVAE, make: Callable, traj: Trajectory, lag: int | None
 ) -> tuple[LatentCV, dict]:
-    cv = make_cv(model, featurizer, template)
+    cv = make(model)
     frames = score(cv, traj, lag=lag, alternatives=False).frames
     held_out = frames.validation or frames.all
     row = {name: run[name] for name in _CELL}

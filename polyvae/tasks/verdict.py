@@ -6,7 +6,9 @@ import numpy as np
 
 from polyvae.cv.choices import LEAST_NEIGHBOURS
 from polyvae.cv.latent import LatentCV
-from polyvae.measures.weights import effective_size
+from polyvae.export.grid_bias import bias_width, spread_of
+from polyvae.export.steepness import BONDS, TOO_STEEP, mean_bond
+from polyvae.measures.weights import counting, effective_size
 from polyvae.records import Record
 from polyvae.tasks.scorecard import Generated, Scores
 from polyvae.tasks.states import ENOUGH, VISITS, States, find_states, plane_of
@@ -90,7 +92,13 @@ def verdict(
     if states is None:
         states, _ = find_states(cv, traj, z, plane_of(scores.frames.all.kl_per_latent))
     more = "more frames" * (len(traj) >= FEW_FRAMES)  # otherwise `_amount` asks for them
-    found = [*_smoothness(scores), *_shape(cv, scores, more), *_ensemble(scores, more), *_amount(traj)]
+    found = [
+        *_smoothness(scores),
+        *_steepness(cv, traj, z),
+        *_shape(cv, scores, more),
+        *_ensemble(scores, more),
+        *_amount(traj),
+    ]
     if cv.active_latents:
         found += [_slowness(cv, scores, traj), *_about_states(states), *_worth(states)]
     answers = [_joined(key, same) for key in QUESTIONS if (same := [a for a in found if a.question == key])]
@@ -104,7 +112,7 @@ def verdict(
 
 def _to_bias(cv: LatentCV) -> str:
     text = "nothing more; bias it (polyvae export)"
-    if not cv.record.settings.smoothness:
+    if cv.record.slopes is None and not cv.record.settings.smoothness:
         text += ", after training with --smoothness 1"
     return text
 
@@ -118,6 +126,23 @@ def _smoothness(scores: Scores) -> list[Answer]:
     text = f"the CV jumps at {alignment.n_jumps} of {alignment.n_steps} steps"
     mark = "poor" if alignment.jump_fraction > JUMPS else "fair"
     return [Answer("smooth", mark, text, "--align distances, which do not")]
+
+
+def _steepness(cv: LatentCV, traj: Trajectory, z: np.ndarray) -> list[Answer]:
+    """Whether an engine can follow a bias on the active latents, by the one that is steepest for its width."""
+    slopes, active, bond = cv.record.slopes, cv.active_latents, mean_bond(cv)
+    rows, weights = counting(traj)
+    moving = [k for k in active if np.ptp(z[rows, k]) > 0]
+    if slopes is None or not moving or not bond:
+        return []
+    stats = spread_of(z[rows][:, moving].astype(np.float64), np.ones(len(rows)) if weights is None else weights)
+    move = bias_width(stats) / np.maximum(np.array(slopes.steep)[moving], 1e-30)
+    least = float(move.min())
+    text = f"the atoms move {least:.2g} {cv.length_unit} for a width of a bias on z{moving[int(move.argmin())]}"
+    if least * BONDS >= bond:
+        return [Answer("smooth", "good", text)]
+    mark = "poor" if least * TOO_STEEP < bond else "fair"
+    return [Answer("smooth", mark, f"{text}, and a time step needs {bond / BONDS:.2g}", "--smoothness 1")]
 
 
 def _shape(cv: LatentCV, scores: Scores, more: str) -> list[Answer]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from polyvae.arguments import one_of, segment_lengths, statistical_weights, whole_number
+from polyvae.arguments import one_of, real_number, segment_lengths, statistical_weights, whole_number
 from polyvae.batches import single_precision
 from polyvae.errors import InputError
 from polyvae.files import locked
@@ -85,6 +85,7 @@ def fit_vae(
     x = vectors(x)
     segments = segment_lengths(segments, len(x))
     whole_number("lag", lag)
+    real_number("smoothness", smoothness, least=0)
     one_of("scaling", scaling, ("global", "feature"))
     training = Training.of(training, options)
     if likelihood is None:

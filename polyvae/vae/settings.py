@@ -24,7 +24,7 @@ from polyvae.records import Record
 BETA_SCHEDULES = {"constant": 0.0, "warmup": 0.1, "cycle": 0.5}  # share of the steps on which beta rises from 0
 LR_SCHEDULES = ("cosine", "plateau", "constant")
 Left = Any  # of the kind in the docstring, or None until the data decide
-LEFT_TO_THE_DATA = ("lag", "batch_size", "validation", "encoder", "epochs", "patience")
+LEFT_TO_THE_DATA = ("lag", "smoothness", "batch_size", "validation", "encoder", "epochs", "patience")
 LEAST_FRAMES = 50  # with fewer, no default makes sense
 FEW_FRAMES = 1000  # with fewer, a larger share is held out
 WIDE = 1500  # features; from there on the encoder is narrow, since engines run it at every step
@@ -37,8 +37,8 @@ class Settings(Record):
     Args:
         width, featurizer: of `fit`.
         likelihood, scaling: of `fit_vae`.
-        lag, batch_size, epochs: whole numbers. These, `validation` and `encoder` are None until the data decide
-            (`sized`; `cv.choices` for the lag, `prepare` for the epochs).
+        lag, batch_size, epochs: whole numbers. These, `smoothness`, `validation` and `encoder` are None until the
+            data decide (`sized`; `cv.choices` for the lag, `prepare` for the epochs).
 
     Raises:
         InputError: a setting of another kind, or outside its range; named.
@@ -52,7 +52,7 @@ class Settings(Record):
     patience: int | None = None
     beta: float = 1.0
     free_bits: float = 0.0
-    smoothness: float = 0.0
+    smoothness: Left = 0.0
     learning_rate: float = 2e-3
     validation: Left = 0.1
     encoder: Left = (64, 64)
@@ -252,6 +252,19 @@ class GeneratorRecord(Record):
 
 
 @dataclasses.dataclass(frozen=True)
+class Slopes(Record):
+    """How fast each latent changes on lines between frames at both ends of it (`cv.steepness`), in 1 / length.
+
+    Args:
+        steep: (latent_dim,) norm of the gradient that 95 % of the lines keep below.
+        steepest: (latent_dim,) the largest of all lines.
+    """
+
+    steep: list[float]
+    steepest: list[float]
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelRecord(Record):
     """How a model was made.
 
@@ -267,6 +280,7 @@ class ModelRecord(Record):
         collapsed: numbers, from 0, of the inactive latents: their mean hardly varies. Latents are ordered by
             slowness, inactive ones last.
         generator: how the generator was made, where there is one.
+        slopes: how steep the latents are between the basins; None in files of older versions.
     """
 
     settings: Settings = dataclasses.field(default_factory=Settings)
@@ -278,8 +292,9 @@ class ModelRecord(Record):
     choices: dict[str, str] | None = None
     collapsed: list[int] | None = None
     generator: GeneratorRecord | None = None
+    slopes: Slopes | None = None
 
-    OPTIONAL = ("choices", "collapsed", "generator")
+    OPTIONAL = ("choices", "collapsed", "generator", "slopes")
 
     def rows(self) -> list[tuple[str, str]]:
         """Rows (name, text) that describe the model to people."""
