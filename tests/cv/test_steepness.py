@@ -58,6 +58,7 @@ def test_a_step_between_two_points_of_a_line_is_steep():
     assert found.steepest[0] > 2 / (0.6 / np.sqrt(2) / 63) * 0.999
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("featurizer", "dims"),
     [(pv.PrincipalAxes(), 2), (pv.PrincipalAxes(), 3), (pv.Reference(), 3), (pv.PairDistances(), 3)],
@@ -90,7 +91,8 @@ def test_slopes_do_not_depend_on_how_frames_are_turned(featurizer):
     turns[..., 0] *= np.linalg.det(turns)[:, None]
     turned = (x @ turns + rng.normal(size=(50, 1, 3))).astype(np.float32)
     found, there = find_slopes(cv, x.astype(np.float32)), find_slopes(cv, turned)
-    np.testing.assert_allclose(there.steep, found.steep, rtol=1e-2)
+    # Where steps of a line are alike, rounding decides on which the slope is taken.
+    np.testing.assert_allclose(there.steep, found.steep, rtol=0.05)
 
 
 @pytest.fixture(scope="module")
