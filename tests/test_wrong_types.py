@@ -138,7 +138,8 @@ CALLS = {
         pv.fit,
         lambda k: {"data": k.traj, "epochs": 1},
         TRAINING
-        | {"data": "data", "featurizer": "other?", "lag": "count?", "width": "positive", "cache": "path?"},
+        | {"data": "data", "featurizer": "other?", "lag": "count?", "width": "positive", "cache": "path?",
+           "smoothness": "positive?"},
     ),
     "fit_vae": Call(
         pv.fit_vae,
