@@ -94,6 +94,7 @@ def plain(text: str) -> str:
 
 
 def filled(text: str, indent: str = "") -> str:
+    """Break a text into lines of a README; `indent` begins all but the first."""
     return textwrap.fill(text, width=110, break_long_words=False, break_on_hyphens=False, subsequent_indent=indent)
 
 
