@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -424,7 +425,7 @@ def folder(name, **more):
     def given(k):
         return {"cv": k.superposed, "folder": k.out / name, "data": k.traj}
 
-    return Call(exporter(name).export, given, EXPORT | more)
+    return Call(functools.partial(polyvae.export.write, to=name), given, EXPORT | more)
 
 
 CHAIN = [(bead, bead + 1) for bead in range(7)]
@@ -441,9 +442,9 @@ EXPORTS = {
         lambda k: {"cv": k.superposed, "to": "c", "folder": k.out / "c", "frames": k.traj.positions},
         {"cv": "cv", "to": "word", "folder": "path", "frames": "array", "atoms": "counts?"},
     ),
-    "plumed": folder("plumed", dialect="word"),
+    "plumed": folder("plumed", dialect="word?"),
     "colvars": folder("colvars", dialect="word?"),
-    "openmm": folder("openmm", sigma="positive?", bias="word"),
+    "openmm": folder("openmm", sigma="positive?", bias="word?"),
     "Metadynamics": Call(
         exporter("metadynamics").Metadynamics,
         one(sigma=[0.1, 0.1], height=1.0, kT=1.0, bias_factor=5.0, stride=10),
@@ -471,8 +472,8 @@ if installed("openmm"):
             lambda k: {"cv": k.cv, "bias": lambda z: (0.0, None)} | IN_OPENMM,
             {"cv": "cv", "particles": "counts", "bias": "function"} | FORCES,
         ),
-        "bias_grid": Call(
-            exporter("openmm").bias_grid,
+        "range_and_width": Call(
+            exporter("openmm").range_and_width,
             lambda k: {"cv": k.cv, "data": k.traj},
             {"cv": "cv", "data": "data"},
         ),

@@ -1,1 +1,1 @@
-"""Ground that all folders stand on and that needs no other library."""
+"""Parts that all folders use and that need no other library."""

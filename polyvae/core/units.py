@@ -13,7 +13,7 @@ class Length(NamedTuple):
     """A length unit of trajectories and models.
 
     Args:
-        nm: one of it in nm. For sigma, a reduced unit, the length that stands for it in files of physical units.
+        nm: one of it in nm. For sigma, a reduced unit, its length in files of physical units.
         symbol: of the unit.
         time: symbol of the unit of time that goes with it.
         name: for readers.

@@ -25,7 +25,7 @@ from polyvae.core.units import boltzmann
 from polyvae.cv.latent import LatentCV
 from polyvae.engines.runs import Bias, Run, Snapshots, kept_frames
 from polyvae.errors import InputError
-from polyvae.export import plumed, plumed_native
+from polyvae.export import plumed, plumed_native, write
 from polyvae.files import replacing
 from polyvae.io.processes import ending_with_us
 from polyvae.io.reading import read, stream
@@ -176,7 +176,7 @@ def _write_input(
     native = dialect or ("native" if plumed_native.installed() else "vector")
     exported = place / "cv"
     shutil.rmtree(exported, ignore_errors=True)
-    plumed.export(cv, exported, atoms=atoms, data=None, dialect=native)
+    write(cv, "plumed", exported, atoms=atoms, latents=range(cv.latent_dim), dialect=native)
     label = f"{plumed_native.LABEL}." if native == "native" else ""
     latents = ",".join(f"{label}z{k}" for k in range(cv.latent_dim))
     lines = (exported / "latent.dat").read_text()
@@ -200,7 +200,7 @@ def _write_input(
             printed += ",lower.bias,upper.bias"
     lines += f"PRINT ARG={printed} STRIDE={stride} FILE={{{place / 'COLVAR'}}} FMT=%.9g\n"
     with replacing(place / "plumed.dat") as temporary:
-        temporary.write_text(f"{plumed.UNITS[cv.length_unit]}\n{lines}")
+        temporary.write_text(f"{plumed.units_line(cv)}\n{lines}")
 
 
 def _structure(path: Path, topology: Path, start: Snapshots, kind: str | None = None) -> Path:

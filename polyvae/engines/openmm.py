@@ -19,7 +19,7 @@ from polyvae.engines.opes import latent_opes
 from polyvae.engines.runs import Bias, Run, Snapshots, bead_trajectory, check_finite, kept_frames
 from polyvae.errors import InputError
 from polyvae.export.common import particle_numbers
-from polyvae.export.particles import in_engine, length_factor, too_long, wholeness
+from polyvae.export.particles import InEngine, length_factor, too_long, wholeness
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +83,8 @@ class OpenMMEngine:
         self._set_off(simulation, start, seed)
         periodic = system.usesPeriodicBoundaryConditions()
         factor = length_factor(cv, "nm", self.sigma)
-        known = wholeness(cv.n_beads, cv.template.bonds) if periodic else None
-        whole = in_engine(cv, factor, known)
+        known = wholeness(cv, None, periodic)
+        in_engine = InEngine(cv, factor, known)
         n, dt = max(1, steps // stride), simulation.integrator.getStepSize()._value
         kept = kept_frames(n, system.getNumParticles())
         frames, energies, snapshots, boxes = [], np.zeros(n), [], []
@@ -102,7 +102,7 @@ class OpenMMEngine:
             x = state.getPositions(asNumpy=True)._value
             check_finite(x, frame, stride)
             box = np.array(state.getPeriodicBoxVectors(asNumpy=True)._value)
-            _, _, beads, is_whole = whole(x[numbers], box)
+            beads, is_whole = in_engine.whole(x[numbers], box)
             if known is not None and not is_whole:
                 raise InputError(too_long(x[numbers], box, known, cv.n_dims))
             frames.append(factor * beads)

@@ -46,7 +46,7 @@ def latent_opes(
         InputError: as `export.openmm.bias_force`.
     """
     import openmm
-    from openmm import app, unit
+    from openmm import unit
     from openmm_opes import OPES
 
     table = bias.table(kT)
@@ -75,10 +75,17 @@ def latent_opes(
         def getBiasEnergy(self, context):
             return self.look(context)[1] * unit.kilojoules_per_mole
 
-    # The package looks the bias up by forces: these are of a system that is never run.
-    axes = zip(bias.low.tolist(), bias.high.tolist(), bias.width.tolist(), table.values.shape, strict=True)
-    variables = [app.BiasVariable(openmm.CustomExternalForce("0"), *row, False, n) for *row, n in axes]
-    nowhere = openmm.System()
+    nowhere = openmm.System()  # never run; it owns what the package holds on to
+    variables = _unused_variables(bias, table.values.shape)
     opes = LatentOPES(nowhere, variables, temperature, bias.barrier * kT, bias.pace, None)
-    opes.nowhere = nowhere  # which owns what the package holds on to
+    opes.nowhere = nowhere
     return opes
+
+
+def _unused_variables(bias: Bias, points: Sequence[int]) -> list:
+    """Return variables by which the package looks the bias up; their forces are of a system that never runs."""
+    import openmm
+    from openmm import app
+
+    axes = zip(bias.low.tolist(), bias.high.tolist(), bias.width.tolist(), points, strict=True)
+    return [app.BiasVariable(openmm.CustomExternalForce("0"), *row, False, n) for *row, n in axes]

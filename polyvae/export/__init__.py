@@ -1,41 +1,35 @@
 """A latent CV inside MD engines: the same number, and the same force, as in an analysis script.
 
-Each module here is one engine: `export(cv, folder, atoms=, data=, force=)` writes what the engine reads, and
-`evaluate(folder, cv, frames, atoms=)`, where there is one, has the engine compute it. No engine is needed to
-export, but for PyTorch, which writes its own files.
+Each engine is a module here that fulfils the protocol `exporter.Exporter`: it writes the files that the engine
+reads, and has the engine compute them. No engine is needed to export, but for PyTorch, which writes its own files.
 """
 
 import contextlib
 import importlib
-import inspect
 import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import equinox as eqx
 import numpy as np
 
-from polyvae.arguments import file_name, if_given, numbers_array, shown, whole_number
+from polyvae.arguments import file_name, if_given, numbers_array, one_of, shown, whole_number
 from polyvae.cv.latent import LatentCV, check_cv, load_cv
 from polyvae.errors import InputError
 from polyvae.export.common import atom_numbers, exact, particle_numbers, ranges
+from polyvae.export.exporter import Export, Exporter
+from polyvae.export.grid_bias import statistics
+from polyvae.files import replacing_folder
 from polyvae.io.options import ReadOptions
 from polyvae.io.reading import read, stream
 from polyvae.io.topology import read_topology
 
 log = logging.getLogger(__name__)
 
-# By the name on the command line: the module, and the number that its engine gives to the first atom.
-TARGETS = {
-    "plumed": ("polyvae.export.plumed", 1),
-    "colvars": ("polyvae.export.colvars", 1),
-    "lammps": ("polyvae.export.lammps", 1),
-    "openmm": ("polyvae.export.openmm", 0),
-    "pysages": ("polyvae.export.pysages", 0),
-    "c": ("polyvae.export.c", 1),
-    "torchscript": ("polyvae.export.torchscript", 1),
-}
+# Names on the command line; each is a module here.
+TARGETS = ("plumed", "colvars", "lammps", "openmm", "pysages", "c", "torchscript")
 _CHECKED_FRAMES = 50
 
 
@@ -63,30 +57,40 @@ def write(
         data: a trajectory for widths and bounds of metadynamics.
         latents: numbers, from 0, of the latents to export; by default `cv.active_latents`,
             since a bias on an inactive latent drives nothing.
-        options: options of this exporter alone; those that are None are left out.
+        options: options of this exporter alone; those that are None are left out. For "plumed" `dialect`, "vector"
+            (text, the default) or "native" (compiled C++); for "colvars" `dialect`, "lammps", "namd" or "gromacs",
+            by default the model's unit; for "openmm" `bias`, "metad" (the default) or "opes", and `sigma`, nm per
+            sigma of a model in reduced units.
         force: write into a folder that holds files.
 
     Raises:
         InputError: a name or an option that is not known; what the exporter refuses.
     """
-    module, first = _module(to)
+    exporter = _exporter(to)
     whole, n_atoms = cv, if_given(whole_number, "n_atoms", n_atoms, 1)
     cv = _chosen(cv, latents)
     if force is True and cv is not whole:
         _check_not_there(whole, Path(file_name("folder", folder)) / "model.safetensors")
     options = {name: value for name, value in options.items() if value is not None}
-    for name in options:
-        if name not in inspect.signature(module.export).parameters:
+    for name, value in options.items():
+        if name not in exporter.OPTIONS:
             raise InputError(f"{to} has no {name}; leave out --{name}")
-    numbers = _numbers(cv, atoms, n_atoms, first)
-    module.export(cv, folder, atoms=numbers, data=data, force=force, **options)
+        if (known := exporter.OPTIONS[name]) is not None:
+            one_of(name, value, known)
+    numbers = _numbers(cv, atoms, n_atoms, exporter.FIRST_ATOM)
+    with replacing_folder(folder, force=force) as place:
+        stats = None if data is None else statistics(cv, data)
+        exporter.write_files(Export(cv, numbers, stats, Path(folder), **options), place)
     return cv
 
 
 def _numbers(cv: LatentCV, atoms, n_atoms: int | None, first: int) -> list[int]:
-    if first == 0 and atoms is None:
-        return particle_numbers(cv, None, n_atoms)
-    return [number - 1 + first for number in atom_numbers(cv, atoms, n_atoms)]
+    """Return the engine's numbers of the beads for atoms that are given from 1, or None."""
+    if first == 1:
+        return atom_numbers(cv, atoms, n_atoms)
+    if atoms is not None:
+        atoms = [number - 1 for number in atom_numbers(cv, atoms, n_atoms)]
+    return particle_numbers(cv, atoms, n_atoms)
 
 
 def _chosen(cv: LatentCV, latents: Sequence[int] | None) -> LatentCV:
@@ -136,16 +140,13 @@ def compare(
     Raises:
         InputError: the engine is not installed, or polyvae cannot evaluate in it.
     """
-    module, first = _module(to)
-    cv, folder = check_cv(cv), file_name("folder", folder)
-    if not hasattr(module, "evaluate"):
-        raise InputError(f"there is no check for {to}; the README in {os.fspath(folder)} says how to compare")
+    exporter, cv, folder = _exporter(to), check_cv(cv), file_name("folder", folder)
     frames = numbers_array("frames", frames, f"positions (n_frames, {cv.n_beads}, {cv.n_dims})", None)
     if frames.shape[1:] != (cv.n_beads, cv.n_dims):
         raise InputError(f"frames must have shape (n_frames, {cv.n_beads}, {cv.n_dims}); got {frames.shape}")
     frames = frames[np.unique(np.linspace(0, len(frames) - 1, _CHECKED_FRAMES).astype(int))].astype(np.float64)
-    numbers = _numbers(cv, atoms, None, first)
-    values, gradients = module.evaluate(folder, cv, frames, atoms=numbers)
+    numbers = _numbers(cv, atoms, None, exporter.FIRST_ATOM)
+    values, gradients = exporter.evaluate(folder, cv, frames, atoms=numbers)
     model = exact(cv)
     expected, slopes = (np.array(part) for part in zip(*map(model, frames), strict=True))
     return len(frames), float(np.abs(values - expected).max()), float(np.abs(gradients - slopes).max())
@@ -196,7 +197,7 @@ def _atoms_of_topology(to: str, atoms: str | None, reading: ReadOptions) -> tupl
         raise InputError("a selection needs the topology that it selects from; give --top, or atoms by --atoms")
     known = read_topology(reading.topology, select, reading.topology_format)
     numbers, highest = known.chosen + 1, int(known.n_total)
-    if known.ids is None or _module(to)[1] == 0:
+    if known.ids is None or _exporter(to).FIRST_ATOM == 0:
         return atoms if select is None else ranges(numbers.tolist()), highest
     return atoms if select is None else ranges(known.ids.tolist()), None  # ids may have gaps
 
@@ -208,8 +209,7 @@ def _latents_of(text: str) -> list[int]:
         raise InputError(f"latents must be whole numbers from 0, such as 0,1; got {text!r}") from None
 
 
-def _module(to: str):
+def _exporter(to: str) -> Exporter:
     if not isinstance(to, str) or to not in TARGETS:
         raise InputError(f"a CV can be exported to {', '.join(TARGETS)}; got {shown(to)}")
-    name, first = TARGETS[to]
-    return importlib.import_module(name), first
+    return cast(Exporter, importlib.import_module(f"polyvae.export.{to}"))

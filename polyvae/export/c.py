@@ -18,120 +18,59 @@ import numpy as np
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.export import kernel
-from polyvae.export.common import atom_numbers, digits, featurizer_name, pieces_note, scaled_layers, walk
-from polyvae.export.grid_bias import statistics
-from polyvae.export.readme import Readme
+from polyvae.export.common import (
+    atom_numbers,
+    featurizer_name,
+    full_digits,
+    mass_fractions,
+    pieces_note,
+    scaled_layers,
+    walk,
+)
+from polyvae.export.exporter import Export
+from polyvae.export.readme import write_readme
 from polyvae.features.featurizers import PairDistances, PrincipalAxes, Reference
-from polyvae.files import replacing_folder
 from polyvae.trajectory.wholeness import NEAR_HALF
 
 log = logging.getLogger(__name__)
 
-CHECKED = "gcc 12 and clang 14, as C99 and as C++"
+FIRST_ATOM = 1
+OPTIONS: dict[str, None] = {}
 _BLOCK = 32  # as in c_files/head.c
+_WEIGHTS_HEAD = (
+    "/* The numbers of latent_cv.c, which includes this file. Weights of the first layer are divided by\n"
+    "   the standard deviation of the features. */"
+)
 _STACK = 400 * 1024  # bytes; the threads of some systems have no more than 512 KiB
 
-_BUILD = """```sh
-gcc   -std=c99 -O3 -march=native -ffp-contract=fast main.c latent_cv.c -lm
-clang -std=c99 -O3 -march=native -ffp-contract=fast main.c latent_cv.c -lm
-```
 
-or, in CMake,
-
-```cmake
-add_library(latent_cv STATIC latent_cv.c)
-target_compile_options(latent_cv PRIVATE -O3 -march=native -ffp-contract=fast)
-target_link_libraries(latent_cv PUBLIC m)
-```
-
-with a main.c such as
-
-```c
-#include "latent_cv.h"
-#include <stdio.h>
-
-int main(void)
-{
-    static double positions[LATENT_CV_BEADS][LATENT_CV_DIMS]; /* yours, in LATENT_CV_UNIT */
-    static double z[LATENT_CV_LATENTS], dz[LATENT_CV_LATENTS][LATENT_CV_BEADS][LATENT_CV_DIMS];
-    for (int i = 0; i < LATENT_CV_BEADS; i++)
-        positions[i][0] = i;
-    if (latent_cv(&positions[0][0], z, &dz[0][0][0]))
-        return 1;
-    for (int a = 0; a < LATENT_CV_LATENTS; a++)
-        printf("z%d = %.9g, by x of the first bead %.9g\\n", a, z[a], dz[a][0][0]);
-    return 0;
-}
-```"""
-_CHECK = (
-    "`polyvae export MODEL --to c --out DIR --check TRAJ` compiles the exported code, runs it on frames of a "
-    "trajectory, and prints the largest difference from the model, in values and in gradients."
-)
-
-
-def export(
-    cv: LatentCV,
-    folder: str | os.PathLike,
-    *,
-    atoms: str | Sequence[int] | None = None,
-    data=None,
-    force: bool = False,
-) -> None:
+def write_files(export: Export, place: Path) -> None:
     """Write `latent_cv.c`, `latent_cv.h`, the table `latent_cv_weights.h` and a README.
 
     Every featurizer with every option works, in float64.
 
-    Args:
-        cv: the collective variable, as `fit` and `load` give it.
-        folder: where to write; made if need be.
-        atoms: see `common.atom_numbers`; `LATENT_CV_ATOMS` in the code.
-        data: a trajectory; the README then holds statistics of its latents.
-        force: write into a folder that holds files.
-
     Raises:
-        InputError: atom numbers that do not fit; a model of a single bead; a folder that holds files.
+        InputError: a model of a single bead, or one that needs too much of the stack.
     """
-    numbers = atom_numbers(cv, atoms)
-    with replacing_folder(folder, force=force) as place:
-        write_sources(cv, place, numbers)
-        readme = Readme(
-            engine="C and C++",
-            kind="c",
-            atoms=numbers,
-            files={
-                "latent_cv.h": "what a program includes: sizes, and two functions with what they take and give",
-                "latent_cv.c": "the arithmetic",
-                "latent_cv_weights.h": "the numbers: weights, scaling, reference",
-            },
-            use=_BUILD,
-            notes=[
-                f"A call takes {_stack_bytes(cv) / 1024:.0f} KiB of the stack, no other memory.",
-                "In a periodic box call `latent_cv_whole` first: it makes the molecule whole along its bonds, as "
-                "polyvae does when it reads a trajectory. The gradient stays what it is." + pieces_note(cv),
-                "-ffp-contract=fast lets the compiler use fused multiply-add; without -march=native the code runs "
-                "on every processor of the kind, slower.",
-            ],
-            checked=CHECKED,
-            check=_CHECK,
-            stats=None if data is None else statistics(cv, data),
-        )
-        readme.write(place, cv)
+    cv = export.cv
+    write_sources(cv, place, export.atoms)
+    write_readme(place, "c", export, {"stack": f"{_stack_bytes(cv) / 1024:.0f}", "pieces": pieces_note(cv)})
 
 
 def evaluate(
     folder: str | os.PathLike, cv: LatentCV, frames: np.ndarray, *, atoms: Sequence[int] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Latents (n_frames, latent_dim) and gradients (n_frames, latent_dim, n_beads, n_dims) of the exported code.
+    """Return latents and gradients of the exported code, which is compiled in a temporary folder.
 
-    Args:
-        folder: what `export` wrote; it is compiled, elsewhere, and run.
-        frames: (n_frames, n_beads, n_dims) in the model's unit.
+    See `exporter.Exporter.evaluate`.
 
     Raises:
         InputError: no C compiler; code that does not compile; code of a model of other sizes.
     """
-    code = kernel.compiled(Path(folder) / "latent_cv.c", (cv.n_beads, cv.n_dims, cv.latent_dim))
-    return code.frames(frames)[:2]
+    code = kernel.compile_source(Path(folder) / "latent_cv.c", (cv.n_beads, cv.n_dims, cv.latent_dim))
+    z, gradients, _ = code.frames(frames)
+    assert gradients is not None
+    return z, gradients
 
 
 def compiled(cv: LatentCV) -> kernel.Kernel:
@@ -149,7 +88,7 @@ def _compiled(texts: tuple[tuple[str, str], ...], sizes: tuple[int, int, int], b
     with kernel.workshop() as folder:
         for name, text in texts:
             (folder / name).write_text(text)
-        return kernel.compiled(folder / "latent_cv.c", sizes)
+        return kernel.compile_source(folder / "latent_cv.c", sizes)
 
 
 def compiled_if_possible(cv: LatentCV) -> kernel.Kernel | None:
@@ -235,77 +174,71 @@ def _widths(cv: LatentCV) -> list[int]:
 
 
 def _weights(cv: LatentCV) -> str:
-    """The table: constants that only `latent_cv.c` needs, and the numbers."""
-    kind, layers = cv.featurizer, scaled_layers(cv)
-    *hidden, (head, head_bias) = layers
-    widths = [-(-len(bias) // _BLOCK) * _BLOCK for _, bias in hidden]
+    """Return the table: constants that only `latent_cv.c` needs, and the numbers."""
     links, bonds = _links(cv)
-    constants = {
-        "FEATURES": cv.mean.size,
-        "LINKS": len(links),
-        "BONDS": len(bonds),
-        "LONGEST_BOND": NEAR_HALF,
-        "LAST_WIDTH": widths[-1] if hidden else cv.mean.size,
-    }
-    if hidden:
-        inputs = [weight.shape[1] for weight, _ in hidden]
-        sized = list(enumerate(zip(inputs, widths, strict=True)))
-        rows = [f"{{{n}, {width}, weight_{k}, bias_{k}}}" for k, (n, width) in sized]
-        constants |= {
-            "HIDDEN_LAYERS": len(hidden),
-            "WIDEST": max(widths),
-            "LAYERS": "{" + ", ".join(rows) + "}",
-        }
+    constants = {"FEATURES": cv.mean.size, "LINKS": len(links), "BONDS": len(bonds), "LONGEST_BOND": NEAR_HALF}
+    of_network, network_tables = _network_tables(cv)
+    of_features, feature_tables = _feature_tables(cv)
+    constants |= of_network | of_features
+    values = "\n".join(f"#define {name} {value}" for name, value in constants.items())
     tables = [
         _table("links", "bead and the bead that is put beside it, from 0", links, "int"),
         _table("bonds", "these must be closer than half the box then", bonds, "int"),
+        *feature_tables,
+        *network_tables,
     ]
+    return "\n\n".join([_WEIGHTS_HEAD, values, *tables, "#define LATENT_CV_WEIGHTS_END\n"])
+
+
+def _feature_tables(cv: LatentCV) -> tuple[dict[str, object], list[str]]:
+    """Return constants and tables of the featurizer and of the mean of its features."""
+    kind = cv.featurizer
+    mean = _table("feature_mean", f"over the training data, in {cv.length_unit}", np.asarray(cv.mean)[:, None])
     if isinstance(kind, PairDistances):
-        tables.append(_table("pairs", "of beads, from 0", np.asarray(kind.pairs), "int"))
-    else:
-        constants |= {"MIRROR": int(_mirrored(cv))}
-        masses = np.ones(cv.n_beads) if kind.masses is None else np.asarray(kind.masses, np.float64)
-        fractions = masses / masses.sum()
-        tables.append(_table("mass_fraction", "of each bead", fractions[None]))
-        if isinstance(kind, PrincipalAxes):
-            constants |= {"SIGNS_BY_CHAIN": int(kind.sign == "chain")}
-        else:
-            reference = np.asarray(kind.template(), np.float64)
-            reference = reference - reference[0]
-            centred = reference - fractions @ reference
-            tables.append(_table("reference", "about its centre of mass; its size does not matter", centred))
-    tables.append(
-        _table("feature_mean", f"over the training data, in {cv.length_unit}", np.asarray(cv.mean)[:, None])
-    )
-    for k, ((weight, bias), width) in enumerate(zip(hidden, widths, strict=True)):
-        padding = (0, width - len(bias))
-        what = f"layer {k}: {weight.shape[1]} inputs, {len(bias)} units (zeros up to {width}); a row an input"
+        return {}, [_table("pairs", "of beads, from 0", np.asarray(kind.pairs), "int"), mean]
+    fractions = mass_fractions(cv)
+    tables = [_table("mass_fraction", "of each bead", fractions[None])]
+    if isinstance(kind, PrincipalAxes):
+        return {"MIRROR": int(kind.mirror), "SIGNS_BY_CHAIN": int(kind.sign == "chain")}, [*tables, mean]
+    reference = np.asarray(kind.template(), np.float64)
+    reference = reference - reference[0]
+    centred = reference - fractions @ reference
+    tables.append(_table("reference", "about its centre of mass; its size does not matter", centred))
+    return {"MIRROR": int(kind._mirrored(cv.n_dims))}, [*tables, mean]
+
+
+def _network_tables(cv: LatentCV) -> tuple[dict[str, object], list[str]]:
+    """Return constants and tables of the network, with zeros that fill up whole blocks of units."""
+    *hidden, (head, head_bias) = scaled_layers(cv)
+    last, widths, rows, tables = cv.mean.size, [], [], []
+    for k, (weight, bias) in enumerate(hidden):
+        units, n_inputs = weight.shape
+        last = _padded(units)
+        widths.append(last)
+        rows.append(f"{{{n_inputs}, {last}, weight_{k}, bias_{k}}}")
+        what = f"layer {k}: {n_inputs} inputs, {units} units (zeros up to {last}); a row an input"
+        padding = (0, last - units)
         tables.append(_table(f"weight_{k}", what, np.pad(weight.T, ((0, 0), padding))))
         tables.append(_table(f"bias_{k}", f"layer {k}", np.pad(bias, padding)[None]))
-    padded = np.pad(head, ((0, 0), (0, (widths[-1] if hidden else cv.mean.size) - head.shape[1])))
-    tables.append(_table("head_weight", "the latents; a row a latent", padded))
+    head = np.pad(head, ((0, 0), (0, last - head.shape[1])))
+    tables.append(_table("head_weight", "the latents; a row a latent", head))
     tables.append(_table("head_bias", "the latents", head_bias[None]))
-    values = "\n".join(f"#define {name} {value}" for name, value in constants.items())
-    return "\n\n".join(
-        [
-            "/* The numbers of latent_cv.c, which includes this file. Weights of the first layer are divided by\n"
-            "   the standard deviation of the features. */",
-            values,
-            *tables,
-            "#define LATENT_CV_WEIGHTS_END\n",
-        ]
-    )
+    constants: dict[str, object] = {"LAST_WIDTH": last}
+    if hidden:
+        layers = ", ".join(rows)
+        constants |= {"HIDDEN_LAYERS": len(hidden), "WIDEST": max(widths), "LAYERS": f"{{{layers}}}"}
+    return constants, tables
 
 
-def _mirrored(cv: LatentCV) -> bool:
-    kind = cv.featurizer
-    return kind._mirrored(cv.n_dims) if isinstance(kind, Reference) else getattr(kind, "mirror", False)
+def _padded(units: int) -> int:
+    """Return the units of a layer with those that fill up its last block."""
+    return -(-units // _BLOCK) * _BLOCK
 
 
 def _table(name: str, what: str, rows: np.ndarray, kind: str = "double") -> str:
     """A two-dimensional table, row by row, and the line by which the compiler sees that it is whole."""
     rows = np.asarray(rows)
-    written = [", ".join(map(str, row) if kind == "int" else digits(row)) for row in rows.tolist()]
+    written = [", ".join(map(str, row) if kind == "int" else full_digits(row)) for row in rows.tolist()]
     if len(rows) == 1:
         written = [line.rstrip(",") for line in textwrap.wrap(written[0], 100)]
     lines = ",\n    ".join(written)
@@ -331,7 +264,7 @@ def _links(cv: LatentCV) -> tuple[np.ndarray, np.ndarray]:
 def _stack_bytes(cv: LatentCV) -> int:
     """Bytes of the stack that a call needs, approximately."""
     features, *units = _widths(cv)
-    widths, n = [features, *(-(-width // _BLOCK) * _BLOCK for width in units)], cv.n_beads * cv.n_dims
+    widths, n = [features, *map(_padded, units)], cv.n_beads * cv.n_dims
     hidden = len(widths) - 2
     widest = max(widths[1:])
     return 8 * ((2 + cv.latent_dim) * widths[0] + 4 * n + (hidden + 2 * cv.latent_dim) * widest)

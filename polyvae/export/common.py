@@ -38,12 +38,10 @@ def atom_numbers(cv: LatentCV, atoms: str | Sequence[int] | None = None, n_atoms
         if not found:
             raise refusal("atoms", words, atoms)
         return _checked(found, cv, 1, n_atoms)
-    places, ids = _places(cv, n_atoms), _ids(cv)
+    places, ids = _places(cv, n_atoms), cv.template.ids
     if ids is not None:
-        return _checked(ids, cv, 1, None)
-    if places is None:
-        places = _first_places(cv, n_atoms)
-    return [place + 1 for place in places]
+        return _checked(ids.tolist(), cv, 1, None)
+    return [place + 1 for place in places or _first_places(cv, n_atoms)]
 
 
 def particle_numbers(
@@ -63,14 +61,15 @@ def particle_numbers(
     """
     _require_positions(cv)
     n_particles = if_given(whole_number, "n_particles", n_particles, 1)
-    if particles is None:
-        found = _places(cv, n_particles)
-        if found is None and _ids(cv) == list(range(1, cv.n_beads + 1)):
-            found = list(range(cv.n_beads))
-        if found is None:
-            found = _first_places(cv, n_particles)
-    else:
+    first, ids = list(range(cv.n_beads)), cv.template.ids
+    if particles is not None:
         found = list(whole_numbers("particles", particles, "whole numbers, one for each bead"))
+    elif (places := _places(cv, n_particles)) is not None:
+        found = places
+    elif ids is not None and np.array_equal(ids, np.array(first) + 1):
+        found = first
+    else:
+        found = _first_places(cv, n_particles)
     if cv.n_dims == 2:
         log.warning("the model is 2-D: z of the particles is ignored; keep them near a plane of constant z")
     return _checked(found, cv, 0, n_particles)
@@ -84,12 +83,8 @@ def _require_positions(cv: LatentCV) -> None:
         )
 
 
-def _ids(cv: LatentCV) -> list[int] | None:
-    return None if cv.template.ids is None else cv.template.ids.tolist()
-
-
 def _places(cv: LatentCV, n_atoms: int | None) -> list[int] | None:
-    """Places of the beads among the atoms of the training file, from 0, where they are known."""
+    """Return the places of the beads among the atoms of the training file, from 0, where they are known."""
     trained = cv.template.selection
     if trained is None:
         return None
@@ -193,7 +188,14 @@ def encoder_layers(cv: LatentCV) -> list[tuple[np.ndarray, np.ndarray]]:
     return layers
 
 
-def digits(values) -> list[str]:
+def mass_fractions(cv: LatentCV) -> np.ndarray:
+    """Return the share (n_beads,) of each bead in the mass, in float64; equal shares without masses."""
+    masses = getattr(cv.featurizer, "masses", None)
+    masses = np.ones(cv.n_beads) if masses is None else np.asarray(masses, np.float64)
+    return masses / masses.sum()
+
+
+def full_digits(values) -> list[str]:
     """Each number in 17 significant digits, which give back every float64."""
     return [f"{value:.17g}" for value in np.ravel(np.asarray(values, np.float64))]
 

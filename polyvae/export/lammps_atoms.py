@@ -7,7 +7,7 @@ import ctypes
 
 import numpy as np
 
-from polyvae.arguments import if_given, real_number
+from polyvae.arguments import real_number
 from polyvae.core.units import LAMMPS, length_of
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
@@ -73,16 +73,6 @@ def length_in_model(cv: LatentCV, style: str, sigma: float | None) -> float:
     known = length_of(LAMMPS[style][0])
     assert known is not None
     unit, factor = known
-    sigma = if_given(real_number, "sigma", sigma)
-    if style == "lj" and cv.length_unit != "sigma":
-        if sigma is None or sigma <= 0:
-            raise InputError(
-                f"the model is in {cv.length_unit} and LAMMPS in reduced units; say how many {cv.length_unit} one "
-                f"sigma is, by sigma=; got {sigma}"
-            )
-        return sigma
-    if style == "lj" and sigma is not None:
-        raise InputError("both the model and LAMMPS are in reduced units, which sigma= would relate; leave it out")
-    if cv.length_unit == "sigma" and sigma is not None:
-        sigma *= factor  # from LAMMPS' lengths
+    if sigma is not None:
+        sigma = factor * real_number("sigma", sigma)
     return factor * length_factor(cv, unit, sigma)

@@ -12,7 +12,6 @@ from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.export.grid_bias import GridBias
 from polyvae.export.lammps import LatentBias
-from polyvae.export.particles import kernel_of
 
 _ADDRESS = ctypes.c_void_p
 
@@ -51,8 +50,8 @@ class GridFix(LatentBias):
     ):
         super().__init__(engine, cv, lambda z, step: bias(z), atoms, None, sigma, "latent", 1)
         self._given: _Fix | None = None
-        code, leaning = kernel_of(cv, self._known)
-        if code is None or (leaning and self._box.vectors()[2, :2].any()) or engine.extract_setting("bigint") != 8:
+        code, knows_box = self._at.code, self._known is None or self._at.knows_box(self._box.vectors())
+        if code is None or not knows_box or engine.extract_setting("bigint") != 8:
             return
         box, library = self._box, engine.lib
         self._kept = {

@@ -40,24 +40,23 @@ class Metadynamics:
         one_height = isinstance(bias_factor, float) and bias_factor == np.inf
         self.bias_factor = bias_factor if one_height else real_number("the bias factor", bias_factor, above=1)
         self.n_hills = 0
-        self._steps = np.zeros(64, np.int64)
-        self._heights, self._centres = np.zeros(64), np.zeros((64, len(self.sigma)))
+        self._hills = np.zeros((64, 2 + len(self.sigma)))  # step, height, centre
         self._seen: int | None = None
 
     @property
     def steps(self) -> np.ndarray:
         """Steps (n_hills,) at which the hills were added."""
-        return self._steps[: self.n_hills]
-
-    @property
-    def centres(self) -> np.ndarray:
-        """Latents (n_hills, latent_dim) in the middle of the hills."""
-        return self._centres[: self.n_hills]
+        return self._hills[: self.n_hills, 0].astype(np.int64)
 
     @property
     def heights(self) -> np.ndarray:
         """Heights (n_hills,) as they were added, in the engine's unit of energy."""
-        return self._heights[: self.n_hills]
+        return self._hills[: self.n_hills, 1]
+
+    @property
+    def centres(self) -> np.ndarray:
+        """Latents (n_hills, latent_dim) in the middle of the hills."""
+        return self._hills[: self.n_hills, 2:]
 
     def __call__(self, z: np.ndarray, step: int) -> tuple[float, np.ndarray]:
         """Bias and its gradient (latent_dim,) at latents z (latent_dim,) by the hills of the steps before.
@@ -81,13 +80,10 @@ class Metadynamics:
             centre: (latent_dim,).
             height: in the engine's unit of energy.
         """
-        n = self.n_hills
-        if n == len(self._steps):
-            for name in ("_steps", "_centres", "_heights"):
-                old = getattr(self, name)
-                setattr(self, name, np.concatenate([old, np.zeros_like(old)]))
-        self._steps[n], self._centres[n], self._heights[n] = step, centre, height
-        self.n_hills = n + 1
+        if self.n_hills == len(self._hills):
+            self._hills = np.concatenate([self._hills, np.zeros_like(self._hills)])
+        self._hills[self.n_hills] = step, height, *centre
+        self.n_hills += 1
 
     def energy(self, z: np.ndarray) -> np.ndarray:
         """Bias (n,) of all hills at latents (n, latent_dim).

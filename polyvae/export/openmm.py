@@ -9,30 +9,28 @@ import logging
 import os
 import pickle
 from collections.abc import Callable, Sequence
-from importlib import resources
 from pathlib import Path
-from string import Template
 
 import equinox as eqx
 import jax
 import numpy as np
 
-from polyvae.arguments import flag, function, if_given, numbers_array, one_of, refusal
+from polyvae.arguments import flag, function, if_given, numbers_array, refusal
 from polyvae.cv.latent import LatentCV, check_cv, load_cv
 from polyvae.errors import InputError
 from polyvae.export import kernel
 from polyvae.export.common import particle_numbers
+from polyvae.export.exporter import Export, fill_template
 from polyvae.export.grid_bias import GridBias, bias_width, statistics
 from polyvae.export.openmm_state import BiasOfLatents, BiasOnGrid, Latent
 from polyvae.export.particles import length_factor, wholeness
 from polyvae.export.readme import filled
 from polyvae.export.steepness import check_width, describe_steepness
-from polyvae.files import replacing_folder
-from polyvae.vae.settings import ModelRecord, Slopes
+from polyvae.vae.settings import ModelRecord
 
 log = logging.getLogger(__name__)
 
-CHECKED_WITH = "OpenMM 8.6.1"
+FIRST_ATOM = 0
 _BIASES = {
     "metad": {
         "method": "Well-tempered metadynamics",
@@ -49,6 +47,7 @@ _BIASES = {
         "hills": "kernels",
     },
 }
+OPTIONS = {"bias": tuple(_BIASES), "sigma": None}
 _PRIOR = (-4.0, 4.0, 0.2)  # latents of a trained model are spread much like the prior, a standard normal
 
 
@@ -141,7 +140,7 @@ def force_maker(cv, particles, system, periodic, bonds, sigma) -> tuple[bytes, C
                 "whether the system is periodic must be known; give system=, or periodic=True or False"
             )
         periodic = system.usesPeriodicBoundaryConditions()
-    known = wholeness(cv.n_beads, cv.template.bonds if bonds is None else bonds) if periodic else None
+    known = wholeness(cv, bonds, periodic)
     # A copy that OpenMM makes, by pickle, must not depend on the process; the encoder is all it needs.
     template = cv.template if known is None else dataclasses.replace(cv.template, bonds=known.bonds)
     encoder = eqx.tree_at(lambda scaled: scaled.vae.decoder, cv.scaled, None)
@@ -175,7 +174,7 @@ def bias_variables(
     Args:
         cv: the collective variable, as `fit` and `load` give it.
         data: what `cv.transform` takes; range and hill width come from it where they are not given, see
-            `bias_grid`.
+            `range_and_width`.
         minimum, maximum, width: range of the grid and standard deviation of the hills, a number each or one
             for each latent. Outside the range there is no bias.
         particles: as for `latent_forces`.
@@ -192,7 +191,8 @@ def bias_variables(
         raise InputError("the bias needs minimum, maximum and width; give them, or data= to take them from")
     grid, slopes = np.full((3, cv.latent_dim), np.nan), cv.record.slopes
     if data is not None:
-        grid, slopes = _grid_and_slopes(cv, data)
+        stats = statistics(check_cv(cv), data)
+        grid, slopes = _grid_of(stats), stats["slopes"]
     for name, row, wanted in zip(("minimum", "maximum", "width"), grid, given, strict=True):
         if wanted is not None:
             value = numbers_array(name, wanted, f"one number, or {cv.latent_dim}", finite=False)
@@ -216,7 +216,7 @@ def bias_variables(
     ]
 
 
-def bias_grid(cv: LatentCV, data) -> np.ndarray:
+def range_and_width(cv: LatentCV, data) -> np.ndarray:
     """Minimum, maximum and width of each latent, (3, latent_dim), from data that `cv.transform` takes.
 
     The range is that of the data and a quarter of it more at each end. The width is `grid_bias.bias_width`, which
@@ -225,15 +225,14 @@ def bias_grid(cv: LatentCV, data) -> np.ndarray:
     Raises:
         InputError: a latent that is the same in all frames.
     """
-    return _grid_and_slopes(cv, data)[0]
-
-
-def _grid_and_slopes(cv: LatentCV, data) -> tuple[np.ndarray, Slopes]:
-    stats = statistics(check_cv(cv), data)
-    if stats is None:
+    if data is None:
         raise refusal("data", "a trajectory, to take range and widths from", data)
+    return _grid_of(statistics(check_cv(cv), data))
+
+
+def _grid_of(stats: dict[str, np.ndarray]) -> np.ndarray:
     margin = 0.25 * (stats["max"] - stats["min"])
-    return np.stack([stats["min"] - margin, stats["max"] + margin, bias_width(stats)]), stats["slopes"]
+    return np.stack([stats["min"] - margin, stats["max"] + margin, bias_width(stats)])
 
 
 def evaluate_forces(
@@ -280,15 +279,7 @@ def evaluate_forces(
 def evaluate(
     folder: str | os.PathLike, cv: LatentCV, frames: np.ndarray, *, atoms: Sequence[int] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Values and gradients of an exported model as OpenMM gives them.
-
-    Args:
-        folder: what `export` wrote; the model in it is what is evaluated.
-        frames: (n_frames, n_beads, n_dims) in the model's unit.
-
-    Returns:
-        (n_frames, n_latents), and (n_frames, n_latents, n_beads, n_dims) per length unit, both float64.
-    """
+    """Return latents and gradients in OpenMM of the exported model; see `exporter.Exporter.evaluate`."""
     exported = load_cv(Path(folder) / "model.safetensors")
     numbers, sigma = particle_numbers(cv, atoms), 1.0 if cv.length_unit == "sigma" else None
     factor = length_factor(cv, "nm", sigma)
@@ -310,52 +301,43 @@ def _openmm():
     return openmm
 
 
-def export(
-    cv: LatentCV,
-    folder: str | os.PathLike,
-    *,
-    atoms: Sequence[int] | None = None,
-    data=None,
-    sigma: float | None = None,
-    bias: str = "metad",
-    force: bool = False,
-) -> None:
-    """Write the model, a biased run as a Python script, and a README into a folder.
+def write_files(export: Export, place: Path) -> None:
+    """Write the model, a biased run as a Python script, and a README.
 
-    The script runs as it is, on a bead-spring chain like the model's, until the user's system takes its place.
-
-    Args:
-        cv: the collective variable, as `fit` and `load` give it.
-        atoms: particle numbers from 0, one for each bead; by default those of the training data in their file.
-        data: what `cv.transform` takes, for range and width of the bias; without it those of a standard normal.
-        sigma: nm per sigma of a model in reduced units. By default the script says 1.0, where it can be changed.
-        bias: "metad", well-tempered metadynamics by OpenMM itself, or "opes", by the package openmm-opes.
-        force: replace files of an earlier export.
+    The script runs as it is, on a bead-spring chain like the model's, until the user's system takes its place. The
+    bias is "metad", well-tempered metadynamics by OpenMM itself, or "opes", by the package openmm-opes. Its range
+    and width come from data; without data they are those of a standard normal. One sigma of a model in reduced
+    units is 1 nm in the script, where it can be changed, unless the option `sigma` says otherwise.
 
     Raises:
-        InputError: as `latent_forces`; a folder that holds files already, or the bias of an earlier run; more
-            than three latents, which `app.Metadynamics` does not take.
+        InputError: more than three latents, which `app.Metadynamics` does not take; a folder with the bias of an
+            earlier run.
     """
-    one_of("bias", bias, _BIASES)
-    numbers = particle_numbers(cv, atoms)
+    cv, sigma, bias = export.cv, export.sigma, export.bias or "metad"
     if cv.latent_dim > 3:
         raise InputError(
             f"OpenMM's metadynamics takes up to three variables, and the model has {cv.latent_dim} latents; train "
             f"one with --latent-dim 3 or fewer, or bias `polyvae.export.openmm.latent_forces` in your own script"
         )
+    if (earlier := export.folder / "bias").exists():
+        raise InputError(
+            f"{earlier} is the bias of a run of an earlier export, and the next run would go on with it; move "
+            f"it away, or name another folder"
+        )
     if cv.length_unit == "sigma" and sigma is None:
         sigma = 1.0
     length_factor(cv, "nm", sigma)
-    (low, high, width), slopes = np.outer(_PRIOR, np.ones(cv.latent_dim)), cv.record.slopes
-    if data is not None:
-        (low, high, width), slopes = _grid_and_slopes(cv, data)
-    check_width(cv, width, slopes)
+    grid, whence = np.outer(_PRIOR, np.ones(cv.latent_dim)), "a standard normal, as no data were given"
+    if export.stats is not None:
+        grid, whence = _grid_of(export.stats), "the data that were given"
+    low, high, width = grid
+    check_width(cv, width, export.slopes)
 
     def listed(values):
         return "[" + ", ".join(f"{value:.4g}" for value in values) + "]"
 
     words = {
-        "particles": numbers,
+        "particles": export.atoms,
         "sigma": sigma,
         "minimum": listed(low),
         "maximum": listed(high),
@@ -364,19 +346,10 @@ def export(
         "unit": "sigma (reduced units)" if cv.length_unit == "sigma" else cv.length_unit,
         "scale": "" if sigma is None else f", 1 sigma taken as {sigma:g} nm (SIGMA in the script)",
         "plane": "" if cv.n_dims == 3 else " The model is 2-D: z is ignored, so keep the particles in a plane.",
-        "whence": "the data that were given" if data is not None else "a standard normal, as no data were given",
-        "steepness": filled(describe_steepness(cv, slopes, width)),
-        "checked": CHECKED_WITH,
-    }
-    templates = resources.files("polyvae.export") / "openmm_files"
-    words |= _BIASES[bias] | {"bias": (templates / f"{bias}.py.in").read_text()}
-    with replacing_folder(folder, force=force) as temporary:
-        if (earlier := Path(folder) / "bias").exists():
-            raise InputError(
-                f"{earlier} is the bias of a run of an earlier export, and the next run would go on with it; move "
-                f"it away, or name another folder"
-            )
-        cv.save(temporary / "model.safetensors")
-        for name in ("biased_run.py", "README.md"):
-            text = Template((templates / f"{name}.in").read_text()).substitute(words)
-            (temporary / name).write_text(text)
+        "whence": whence,
+        "steepness": filled(describe_steepness(cv, export.slopes, width)),
+        "bias": fill_template(f"openmm_{bias}.py.in", {}),
+    } | _BIASES[bias]
+    cv.save(place / "model.safetensors")
+    (place / "biased_run.py").write_text(fill_template("openmm.py.in", words))
+    (place / "README.md").write_text(fill_template("openmm.md.in", words))

@@ -8,7 +8,7 @@ import numpy as np
 
 from polyvae.errors import InputError
 from polyvae.export.grid_bias import GridBias
-from polyvae.export.particles import in_engine, pushed_in_engine, too_long
+from polyvae.export.particles import InEngine, too_long
 
 
 class Latent:
@@ -59,29 +59,46 @@ class Joint:
         cv, factor, self.known = pickle.loads(model)
         self.n_beads, self.n_dims = cv.n_beads, cv.n_dims
         self.no_box = np.zeros((3, 3))
-        self.evaluate = in_engine(cv, factor, self.known)
+        self.in_engine = InEngine(cv, factor, self.known)
         self.last = (b"", np.empty(0), np.empty(0))
+
+    def places(self, state) -> tuple[np.ndarray, np.ndarray]:
+        """Return positions and, where the molecule is made whole, the box of a `state` of OpenMM."""
+        box = self.no_box
+        if self.known is not None:
+            box = np.array(state.getPeriodicBoxVectors(asNumpy=True)._value, np.float64)
+        return positions_of(state, self.n_beads), box
 
     def at(self, state) -> tuple[bytes, np.ndarray, np.ndarray]:
         """Return a key of the positions, the latents and their gradients at a `state` of OpenMM."""
-        positions, box = positions_of(state, self.n_beads), self.no_box
-        key = positions.tobytes()
-        if self.known is not None:
-            box = np.array(state.getPeriodicBoxVectors(asNumpy=True)._value, np.float64)
-            key += box.tobytes()
+        positions, box = self.places(state)
+        key = positions.tobytes() + box.tobytes()
         last = self.last  # read once: another thread may put its own there
         if last[0] == key:
             return last
-        z, gradient, _, whole = self.evaluate(positions, box)
-        if not whole:
-            raise InputError(too_long(positions, box, self.known, self.n_dims))
+        z, gradient, _, is_whole = self.in_engine(positions, box)
+        self.check(is_whole, positions, box)
         found = self.last = (key, z, gradient)
         return found
 
+    def pushed(self, state, bias: GridBias) -> tuple[float, np.ndarray]:
+        """Return the energy of a bias at a `state` of OpenMM, and what it adds to the forces."""
+        positions, box = self.places(state)
+        energy, push, is_whole = self.in_engine.pushed(positions, box, bias)
+        self.check(is_whole, positions, box)
+        return energy, push
+
+    def check(self, is_whole: bool, positions: np.ndarray, box: np.ndarray) -> None:
+        """Raise `InputError` for positions with a bond that was too long to make the molecule whole."""
+        if not is_whole:
+            raise InputError(too_long(positions, box, self.known, self.n_dims))
+
 
 def positions_of(state, n_beads: int) -> np.ndarray:
-    """Positions (n_beads, 3) of a state in nm, a copy of the engine's. What `getPositions` does about units takes
-    longer than the CV, so it is passed over where this OpenMM lets us."""
+    """Return positions (n_beads, 3) of a state in nm, a copy of the engine's.
+
+    `getPositions` spends more time on units than the CV takes; it is passed over where this OpenMM allows it.
+    """
     try:
         read = state._getVectorAsNumpy
     except AttributeError:
@@ -99,15 +116,7 @@ class BiasOnGrid:
     """A bias on a grid as a function of a state."""
 
     def __init__(self, model: bytes, bias: GridBias):
-        cv, factor, self.known = pickle.loads(model)
-        self.n_beads, self.n_dims, self.no_box = cv.n_beads, cv.n_dims, np.zeros((3, 3))
-        self.evaluate = pushed_in_engine(cv, factor, self.known, bias)
+        self.joint, self.bias = joint_of(model), bias
 
     def __call__(self, state) -> tuple[float, np.ndarray]:
-        positions, box = positions_of(state, self.n_beads), self.no_box
-        if self.known is not None:
-            box = np.array(state.getPeriodicBoxVectors(asNumpy=True)._value, np.float64)
-        energy, push, whole = self.evaluate(positions, box)
-        if not whole:
-            raise InputError(too_long(positions, box, self.known, self.n_dims))
-        return energy, push
+        return self.joint.pushed(state, self.bias)

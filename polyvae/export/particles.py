@@ -1,14 +1,9 @@
 """An engine's particles as a model's beads: which ones, in which unit, in which image."""
 
 import dataclasses
-import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from polyvae.arguments import (
     if_given,
@@ -20,38 +15,40 @@ from polyvae.arguments import (
 from polyvae.core.units import LENGTH_UNITS
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
-from polyvae.export import kernel
 from polyvae.export.c import compiled_if_possible
+from polyvae.export.common import exact
 from polyvae.export.grid_bias import GridBias
 from polyvae.trajectory.record import unit_factor
 from polyvae.trajectory.wholeness import NEAR_HALF, spanning_tree
 
 
 def length_factor(cv: LatentCV, unit: str, sigma: float | None) -> float:
-    """Number that turns the engine's lengths, in `unit`, into the model's.
+    """Return the number that turns the engine's lengths, in `unit`, into the model's.
 
     Args:
-        sigma: length of one sigma in `unit`, for a model in reduced units in an engine that has none.
+        sigma: length of one sigma where either the model or the engine is in reduced units, in the unit of the
+            other.
 
     Raises:
-        InputError: no such unit; `sigma` is missing where the model needs it, or given where it has no meaning.
+        InputError: no such unit; `sigma` is missing, or given where it has no meaning.
     """
     one_of("the engine's length unit", unit, LENGTH_UNITS)
     sigma = if_given(real_number, "sigma", sigma)
-    if cv.length_unit == "sigma" and unit != "sigma":
-        if sigma is None:
-            raise InputError(
-                f"the model is in reduced units and the engine in {unit}; say how many {unit} one sigma is: "
-                f"sigma=1.0 where the run was set up that way"
-            )
-        if sigma <= 0:
-            raise InputError(f"sigma must be a length greater than 0, in {unit}; got {sigma}")
-        return 1 / sigma
-    if sigma is not None:
+    if unit != "sigma" and cv.length_unit != "sigma":
+        if sigma is not None:
+            raise InputError(f"sigma= is for reduced units, and the model is in {cv.length_unit}; leave it out")
+        return unit_factor(unit, cv.length_unit)
+    if unit == cv.length_unit:
+        if sigma is not None:
+            raise InputError("both the model and the engine are in reduced units; leave out sigma=")
+        return 1.0
+    physical = cv.length_unit if unit == "sigma" else unit
+    if sigma is None or sigma <= 0:
         raise InputError(
-            f"sigma= is for models in reduced units, and this one is in {cv.length_unit}; leave it out"
+            f"the model is in {cv.length_unit} and the engine in {unit}, so that sigma= must say how many "
+            f"{physical} one sigma is, a number greater than 0; got {sigma}"
         )
-    return unit_factor(unit, cv.length_unit)
+    return sigma if unit == "sigma" else 1 / sigma
 
 
 class Wholeness(NamedTuple):
@@ -66,12 +63,20 @@ class Wholeness(NamedTuple):
     paths: np.ndarray
 
 
-def wholeness(n_beads: int, bonds: np.ndarray | None) -> Wholeness:
-    """The spanning tree of a molecule of `n_beads`.
+def wholeness(cv: LatentCV, bonds: np.ndarray | None, periodic: bool) -> Wholeness | None:
+    """Return how to make the model's molecule whole; None outside a periodic box.
+
+    Args:
+        bonds: (n_bonds, 2) bead numbers; by default those of the training data.
 
     Raises:
         InputError: bonds are not known, join beads that there are not, or leave beads apart.
     """
+    if not periodic:
+        return None
+    n_beads = cv.n_beads
+    if bonds is None:
+        bonds = cv.template.bonds
     if bonds is None:
         raise InputError(
             "in a periodic box the molecule is made whole along its bonds, and the model knows none; give "
@@ -102,120 +107,93 @@ def wholeness(n_beads: int, bonds: np.ndarray | None) -> Wholeness:
     return Wholeness(np.concatenate([np.stack([tree.parent[child], child], axis=1), tree.loose]), paths)
 
 
-def make_whole(
-    positions: Float[Array, "beads 3"], box: Float[Array, "3 3"], known: Wholeness
-) -> tuple[Float[Array, "beads 3"], Float[Array, "bonds 3"]]:
-    """Positions with every bead next to the one it hangs on, and each bond's extents as fractions of the box.
+def join_beads(positions: np.ndarray, box: np.ndarray, known: Wholeness) -> tuple[np.ndarray, np.ndarray]:
+    """Return positions with every bead next to the one it hangs on, and extents of bonds as fractions of the box.
 
     The first bead stays; whole boxes are added to the others, so that the derivative is the identity. From
     a fraction of about a half on, another image could be meant, or the molecule is bonded to its own image.
 
     Args:
-        box: vectors as rows, lower triangular, as OpenMM holds them; row by row from the last one is then exact
-            for bonds within half its diagonal.
+        positions: (n_beads, 3).
+        box: (3, 3) vectors as rows, lower triangular, as OpenMM holds them; row by row from the last one is then
+            exact for bonds within half its diagonal.
     """
     first, second = known.bonds[: known.paths.shape[1]].T
     near = positions[second] - positions[first]
-    shift = jnp.zeros_like(near)
+    shift = np.zeros_like(near)
     for axis in (2, 1, 0):
-        step = -jnp.round(near[:, axis] / box[axis, axis])[:, None] * box[axis][None, :]
+        step = -np.round(near[:, axis] / box[axis, axis])[:, None] * box[axis]
         near, shift = near + step, shift + step
-    whole = positions + jax.lax.stop_gradient(known.paths.astype(positions.dtype) @ shift)
+    whole = positions + known.paths @ shift
     i, j = known.bonds.T
-    return whole, jnp.abs(whole[i] - whole[j]) / jnp.diagonal(box)[None, :]
+    return whole, np.abs(whole[i] - whole[j]) / np.diagonal(box)
 
 
-def in_engine(cv: LatentCV, factor: float, known: Wholeness | None) -> Callable:
-    """A function from an engine's positions (n_beads, 3) and box (3, 3), both float64 and in its unit, to latents
-    (latent_dim,), gradients (latent_dim, n_beads, 3) by those positions, the positions made whole
-    (n_beads, n_dims), and whether every bond was short enough for that. By the compiled kernel, or in JAX where
-    there is no compiler.
+class InEngine:
+    """The CV at an engine's positions, by the compiled kernel, or in JAX without a compiler.
+
+    Positions are (n_beads, 3) and boxes (3, 3), both float64 and in the engine's unit.
 
     Args:
-        factor: of `length_factor`.
+        cv: the model.
+        factor: see `length_factor`.
         known: how to make the molecule whole in the periodic box; None leaves the positions as they are.
+
+    Attributes:
+        code: the kernel, or None without a compiler.
     """
-    in_jax = functools.cache(lambda: _in_jax(cv, factor, known))
-    code, leaning = kernel_of(cv, known)
-    if code is None:
-        return in_jax()
-    in_c = _in_c(code, cv.n_dims, factor, known)
-    if not leaning:
-        return in_c
-    return lambda positions, box: (in_jax() if box[2, :2].any() else in_c)(positions, box)
 
+    def __init__(self, cv: LatentCV, factor: float, known: Wholeness | None):
+        bonds = cv.template.bonds if known is None else known.bonds
+        template = dataclasses.replace(cv.template, bonds=bonds)
+        self.code = compiled_if_possible(LatentCV(cv.featurizer, cv.scaled, template, cv.record))
+        self.n_dims, self.factor, self.known = cv.n_dims, factor, known
+        self._exact = exact(cv)
 
-def pushed_in_engine(cv: LatentCV, factor: float, known: Wholeness | None, bias: GridBias) -> Callable:
-    """A function from an engine's positions (n_beads, 3) and box (3, 3), as of `in_engine`, to the energy of a
-    bias, what it adds to the forces (n_beads, 3), and whether every bond was short enough. By the compiled kernel
-    where `in_engine` uses it."""
-    code, leaning = kernel_of(cv, known)
-    evaluate = None if code is not None and not leaning else in_engine(cv, factor, known)
+    def knows_box(self, box: np.ndarray) -> bool:
+        """Whether the kernel can make molecules whole in a box: that of a plane ignores a leaning third vector."""
+        return self.n_dims == 3 or not box[2, :2].any()
 
-    def in_steps(positions: np.ndarray, box: np.ndarray):
-        assert evaluate is not None
-        z, gradient, _, whole = evaluate(positions, box)
-        energy, slope = bias(z)
-        return energy, -np.tensordot(slope, gradient, 1), whole
+    def whole(self, positions: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, bool]:
+        """Return the positions (n_beads, n_dims), made whole, and whether every bond was short enough for that."""
+        d = self.n_dims
+        if self.known is None:
+            return positions[:, :d], True
+        if self.code is not None and self.knows_box(box):
+            return self.code.whole(np.ascontiguousarray(positions[:, :d]), np.ascontiguousarray(box[:d, :d]))
+        whole, reach = join_beads(positions, box, self.known)
+        return whole[:, :d], bool((reach[:, :d] <= NEAR_HALF).all())
 
-    def in_c(positions: np.ndarray, box: np.ndarray):
-        assert code is not None
-        x, whole = positions[:, : cv.n_dims], True
-        if known is not None:
-            x, whole = code.whole(np.ascontiguousarray(x), np.ascontiguousarray(box[: cv.n_dims, : cv.n_dims]))
-        energy, push = code.pushed(x, factor, bias)
-        return energy, push if cv.n_dims == 3 else np.pad(push, ((0, 0), (0, 1))), whole
+    def __call__(self, positions: np.ndarray, box: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
+        """Return latents (latent_dim,), gradients (latent_dim, n_beads, 3), and what `whole` returns."""
+        x, is_whole = self.whole(positions, box)
+        if self.code is not None:
+            z, gradient = self.code.one(x, self.factor)
+        else:
+            z, gradient = self._exact(self.factor * x)
+            gradient = self.factor * gradient
+        return z, self._in_space(gradient), x, is_whole
 
-    return in_steps if evaluate is not None else in_c
+    def pushed(self, positions: np.ndarray, box: np.ndarray, bias: GridBias) -> tuple[float, np.ndarray, bool]:
+        """Return the energy of a bias, what it adds to the forces (n_beads, 3), and whether bonds were short."""
+        if self.code is None:
+            z, gradient, _, is_whole = self(positions, box)
+            energy, slope = bias(z)
+            return energy, -np.tensordot(slope, gradient, 1), is_whole
+        x, is_whole = self.whole(positions, box)
+        energy, push = self.code.pushed(x, self.factor, bias)
+        return energy, self._in_space(push), is_whole
 
-
-def kernel_of(cv: LatentCV, known: Wholeness | None) -> tuple[kernel.Kernel | None, bool]:
-    """The compiled kernel, where there is a compiler; and whether it knows too little of some boxes: that of a
-    plane knows nothing of a third vector that leans over it."""
-    bonds = cv.template.bonds if known is None else known.bonds
-    template = dataclasses.replace(cv.template, bonds=bonds)
-    code = compiled_if_possible(LatentCV(cv.featurizer, cv.scaled, template, cv.record))
-    return code, known is not None and cv.n_dims == 2
-
-
-def _in_c(code: kernel.Kernel, n_dims: int, factor: float, known: Wholeness | None):
-    def evaluate(positions: np.ndarray, box: np.ndarray):
-        x, whole = positions[:, :n_dims], True
-        if known is not None:
-            x, whole = code.whole(np.ascontiguousarray(x), np.ascontiguousarray(box[:n_dims, :n_dims]))
-        z, gradient = code.one(x, factor)
-        if n_dims == 2:
-            gradient = np.concatenate([gradient, np.zeros((*gradient.shape[:2], 1))], axis=2)
-        return z, gradient, x, whole
-
-    return evaluate
-
-
-def _in_jax(cv: LatentCV, factor: float, known: Wholeness | None):
-    function = cv.function()
-
-    @jax.jit
-    def both(positions, box):
-        def encode(r):
-            r, reach = (r, jnp.zeros((1, 3))) if known is None else make_whole(r, box, known)
-            r = r[:, : cv.n_dims]
-            return function.posterior(factor * r)[0], (r, reach)
-
-        z, pull, (r, reach) = jax.vjp(encode, positions, has_aux=True)
-        return z, jax.vmap(pull)(jnp.eye(len(z), dtype=z.dtype))[0], r, reach
-
-    def evaluate(positions: np.ndarray, box: np.ndarray):
-        with jax.enable_x64(True):
-            z, gradient, r, reach = map(np.asarray, both(positions, box))
-        return z, gradient, r, bool((reach[:, : cv.n_dims] <= NEAR_HALF).all())
-
-    return evaluate
+    def _in_space(self, vectors: np.ndarray) -> np.ndarray:
+        """Return vectors (..., n_dims) with zeros up to three dimensions."""
+        if self.n_dims == 3:
+            return vectors
+        return np.concatenate([vectors, np.zeros((*vectors.shape[:-1], 1))], axis=-1)
 
 
 def too_long(positions: np.ndarray, box: np.ndarray, known: Wholeness, n_dims: int) -> str:
     """Return the message on the longest bond, which is too long to make the molecule whole."""
-    with jax.enable_x64(True):
-        reach = np.asarray(make_whole(jnp.asarray(positions), jnp.asarray(box), known)[1])[:, :n_dims].max(axis=1)
+    reach = join_beads(positions, box, known)[1][:, :n_dims].max(axis=1)
     bond = int(np.argmax(reach))
     return (
         f"the bond of beads {' and '.join(map(str, known.bonds[bond]))} spans {reach[bond]:.2g} of the periodic "

@@ -5,92 +5,55 @@ Source: the PLUMED manual, https://www.plumed.org/doc (action WHOLEMOLECULES); T
 """
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from polyvae.arguments import one_of
+from polyvae.core.units import LENGTHS
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
 from polyvae.export import kernel, plumed_native, plumed_vectors
 from polyvae.export.common import atom_numbers, pieces_note, ranges, walk
-from polyvae.export.grid_bias import bias_grid, bias_width, check_bias, statistics
-from polyvae.export.readme import Readme
-from polyvae.files import replacing_folder
+from polyvae.export.exporter import Export, fill_template
+from polyvae.export.grid_bias import bias_grid, bias_width, check_bias, report_no_data
+from polyvae.export.readme import write_readme
 
-CHECKED = "PLUMED 2.11 (the kernel in the hillclimber 0.1.8 wheel)"
-UNITS = {"nm": "UNITS LENGTH=nm", "angstrom": "UNITS LENGTH=A", "sigma": "UNITS NATURAL"}
-_DRIVER_UNITS = {"nm": "nm", "angstrom": "A", "sigma": "1"}  # `--length-units` of the driver
-_FILES = {
-    "plumed.dat": "units, output and biases; edit this one",
-    "latent.dat": "computes the latents; leave it as it is",
-    plumed_native.LIBRARY: "the action that it loads, compiled",
-    plumed_native.SCRIPT: "compiles it",
-    plumed_native.SOURCE: "the action's source, around the three files of latent_cv",
-    "latent_cv.c": "the arithmetic",
-    "latent_cv.h": "what calls it includes",
-    "latent_cv_weights.h": "the numbers: weights, scaling, reference",
-}
+# The name of the unit in UNITS, and for `--length-units` of the driver; reduced units have none.
+_UNITS = {"nm": "nm", "angstrom": "A"}
+FIRST_ATOM = 1
+# Energies and temperature of the biases, to be edited by the user.
+_IN_KT: dict[str, Any] = {"kT": 1.0, "temperature": "TEMP=1.0", "height": 0.5, "barrier": 10}
+_IN_KJ: dict[str, Any] = {"kT": 2.5, "temperature": "TEMP=300", "height": 1.0, "barrier": 30}
+OPTIONS = {"dialect": ("vector", "native")}
 
 
-def export(
-    cv: LatentCV,
-    folder: str | os.PathLike,
-    *,
-    atoms: str | Sequence[int] | None = None,
-    data=None,
-    dialect: str = "vector",
-    force: bool = False,
-) -> None:
+def write_files(export: Export, place: Path) -> None:
     """Write `plumed.dat`, which is to be edited, `latent.dat`, which computes z0, z1, ..., and a README.
 
-    Values and gradients are those of the model in float64, to rounding: in text, superposition and principal axes
-    are done by actions on numbers in 17 digits, and WHOLEMOLECULES makes the molecule whole first.
-
-    Args:
-        cv: the collective variable, as `fit` and `load` give it.
-        folder: where to write; made if need be.
-        atoms: see `common.atom_numbers`.
-        data: see `grid_bias.statistics`; widths and bounds of the METAD and OPES_METAD lines.
-        dialect: "vector", text for PLUMED 2.10 and newer; or "native", an action in C++ that is compiled for a
-            PLUMED and makes the molecule whole by itself, many times faster than text, with every featurizer.
-        force: write into a folder that holds files.
+    Values and gradients are those of the model in float64, to rounding. The dialect "vector" is text for PLUMED
+    2.10 and newer: superposition and principal axes are done by actions on numbers in 17 digits. The dialect
+    "native" is an action in C++ that is compiled for a PLUMED, many times faster, with every featurizer.
 
     Raises:
-        InputError: atom numbers that do not fit; `PrincipalAxes(sign="none")`; what a dialect has not; a folder
-            that holds files.
+        InputError: `PrincipalAxes(sign="none")` as text.
     """
-    one_of("dialect", dialect, DIALECTS)
-    numbers = atom_numbers(cv, atoms)
-    with replacing_folder(folder, force=force) as place:
-        text, notes = DIALECTS[dialect](cv, numbers, place)
-        stats = statistics(cv, data)
-        width = check_bias(cv, stats)
-        (place / "latent.dat").write_text("\n".join(text) + "\n")
-        label = f"{plumed_native.LABEL}." if dialect == "native" else ""
-        (place / "plumed.dat").write_text(main_input(cv, stats, "INCLUDE FILE=latent.dat", label))
-        readme = Readme(
-            engine="PLUMED",
-            kind="plumed" if dialect == "vector" else f"plumed --dialect {dialect}",
-            atoms=numbers,
-            files={name: text for name, text in _FILES.items() if (place / name).exists()},
-            use="Copy all files to the folder of the run and give `plumed.dat` to the engine, or, on frames in "
-            f"{cv.length_unit}:\n\n```sh\nplumed driver --plumed plumed.dat --ixyz frames.xyz --length-units "
-            f"{_DRIVER_UNITS[cv.length_unit]} --box 0,0,0\n```\n\n"
-            "`--box 0,0,0` is for frames without a periodic box. For others give the edges of the box, or leave\n"
-            "`--box` out where the second line of each frame holds them. PRINT writes every 100th step or frame:\n"
-            "change its STRIDE. A run that goes on with the bias of an earlier one needs the line RESTART at the\n"
-            "top of `plumed.dat`.",
-            notes=notes,
-            checked=CHECKED,
-            stats=stats,
-            width=width,
-        )
-        readme.write(place, cv)
-        compiled = (place / plumed_native.LIBRARY).exists()
-    if dialect == "native" and not compiled:  # that of an earlier model must not stay beside the new sources
-        (Path(folder) / plumed_native.LIBRARY).unlink(missing_ok=True)
+    cv, label = export.cv, ""
+    width = check_bias(cv, export.stats)
+    words = {"driver_unit": _UNITS.get(cv.length_unit, "1")}
+    if export.dialect == "native":
+        label = f"{plumed_native.LABEL}."
+        text, notes = plumed_native.write_action(cv, export.atoms, place)
+    else:
+        text = [whole_molecule(cv, export.atoms), *plumed_vectors.latent_lines(cv, export.atoms)]
+        dialect = "This text needs PLUMED 2.10 or newer; for older ones there is `--dialect native`."
+        notes = {"whole": whole_note(cv), "dialect": dialect}
+    (place / "latent.dat").write_text("\n".join(text) + "\n")
+    (place / "plumed.dat").write_text(main_input(cv, export.stats, "INCLUDE FILE=latent.dat", label))
+    write_readme(place, "plumed", export, words | notes, width=width)
+    if export.dialect == "native" and not (place / plumed_native.LIBRARY).exists():
+        # The library of an earlier model must not stay beside the new sources.
+        (export.folder / plumed_native.LIBRARY).unlink(missing_ok=True)
 
 
 def whole_molecule(cv: LatentCV, numbers: list[int]) -> str:
@@ -107,75 +70,59 @@ def whole_note(cv: LatentCV) -> str:
     )
 
 
+def units_line(cv: LatentCV) -> str:
+    """Return the line that sets PLUMED's units to the model's."""
+    unit = _UNITS.get(cv.length_unit)
+    return "UNITS NATURAL" if unit is None else f"UNITS LENGTH={unit}"
+
+
 def main_input(cv: LatentCV, stats: dict | None, cv_lines: str, label: str = "") -> str:
-    """The text of `plumed.dat`: units, the lines that define the latents, PRINT, and biases to uncomment.
+    """Return the text of `plumed.dat`: units, the lines that define the latents, PRINT, and biases to uncomment.
 
     Args:
         label: prefix of z0, z1, ... where they are components of an action.
     """
     latents = ",".join(f"{label}z{k}" for k in range(cv.latent_dim))
     bias = "# Biases: give --data TRAJ to `polyvae export` for METAD and OPES_METAD lines with widths and bounds."
-    if stats is not None:
-        bias = "\n".join(f"# {line}" for line in _bias_lines(cv, stats, latents))
+    if stats is None:
+        report_no_data()
+    else:
+        bias = fill_template("plumed_bias.dat.in", _bias_words(cv, stats, latents)).rstrip()
     return (
         f"# Latents {latents} of a polyvae model; README.md says what they are.\n"
-        f"{UNITS[cv.length_unit]}\n{cv_lines}\nPRINT ARG={latents} STRIDE=100 FILE=COLVAR\n{bias}\n"
+        f"{units_line(cv)}\n{cv_lines}\nPRINT ARG={latents} STRIDE=100 FILE=COLVAR\n{bias}\n"
     )
 
 
-def _bias_lines(cv: LatentCV, stats: dict, latents: str) -> list[str]:
-    """Lines of METAD, of the walls that keep it on its grid, and of OPES_METAD, with a text that explains them."""
+def _bias_words(cv: LatentCV, stats: dict, latents: str) -> dict[str, object]:
+    """Return the numbers of METAD, of the walls that keep it on its grid, and of OPES_METAD."""
 
     def joined(values) -> str:
         return ",".join(f"{value:.6g}" for value in values)
 
-    reduced, grid = cv.length_unit == "sigma", bias_grid(stats)
-    kT, temperature = (1.0, "TEMP=1.0") if reduced else (2.5, "TEMP=300")
-    low, high = grid["low"], grid["high"]
-    walls = 0.5 * (stats["min"] + low), 0.5 * (stats["max"] + high)
-    lines = [
-        "Biases, METAD with its two walls or OPES_METAD: take the # away, and set TEMP and heights to your",
-        f"system. SIGMA is the spread inside the narrowest basin of the {int(stats['n_frames'])} frames given, or",
-        "a fifth of that over all if less; the grid is their range and half of it more on each side. PLUMED stops",
-        "when a latent leaves the grid: the walls begin halfway to its edge, and rise to 100 kT there.",
-        f"METAD ARG={latents} SIGMA={joined(grid['sigma'])} {temperature} HEIGHT={0.5 if reduced else 1.0} "
-        f"BIASFACTOR=10 PACE=500 GRID_MIN={joined(low)} GRID_MAX={joined(high)} GRID_BIN={joined(grid['bins'])} "
-        f"FILE=HILLS",
-    ]
-    for side, wall, edge in (("LOWER", walls[0], low), ("UPPER", walls[1], high)):
-        stiffness = 100 * kT / (edge - wall) ** 2  # PLUMED has no factor 1/2
-        lines.append(f"{side}_WALLS ARG={latents} AT={joined(wall)} KAPPA={joined(stiffness)}")
-    kernel = ",".join(f"{value:.2g}" for value in bias_width(stats))
-    barrier = 10 if reduced else 30
-    return [
-        *lines,
-        f"OPES_METAD ARG={latents} SIGMA={kernel} BARRIER={barrier} {temperature} PACE=500 FILE=KERNELS",
-    ]
-
-
-def _vector_dialect(cv: LatentCV, numbers: list[int], folder: Path) -> tuple[list[str], list[str]]:
-    """Lines that compute z0, z1, ..., and notes for the README."""
-    notes = [whole_note(cv), "This text needs PLUMED 2.10 or newer; for older ones there is `--dialect native`."]
-    return [whole_molecule(cv, numbers), *plumed_vectors.latent_lines(cv, numbers)], notes
-
-
-DIALECTS = {"vector": _vector_dialect, "native": plumed_native.write_action}
+    grid, energies = bias_grid(stats), _IN_KT if cv.length_unit == "sigma" else _IN_KJ
+    words: dict[str, object] = {
+        "frames": int(stats["n_frames"]),
+        "latents": latents,
+        "kernel": ",".join(f"{value:.2g}" for value in bias_width(stats)),
+    }
+    words |= energies | {name: joined(values) for name, values in grid.items()}
+    for side, edge, reached in (("lower", grid["low"], stats["min"]), ("upper", grid["high"], stats["max"])):
+        wall = 0.5 * (reached + edge)
+        words[f"{side}_wall"] = joined(wall)
+        words[f"{side}_stiffness"] = joined(100 * energies["kT"] / (edge - wall) ** 2)  # PLUMED has no factor 1/2
+    return words
 
 
 def evaluate(
     folder: str | os.PathLike, cv: LatentCV, frames: np.ndarray, *, atoms=None, boxes: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Latents (n_frames, latent_dim) and gradients (n_frames, latent_dim, n_beads, n_dims) that PLUMED finds.
+    """Return latents and gradients that PLUMED finds; see `exporter.Exporter.evaluate`.
 
     Every other atom of the engine is at the origin. The gradient is read from the forces of a bias z_k.
 
     Args:
-        folder: what `export` wrote.
-        frames: (n_frames, n_beads, n_dims) in the model's unit.
         boxes: (n_frames, 3, 3) periodic boxes, or None for none.
-
-    Raises:
-        InputError: PLUMED's Python module is not there.
     """
     try:
         import plumed
@@ -200,28 +147,23 @@ def _run_steps(plumed, lines: list[str], cv: LatentCV, frames, rows, boxes) -> t
         if cv.length_unit == "sigma":
             engine.cmd("setNaturalUnits")
         else:
-            engine.cmd("setMDLengthUnits", {"nm": 1.0, "angstrom": 0.1}[cv.length_unit])
-        engine.cmd("setNatoms", int(n_atoms))
-        engine.cmd("setMDEngine", "polyvae")
-        engine.cmd("setTimestep", 1.0)
-        engine.cmd("setLogFile", os.devnull)
+            engine.cmd("setMDLengthUnits", LENGTHS[cv.length_unit].nm)
+        settings = {"Natoms": int(n_atoms), "MDEngine": "polyvae", "Timestep": 1.0, "LogFile": os.devnull}
+        for name, value in settings.items():
+            engine.cmd(f"set{name}", value)
         engine.cmd("init")
         for line in [*lines, f"BIASVALUE ARG={label}z{k}"]:
             engine.cmd("readInputLine", line)
         for step in range(n):
-            positions, forces = np.zeros((n_atoms, 3)), np.zeros((n_atoms, 3))
+            positions, forces, bias = np.zeros((n_atoms, 3)), np.zeros((n_atoms, 3)), np.zeros(1)
             positions[rows, : cv.n_dims] = frames[step]
-            bias, box, virial = np.zeros(1), np.zeros((3, 3)), np.zeros((3, 3))
-            engine.cmd("setStep", step)
+            arrays = {"Masses": np.ones(n_atoms), "Charges": np.zeros(n_atoms), "Virial": np.zeros((3, 3))}
+            arrays |= {"Positions": positions, "Forces": forces}
             if boxes is not None:
-                box[:] = boxes[step]
-                engine.cmd("setBox", box)
-            masses, charges = np.ones(n_atoms), np.zeros(n_atoms)
-            engine.cmd("setMasses", masses)
-            engine.cmd("setCharges", charges)
-            engine.cmd("setPositions", positions)
-            engine.cmd("setForces", forces)
-            engine.cmd("setVirial", virial)
+                arrays["Box"] = np.array(boxes[step], np.float64)
+            engine.cmd("setStep", step)
+            for name, array in arrays.items():
+                engine.cmd(f"set{name}", array)
             engine.cmd("calc")
             engine.cmd("getBias", bias)
             values[step, k], gradients[step, k] = bias[0], -forces[rows, : cv.n_dims]

@@ -15,6 +15,7 @@ from polyvae.errors import InputError
 from polyvae.export import kernel
 from polyvae.export.c import write_sources
 from polyvae.export.common import pieces_note, ranges
+from polyvae.export.exporter import fill_template
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +23,9 @@ SOURCE, LIBRARY, SCRIPT = "LatentCV.cpp", "LatentCV.so", "compile.sh"
 LABEL = "latent"  # of the action; its components are LABEL.z0, ..., for an alias costs as much as the CV itself
 
 
-def write_action(cv: LatentCV, numbers: list[int], folder: Path) -> tuple[list[str], list[str]]:
-    """Write the sources, compile them where a compiler and PLUMED are found, and give the lines that compute
-    latent.z0, latent.z1, ..., with notes for the README."""
+def write_action(cv: LatentCV, numbers: list[int], folder: Path) -> tuple[list[str], dict[str, str]]:
+    """Write the sources, compile them where a compiler and PLUMED are found, and return the lines that compute
+    latent.z0, latent.z1, ..., with words for the README."""
     write_sources(cv, folder, numbers)
     (folder / SOURCE).write_bytes((resources.files("polyvae.export") / "c_files" / SOURCE).read_bytes())
     try:
@@ -35,11 +36,13 @@ def write_action(cv: LatentCV, numbers: list[int], folder: Path) -> tuple[list[s
         built = f"{LIBRARY} is still to be compiled: {error}."
         log.warning("%s", built)
     (folder / SCRIPT).write_text(_script())
-    notes = [
-        f"The action makes the molecule whole along its bonds, unless it has the flag NOPBC.{pieces_note(cv)}",
-        f"{built} For another one run `sh {SCRIPT} FOLDER`, FOLDER holding `include` and `lib` of its PLUMED. For "
-        f"an engine that a PLUMED built from source is linked into statically use its `plumed mklib {SOURCE}`.",
-    ]
+    whole = "The action makes the molecule whole along its bonds, unless it has the flag NOPBC."
+    notes = {
+        "whole": whole + pieces_note(cv),
+        "dialect": f"{built} For another one run `sh {SCRIPT} FOLDER`, FOLDER holding `include` and `lib` of its "
+        "PLUMED. For an engine that a PLUMED built from source is linked into statically use its `plumed mklib "
+        f"{SOURCE}`.",
+    }
     return [f"LOAD FILE=./{LIBRARY}", f"{LABEL}: LATENT_CV ATOMS={ranges(numbers)}"], notes
 
 
@@ -51,7 +54,7 @@ def build(folder: Path, into: Path) -> Path:
     """
     if (root := installed()) is None:
         raise InputError("no PLUMED with its headers was found")
-    compiler = kernel.named("CXX", "g++", "clang++")
+    compiler = kernel.find_compiler("CXX", "g++", "clang++")
     library = into / LIBRARY
     kernel.run([*compiler, *_flags(str(root)), str(folder / SOURCE), "-o", str(library), *_linked(str(root))])
     if not library.exists():
@@ -68,21 +71,14 @@ def _linked(root: str) -> list[str]:
 
 
 def _script() -> str:
-    """The text of `compile.sh`."""
+    """Return the text of `compile.sh`."""
     known = installed()
     first = "${1:?name the folder that holds include and lib of PLUMED}"
     if known is not None:
         first = f"${{1:-{shlex.quote(str(known))}}}"
-    quoted = [word.replace("$PLUMED", '"$PLUMED"') for word in [*_flags("$PLUMED"), SOURCE, "-o", LIBRARY]]
-    quoted += [word.replace("$PLUMED", '"$PLUMED"') for word in _linked("$PLUMED")]
-    return (
-        f"# Compiles {LIBRARY}: sh {SCRIPT} [folder that holds PLUMED's include and lib]\n"
-        f"set -e\n"
-        f"PLUMED={first}\n"
-        f'PLUMED=$(cd "$PLUMED" && pwd)\n'
-        f'cd "$(dirname "$0")"\n'
-        f"${{CXX:-g++}} {' '.join(quoted)}\n"
-    )
+    command = " ".join([*_flags("$PLUMED"), SOURCE, "-o", LIBRARY, *_linked("$PLUMED")])
+    words = {"folder": first, "command": command.replace("$PLUMED", '"$PLUMED"')}
+    return fill_template("plumed_compile.sh.in", words)
 
 
 def installed() -> Path | None:

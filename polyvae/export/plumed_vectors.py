@@ -10,7 +10,7 @@ import numpy as np
 
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
-from polyvae.export.common import digits, encoder_layers, ranges
+from polyvae.export.common import encoder_layers, full_digits, mass_fractions, ranges
 from polyvae.features.featurizers import PairDistances, PrincipalAxes, Reference
 
 _VARIABLES = "abcdfghijk"  # no "e", which is a number to PLUMED's parser
@@ -33,7 +33,7 @@ class Script(list):
         """A vector or matrix of `values` in full precision."""
         values = np.asarray(values, np.float64)
         shape = f" NROWS={values.shape[0]} NCOLS={values.shape[1]}" if values.ndim == 2 else ""
-        return self.put(label, f"CONSTANT{shape} NOLOG VALUES={','.join(digits(values))}")
+        return self.put(label, f"CONSTANT{shape} NOLOG VALUES={','.join(full_digits(values))}")
 
     def custom(self, label: str, arguments: Sequence[str], function: str) -> str:
         """A function of the arguments a, b, c, ...; vectors before scalars."""
@@ -128,17 +128,10 @@ def _forward(script: Script, cv: LatentCV, positions: list[str]) -> str:
     return script.custom("forward", [asymmetry], "step(a)")
 
 
-def _weights(cv: LatentCV) -> np.ndarray:
-    assert not isinstance(cv.featurizer, PairDistances)
-    masses = cv.featurizer.masses
-    weights = np.ones(cv.n_beads) if masses is None else np.asarray(masses, np.float64)
-    return weights / weights.sum()
-
-
 def _centred(script: Script, cv: LatentCV, positions: list[str]) -> list[str]:
     centred = []
     for c, vector in zip("xyz", positions, strict=False):
-        mean = script.dot(f"com_{c}", vector, _weights(cv))
+        mean = script.dot(f"com_{c}", vector, mass_fractions(cv))
         centred.append(script.custom(f"centred_{c}", [vector, mean, _ONE], "a-b"))
     return centred
 
@@ -154,7 +147,7 @@ def _principal(script: Script, cv: LatentCV, positions: list[str]) -> list[str]:
     n = cv.n_beads
     order = np.arange(n) - (n - 1) / 2
     matrix = script.put("positions", f"VSTACK ARG={','.join(positions)}")
-    share = script.constant("share", _weights(cv))
+    share = script.constant("share", mass_fractions(cv))
     weighed = [script.custom(f"weighed_{k}", [vector, share], "a*b") for k, vector in enumerate(positions)]
     script.put("weighed", f"VSTACK ARG={','.join(weighed)}")
     transposed = script.put("weighed_t", "TRANSPOSE ARG=vae_weighed")
@@ -187,12 +180,12 @@ def _completing(script: Script, axes: list[str]) -> str:
 def _superposed(script: Script, cv: LatentCV, positions: list[str]) -> list[str]:
     """The rotation that brings centred positions closest to the reference: `superposition.superpose` in actions.
 
-    In the plane from two sums. In space the largest eigenvector of Horn's matrix, 10.1364/JOSAA.4.000629, whose
+    In the plane from two sums. In space the largest eigenvector of Horn's matrix, 10.1364/JOSAA.4.000629; its
     16 entries are sums over the beads too.
     """
     assert isinstance(cv.featurizer, Reference)
     reference = np.asarray(cv.featurizer.template(), np.float64)
-    weights = _weights(cv)[:, None]
+    weights = mass_fractions(cv)[:, None]
     reference = weights * (reference - (weights * reference).sum(axis=0))
     reference = reference / np.abs(reference).max()  # a rotation has no scale
     if cv.featurizer.mirror or (cv.n_dims == 2 and cv.featurizer.planar == "3d"):

@@ -1,101 +1,91 @@
-"""README.md of an export, from a template."""
+"""README.md of an export, from a template of its engine."""
 
-import dataclasses
 import re
 import textwrap
-from collections.abc import Sequence
-from importlib import metadata, resources
+from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
 
 from polyvae.cv.latent import LatentCV
 from polyvae.export.common import encoder_layers, featurizer_name, ranges
+from polyvae.export.exporter import Export, fill_template
 from polyvae.export.steepness import describe_steepness
 
+_WIDTH = 110  # characters of a line
 _COLUMNS = ("mean", "std", "basin", "min", "max")
 _HEAD = """| | mean | standard deviation | within the narrowest basin | smallest | largest |
 |---|---|---|---|---|---|"""
+_CHECK = (
+    "`polyvae export MODEL --to {} --out DIR --check TRAJ` evaluates the exported files in the engine on frames "
+    "of a trajectory and prints the largest difference from the model, in values and in gradients. Or let the "
+    "engine print the latents of a run, and compare with `polyvae project MODEL TRAJ` of the frames that it wrote."
+)
 
 
-@dataclasses.dataclass(frozen=True)
-class Readme:
-    """README.md of an export: the model, its units and atoms, how to use and to check it.
+def write_readme(
+    place: Path,
+    to: str,
+    export: Export,
+    words: Mapping[str, object],
+    *,
+    width: np.ndarray | None = None,
+    first: int = 1,
+    unit: str | None = None,
+    blocks: Mapping[str, str] | None = None,
+) -> None:
+    """Write README.md from `templates/TO.md.in`, without the lines on files that are not in the folder.
 
     Args:
-        engine: name of the engine, for the title.
-        kind: the word after `--to`, with its options.
-        atoms: the engine's numbers of the beads.
-        files: what each file in the folder is.
-        use: how to use them, in Markdown.
-        notes: sentences on details, one item each.
-        checked: versions that the export was checked with.
-        stats: see `grid_bias.statistics`, or None.
+        place: the folder, with all other files.
+        to: name of the engine.
+        export: what is exported.
+        words: texts for the template, each put on one line.
         width: (latent_dim,) of the kernels of a bias, or None where the export sets none.
-        unit: the engine's length unit; by default the model's.
         first: the number that the engine gives to its first atom.
-        check: how to check the export, where that is not by the engine.
+        unit: the engine's length unit; by default the model's.
+        blocks: texts of several lines.
     """
-
-    engine: str
-    kind: str
-    atoms: Sequence[int]
-    files: dict[str, str]
-    use: str
-    notes: Sequence[str]
-    checked: str
-    stats: dict[str, Any] | None
-    width: np.ndarray | None = None
-    unit: str | None = None
-    first: int = 1
-    check: str | None = None
-
-    def write(self, folder: Path, cv: LatentCV) -> None:
-        """Write README.md.
-
-        Args:
-            folder: where to.
-            cv: the model that is exported.
-        """
-        unit = self.unit or cv.length_unit
-        reduced = " (reduced units)" if unit == "sigma" else ""
-        check = self.check or (
-            f"`polyvae export MODEL --to {self.kind} --out DIR --check TRAJ` evaluates the exported files in the "
-            "engine on frames of a trajectory and prints the largest difference from the model, in values and in "
-            "gradients. Or let the engine print the latents of a run, and compare with `polyvae project MODEL "
-            "TRAJ` of the frames that it wrote."
-        )
-        slopes = cv.record.slopes if self.stats is None else self.stats["slopes"]
-        notes = [*self.notes, describe_steepness(cv, slopes, self.width)]
-        text = {
-            "engine": self.engine,
-            "what": filled(_describe(cv)),
-            "files": "\n".join(f"- `{name}`: {words}" for name, words in self.files.items()),
-            "units": filled(
-                f"Lengths are in {unit}{reduced}; the latents have no unit. Beads 1 to {cv.n_beads} of the model "
-                f"are the engine's atoms {ranges(self.atoms)}, counted from {self.first} in the order of the "
-                f"engine's input."
-            ),
-            "use": self.use,
-            "notes": "\n\n".join(filled(f"- {plain(note)}", indent="  ") for note in notes),
-            "statistics": "" if self.stats is None else _table(self.stats),
-            "check": filled(check),
-            "checked": f"Checked with {self.checked}.",
-        }
-        template = resources.files("polyvae.export") / "readme_files" / "README.md.in"
-        (folder / "README.md").write_text(Template(template.read_text()).substitute(text))
+    cv, unit = export.cv, unit or export.cv.length_unit
+    reduced = " (reduced units)" if unit == "sigma" else ""
+    kind = to if export.dialect is None else f"{to} --dialect {export.dialect}"
+    texts = {
+        "what": _describe(cv),
+        "unit": unit,
+        "units": f"Lengths are in {unit}{reduced}; the latents have no unit. Beads 1 to {cv.n_beads} of the model "
+        f"are the engine's atoms {ranges(export.atoms)}, counted from {first} in the order of the engine's input.",
+        "steepness": describe_steepness(cv, export.slopes, width),
+        "check": _CHECK.format(kind),
+    }
+    # A name in a text, of a file or from one, must not begin a line of Markdown.
+    plain = {name: " ".join(str(text).splitlines()) for name, text in (texts | dict(words)).items()}
+    statistics = "" if export.stats is None else _table(export.stats)
+    text = fill_template(f"{to}.md.in", plain | {"statistics": statistics} | dict(blocks or {}))
+    (place / "README.md").write_text("\n".join(_wrapped(text, place)) + "\n")
 
 
-def plain(text: str) -> str:
-    """Return a text on one line, so that a name in it, of a file or from one, cannot begin a line of Markdown."""
-    return " ".join(text.split())
+def _wrapped(text: str, place: Path) -> list[str]:
+    """Return the lines of a README, long ones outside code wrapped."""
+    lines: list[str] = []
+    in_code = False
+    for line in text.splitlines():
+        in_code ^= line.startswith("```")
+        named = re.match(r"- `([\w.]+)`: ", line)
+        if named and not (place / named[1]).exists():
+            continue
+        if in_code or len(line) <= _WIDTH:
+            lines.append(line)
+            continue
+        indent = "  " if line.startswith("- ") else ""
+        lines.append(filled(line, indent))
+    return lines
 
 
 def filled(text: str, indent: str = "") -> str:
     """Break a text into lines of a README; `indent` begins all but the first."""
-    return textwrap.fill(text, width=110, break_long_words=False, break_on_hyphens=False, subsequent_indent=indent)
+    return textwrap.fill(text, _WIDTH, break_long_words=False, break_on_hyphens=False, subsequent_indent=indent)
 
 
 def _describe(cv: LatentCV) -> str:
@@ -112,7 +102,7 @@ def _describe(cv: LatentCV) -> str:
 
 
 def _table(stats: dict[str, Any]) -> str:
-    """Statistics of each latent as a table of Markdown."""
+    """Return statistics of each latent as a table of Markdown."""
     rows = [f"Statistics of the {int(stats['n_frames'])} frames given:\n", _HEAD]
     for k in range(len(stats["mean"])):
         cells = " | ".join(f"{stats[name][k]:.4g}" for name in _COLUMNS)

@@ -1,4 +1,7 @@
-"""The CV as a PyTorch module in TorchScript: featurizers and network, a class for each, on many frames at once."""
+"""The CV as a PyTorch module in TorchScript: featurizers and network, a class for each, on many frames at once.
+
+Functions make the classes, since PyTorch is loaded when a model is exported and not before.
+"""
 
 import warnings
 from importlib import util
@@ -8,7 +11,7 @@ import numpy as np
 
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
-from polyvae.export.common import scaled_layers
+from polyvae.export.common import mass_fractions, scaled_layers
 from polyvae.features.featurizers import PairDistances, PrincipalAxes, Reference
 
 
@@ -21,44 +24,62 @@ def require_torch() -> None:
         )
 
 
-@no_type_check  # TorchScript reads these classes, which no checker of shapes may wrap
 def scripted(cv: LatentCV):
-    """The CV as a `torch.jit.ScriptModule` in float64, without gradients of its weights.
+    """Return the CV as a `torch.jit.ScriptModule` in float64, without gradients of its weights.
 
     Axes and rotations come from PyTorch's solvers as constants, and a first-order step that is 0 gives them
     their derivative, that of `geometry.linalg`, which is finite where the solvers' own is not.
 
     Raises:
-        InputError: see `export`.
+        InputError: no PyTorch; a model of a single bead; `PrincipalAxes(sign="none")`.
     """
     require_torch()
     import torch
 
-    kind, n, d = cv.featurizer, cv.n_beads, cv.n_dims
-    if n < 2:
+    kind = cv.featurizer
+    if cv.n_beads < 2:
         raise InputError("one bead has no conformation; TorchScript needs a model of two beads or more")
     if isinstance(kind, PrincipalAxes) and kind.sign == "none":
         raise InputError(
             'PrincipalAxes(sign="none") leaves the direction of each axis to the eigensolver, and PyTorch has '
             'another one; train with sign="chain" (the default), or export to c'
         )
+    features = {PairDistances: _distances, PrincipalAxes: _axes, Reference: _superposed}[type(kind)](cv)
+    ordered = _ordered(cv) if kind.reversal else torch.nn.Identity()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.script(_latents(cv, ordered, features).eval())
 
-    masses = getattr(kind, "masses", None)
-    masses = np.ones(n) if masses is None else np.asarray(masses, np.float64)
-    fractions = masses / masses.sum()
 
-    def constant(values):
-        return torch.tensor(np.asarray(values, np.float64))
+def _constant(values):
+    import torch
+
+    return torch.tensor(np.asarray(values, np.float64))
+
+
+def _rounding():
+    import torch
 
     def rounding(x):
         return 8 * (2.0**-52 if x.dtype == torch.float64 else 2.0**-23)
 
-    class Ordered(torch.nn.Module):  # `geometry.canonical_order`
+    return rounding
+
+
+# TorchScript reads the classes, which no checker of shapes may wrap.
+@no_type_check
+def _ordered(cv: LatentCV):
+    """Return `geometry.canonical_order`."""
+    import torch
+
+    n, d, rounding = cv.n_beads, cv.n_dims, _rounding()
+
+    class Ordered(torch.nn.Module):
         def __init__(self):
             super().__init__()
             self.half, self.planar = n // 2, d == 2
-            self.register_buffer("order", constant(np.arange(n // 2) - (n - 1) / 2))
-            self.register_buffer("lie", constant(np.float32([1.0, 0.618, 0.414][:d])))
+            self.register_buffer("order", _constant(np.arange(n // 2) - (n - 1) / 2))
+            self.register_buffer("lie", _constant(np.float32([1.0, 0.618, 0.414][:d])))
 
         def forward(self, positions):
             x = positions.detach()
@@ -77,21 +98,39 @@ def scripted(cv: LatentCV):
             asymmetry = torch.where(asymmetry == 0, lie, asymmetry)
             return torch.where((asymmetry < 0)[:, None, None], positions.flip(1), positions)
 
+    return Ordered()
+
+
+@no_type_check
+def _distances(cv: LatentCV):
+    """Return distances of pairs."""
+    import torch
+
     class Distances(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.register_buffer("pairs", torch.tensor(np.asarray(kind.pairs, np.int64)))
+            self.register_buffer("pairs", torch.tensor(np.asarray(cv.featurizer.pairs, np.int64)))
 
         def forward(self, x):
             squared = ((x[:, self.pairs[:, 0]] - x[:, self.pairs[:, 1]]) ** 2).sum(2)
             return squared.masked_fill(squared == 0, 1.0).sqrt().masked_fill(squared == 0, 0.0)
 
-    class Axes(torch.nn.Module):  # `geometry.in_principal_frame`
+    return Distances()
+
+
+@no_type_check
+def _axes(cv: LatentCV):
+    """Return `geometry.in_principal_frame`."""
+    import torch
+
+    n, rounding = cv.n_beads, _rounding()
+
+    class Axes(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.mirror, self.planar = kind.mirror, d == 2
-            self.register_buffer("mass", constant(fractions))
-            self.register_buffer("order", constant(np.arange(n) - (n - 1) / 2))
+            self.mirror, self.planar = cv.featurizer.mirror, cv.n_dims == 2
+            self.register_buffer("mass", _constant(mass_fractions(cv)))
+            self.register_buffer("order", _constant(np.arange(n) - (n - 1) / 2))
 
         def forward(self, x):
             x = x - x[:, :1]
@@ -113,16 +152,25 @@ def scripted(cv: LatentCV):
                 axes = torch.cat([axes[:, :-1], last[:, None]], 1)
             return r @ axes.transpose(1, 2)
 
-    class Superposed(torch.nn.Module):  # `superposition.superpose`
+    return Axes()
+
+
+@no_type_check
+def _superposed(cv: LatentCV):
+    """Return `superposition.superpose`."""
+    import torch
+
+    fractions, rounding = mass_fractions(cv), _rounding()
+
+    class Superposed(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.mirror = kind._mirrored(d)
-            self.register_buffer("mass", constant(fractions))
-            reference = np.asarray(kind.template(), np.float64)
+            self.mirror = cv.featurizer._mirrored(cv.n_dims)
+            self.register_buffer("mass", _constant(fractions))
+            reference = np.asarray(cv.featurizer.template(), np.float64)
             reference = reference - reference[0]
-            self.register_buffer(
-                "weighted", constant((fractions[:, None] * (reference - fractions @ reference)).T)
-            )
+            centred = reference - fractions @ reference
+            self.register_buffer("weighted", _constant((fractions[:, None] * centred).T))
 
         def forward(self, x):
             x = x - x[:, :1]
@@ -142,19 +190,27 @@ def scripted(cv: LatentCV):
             rotation = rotation + u @ turn @ u.transpose(1, 2) @ rotation
             return r @ rotation.transpose(1, 2)
 
+    return Superposed()
+
+
+@no_type_check
+def _latents(cv: LatentCV, ordered, features):
+    """Return the whole: order of the beads, features and network."""
+    import torch
+
     class Latents(torch.nn.Module):
         def __init__(self):
             super().__init__()
+            n, d = cv.n_beads, cv.n_dims
             self.beads, self.dims, self.latents = n, d, cv.latent_dim
             self.expected = f"positions must have the shape (..., {n}, {d}) or (..., {n * d})"
-            self.ordered = Ordered() if kind.reversal else torch.nn.Identity()
-            self.features = {PairDistances: Distances, PrincipalAxes: Axes, Reference: Superposed}[type(kind)]()
-            self.register_buffer("mean", constant(cv.mean))
+            self.ordered, self.features = ordered, features
+            self.register_buffer("mean", _constant(cv.mean))
             stack = []
             for weight, bias in scaled_layers(cv):
                 layer = torch.nn.Linear(*weight.T.shape, device="meta")
-                layer.weight = torch.nn.Parameter(constant(weight), requires_grad=False)
-                layer.bias = torch.nn.Parameter(constant(bias), requires_grad=False)
+                layer.weight = torch.nn.Parameter(_constant(weight), requires_grad=False)
+                layer.bias = torch.nn.Parameter(_constant(bias), requires_grad=False)
                 stack += [layer, torch.nn.Tanh()]
             self.network = torch.nn.Sequential(*stack[:-1])
 
@@ -170,6 +226,4 @@ def scripted(cv: LatentCV):
             z = self.network(self.features(self.ordered(x)).flatten(1) - self.mean)
             return z.reshape(frames).to(positions)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return torch.jit.script(Latents().eval())
+    return Latents()

@@ -13,134 +13,51 @@ import numpy as np
 
 from polyvae.cv.latent import LatentCV
 from polyvae.errors import InputError
-from polyvae.export.common import atom_numbers
-from polyvae.export.grid_bias import check_bias, statistics
+from polyvae.export.exporter import Export
+from polyvae.export.grid_bias import check_bias
 from polyvae.export.plumed import main_input, whole_molecule, whole_note
-from polyvae.export.readme import Readme
+from polyvae.export.readme import write_readme
 from polyvae.export.torch_module import require_torch, scripted
-from polyvae.files import replacing_folder
 
-CHECKED = (
-    "PyTorch 2.13 and, in PLUMED 2.11, PYTORCH_MODEL compiled against it (values to 1e-7); neither Colvars nor "
-    "openmm-torch has run it"
-)
+FIRST_ATOM = 1
+OPTIONS: dict[str, None] = {}
 FILE = "latent_cv.pt"
+# Factors from nm in the script for OpenMM.
 _PER_NM = {"nm": "1.0", "angstrom": "10.0", "sigma": "1 / 1.0  # one by the length of sigma in nm"}
 
-_USE = """Code of one's own calls `torch.jit.load("{file}")` with positions of shape ({beads}, {dims}),
-(frames, {beads}, {dims}) or (frames, {numbers}), the last as rows x y{z} of one bead after another. Latents are
-the last axis of what it gives, in the precision of the positions; inside it computes in float64.
 
-- PLUMED with the module pytorch: `plumed.dat` is complete. PYTORCH_MODEL rounds positions, latents and
-  derivatives to float32, about seven digits.
-- Colvars built with Torch, one such colvar for each latent, lengths in {unit}:
-
-```
-colvar {{
-  name z0
-  torchANN {{
-    modelFile {file}
-    output_component 0
-    doubleInputTensor on
-    cartesian {{
-      atoms {{ atomNumbers {atoms} }}{flat}
-    }}
-  }}
-}}
-```
-
-- OpenMM with openmm-torch, which gives nm of all particles and takes one number back, so each latent is a file:
-
-```python
-import openmm, openmmtorch, torch
-
-class Latent(torch.nn.Module):
-    def __init__(self, k: int):
-        super().__init__()
-        self.k, self.cv = k, torch.jit.load("{file}")
-        self.factor = {factor}
-        self.register_buffer("beads", torch.tensor({particles}))
-
-    def forward(self, positions):
-        return self.cv(self.factor * positions[self.beads, :{dims}])[self.k]
-
-torch.jit.script(Latent(0)).save("z0.pt")
-bias = openmm.CustomCVForce("50 * (z0 - 1)^2")
-bias.addCollectiveVariable("z0", openmmtorch.TorchForce("z0.pt"))
-```"""
-
-
-def export(
-    cv: LatentCV,
-    folder: str | os.PathLike,
-    *,
-    atoms: str | Sequence[int] | None = None,
-    data=None,
-    force: bool = False,
-) -> None:
+def write_files(export: Export, place: Path) -> None:
     """Write `latent_cv.pt`, `plumed.dat` with PYTORCH_MODEL, and a README.
 
-    Args:
-        cv: the collective variable, as `fit` and `load` give it.
-        folder: where to write; made if need be.
-        atoms: see `common.atom_numbers`.
-        data: see `grid_bias.statistics`; widths and bounds of the METAD and OPES_METAD lines.
-        force: write into a folder that holds files.
-
     Raises:
-        InputError: no PyTorch; `PrincipalAxes(sign="none")`; a model of a single bead; atom numbers that do not
-            fit; a folder that holds files.
+        InputError: no PyTorch; `PrincipalAxes(sign="none")`; a model of a single bead.
     """
-    numbers = atom_numbers(cv, atoms)
-    model = scripted(cv)
+    cv, atoms = export.cv, export.atoms
     n, d = cv.n_beads, cv.n_dims
+    width = check_bias(cv, export.stats)
+    scripted(cv).save(str(place / FILE))
     columns = [f"p{k}.{axis}" for k in range(n) for axis in "xyz"[:d]]
-    lines = [whole_molecule(cv, numbers), *(f"p{k}: POSITION ATOM={atom} NOPBC" for k, atom in enumerate(numbers))]
+    lines = [whole_molecule(cv, atoms), *(f"p{k}: POSITION ATOM={atom} NOPBC" for k, atom in enumerate(atoms))]
     lines.append(f"latent: PYTORCH_MODEL FILE={FILE} ARG={','.join(columns)}")
     lines += [f"z{k}: CUSTOM ARG=latent.node-{k} FUNC=x PERIODIC=NO" for k in range(cv.latent_dim)]
-    use = _USE.format(
-        file=FILE,
-        beads=n,
-        dims=d,
-        numbers=n * d,
-        z=" z" if d == 3 else "",
-        unit=cv.length_unit,
-        atoms=" ".join(map(str, numbers)),
-        flat="" if d == 3 else "\n      useZ off",
-        particles=[number - 1 for number in numbers],
-        factor=_PER_NM[cv.length_unit],
-    )
-    with replacing_folder(folder, force=force) as place:
-        stats = statistics(cv, data)
-        width = check_bias(cv, stats)
-        model.save(str(place / FILE))
-        (place / "plumed.dat").write_text(main_input(cv, stats, "\n".join(lines)))
-        readme = Readme(
-            engine="PyTorch (PLUMED, Colvars, OpenMM)",
-            kind="torchscript",
-            atoms=numbers,
-            files={FILE: "the CV as TorchScript", "plumed.dat": "input for PLUMED, biases to edit at its end"},
-            use=use,
-            notes=[
-                whole_note(cv)
-                + " Colvars and openmm-torch make no molecule whole: give them unwrapped positions.",
-                "Gradients are by autograd, of first order: second derivatives are not those of the CV.",
-            ],
-            checked=CHECKED,
-            stats=stats,
-            width=width,
-        )
-        readme.write(place, cv)
+    (place / "plumed.dat").write_text(main_input(cv, export.stats, "\n".join(lines)))
+    words = {
+        "beads": n,
+        "dims": d,
+        "numbers": n * d,
+        "atoms": " ".join(map(str, atoms)),
+        "particles": [number - 1 for number in atoms],
+        "factor": _PER_NM[cv.length_unit],
+        "whole": whole_note(cv),
+    }
+    blocks = {"z": " z", "flat": ""} if d == 3 else {"z": "", "flat": "\n      useZ off"}
+    write_readme(place, "torchscript", export, words, width=width, blocks=blocks)
 
 
 def evaluate(
     folder: str | os.PathLike, cv: LatentCV, frames: np.ndarray, *, atoms: Sequence[int] | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Latents (n_frames, latent_dim) and gradients (n_frames, latent_dim, n_beads, n_dims) by PyTorch, in float64.
-
-    Args:
-        folder: what `export` wrote.
-        frames: (n_frames, n_beads, n_dims) in the model's unit.
+    """Return latents and gradients by PyTorch, in float64; see `exporter.Exporter.evaluate`.
 
     Raises:
         InputError: no PyTorch; a file that it cannot read, or of a model of other sizes.

@@ -24,7 +24,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 import polyvae as pv
-from polyvae.export import colvars
+from polyvae.export import write
 from polyvae.plot.style import DATA, MODEL, NEUTRAL, STYLE
 
 FOLDER = Path(__file__).resolve().parents[2] / "data"
@@ -99,7 +99,7 @@ def biased(cv: pv.LatentCV, trained_on: pv.Trajectory, seed: int, steps: int) ->
     frames = np.empty((steps // STRIDE, GLOBULE.beads, 2), np.float32)
     with tempfile.TemporaryDirectory() as place:
         there = Path(place, "colvars")
-        colvars.export(cv, there, data=trained_on)
+        write(cv, "colvars", there, data=trained_on)
         text, block = (there / "colvars.in").read_text().split("# metadynamics {")
         block = block.replace("#", "").replace("wellTempered on", "wellTempered on\nwriteHillsTrajectory on")
         block = re.sub("(hillWeight) .*", rf"\1 {HILL}", block)

@@ -38,7 +38,7 @@ from openmm import app, unit
 from openmm_opes import OPES
 
 import polyvae as pv
-from polyvae.export.openmm import bias_grid, bias_variables
+from polyvae.export.openmm import bias_variables, range_and_width
 
 BARRIER, STRIDE, LOOK = 40.0, 500, 100  # kJ/mol; steps between kernels, and between two looks at phi
 
@@ -92,7 +92,7 @@ def main(
         one, two = np.split(z, 2)
         told = (new > (one.mean() + two.mean()) / 2) == (two.mean() > one.mean())
         biased = cv.keep(cv.active_latents)
-        low, high, width = bias_grid(biased, train)
+        low, high, width = range_and_width(biased, train)
 
         def latents(system, heavy, torsions, biased=biased, low=low, high=high, width=width):
             return bias_variables(biased, heavy, minimum=low, maximum=high, width=width, system=system)

@@ -16,7 +16,7 @@ from conftest import ideal_chains, random_rotations
 from engines import float64_values, random_model
 
 import polyvae as pv
-from polyvae.export import c, kernel
+from polyvae.export import c, kernel, write
 
 N_BEADS = 7
 PALINDROME = np.array([1.0, 3.0, 2.0, 5.0, 2.0, 3.0, 1.0])
@@ -98,7 +98,7 @@ def _a_compiler():
 @pytest.mark.parametrize(("name", "n_dims"), OFTEN)
 def test_equals_jax_in_float64(name, n_dims, tmp_path):
     cv, positions = model(name, n_dims), frames(40, n_dims)
-    c.export(cv, tmp_path / "c")
+    write(cv, "c", tmp_path / "c")
     errors = relative_errors(cv, positions, c.evaluate(tmp_path / "c", cv, positions))
     assert max(errors) < 1e-12
 
@@ -228,7 +228,7 @@ def exports(tmp_path_factory) -> list[Path]:
     """A folder of each case with a network and without one."""
     place = tmp_path_factory.mktemp("exports")
     for (name, n_dims), encoder in itertools.product(CASES, ((), (5,))):
-        c.export(model(name, n_dims, encoder), place / f"{name} {n_dims}-D {len(encoder)}")
+        write(model(name, n_dims, encoder), "c", place / f"{name} {n_dims}-D {len(encoder)}")
     return sorted(place.iterdir())
 
 
@@ -249,7 +249,7 @@ def test_compiles_without_a_warning(command, exports):
 
 def test_a_table_that_is_cut_or_changed_does_not_compile(tmp_path):
     cv = model("reference", 3)
-    c.export(cv, tmp_path / "c")
+    write(cv, "c", tmp_path / "c")
     table = tmp_path / "c" / "latent_cv_weights.h"
     text = table.read_text()
     lines = text.splitlines(keepends=True)
@@ -266,7 +266,7 @@ def test_a_table_that_is_cut_or_changed_does_not_compile(tmp_path):
 
 
 def test_code_of_another_model_is_refused(tmp_path):
-    c.export(model("reference", 3), tmp_path / "c")
+    write(model("reference", 3), "c", tmp_path / "c")
     with pytest.raises(pv.InputError, match="gives 2 latents"):
         c.evaluate(tmp_path / "c", model("reference", 3, latent_dim=3), frames(1, 3))
 
@@ -307,7 +307,7 @@ def test_pieces_without_a_bond_between_them(tmp_path):
     cv = model("reference", 3)
     bonds = np.array([(0, 1), (1, 2), (3, 4), (4, 5), (5, 6)])
     cv = dataclasses.replace(cv, template=dataclasses.replace(cv.template, bonds=bonds))
-    c.export(cv, tmp_path / "c")
+    write(cv, "c", tmp_path / "c")
     assert "leave 2 pieces" in (tmp_path / "c" / "README.md").read_text()
     code, box = c.compiled(cv), 10.0 * np.eye(3)
     whole = np.zeros((N_BEADS, 3))
@@ -322,7 +322,7 @@ def test_pieces_without_a_bond_between_them(tmp_path):
 
 def test_the_readme_builds_a_program(tmp_path):
     cv = model("axes, masses", 3)
-    c.export(cv, tmp_path)
+    write(cv, "c", tmp_path)
     blocks = (tmp_path / "README.md").read_text().split("```")
     (tmp_path / "main.c").write_text(next(block for block in blocks if block.startswith("c\n"))[2:])
     (command,) = [line for block in blocks for line in block.splitlines() if line.startswith("gcc ")]
@@ -338,7 +338,7 @@ def test_the_readme_builds_a_program(tmp_path):
 def test_odd_folders(tmp_path):
     cv = model("reference", 3)
     place = tmp_path / 'a "quoted" name, with blanks'
-    c.export(cv, place)
+    write(cv, "c", place)
     assert max(relative_errors(cv, frames(3, 3), c.evaluate(place, cv, frames(3, 3)))) < 1e-12
 
 
@@ -386,7 +386,7 @@ def test_sanitizers_and_fuzz(name, n_dims, k, tmp_path):
     singulars = np.concatenate([singular(n_dims), singular(n_dims) * 1e-160, singular(n_dims) * 1e150])
     positions = np.concatenate([chains, chains[:200] * scales, wild, singulars])
     (tmp_path / "fuzz.c").write_text(FUZZ)
-    c.export(model(name, n_dims, NETWORKS[k], latent_dim=1 + k % 3, seed=k), tmp_path / "c")
+    write(model(name, n_dims, NETWORKS[k], latent_dim=1 + k % 3, seed=k), "c", tmp_path / "c")
     command = ["gcc", "-std=c99", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     command += ["-Ic", "fuzz.c", "-o", "fuzz", "-lm"]
     subprocess.run(command, cwd=tmp_path, check=True)
@@ -417,7 +417,7 @@ def test_an_engine_built_with_fast_math_computes_the_same(compiler, tmp_path):
     """Such a build may take a sum and a difference of the same number for nothing."""
     require_compiler(compiler)
     cv, positions = model("reference", 3, (32, 32)), frames(20, 3)
-    c.export(cv, tmp_path / "c")
+    write(cv, "c", tmp_path / "c")
     (tmp_path / "main.c").write_text(LATENTS_OF_STDIN)
     command = [compiler, "-std=c99", "-O3", "-ffast-math", "-Ic", "main.c", "c/latent_cv.c", "-o", "main", "-lm"]
     subprocess.run(command, cwd=tmp_path, check=True)

@@ -1,7 +1,9 @@
 """`polyvae export`: what it writes, maps, checks and refuses."""
 
 import dataclasses
+import importlib
 import importlib.util
+import inspect
 import re
 
 import numpy as np
@@ -15,9 +17,10 @@ from polyvae.errors import InputError
 from polyvae.export import TARGETS, common, write
 from polyvae.export.c import compiled
 from polyvae.export.common import atom_numbers, particle_numbers, ranges
+from polyvae.export.exporter import Export, Exporter
 from polyvae.export.grid_bias import bias_grid, statistics
 from polyvae.export.kernel import compiler
-from polyvae.export.readme import Readme
+from polyvae.export.readme import write_readme
 from polyvae.trajectory.record import Selection
 
 
@@ -219,6 +222,16 @@ def six_beads(ids=None, selection: Selection | None = None) -> pv.LatentCV:
     return random_model(traj, pv.Reference(), encoder=(4,))
 
 
+@pytest.mark.parametrize("to", TARGETS)
+def test_every_engine_fulfils_the_protocol(to):
+    module = importlib.import_module(f"polyvae.export.{to}")
+    assert module.FIRST_ATOM in (0, 1)
+    assert set(module.OPTIONS) <= {field.name for field in dataclasses.fields(Export)}
+    for name in ("write_files", "evaluate"):
+        own, common = (inspect.signature(getattr(thing, name)).parameters for thing in (module, Exporter))
+        assert list(own)[: len(common) - 1] == [argument for argument in common if argument != "self"]
+
+
 def test_ranges():
     assert ranges([1, 2, 3, 7, 9, 8, 4]) == "1-3,7,9,8,4"
 
@@ -260,11 +273,13 @@ def test_texts_out_of_files_change_no_line_of_an_export(to, tmp_path):
 
 def test_a_path_in_a_note_stays_on_its_line(tmp_path):
     """An engine's folder may have any name; what a compiler says has several lines."""
-    cv = six_beads()
-    readme = Readme("E", "e", [1], {}, "use", [f"compiled for {EVIL}"], "nothing", None)
-    readme.write(tmp_path, cv)
-    lines = (tmp_path / "README.md").read_text().splitlines()
-    assert not [line for line in lines if line.startswith(("# not", "```", "not a", '"""'))]
+    found = []
+    for text in ("it", EVIL):
+        words = {"driver_unit": "1", "whole": "", "dialect": f"compiled for {text}"}
+        write_readme(tmp_path, "plumed", Export(six_beads(), [1, 2, 3, 4, 5, 6], None, tmp_path), words)
+        lines = (tmp_path / "README.md").read_text().splitlines()
+        found.append([line for line in lines if line.startswith(("#", "```", "not a", '"""'))])
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("ways", ["several", "repeated", "pattern", "model last"])

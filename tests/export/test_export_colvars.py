@@ -9,7 +9,7 @@ from engines import chain, chain_simulation, errors, float64_values, ideal, rand
 
 import polyvae as pv
 from polyvae.errors import InputError
-from polyvae.export import colvars
+from polyvae.export import colvars, write
 
 LENGTH = 10.0  # of a periodic box: twice a bond fits into it, a stretched chain does not
 CASES = {
@@ -27,7 +27,7 @@ def test_lammps(name, featurizer, tmp_path):
     require("lammps")
     traj = chain(name)
     cv = random_model(traj, CASES[name, featurizer], encoder=(16, 16))
-    colvars.export(cv, tmp_path, data=traj)
+    write(cv, "colvars", tmp_path, data=traj)
     for box, how in ((None, ""), (LENGTH, ", wrapped")):
         found = colvars.evaluate(tmp_path, cv, traj.positions, box=box)
         value, gradient = errors(cv, traj.positions, found, f"Colvars in LAMMPS, {name}, {featurizer}{how}")
@@ -41,7 +41,7 @@ def test_the_engines_unit_is_in_the_first_layer(dialect, tmp_path):
     traj = dataclasses.replace(ideal(3)[:5], length_unit="nm")
     cv = random_model(traj, pv.Reference(), encoder=(3,), latent_dim=1)
     atoms = [9, 2, 3, 12, 5, 6, 7]
-    colvars.export(cv, tmp_path, dialect=dialect, atoms=atoms)
+    write(cv, "colvars", tmp_path, dialect=dialect, atoms=atoms)
     unit = "angstrom" if dialect == "lammps" else "nm"
     assert f"Lengths in {unit}" in (tmp_path / "colvars.in").read_text()
     assert f"lengths must be in {unit}" in (tmp_path / "README.md").read_text().replace("\n  ", " ")
@@ -59,12 +59,12 @@ def test_what_colvars_cannot_do_is_refused(tmp_path):
         (masses, pv.Reference(), "unequal masses"),
     ):
         with pytest.raises(InputError, match=text):
-            colvars.export(random_model(traj, featurizer, encoder=(4,)), tmp_path)
+            write(random_model(traj, featurizer, encoder=(4,)), "colvars", tmp_path)
     cv = random_model(ideal(3), pv.Reference(), encoder=(4,))
     with pytest.raises(InputError, match="lammps, namd, gromacs.*'amber'"):
-        colvars.export(cv, tmp_path, dialect="amber")
+        write(cv, "colvars", tmp_path, dialect="amber")
     with pytest.raises(InputError, match="sigma.*angstrom.*--dialect namd"):
-        colvars.export(cv, tmp_path, dialect="namd")
+        write(cv, "colvars", tmp_path, dialect="namd")
     assert not list(tmp_path.iterdir())
 
 
@@ -73,7 +73,7 @@ def test_metadynamics_of_the_chain_in_lammps(tmp_path, monkeypatch):
     require("lammps")
     simulate = chain_simulation()
     cv = random_model(chain("chain2d"), pv.Reference(planar="3d"), encoder=(16, 16))
-    colvars.export(cv, tmp_path, data=chain("chain2d"))
+    write(cv, "colvars", tmp_path, data=chain("chain2d"))
     text = (tmp_path / "colvars.in").read_text()
     start = text.index("# metadynamics {")
     text = text[:start] + text[start:].replace("# ", "").replace("#", "").replace("Frequency 500", "Frequency 50")

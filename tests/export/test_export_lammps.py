@@ -13,7 +13,7 @@ from engines import chain, chain_simulation, errors, float64_values, ideal, rand
 
 import polyvae as pv
 from polyvae.errors import InputError
-from polyvae.export import kernel, lammps_atoms
+from polyvae.export import kernel, lammps_atoms, write
 from polyvae.export import lammps as engine
 from polyvae.export.metadynamics import Metadynamics
 from polyvae.trajectory.record import chain_bonds
@@ -80,7 +80,7 @@ def test_values_and_forces_are_those_of_jax(name, kind, tmp_path):
     require("lammps")
     cv, frames = model(name, kind), frames_of(name).positions[::4]
     atoms = (np.random.default_rng(0).permutation(90)[: cv.n_beads] + 1).tolist()
-    engine.export(cv, tmp_path, atoms=atoms)
+    write(cv, "lammps", tmp_path, atoms=atoms)
     for box, vectors in BOXES.items():
         found = engine.evaluate(tmp_path, cv, frames, atoms=atoms, box=vectors)
         assert max(errors(cv, frames, found, f"LAMMPS, {name}, {kind}, {box}")) <= TOLERANCE
@@ -95,7 +95,7 @@ def test_lengths_are_converted(unit, units, sigma, tmp_path):
     require("lammps")
     traj = dataclasses.replace(ideal(3), length_unit=unit)
     cv = random_model(traj, pv.Reference(), encoder=(4,))
-    engine.export(cv, tmp_path)
+    write(cv, "lammps", tmp_path)
     found = engine.evaluate(tmp_path, cv, traj.positions, units=units, sigma=sigma)
     assert max(errors(cv, traj.positions, found, f"LAMMPS, {unit}, units {units}")) <= TOLERANCE
 
@@ -105,7 +105,7 @@ def test_without_a_compiler_jax_computes_it(name, tmp_path, monkeypatch):
     require("lammps")
     monkeypatch.setattr(kernel, "compiler", lambda: None)
     cv, frames = model(name), frames_of(name).positions[:10]
-    engine.export(cv, tmp_path)
+    write(cv, "lammps", tmp_path)
     found = engine.evaluate(tmp_path, cv, frames, box=BOXES["triclinic"])
     assert max(errors(cv, frames, found, f"LAMMPS, {name}, in JAX, triclinic")) <= TOLERANCE
 
@@ -216,7 +216,7 @@ def test_the_exported_script_runs_as_it_is(tmp_path, name, unit):
     traj = dataclasses.replace(frames_of(name), length_unit=unit)
     cv, out = random_model(traj, pv.Reference(), encoder=(8,)), tmp_path / "out"
     atoms = list(range(40, 40 - cv.n_beads, -1))
-    engine.export(cv, out, data=traj, atoms=atoms)
+    write(cv, "lammps", out, data=traj, atoms=atoms)
     words = [sys.executable, "-W", "error::UserWarning", str(out / "biased_run.py"), "5000"]
     said = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert said.returncode == 0, said.stderr
@@ -231,7 +231,7 @@ def test_the_exported_script_runs_as_it_is(tmp_path, name, unit):
     assert (biased.weights[:2] == 0).all()
     assert (biased.weights[2:] > 0).all()
     with pytest.raises(InputError, match="holds files already"):
-        engine.export(cv, out)
+        write(cv, "lammps", out)
 
 
 def test_what_goes_wrong_in_a_run_ends_it_with_a_line(monkeypatch):

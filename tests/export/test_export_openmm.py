@@ -17,7 +17,7 @@ from engines import require
 from models import untrained
 
 import polyvae as pv
-from polyvae.export import kernel, openmm_state
+from polyvae.export import kernel, openmm_state, write
 from polyvae.export import openmm as engine
 from polyvae.trajectory.record import chain_bonds
 
@@ -389,11 +389,11 @@ def test_bias_variables_take_data_or_numbers():
 def test_the_bias_from_data_counts_weights_and_needs_a_latent_that_moves():
     cv, data = model("chain2d"), simulated("chain2d")
     weights = np.r_[np.ones(20), np.zeros(len(data) - 20)]
-    found = engine.bias_grid(cv, dataclasses.replace(data, weights=weights))
+    found = engine.range_and_width(cv, dataclasses.replace(data, weights=weights))
     np.testing.assert_allclose(found[2], 0.2 * cv.transform(data[:20]).std(axis=0), rtol=1e-5)
     assert abs(found[2] / (0.2 * cv.transform(data).std(axis=0)) - 1).max() > 0.02, "the weights change nothing"
     with pytest.raises(pv.InputError, match="latent 0 .*5 frames"):
-        engine.bias_grid(cv, data[[0] * 5])
+        engine.range_and_width(cv, data[[0] * 5])
 
 
 def test_three_latents_get_a_grid_that_openmm_can_hold_and_four_are_refused(tmp_path):
@@ -406,7 +406,7 @@ def test_three_latents_get_a_grid_that_openmm_can_hold_and_four_are_refused(tmp_
         assert 0.4 * variable.biasWidth < spacing <= 0.5 * variable.biasWidth
     assert np.prod([float(variable.gridWidth) for variable in variables]) < 2e6
     with pytest.raises(pv.InputError, match="three variables.*4 latents"):
-        engine.export(four, tmp_path / "four")
+        write(four, "openmm", tmp_path / "four")
     assert not (tmp_path / "four").exists()
 
 
@@ -459,7 +459,7 @@ def test_models_that_no_engine_can_run(tmp_path):
     with pytest.raises(pv.InputError, match="CV of positions.*<FittedVAE"):
         engine.latent_forces(fitted, range(5), periodic=False)
     with pytest.raises(pv.InputError, match="CV of positions"):
-        engine.export(fitted, tmp_path / "out")
+        write(fitted, "openmm", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     cv = untrained(pv.Trajectory(simulated("chain3d").positions[:9], length_unit="nm"))
     with pytest.raises(pv.InputError, match="in nm; leave"):
@@ -469,13 +469,13 @@ def test_models_that_no_engine_can_run(tmp_path):
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "atoms", "bias"),
-    [("chain2d", None, "metad"), ("chain3d", list(range(25, 1, -1)), "metad"), ("chain3d", None, "opes")],
+    [("chain2d", None, "metad"), ("chain3d", list(range(26, 2, -1)), "metad"), ("chain3d", None, "opes")],
 )
 def test_the_exported_script_runs_as_it_is(tmp_path, name, atoms, bias):
     if bias == "opes":
         require("openmm_opes")
     out = tmp_path / "out"
-    engine.export(model(name), out, data=simulated(name), atoms=atoms, bias=bias)
+    write(model(name), "openmm", out, data=simulated(name), atoms=atoms, bias=bias)
     words = [sys.executable, "-W", "error::UserWarning", str(out / "biased_run.py"), "1500"]
     said = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert said.returncode == 0, said.stderr
@@ -490,14 +490,14 @@ def test_the_exported_script_runs_as_it_is(tmp_path, name, atoms, bias):
     assert "1 sigma taken as 1 nm" in readme
     assert ("z is ignored" in readme) == (name == "chain2d")
     with pytest.raises(pv.InputError, match="holds files already"):
-        engine.export(model(name), out)
+        write(model(name), "openmm", out)
     assert "goes on with the bias" not in said.stdout
     earlier = bias_left(out)
     words[-1] = "500"
     assert "goes on with the bias" in subprocess.run(words, capture_output=True, text=True, check=True).stdout
     assert bias_left(out) > earlier, "the second run did not keep its bias beside the first one's"
     with pytest.raises(pv.InputError, match="bias .*earlier export"):
-        engine.export(model(name), out, force=True)
+        write(model(name), "openmm", out, force=True)
 
 
 def bias_left(out) -> float:

@@ -5,7 +5,6 @@ import itertools
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -17,7 +16,7 @@ from engines import chain, chain_simulation, cube, errors, float64_values, ideal
 import polyvae as pv
 from polyvae import geometry
 from polyvae.errors import InputError
-from polyvae.export import plumed
+from polyvae.export import plumed, write
 from polyvae.export.common import walk
 
 LENGTH = 10.0  # of a periodic box: twice a bond fits into it, a stretched chain does not
@@ -53,7 +52,7 @@ def test_vector_actions(name, featurizer, tmp_path):
     require("plumed")
     traj = chain(name)
     cv = random_model(traj, FEATURIZERS[featurizer])
-    plumed.export(cv, tmp_path)
+    write(cv, "plumed", tmp_path)
     compare(cv, tmp_path, traj.positions, f"PLUMED text, {name}, {featurizer}", length=LENGTH)
 
 
@@ -63,7 +62,7 @@ def test_symmetries(n_dims, featurizer, tmp_path):
     require("plumed")
     traj = ideal(n_dims)
     cv = random_model(traj, SYMMETRIC[featurizer], encoder=(8,))
-    plumed.export(cv, tmp_path)
+    write(cv, "plumed", tmp_path)
     compare(cv, tmp_path, traj.positions, f"PLUMED text, ideal {n_dims}-D, {featurizer}")
 
 
@@ -74,7 +73,7 @@ def test_masses_units_atom_numbers_and_odd_networks(unit, featurizer, tmp_path):
     traj = dataclasses.replace(ideal(3), masses=[12.011, 1.008, 15.999, 3, 7, 1, 2], length_unit=unit)
     cv = random_model(traj, FEATURIZERS[featurizer], encoder=(5, 1) if unit == "nm" else (), latent_dim=1)
     atoms = "30-33,4,8,5"
-    plumed.export(cv, tmp_path, atoms=atoms)
+    write(cv, "plumed", tmp_path, atoms=atoms)
     compare(cv, tmp_path, traj.positions, f"PLUMED text, masses, {unit}, {featurizer}", atoms=atoms)
 
 
@@ -92,7 +91,7 @@ def test_numbers_that_are_exactly_zero_keep_their_derivative(what, featurizer, t
         frames /= 64
         assert not frames.sum(axis=1).any()
     cv = random_model(ideal(3), FEATURIZERS[featurizer], encoder=(8,))
-    plumed.export(cv, tmp_path)
+    write(cv, "plumed", tmp_path)
     compare(cv, tmp_path, frames, f"PLUMED text, {what}, {featurizer}")
 
 
@@ -110,19 +109,19 @@ def test_a_branched_molecule_is_made_whole_along_its_bonds(tmp_path):
     assert all(sorted(step) in bonds for step in itertools.pairwise(path))
     length = 2 * np.abs(x[:, [0, 1, 2, 1, 4, 1]] - x[:, 1:]).max()
     for dialect in ("vector", "native"):
-        plumed.export(cv, tmp_path / dialect, dialect=dialect)
+        write(cv, "plumed", tmp_path / dialect, dialect=dialect)
         compare(cv, tmp_path / dialect, x, f"PLUMED {dialect}, branched", length=length)
 
 
 def test_what_plumed_cannot_do_is_refused(tmp_path):
     cv = random_model(ideal(3), pv.PrincipalAxes(sign="none"), encoder=(8,))
     with pytest.raises(InputError, match=r'sign="none".*sign="chain".*native'):
-        plumed.export(cv, tmp_path)
+        write(cv, "plumed", tmp_path)
     cv = random_model(ideal(3), pv.PrincipalAxes(), encoder=(8,))
     with pytest.raises(InputError, match="vector, native.*'lepton'"):
-        plumed.export(cv, tmp_path, dialect="lepton")
+        write(cv, "plumed", tmp_path, dialect="lepton")
     with pytest.raises(InputError, match="vector, native.*'ann'"):
-        plumed.export(cv, tmp_path, dialect="ann")
+        write(cv, "plumed", tmp_path, dialect="ann")
     for atoms, text in (
         ("1-6", r"7 beads.*6 .*\(1-6\).*--atoms 1-7"),
         ("0-6", "from 1 .*got 0"),
@@ -131,7 +130,7 @@ def test_what_plumed_cannot_do_is_refused(tmp_path):
         ([1, 2, 3, 4, 5, 6, -7], "got -7"),
     ):
         with pytest.raises(InputError, match=text):
-            plumed.export(cv, tmp_path, atoms=atoms)
+            write(cv, "plumed", tmp_path, atoms=atoms)
     assert not list(tmp_path.iterdir())
 
 
@@ -144,7 +143,7 @@ def test_the_input_runs_in_the_driver_and_its_biases_work(bias, unit, dialect, t
     require("plumed")
     traj = dataclasses.replace(chain("chain3d"), length_unit=unit)
     cv = random_model(traj, pv.Reference())
-    plumed.export(cv, tmp_path, data=traj, dialect=dialect)
+    write(cv, "plumed", tmp_path, data=traj, dialect=dialect)
     text = (tmp_path / "plumed.dat").read_text().replace(f"# {bias} ", f"{bias} ")
     text = text.replace("STRIDE=100", "STRIDE=1 FMT=%.12f").replace("PACE=500", "PACE=5")
     (tmp_path / "plumed.dat").write_text(text)
@@ -171,7 +170,7 @@ def test_the_input_runs_in_the_driver_and_its_biases_work(bias, unit, dialect, t
 def metadynamics(cv, traj, force_field, folder, n_steps, monkeypatch, **options) -> tuple[np.ndarray, ...]:
     """Langevin dynamics of a chain from the first frame, biased by the exported input: every tenth frame, the
     latents that PLUMED printed of them, and the hills."""
-    plumed.export(cv, folder, data=traj, **options)
+    write(cv, "plumed", folder, data=traj, **options)
     text = (folder / "plumed.dat").read_text().replace("# METAD", "METAD").replace("PACE=500", "PACE=20")
     text = text.replace("FILE=HILLS", "FILE=HILLS FMT={ %.14g}")
     (folder / "plumed.dat").write_text(text.replace("STRIDE=100", "STRIDE=10 FMT=%.12f"))
@@ -249,7 +248,7 @@ def test_native_action(name, featurizer, tmp_path):
     traj = chain(name)
     cv = random_model(traj, featurizer)
     atoms = f"3-9,60,11-{cv.n_beads + 2}"
-    plumed.export(cv, tmp_path, dialect="native", atoms=atoms)
+    write(cv, "plumed", tmp_path, dialect="native", atoms=atoms)
     what = f"PLUMED native, {name}, {type(featurizer).__name__}"
     compare(cv, tmp_path, traj.positions, what, length=LENGTH, atoms=atoms)
 
@@ -259,7 +258,7 @@ def test_an_action_that_is_not_compiled(tmp_path, monkeypatch, caplog):
     require("plumed")
     cv = random_model(ideal(3), pv.Reference(), encoder=(4,))
     monkeypatch.setenv("CXX", "no-such-compiler")
-    plumed.export(cv, tmp_path, dialect="native")
+    write(cv, "plumed", tmp_path, dialect="native")
     assert "CXX names no-such-compiler" in caplog.text
     assert not (tmp_path / "LatentCV.so").exists()
     with pytest.raises(InputError, match="CXX names no-such-compiler"):
@@ -271,8 +270,12 @@ def test_an_action_that_is_not_compiled(tmp_path, monkeypatch, caplog):
 
     # The library of an earlier model must not stay beside the sources of another.
     monkeypatch.setenv("CXX", "no-such-compiler")
-    plumed.export(
-        random_model(ideal(3), pv.Reference(), encoder=(4,), seed=1), tmp_path, dialect="native", force=True
+    write(
+        random_model(ideal(3), pv.Reference(), encoder=(4,), seed=1),
+        "plumed",
+        tmp_path,
+        dialect="native",
+        force=True,
     )
     assert not (tmp_path / "LatentCV.so").exists()
 
@@ -282,11 +285,9 @@ def test_the_virial_is_that_of_the_forces(tmp_path, monkeypatch):
     require("plumed")
     traj = ideal(2)
     cv = random_model(traj, pv.PrincipalAxes(), encoder=(4,))
-    exported = {"text": plumed.export, "native": partial(plumed.export, dialect="native")}
-    for name, export in exported.items():
-        folder = tmp_path / name
-        export(cv, folder)
-        z0 = "latent.z0" if name == "native" else "z0"
+    for dialect, z0 in (("vector", "z0"), ("native", "latent.z0")):
+        folder = tmp_path / dialect
+        write(cv, "plumed", folder, dialect=dialect)
         (folder / "plumed.dat").write_text((folder / "plumed.dat").read_text() + f"BIASVALUE ARG={z0}\n")
         monkeypatch.chdir(folder)
         x, virial = traj.positions[0].astype(float) + 5, np.zeros((3, 3))

@@ -14,7 +14,8 @@ from conftest import ideal_chains, simulated
 from models import untrained
 
 import polyvae as pv
-from polyvae.export.pysages import export, latent_cvs
+from polyvae.export import write
+from polyvae.export.pysages import latent_cvs
 
 HERE = importlib.util.find_spec("pysages") is not None
 ABSENT = "PySAGES is not on the package index: pip install git+https://github.com/SSAGESLabs/PySAGES.git ase"
@@ -129,7 +130,7 @@ def test_the_exported_script_runs_as_it_is(tmp_path, name, unit):
     cv = untrained(traj)
     cv.save(model)
     atoms = list(range(cv.n_beads + 1, 1, -1))
-    export(cv, out, atoms=atoms, data=traj)
+    write(cv, "pysages", out, atoms=[number + 1 for number in atoms], data=traj)
     words = [sys.executable, "-W", "error::UserWarning", str(out / "biased_run.py"), "300"]
     said = subprocess.run(words, capture_output=True, text=True, check=False)
     assert said.returncode == 0, said.stderr
@@ -161,7 +162,7 @@ def test_the_exported_script_is_one(tmp_path):
     traj = pv.Trajectory(ideal_chains(200, 8, 3), length_unit="nm")
     cv = untrained(traj)
     for given, spread in ((traj, cv.transform(traj).std(axis=0)), (None, np.ones(2))):
-        export(cv, tmp_path, data=given, force=True)
+        write(cv, "pysages", tmp_path, data=given, force=True)
         text = (tmp_path / "biased_run.py").read_text()
         compile(text, "biased_run.py", "exec")
         (grid,) = re.findall(r"MINIMUM, MAXIMUM, WIDTH, BINS = (.*)", text)

@@ -33,7 +33,7 @@ def near(n: int, n_dims: int) -> np.ndarray:
 @pytest.mark.parametrize(("name", "n_dims"), CASES, ids=IDS)
 def test_equals_jax(name, n_dims, tmp_path):
     cv, positions = model(name, n_dims), frames(100, n_dims)
-    torchscript.export(cv, tmp_path / "out")
+    write(cv, "torchscript", tmp_path / "out")
     errors = relative_errors(cv, positions, torchscript.evaluate(tmp_path / "out", cv, positions))
     assert max(errors) < 1e-12
     rounded = near(100, n_dims)
@@ -51,7 +51,7 @@ def test_equals_jax(name, n_dims, tmp_path):
 @pytest.mark.parametrize("encoder", [(), (5,), (33, 7, 20)])
 def test_every_size_of_network(encoder, tmp_path):
     cv, positions = model("reference", 3, encoder, latent_dim=3), frames(20, 3)
-    torchscript.export(cv, tmp_path / "out")
+    write(cv, "torchscript", tmp_path / "out")
     assert max(relative_errors(cv, positions, torchscript.evaluate(tmp_path / "out", cv, positions))) < 1e-12
 
 
@@ -80,7 +80,7 @@ def test_as_engines_call_it(name, n_dims, tmp_path):
     """PLUMED freezes the file, tries it on zeros, and goes back through one output after another, in float32;
     Colvars does in float64, on one output."""
     cv, positions = model(name, n_dims), near(5, n_dims)
-    torchscript.export(cv, tmp_path / "out")
+    write(cv, "torchscript", tmp_path / "out")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         frozen = torch.jit.optimize_for_inference(torch.jit.freeze(load(tmp_path / "out").eval()))
@@ -112,7 +112,7 @@ def test_a_chain_and_its_reversal_have_the_very_same_latents(name, n_dims):
 @pytest.mark.parametrize(("name", "n_dims"), CASES, ids=IDS)
 def test_singular_points_are_finite(name, n_dims, tmp_path):
     cv, positions = model(name, n_dims), singular(n_dims)
-    torchscript.export(cv, tmp_path / "out")
+    write(cv, "torchscript", tmp_path / "out")
     z, gradients = torchscript.evaluate(tmp_path / "out", cv, positions)
     assert np.isfinite(z).all()
     assert np.isfinite(gradients).all()
@@ -155,7 +155,7 @@ def test_check_and_readme(tmp_path):
 
 def test_bad_use(tmp_path, monkeypatch):
     cv = model("reference", 3)
-    torchscript.export(cv, tmp_path / "out")
+    write(cv, "torchscript", tmp_path / "out")
     with pytest.raises(pv.InputError, match="2 latents.* 3"):
         torchscript.evaluate(tmp_path / "out", model("reference", 3, latent_dim=3), frames(2, 3))
     with pytest.raises(pv.InputError, match=r"shape \(\.\.\.,"):
@@ -165,13 +165,13 @@ def test_bad_use(tmp_path, monkeypatch):
         with pytest.raises(pv.InputError, match=r"cannot be read .*export"):
             torchscript.evaluate(folder, cv, frames(2, 3))
     with pytest.raises(pv.InputError, match='sign="none"'):
-        torchscript.export(model("axes, no signs", 3), tmp_path / "signs")
+        write(model("axes, no signs", 3), "torchscript", tmp_path / "signs")
     one = random_model(pv.Trajectory(np.random.default_rng(0).normal(size=(9, 1, 3))), pv.Reference(), (4,))
     with pytest.raises(pv.InputError, match="two beads or more"):
-        torchscript.export(one, tmp_path / "one")
+        write(one, "torchscript", tmp_path / "one")
     monkeypatch.setattr(torch_module.util, "find_spec", lambda name: None)
     for call in (
-        lambda: torchscript.export(cv, tmp_path / "none"),
+        lambda: write(cv, "torchscript", tmp_path / "none"),
         lambda: torchscript.evaluate(tmp_path, cv, frames(1, 3)),
     ):
         with pytest.raises(pv.InputError, match="not installed.*'polyvae.torch.'"):

@@ -69,7 +69,7 @@ def test_the_engines_get_the_atoms_of_the_training_data(folder, tmp_path):
 def test_the_particles_of_openmm_are_those_of_the_training_data(folder, tmp_path):
     require("openmm")
     done(["export", model(folder), "--to", "openmm", "--out", tmp_path / "by_command"])
-    openmm.export(pv.load(model(folder)), tmp_path / "out")
+    write(pv.load(model(folder)), "openmm", tmp_path / "out")
     scripts = [(tmp_path / name / "biased_run.py").read_text() for name in ("by_command", "out")]
     assert scripts[0] == scripts[1]
     (line,) = [line for line in scripts[0].splitlines() if line.startswith("PARTICLES")]
