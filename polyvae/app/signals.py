@@ -7,7 +7,9 @@ import signal
 import sys
 import threading
 import time
+import types
 from collections.abc import Iterator
+from typing import Any
 
 _GRACE = 1.2  # seconds for an orderly end
 _SIGNALS = (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))  # Windows has no SIGHUP
@@ -25,8 +27,12 @@ def ending_promptly() -> Iterator[None]:
         return
     caught: list[int] = []
 
-    def leave(number: int, _) -> None:
+    def leave(number: int, frame: types.FrameType | None) -> None:
         caught.append(number)
+        while frame is not None:  # an error within the import of a compiled module may crash the process
+            if frame.f_code.co_filename.startswith("<frozen importlib"):
+                _end(128 + number)
+            frame = frame.f_back
         sys.exit(128 + number)
 
     for number in _SIGNALS:
@@ -55,13 +61,13 @@ def _watch(reading: int) -> None:
 
 def _end(code: int) -> None:
     """End the children and this process at once; temporary files are removed."""
-    from polyvae.files import remove_temporaries
-
+    files: Any = sys.modules.get("polyvae.files")  # not imported: that may be what was going on
     children = multiprocessing.active_children()
     try:
         for child in children:
             child.kill()
-        remove_temporaries()
+        if hasattr(files, "remove_temporaries"):
+            files.remove_temporaries()
         for child in children:
             child.join(0.1)
         sys.stdout.flush()

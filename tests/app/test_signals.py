@@ -82,3 +82,16 @@ def test_an_error_while_cleaning_up_does_not_keep_the_process(tmp_path):
     path = os.pathsep.join([str(Path(pv.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, timeout=60)
     assert done.returncode == 143
+
+
+def test_a_signal_while_modules_are_imported(tmp_path):
+    """The process ends at once: an error within the import of NumPy or JAX would end in a traceback or a crash."""
+    (tmp_path / "slow.py").write_text(
+        "import os, signal, sys\ntry:\n    os.kill(os.getpid(), signal.SIGTERM)\n    sum(range(10**6))\n"
+        "finally:\n    print('went on', file=sys.stderr)\n"
+    )
+    code = "from polyvae.app.signals import ending_promptly\nwith ending_promptly():\n    import slow\n"
+    path = os.pathsep.join([str(Path(pv.__file__).parents[1]), str(tmp_path)])
+    own = {"env": os.environ | {"PYTHONPATH": path}, "capture_output": True, "timeout": 60}
+    done = subprocess.run([sys.executable, "-c", code], **own)
+    assert (done.returncode, done.stderr) == (143, b"")
