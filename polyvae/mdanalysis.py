@@ -5,7 +5,6 @@ Not imported by `polyvae` itself: `from polyvae.mdanalysis import LatentAnalysis
 
 import contextlib
 import functools
-import logging
 import multiprocessing
 import pickle
 import sys
@@ -21,8 +20,6 @@ from polyvae.trajectory.assembly import Assembler
 from polyvae.trajectory.convert import atoms_of
 from polyvae.trajectory.record import unit_factor
 from polyvae.trajectory.universe import boxes_of, periodic_of
-
-log = logging.getLogger(__name__)
 
 
 class _Spawned(BackendMultiprocessing):
@@ -148,7 +145,6 @@ class LatentAnalysis(AnalysisBase):
             dims=self.cv.n_dims,
             periodic=periodic_of(self._trajectory),
             where="the atom group",
-            note=log.info,
         )
         box = boxes_of(cell, self._trajectory, self._unwrap is not False)
         self.results.latent = self.cv.transform(assembler.record(np.array(positions, np.float32), None, box))

@@ -675,7 +675,7 @@ LISTS = [
     ("fes", "--state", "2:1"),
     ("fes", "--transient", "nan"),
 ]
-VERBS = {command.callback.__name__: command.callback for command in cli.app.registered_commands}
+VERBS = {command.name: command.callback for command in cli.app.registered_commands}
 
 
 def numeric_options():

@@ -1,69 +1,50 @@
 """The verb `adapt`: rounds of bias and learning in an engine, and a free energy in the end."""
 
-import csv
-import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import polyvae as pv
-from polyvae.app.console import print_free_energy, say
-from polyvae.app.options import ONE_MODEL, READING, TRAINING, Figures, for_training, option_of, takes
+from polyvae.app.console import print_free_energy, say, write_rows
+from polyvae.app.options import FIGURE_FORMAT, ONE_MODEL, READING, TRAINING, for_training, option, takes
 from polyvae.app.reading import for_reading, read_files
 
 if TYPE_CHECKING:
     from polyvae.engines.runs import Engine
 
-_REQUIRED = inspect.Parameter.empty
 _PLACES = "{plumed}, {start}, {seed}, {steps}, {stride}, {folder}"
 ENGINE = {
-    "temperature": option_of(
-        float,
-        _REQUIRED,
-        "--temperature",
-        "Temperature of the thermostat in K; kT/epsilon in reduced units.",
-    ),
-    "openmm": option_of(
-        str | None, None, "--openmm", "OpenMM system as system.xml, with --structure, or function as run.py:make."
-    ),
-    "lammps": option_of(
-        Path | None, None, "--lammps", "LAMMPS input script that sets up the system and does not run it."
-    ),
-    "command": option_of(str | None, None, "--command", f"Command of the shell, with {_PLACES} to fill in."),
-    "frames": option_of(str, "*.xtc", "--frames", "Trajectory that --command writes, a pattern."),
-    "structure": option_of(
-        Path | None, None, "--structure", "PDB file of all atoms, to start from [default: the file of --top]."
-    ),
-    "sigma": option_of(
-        float | None,
-        None,
-        "--sigma",
-        "Length of one sigma in the unit of the engine, for models in reduced units.",
-    ),
-    "timestep": option_of(float, 0.002, "--timestep", "Time step of a system.xml in ps."),
-    "platform": option_of(
-        str | None, None, "--platform", "OpenMM platform of a system.xml [default: the fastest]."
-    ),
+    "temperature": option(float, "Temperature of the thermostat in K; kT/epsilon in reduced units.", ...),
+    "openmm": option(str, "OpenMM system as system.xml, with --structure, or function as run.py:make."),
+    "lammps": option(Path, "LAMMPS input script that sets up the system and does not run it."),
+    "command": option(str, f"Command of the shell, with {_PLACES} to fill in."),
+    "frames": option(str, "Trajectory that --command writes, a pattern.", "*.xtc"),
+    "structure": option(Path, "PDB file of all atoms, to start from [default: the file of --top]."),
+    "sigma": option(float, "Length of one sigma in the unit of the engine, for models in reduced units."),
+    "timestep": option(float, "Time step of a system.xml in ps.", 0.002),
+    "platform": option(str, "OpenMM platform of a system.xml [default: the fastest]."),
 }
 # By the name in `pv.adapt`.
 ROUNDS = {
-    "steps": option_of(int, _REQUIRED, "--steps", "Steps of each biased run.", min=1),
-    "stride": option_of(int, _REQUIRED, "--stride", "Steps between frames.", min=1),
-    "rounds": option_of(int, 8, "--rounds", "Most rounds.", min=1),
-    "walkers": option_of(int, 1, "--walkers", "Biased runs of each round.", min=1),
-    "free_runs": option_of(int, 16, "--free-runs", "Unbiased runs of each round.", min=1),
-    "free_steps": option_of(
-        int | None, None, "--free-steps", "Steps of each unbiased run [default: those of 500 frames].", min=1
-    ),
-    "barrier": option_of(float, 16.0, "--barrier", "Highest barrier to cross, in kT."),
-    "pace": option_of(int, 500, "--pace", "Steps between kernels or hills.", min=1),
+    "steps": option(int, "Steps of each biased run.", ..., min=1),
+    "stride": option(int, "Steps between frames.", ..., min=1),
+    "rounds": option(int, "Most rounds.", 8, min=1),
+    "walkers": option(int, "Biased runs of each round.", 1, min=1),
+    "free_runs": option(int, "Unbiased runs of each round.", 16, min=1),
+    "free_steps": option(int, "Steps of each unbiased run [default: those of 500 frames].", min=1),
+    "barrier": option(float, "Highest barrier to cross, in kT.", 16.0),
+    "pace": option(int, "Steps between kernels or hills.", 500, min=1),
+}
+OUTPUT = {
+    "out": option(Path, "Folder for the rounds; rounds that are there are continued.", Path("polyvae-adapt")),
+    "figures": FIGURE_FORMAT,
 }
 RESULTS = ("model.safetensors", "biased.npz", "rounds.csv", "fes.csv", "fes.npz", "summary.json")
 
 
-@takes(model=ONE_MODEL, training=TRAINING, reading=READING, engine=ENGINE, rounds_of=ROUNDS)
-def adapt(
+@takes(model=ONE_MODEL, training=TRAINING, reading=READING, engine=ENGINE, rounds_of=ROUNDS, output=OUTPUT)
+def do_adapt(
     files: Annotated[
         list[Path], typer.Argument(metavar="TRAJ...", help="Unbiased frames to begin with, STRIDE steps apart.")
     ],
@@ -72,10 +53,7 @@ def adapt(
     reading: dict,
     engine: dict,
     rounds_of: dict,
-    out: Annotated[
-        Path, typer.Option("--out", help="Folder for the rounds; rounds that are there are continued.")
-    ] = Path("polyvae-adapt"),
-    figures: Figures = "png",
+    output: dict,
 ):
     """Bias, learn a better CV from what the runs found, and again; in the end a free energy with its error.
 
@@ -84,7 +62,7 @@ def adapt(
     Example: polyvae adapt run.npz --openmm system.xml --structure start.pdb --temperature 300 --steps 500000
     --stride 250
     """
-    options = for_training(training)
+    options, out = for_training(training), output["out"]
     if options.pop("weights") is not None:
         raise typer.BadParameter("the frames to begin with are unbiased", param_hint="--weights")
     if sum(engine[kind] is not None for kind in ("openmm", "lammps", "command")) != 1:
@@ -103,7 +81,7 @@ def adapt(
     given = {name: value for name, value in (model | options).items() if value is not None}
     seed = given.pop("seed")
     found = pv.adapt(traj, runs, out, progress=say, seed=seed, training=given, **rounds_of)
-    _results(out, found, figures)
+    _results(out, found, output["figures"])
 
 
 def _engine(given: dict, reading: dict) -> "Engine":
@@ -140,13 +118,8 @@ def _engine(given: dict, reading: dict) -> "Engine":
 
 def _results(out: Path, found: "pv.Adapted", figures: str) -> None:
     from polyvae.app.energies import summary_of, write_energy
-    from polyvae.files import replacing
 
-    with replacing(out / "rounds.csv") as temporary, temporary.open("w", newline="") as file:
-        rows = [record.to_dict() for record in found.rounds]
-        table = csv.DictWriter(file, rows[0])
-        table.writeheader()
-        table.writerows(rows)
+    write_rows(out / "rounds.csv", [record.to_dict() for record in found.rounds])
     about = {"converged": found.converged, "rounds": len(found.rounds)} | summary_of(found.free_energy, ["z0"])
     write_energy(out, ["z0"], "kT", found.free_energy, about, figures=figures)
     z = found.cv.transform(found.biased)[:, 0]
@@ -155,10 +128,8 @@ def _results(out: Path, found: "pv.Adapted", figures: str) -> None:
     )
     pv.plot.save(axes, out / f"checks.{figures}")
     print_free_energy(found.free_energy, ["z0"], "kT")
-    end = (
-        "CV and free energy have stopped to change"
-        if found.converged
-        else "not converged: continue with more --rounds"
-    )
+    end = "not converged: continue with more --rounds"
+    if found.converged:
+        end = "CV and free energy have stopped to change"
     print(f"{len(found.rounds)} rounds, {end}")
     print(f"results in {out}: model.safetensors, biased.npz (frames with weights), fes.csv, rounds.csv, pictures")

@@ -5,12 +5,7 @@ test compares them with the tables of the modules that hold what they mean.
 """
 
 # By the name of `--align`: the public name of the featurizer.
-FEATURIZERS = {
-    "auto": None,
-    "principal": "PrincipalAxes",
-    "reference": "Reference",
-    "distances": "PairDistances",
-}
+FEATURIZERS = {"auto": None, "principal": "PrincipalAxes", "reference": "Reference", "distances": "PairDistances"}
 OBJECTIVES = ("rg", "end_to_end", "asphericity", "shape_anisotropy")
 TARGETS = ("plumed", "colvars", "lammps", "openmm", "pysages", "c", "torchscript")
 FIGURES = ("png", "pdf", "svg")

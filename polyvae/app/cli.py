@@ -7,38 +7,39 @@ from typing import Annotated, Any
 import typer
 
 import polyvae as pv
-from polyvae.app.adapt import adapt
+from polyvae.app import console
+from polyvae.app.adapt import do_adapt
 from polyvae.app.choices import OBJECTIVES, TARGETS, TRAJECTORIES
-from polyvae.app.cluster import CLUSTER, on_cluster
-from polyvae.app.console import fail, named, notes, print_model, print_optimum, print_scores, print_trajectory, say
-from polyvae.app.fes import fes
-from polyvae.app.movie import movie
-from polyvae.app.observables import Observable
+from polyvae.app.fes import do_fes
+from polyvae.app.movie import do_movie
+from polyvae.app.observables import OBSERVABLE
 from polyvae.app.options import (
+    CLUSTER,
     EXPORTING,
+    FIGURE_FORMAT,
+    FORCE,
+    GENERATOR,
+    LAG,
     MAKING,
     ONE_MODEL,
     READING,
+    SEARCHING,
+    SEED,
     TRAINING,
-    Figures,
+    WEIGHTS,
     Files,
-    Force,
-    Generator,
-    Lag,
     Model,
-    Objective,
-    Seed,
-    Weights,
     for_training,
     known,
+    option,
     spread,
     takes,
 )
 from polyvae.app.programs import keep_programs
-from polyvae.app.project import project
+from polyvae.app.project import do_project
 from polyvae.app.reading import as_the_model, for_reading, read_files, read_weights, with_weights
 from polyvae.app.signals import ending_promptly
-from polyvae.app.sweep import sweep
+from polyvae.app.sweep import do_sweep
 from polyvae.errors import InputError, one_line
 
 app = typer.Typer(
@@ -49,6 +50,37 @@ app = typer.Typer(
 )
 
 _HELD_FRAMES = 200_000
+_GENERATOR_NAMES = "--generator/--no-generator"
+# By the name in `running.run_all`.
+RUNNING = {
+    "out": option(Path, "Folder for the results.", Path("polyvae-out")),
+    "quick": option(bool, "Short training and search, to try things out.", False),
+    "generator": option(bool, GENERATOR, True, _GENERATOR_NAMES),
+    "figures": FIGURE_FORMAT,
+    "observable": OBSERVABLE,
+    "force": FORCE,
+}
+FITTING = {
+    "out": option(Path, "Model file to write.", ...),
+    "resume": option(bool, "Continue an unfinished run.", False),
+    "generator": option(bool, GENERATOR, False, _GENERATOR_NAMES),
+    "force": FORCE,
+}
+SCORING = {
+    "out": option(Path, "JSON file to write.", Path("scores.json")),
+    "lag": LAG,
+    "weights": WEIGHTS,
+    "seed": SEED,
+    "force": FORCE,
+}
+_CONFORMATIONS = option(Path, f"File to write: {', '.join(TRAJECTORIES)}.", ...)
+GENERATED = {
+    "out": _CONFORMATIONS,
+    "n": option(int, "How many conformations [default: 1000; path 100].", names="-n --number", min=1),
+    "seed": SEED,
+    "force": FORCE,
+}
+OPTIMUM = {"out": _CONFORMATIONS, "weights": WEIGHTS, "force": FORCE}
 
 
 def _print_version(wanted: bool) -> None:
@@ -69,45 +101,21 @@ def _options(
     pass
 
 
-@app.command()
-@takes(model=ONE_MODEL, training=TRAINING, reading=READING)
-def run(
-    files: Files,
-    model: dict,
-    training: dict,
-    reading: dict,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("polyvae-out"),
-    quick: Annotated[bool, typer.Option("--quick", help="Short training and search, to try things out.")] = False,
-    generator: Generator = True,
-    figures: Figures = "png",
-    observable: Observable = None,
-    force: Force = False,
-):
+@app.command("run")
+@takes(model=ONE_MODEL, training=TRAINING, reading=READING, output=RUNNING)
+def do_run(files: Files, model: dict, training: dict, reading: dict, output: dict):
     """Do the whole job: train, project, generate, optimise Rg, score, draw and report.
 
     Example: polyvae run run.xtc --top chain.pdb --unit sigma --out out
     """
     from polyvae.app.running import run_all
 
-    groups: dict[str, Any] = {"model": model, "training": training, "reading": reading}
-    chosen: dict[str, Any] = {"quick": quick, "generator": generator, "figures": figures, "observable": observable}
-    run_all(files, out, **groups, **chosen, force=force)
+    run_all(files, model, training, reading, output)
 
 
-@app.command()
-@takes(model=ONE_MODEL, training=TRAINING, reading=READING, cluster=CLUSTER)
-@on_cluster
-def fit(
-    files: Files,
-    model: dict,
-    training: dict,
-    reading: dict,
-    client,
-    out: Annotated[Path, typer.Option("--out", help="Model file to write.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an unfinished run.")] = False,
-    generator: Generator = False,
-    force: Force = False,
-):
+@app.command("fit")
+@takes(model=ONE_MODEL, training=TRAINING, reading=READING, cluster=CLUSTER, output=FITTING)
+def do_fit(files: Files, model: dict, training: dict, reading: dict, output: dict, client):
     """Train a model on a trajectory, of any length, on all devices of this machine.
 
     The state of the run is kept in a file beside the model, OUT.unfinished, until the model is there.
@@ -117,53 +125,45 @@ def fit(
     from polyvae.app.running import with_generator
     from polyvae.files import check_output, locked, refuse_inputs
 
-    unfinished = out.with_name(out.name + ".unfinished")
-    unfinished_generator = out.with_name(out.name + ".generator.unfinished")
+    out, resume, force = (output[name] for name in ("out", "resume", "force"))
+    unfinished, unfinished_generator = states = [
+        out.with_name(out.name + ending) for ending in (".unfinished", ".generator.unfinished")
+    ]
     if resume and out.exists() and not unfinished.exists():
-        raise InputError(f"{out} exists already, and there is no unfinished run to go on with")
+        raise InputError(f"{out} exists already, and there is no unfinished run to continue")
     training = for_training(training)
     check_output(out, force=force or resume, suffixes=[".safetensors"])
-    for path in (unfinished, unfinished_generator):
+    for path in states:
         refuse_inputs(path)
     with locked(out):
         stream = pv.stream(files, client=client, **for_reading(reading))
         stream = with_weights(stream, training.pop("weights"))
         if force and not resume:  # once the inputs are known to be there
-            for path in (unfinished, unfinished_generator):
+            for path in states:
                 path.unlink(missing_ok=True)
-        say(f"training on {len(stream)} frames")
+        console.say(f"training on {len(stream)} frames")
         try:
             with pv.progress_bar("training", unit="epoch") as progress:
                 own: dict[str, Any] = {"checkpoint": unfinished, "resume": resume, "cache": out.parent}
                 cv = pv.fit(stream, **model, **training, progress=progress, **own)
-            if generator:
+            if output["generator"]:
                 cv = with_generator(cv, stream, model["seed"], checkpoint=unfinished_generator, resume=resume)
         except (KeyboardInterrupt, SystemExit):
             if unfinished.exists():
-                say(f"the run so far is in {unfinished}; --resume continues it")
+                console.say(f"the run so far is in {unfinished}; --resume continues it")
             raise
         cv.save(out)
-        for path in (unfinished, unfinished_generator):
+        for path in states:
             path.unlink(missing_ok=True)
     print(f"{cv} in {out}; {cv.record.stopped}, best epoch {cv.record.best_epoch}")
 
 
-app.command()(project)
+app.command("project")(do_project)
 
 
-@app.command()
-@takes(making=MAKING, reading=READING)
-def generate(
-    model: Model,
-    making: dict,
-    reading: dict,
-    out: Annotated[Path, typer.Option("--out", help=f"File to write: {', '.join(TRAJECTORIES)}.")],
-    n: Annotated[
-        int | None, typer.Option("-n", "--number", min=1, help="How many conformations [default: 1000; path 100].")
-    ] = None,
-    seed: Seed = 0,
-    force: Force = False,
-):
+@app.command("generate")
+@takes(making=MAKING, reading=READING, output=GENERATED)
+def do_generate(model: Model, making: dict, reading: dict, output: dict):
     """Draw conformations from the model's generator or decoder, or decode a latent path or grid.
 
     The conformations are checked against the limits of the data. A table with the z of each is written beside OUT,
@@ -174,31 +174,18 @@ def generate(
     from polyvae.app import conformations
     from polyvae.cv.latent import load_cv
 
-    making = conformations.checked(making, n)
+    out, n, force = output["out"], output["n"], output["force"]
+    making = conformations.check_making(making, n)
     conformations.check_outputs([out], force=force)
     cv = load_cv(model)
     data = cv.as_trajectory(read_files(making["data"], as_the_model(reading, cv))) if making["data"] else None
-    made = conformations.made(cv, making, n, data=data, seed=seed)
+    made = conformations.make(cv, making, n, data=data, seed=output["seed"])
     conformations.write_generated(out, cv, *made, data, force=force)
 
 
-@app.command()
-@takes(reading=READING)
-def optimize(
-    model: Model,
-    files: Files,
-    reading: dict,
-    out: Annotated[Path, typer.Option("--out", help=f"File to write: {', '.join(TRAJECTORIES)}.")],
-    objective: Objective = "rg",
-    maximize: Annotated[
-        bool, typer.Option("--maximize", help="Search for the largest value instead of the smallest.")
-    ] = False,
-    target: Annotated[float | None, typer.Option("--target", help="Search for this value, to 1 %.")] = None,
-    n_starts: Annotated[int | None, typer.Option("--starts", min=1, help="Number of starting points.")] = None,
-    weights: Weights = None,
-    seed: Seed = 0,
-    force: Force = False,
-):
+@app.command("optimize")
+@takes(searching=SEARCHING, reading=READING, output=OPTIMUM)
+def do_optimize(model: Model, files: Files, searching: dict, reading: dict, output: dict):
     """Search the latent space for the structure with the smallest, largest or a given objective.
 
     Two more trajectories are written beside OUT: OUT-starts has the result of every start, and OUT-path the steps
@@ -209,33 +196,23 @@ def optimize(
     from polyvae.app import conformations
     from polyvae.cv.latent import load_cv
 
+    out, weights, force = (output[name] for name in ("out", "weights", "force"))
+    objective, maximize, target = searching.pop("objective"), searching.pop("maximize"), searching["target"]
     known("objective", objective, OBJECTIVES)
     if maximize and target is not None:
         raise typer.BadParameter("a target takes no --maximize", param_hint="--target")
     conformations.check_outputs([*conformations.optimum_files(out), out], force=force)
     cv = load_cv(model)
     traj = with_weights(read_files(files, as_the_model(reading, cv)), read_weights(weights))
-    say(f"read {named([model, *files, weights])}")
-    options: dict[str, Any] = {"minimize": not maximize, "target": target, "n_starts": n_starts, "seed": seed}
-    optimum = pv.optimize(cv, objective, start=traj, **options)
-    print_optimum(optimum.summary(), objective, cv.length_unit, target)
+    console.say(f"read {console.name_files([model, *files, weights])}")
+    optimum = pv.optimize(cv, objective, start=traj, minimize=not maximize, **searching)
+    console.print_optimum(optimum.summary(), objective, cv.length_unit, target)
     conformations.write_optimum(out, cv, optimum, objective, force=force)
 
 
-@app.command()
-@takes(reading=READING, cluster=CLUSTER)
-@on_cluster
-def score(
-    model: Model,
-    files: Files,
-    reading: dict,
-    client,
-    out: Annotated[Path, typer.Option("--out", help="JSON file to write.")] = Path("scores.json"),
-    lag: Lag = None,
-    weights: Weights = None,
-    seed: Seed = 0,
-    force: Force = False,
-):
+@app.command("score")
+@takes(reading=READING, cluster=CLUSTER, output=SCORING)
+def do_score(model: Model, files: Files, reading: dict, output: dict, client):
     """Measure a model on a trajectory: the training data or another run.
 
     Example: polyvae score model.safetensors heldout.npz --out scores.json
@@ -243,29 +220,23 @@ def score(
     from polyvae.cv.latent import load_cv
     from polyvae.files import check_output, write_json
 
-    check_output(out, force=force)
+    out, weights, seed = (output[name] for name in ("out", "weights", "seed"))
+    check_output(out, force=output["force"])
     cv = load_cv(model)
-    reading = as_the_model(reading, cv)
-    stream = pv.stream(files, client=client, **for_reading(reading))
+    stream = pv.stream(files, client=client, **for_reading(as_the_model(reading, cv)))
     # A run that fits in memory is held there, for what needs neighbouring frames.
     data = stream if len(stream) > _HELD_FRAMES else pv.as_trajectory(stream)
-    say(f"read {data} from {named([model, *files, weights])}")
+    console.say(f"read {data} from {console.name_files([model, *files, weights])}")
     data = with_weights(data, read_weights(weights))
     generated = pv.sample(cv, min(len(stream), 10_000), seed=seed)
-    scores = pv.score(cv, data, generated=generated, lag=lag, seed=seed)
+    scores = pv.score(cv, data, generated=generated, lag=output["lag"], seed=seed)
     write_json(out, scores.to_dict())
-    print_scores(scores)
+    console.print_scores(scores)
 
 
-@app.command()
-@takes(exporting=EXPORTING, reading=READING)
-def export(
-    model: Model,
-    exporting: dict,
-    reading: dict,
-    out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
-    force: Force = False,
-):
+@app.command("export")
+@takes(exporting=EXPORTING, reading=READING, output={"out": option(Path, "Folder to write.", ...), "force": FORCE})
+def do_export(model: Model, exporting: dict, reading: dict, output: dict):
     """Write the CV as input of an MD engine, with a README that says how to use it.
 
     Example: polyvae export model.safetensors --to plumed --data run*.xtc --top chain.pdb --out plumed
@@ -275,23 +246,22 @@ def export(
 
     known("to", exporting["to"], TARGETS)
     cv = load_cv(model)
-    print(export_files(cv, out, reading=for_reading(as_the_model(reading, cv)), force=force, **exporting))
+    reading = for_reading(as_the_model(reading, cv))
+    print(export_files(cv, output["out"], reading=reading, force=output["force"], **exporting))
 
 
-app.command()(sweep)
-app.command()(fes)
-app.command()(adapt)
-app.command()(movie)
+for name, verb in {"sweep": do_sweep, "fes": do_fes, "adapt": do_adapt, "movie": do_movie}.items():
+    app.command(name)(verb)
 
 
-@app.command()
-def report(
+@app.command("report")
+def do_report(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders that `polyvae run` wrote.")],
     out: Annotated[
         Path | None,
         typer.Option("--out", help="File to write [default: DIR/report.html; of several compare.html]."),
     ] = None,
-    force: Force = False,
+    force: Annotated[bool, typer.Option("--force", help=FORCE.text)] = False,
 ):
     """Write report.html of a results folder again; of several, a page that sets their models side by side.
 
@@ -310,20 +280,17 @@ def report(
         print(write_comparison(folders, out))
 
 
-@app.command()
-@takes(reading={name: option for name, option in READING.items() if name not in ("start", "stop", "step")})
-def info(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A model or a trajectory.")],
-    reading: dict,
-):
+@app.command("info")
+@takes(reading={name: one for name, one in READING.items() if name not in ("start", "stop", "step")})
+def do_info(file: Annotated[Path, typer.Argument(metavar="FILE", help="A model or a trajectory.")], reading: dict):
     """Say what a model or a trajectory file holds.
 
     Example: polyvae info model.safetensors
     """
     if file.suffix == ".safetensors":
-        print_model(pv.load(file))
+        console.print_model(pv.load(file))
     else:
-        print_trajectory(read_files([file], reading))
+        console.print_trajectory(read_files([file], reading))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -333,19 +300,19 @@ def main(argv: list[str] | None = None) -> None:
     argv = spread([word for word in argv if word != "--debug"]) or ["--help"]
     keep_programs()
     try:
-        with ending_promptly(), notes():
+        with ending_promptly(), console.notes():
             code = app(argv, prog_name="polyvae", standalone_mode=False)
         if code == 130:
-            fail("interrupted; no result was written", 130)
+            console.fail("interrupted; no result was written", 130)
         sys.exit(code or 0)
     except (InputError, OSError) as error:
         if debug:
             raise
-        fail(one_line(error), 1)
+        console.fail(one_line(error), 1)
     except (KeyboardInterrupt, typer.Abort):
-        fail("interrupted; no result was written", 130)
+        console.fail("interrupted; no result was written", 130)
     except Exception as error:
         # Errors of the parser about bad use carry their message and exit code.
         if debug or not hasattr(error, "format_message"):
             raise
-        fail(f"{error.format_message()} (see `polyvae --help`)", error.exit_code)  # type: ignore[attr-defined]  # as above
+        console.fail(f"{error.format_message()} (see `polyvae --help`)", error.exit_code)  # type: ignore[attr-defined]  # as above

@@ -19,7 +19,7 @@ from polyvae.app.markup import (
     viewer,
 )
 from polyvae.app.quantities import Quantity, compared, data_of, setting
-from polyvae.app.sections import answers_of, file_names, settings_of, title_of
+from polyvae.app.sections import answers_of, settings_of, source_names, title_of
 from polyvae.tasks.verdict import MARKS, QUESTIONS
 
 _BETTER = '<span class="better">{} <small>better</small></span>'
@@ -58,7 +58,7 @@ def _heading(scores: dict[str, dict], same: bool | None) -> str:
     title = f"{len(scores)} models side by side"
     if same:
         one = next(iter(scores.values()))
-        files = ", ".join(f"<code>{escape(name)}</code>" for name in file_names(one))
+        files = ", ".join(f"<code>{escape(name)}</code>" for name in source_names(one))
         told = f'<p class="soft">Of the same data{": " if files else ""}{files}</p>'
     else:
         known = (

@@ -32,7 +32,7 @@ def check_outputs(outs: Collection[Path], *, force: bool) -> None:
         check_output(table_beside(out), force=force)
 
 
-def checked(making: dict, n: int | None) -> dict:
+def check_making(making: dict, n: int | None) -> dict:
     """The options of `generate`, asked for n conformations, with latent points as numbers; those that do not go
     together are refused."""
     path, along = making["path"], making["along"]
@@ -67,7 +67,7 @@ def _points(option: str, text: str, n: int, otherwise: str) -> list[list[float]]
     return points
 
 
-def made(
+def make(
     cv: LatentCV, making: dict, n: int | None, *, data: pv.Trajectory | None, seed: int
 ) -> tuple[pv.Trajectory, np.ndarray | None, str]:
     """Conformations as `generate` is asked for them, the z that they were to have, where it is asked for, and
@@ -120,7 +120,7 @@ def write_with_z(
 def write_generated(
     out: Path, cv: LatentCV, traj: pv.Trajectory, asked: np.ndarray | None, origin: str, data, *, force: bool
 ) -> None:
-    """Check, write, and print what `made` gave; `asked` (n, latent_dim) is the z it was to have, if any."""
+    """Check, write, and print conformations of `make`; `asked` (n, latent_dim) is the z it was to have, if any."""
     columns = {} if asked is None else {f"asked{k}": column for k, column in enumerate(asked.T)}
     try:
         check = check_against(known_limits(cv if data is None else data), traj.positions)

@@ -1,12 +1,14 @@
 """Output of the command line for people: notes and tables."""
 
 import contextlib
+import csv
 import logging
 import math
 import platform
 import shlex
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,11 +45,21 @@ def fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def named(files: list) -> str:
+def name_files(files: list) -> str:
     """The names of files, of many the first three; None is left out."""
     given = [str(file) for file in files if file is not None]
     more = f" and {len(given) - 3:,} more" if len(given) > 4 else ""
     return ", ".join(given[:3] if more else given) + more
+
+
+def write_rows(path: Path, rows: list[dict]) -> None:
+    """Write a csv file of rows that have the same names."""
+    from polyvae.files import replacing
+
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
 
 
 def say(text: str) -> None:
@@ -108,12 +120,12 @@ def print_trajectory(traj) -> None:
 
 
 def print_scores(scores: "Scores") -> None:
-    _table(scores.table())
+    print_table(scores.table())
     if scores.generated is not None:
         print(scores.about_generated().replace(": ", ":\n  ", 1))
 
 
-def _table(rows: list[list[str]]) -> None:
+def print_table(rows: list[list[str]]) -> None:
     """Columns as wide as their widest cell: the first flush left, the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for first, *others in rows:
@@ -131,7 +143,7 @@ def print_check(check, unit: str, n_beads: int) -> None:
             continue
         cells = [f"{m['mean']:.3f} ± {m['std']:.3f}" for m in (check.shape[name], data)]
         rows.append([names.get(name, "end-to-end distance"), *cells])
-    _table(rows)
+    print_table(rows)
     broken = ", ".join(f"{name} {count}" for name, count in check.broken.items() if count)
     left = f"; outside: {broken}" if broken else ""
     print(f"{int(check.valid.sum())} of {len(check.valid)} within the data's 0.1 % and 99.9 % quantiles{left}")
@@ -159,13 +171,8 @@ def print_optimum(summary: dict, objective: str, unit: str, target: float | None
             if None not in both:
                 rows.append([f"{what} {label}", *(f"{value:.4g}" for value in both), f"at least {least:.4g}"])
     print()
-    _table(rows)
+    print_table(rows)
     print(summary["message"])
-
-
-def print_sweep(result) -> None:
-    """One line a setting: mean over the seeds, and their standard deviation in brackets."""
-    _table(result.table())
 
 
 def print_free_energy(result, names: list[str], unit: str) -> None:
@@ -174,7 +181,7 @@ def print_free_energy(result, names: list[str], unit: str) -> None:
     print(f"free energy over {' and '.join(names)} in {unit}, of {result.n_frames} frames{left_out}")
     print(f"  worth {result.n_effective:.0f} independent frames ({result.kish:.0f} by the weights alone)")
     head, *states = result.table(names)
-    _table([["  " + first, *cells] for first, *cells in [head, *states]])
+    print_table([["  " + first, *cells] for first, *cells in [head, *states]])
     apart = f"{result.halves:.2f} apart (rms below 6 kT)" if math.isfinite(result.halves) else "one misses a place"
     print(f"  first and second half of the run: {apart}")
     if result.bandwidth is not None:

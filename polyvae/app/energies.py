@@ -19,7 +19,7 @@ from polyvae.measures.hills import Hills, HillsEnergy, name_hills
 from polyvae.measures.kernels import bias_of
 
 
-class Run(NamedTuple):
+class RunColumns(NamedTuple):
     """Variables (n_frames, n) of the frames, what weighs them, and how they follow on each other."""
 
     s: np.ndarray
@@ -80,7 +80,7 @@ def energy_of(sum_of: pv.Colvar, result: FreeEnergy, names: list[str]) -> dict[s
     return {"hills": energy - energy.min()}
 
 
-def ask_for_periods(run: Run, names: list[str]) -> None:
+def ask_for_periods(run: RunColumns, names: list[str]) -> None:
     """Ask about variables that go around, as angles do."""
     for name, values, period in zip(names, run.s.T, run.periods, strict=True):
         for length, word in ((360.0, "360"), (2 * np.pi, "2*pi")):
@@ -90,7 +90,7 @@ def ask_for_periods(run: Run, names: list[str]) -> None:
                 say(f"{name} reaches from {ends}; of an angle say --period {name}={word}")
 
 
-def read_run(table, cvs, over, traj, reading, bias, weights) -> Run:
+def read_run(table, cvs, over, traj, reading, bias, weights) -> RunColumns:
     """Columns of a COLVAR and observables of frames, row by row, with their weights or bias."""
     names = [*cvs, *over]
     frames = pv.read(traj, **for_reading(reading)) if over else None
@@ -110,7 +110,7 @@ def read_run(table, cvs, over, traj, reading, bias, weights) -> Run:
     periods = [known_periods.get(name) if name in cvs else None for name in names]
     if frames is None:
         s = np.stack([table[name] for name in cvs], axis=1)
-        return Run(s, log, table.segments, table.time, periods, slice(None))
+        return RunColumns(s, log, table.segments, table.time, periods, slice(None))
     columns, rows = [], None
     if table is not None:
         rows = table.rows_at(frames.time, frames.segments)
@@ -121,7 +121,7 @@ def read_run(table, cvs, over, traj, reading, bias, weights) -> Run:
         from polyvae.measures.objectives import values_of  # loads JAX, for which tables alone need not wait
 
         columns += [np.asarray(values_of(name, frames), np.float64) for name in over]
-    return Run(np.stack(columns, axis=1), log, frames.segments, frames.time, periods, rows)
+    return RunColumns(np.stack(columns, axis=1), log, frames.segments, frames.time, periods, rows)
 
 
 def _finite(value: float) -> float | None:

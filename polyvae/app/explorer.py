@@ -146,10 +146,7 @@ def _section(text: str) -> str:
 
 
 def explorer_data(
-    cv: LatentCV,
-    traj,
-    observables: Mapping[str, Any] | None = None,
-    pieces: Sequence[str] | None = None,
+    cv: LatentCV, traj, observables: Mapping[str, Any] | None = None, pieces: Sequence[str] | None = None
 ) -> dict:
     """Contents of the page as values that JSON holds; arrays are base64, little-endian."""
     cv = check_cv(cv)

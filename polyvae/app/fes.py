@@ -10,82 +10,57 @@ import typer
 import polyvae as pv
 from polyvae.app.choices import OBJECTIVES
 from polyvae.app.console import print_free_energy, say
-from polyvae.app.options import READING, Figures, Force, known, numbers, option_of, takes
+from polyvae.app.options import FIGURE_FORMAT, FORCE, READING, known, numbers, option, takes
 from polyvae.core.units import ENERGY_UNITS, boltzmann
 
 _RESULTS = ("fes.*", "checks.*", "summary.json")
-
-
-WEIGHTS = {
-    "bias": option_of(
-        list[str] | None, None, "--bias", "Column with a bias, as opes.bias or rbias; several add up."
-    ),
-    "weights": option_of(str | None, None, "--weights", "Weights in place of a bias: a column, or a text file."),
-    "hills": option_of(
-        list[Path] | None,
-        None,
-        "--hills",
-        "HILLS, or STATE of OPES, repeatable: without --bias, frames count by their sum.",
-    ),
-    "walkers": option_of(bool, False, "--walkers", "The files are walkers of one bias."),
+VARIABLES = {
+    "cv": option(list[str], "Column to take; give it twice for two."),
+    "over": option(list[str], f"Quantity of the frames in --traj: {', '.join(OBJECTIVES)}."),
+    "traj": option(list[Path], "Frames, found in the COLVAR by their times; repeatable."),
+}
+WEIGHING = {
+    "bias": option(list[str], "Column with a bias, as opes.bias or rbias; several add up."),
+    "weights": option(str, "Weights in place of a bias: a column, or a text file."),
+    "hills": option(list[Path], "HILLS, or STATE of OPES, repeatable: without --bias, frames count by their sum."),
+    "walkers": option(bool, "The files are walkers of one bias.", False),
 }
 ENERGY = {
-    "temperature": option_of(float | None, None, "--temperature", "Temperature of the run in kelvin."),
-    "unit": option_of(
-        str, "kJ/mol", "--energy-unit", f"Energy unit of bias and result: {', '.join(ENERGY_UNITS)}."
-    ),
-    "kt": option_of(float | None, None, "--kt", "Thermal energy in units of the bias, as 1.0 of reduced units."),
+    "temperature": option(float, "Temperature of the run in kelvin."),
+    "unit": option(str, f"Energy unit of bias and result: {', '.join(ENERGY_UNITS)}.", "kJ/mol", "--energy-unit"),
+    "kt": option(float, "Thermal energy in units of the bias, as 1.0 of reduced units."),
 }
 ESTIMATE = {
-    "method": option_of(str, "kde", "--method", "Estimator of the density: kde or histogram."),
-    "bandwidth": option_of(
-        str | None, None, "--bandwidth", "Width of the kernels [default: a tenth of a basin's spread]."
-    ),
-    "bins": option_of(str | None, None, "--bins", "Number of grid points [default: by bandwidth]."),
-    "range": option_of(
-        list[str] | None,
-        None,
-        "--range",
-        "Range of the grid; give it twice for two.",
-        metavar="LOW:HIGH",
-    ),
-    "transient": option_of(
-        str, "auto", "--transient", "Part of each run to leave out at its start, as 0.2, or auto."
-    ),
-    "state": option_of(
-        list[str] | None, None, "--state", "A basin, repeatable [default: found].", metavar="LOW:HIGH"
-    ),
-    "period": option_of(
-        list[str] | None,
-        None,
-        "--period",
-        "Period of a column, as phi=360 or phi=-pi:pi; repeatable.",
-        metavar="NAME=LENGTH",
+    "method": option(str, "Estimator of the density: kde or histogram.", "kde"),
+    "bandwidth": option(str, "Width of the kernels [default: a tenth of a basin's spread]."),
+    "bins": option(str, "Number of grid points [default: by bandwidth]."),
+    "range": option(list[str], "Range of the grid; give it twice for two.", metavar="LOW:HIGH"),
+    "transient": option(str, "Part of each run to leave out at its start, as 0.2, or auto.", "auto"),
+    "state": option(list[str], "A basin, repeatable [default: found].", metavar="LOW:HIGH"),
+    "period": option(
+        list[str], "Period of a column, as phi=360 or phi=-pi:pi; repeatable.", metavar="NAME=LENGTH"
     ),
 }
+OUTPUT = {
+    "out": option(Path, "Folder for the results.", Path("polyvae-fes")),
+    "figures": FIGURE_FORMAT,
+    "force": FORCE,
+}
+Tables = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="COLVAR...", help="COLVAR or HILLS files, or patterns of their names."),
+]
 
 
-@takes(weighing=WEIGHTS, energy=ENERGY, estimate=ESTIMATE, reading=READING)
-def fes(
-    reading: dict,
+@takes(variables=VARIABLES, weighing=WEIGHING, energy=ENERGY, estimate=ESTIMATE, reading=READING, output=OUTPUT)
+def do_fes(
+    variables: dict,
     weighing: dict,
     energy: dict,
     estimate: dict,
-    files: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="COLVAR...", help="COLVAR or HILLS files, or patterns of their names."),
-    ] = None,
-    cv: Annotated[list[str] | None, typer.Option("--cv", help="Column to take; give it twice for two.")] = None,
-    over: Annotated[
-        list[str] | None,
-        typer.Option("--over", help=f"Quantity of the frames in --traj: {', '.join(OBJECTIVES)}."),
-    ] = None,
-    traj: Annotated[
-        list[Path] | None, typer.Option("--traj", help="Frames, found in the COLVAR by their times; repeatable.")
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("polyvae-fes"),
-    figures: Figures = "png",
-    force: Force = False,
+    reading: dict,
+    output: dict,
+    files: Tables = None,
 ):
     """The free energy over columns of COLVAR files, or over an observable of the frames, with its error.
 
@@ -94,10 +69,12 @@ def fes(
     from polyvae.app import energies
     from polyvae.files import replacing_folder
 
-    names = [*(cv or []), *(over or [])]
+    cvs, over, traj = (variables[name] or [] for name in VARIABLES)
+    out, figures, force = (output[name] for name in OUTPUT)
+    names = [*cvs, *over]
     if not 1 <= len(names) <= 2 or len(set(names)) < len(names):
         raise typer.BadParameter("name one column or two different ones, such as --cv z0", param_hint="--cv")
-    for name in over or ():
+    for name in over:
         known("over", name, OBJECTIVES)
     if bool(over) != bool(traj):
         raise typer.BadParameter("an observable is one of the frames in --traj; give both", param_hint="--over")
@@ -117,9 +94,7 @@ def fes(
             write(names, result=found, about=about)
             print(f"free energy over {' and '.join(names)} in {unit}, {about['from']}")
         else:
-            run = energies.read_run(
-                table, cv or [], over or [], traj or [], reading, weighing["bias"], weighing["weights"]
-            )
+            run = energies.read_run(table, cvs, over, traj, reading, weighing["bias"], weighing["weights"])
             sum_of = energies.read_tables(hills, None, turns, names) if hills else None
             if sum_of is not None and not run.log:
                 run.log["bias"] = energies.bias_at(sum_of, table, kT)[run.rows]

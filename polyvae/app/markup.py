@@ -66,10 +66,10 @@ def sentence(text: str) -> str:
     return escape(first + text[1:] + ("" if text.endswith((".", "!", "?")) else "."))
 
 
-def plain(value) -> str:
+def setting_text(value) -> str:
     """A setting as it was given, escaped."""
     if isinstance(value, dict):
-        return ", ".join(f"{escape(str(key))} {plain(inner)}" for key, inner in value.items())
+        return ", ".join(f"{escape(str(key))} {setting_text(inner)}" for key, inner in value.items())
     return escape(" × ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value))
 
 

@@ -1,26 +1,20 @@
 """The option `--observable`: what else than size and time the frames of an explorer are coloured by."""
 
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 import polyvae as pv
 from polyvae.app.choices import OBJECTIVES
-from polyvae.app.options import known
+from polyvae.app.options import known, option
 from polyvae.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
 
-Observable = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--observable",
-        metavar="NAME",
-        help=f"Quantity that colours the explorer, repeatable: {', '.join(OBJECTIVES)}, or FILE:COLUMN.",
-    ),
-]
-
+OBSERVABLE = option(
+    list[str],
+    f"Quantity that colours the explorer, repeatable: {', '.join(OBJECTIVES)}, or FILE:COLUMN.",
+    metavar="NAME",
+)
 TAKEN = ("Rg", "end-to-end", "time", "frame")  # by what the explorer shows of every run
 
 

@@ -2,22 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 import polyvae as pv
 from polyvae.app.choices import OBJECTIVES, TABLES
-from polyvae.app.cluster import CLUSTER, on_cluster
 from polyvae.app.console import fail, say
-from polyvae.app.options import (
-    READING,
-    Files,
-    Force,
-    Model,
-    known,
-    takes,
-)
+from polyvae.app.options import CLUSTER, FORCE, READING, Files, Model, known, option, takes
 from polyvae.app.reading import as_the_model, for_reading
 from polyvae.errors import InputError
 
@@ -25,28 +17,17 @@ FAILED = "failed.txt"  # why files have no table, where these are too many to pr
 _SHOWN = 10
 
 
-@takes(reading=READING, cluster=CLUSTER)
-@on_cluster
-def project(
-    model: Model,
-    files: Files,
-    reading: dict,
-    client,
-    out: Annotated[
-        Path, typer.Option("--out", help="COLVAR, or a name ending in .csv or .npz; with --each a folder.")
-    ] = Path("COLVAR"),
-    each: Annotated[
-        bool, typer.Option("--each", help="Write a table for each file; a repeated command does the rest.")
-    ] = False,
-    kind: Annotated[
-        str | None,
-        typer.Option("--kind", help=f"Format of the tables of --each: {', '.join(TABLES)} [default: COLVAR]."),
-    ] = None,
-    add: Annotated[
-        list[str] | None, typer.Option("--add", help=f"A further column, repeatable: {', '.join(OBJECTIVES)}.")
-    ] = None,
-    force: Force = False,
-):
+PROJECTION = {
+    "out": option(Path, "COLVAR, or a name ending in .csv or .npz; with --each a folder.", Path("COLVAR")),
+    "each": option(bool, "Write a table for each file; a repeated command does the rest.", False),
+    "kind": option(str, f"Format of the tables of --each: {', '.join(TABLES)} [default: COLVAR]."),
+    "add": option(list[str], f"A further column, repeatable: {', '.join(OBJECTIVES)}."),
+    "force": FORCE,
+}
+
+
+@takes(reading=READING, cluster=CLUSTER, output=PROJECTION)
+def do_project(model: Model, files: Files, reading: dict, output: dict, client):
     """Write the collective variables of every frame, of files of any length.
 
     With --each, every file is a run of its own. There may be thousands, and files that have their table are
@@ -54,12 +35,12 @@ def project(
 
     Example: polyvae project model.safetensors run.xtc --top chain.pdb --out COLVAR
     """
+    out, each, kind, add, force = (output[name] for name in PROJECTION)
     for name in add or ():
         known("add", name, OBJECTIVES)
     if kind is not None and not each:
-        raise typer.BadParameter(
-            "it is for --each; without --each, end --out in .csv or .npz", param_hint="--kind"
-        )
+        text = "it is for --each; without --each, end --out in .csv or .npz"
+        raise typer.BadParameter(text, param_hint="--kind")
     kind = known("kind", kind or "COLVAR", TABLES)
     from polyvae.cv.latent import load_cv
     from polyvae.files import check_output, locked

@@ -19,23 +19,15 @@ ENSEMBLES = {
 
 @dataclasses.dataclass(frozen=True)
 class Quantity:
-    """One number of a model.
+    """One number of a model."""
 
-    Args:
-        key: field of `FrameScores`, or a name of its own; name: in words; unit: escaped, or "".
-        good: description of a good value.
-        given: condition that it was taken at, if that varies from model to model.
-        better: 1 where larger is better, -1 where smaller is, 0 where neither is.
-        alike: settings, beside their data, that two models must share to be compared.
-    """
-
-    key: str
+    key: str  # field of `FrameScores`, or a name of its own; name: in words; unit: escaped, or ""
     name: str
     unit: str
-    good: str
-    better: int = 0
-    alike: tuple[str, ...] = ()
-    given: str = ""
+    good: str  # description of a good value
+    better: int = 0  # 1 where larger is better, -1 where smaller is, 0 where neither is
+    alike: tuple[str, ...] = ()  # settings, beside their data, that two models must share to be compared
+    given: str = ""  # condition that it was taken at, if that varies from model to model
 
     def title(self) -> str:
         """The name, and what it was taken at."""
@@ -77,37 +69,17 @@ def of_frames(scores: dict) -> list[Quantity]:
     shape = ("alignment", "lag", "validation")
     frames = "frame" if lag == "1" else "frames"
     most = f"near {1 + n}: nothing is forgotten over the lag; 1: all is" if n else "large"
+    at = f"lag {lag} {frames}" if lag else ""
+    kinetic = ("lag of the scores", "validation")
+    bound = "high: what to compare models of the same data by"
+    long = "long beside the lag; a lower bound, which rises with the lag to half the autocorrelation time"
     return [
         Quantity("fve", "variance explained", "", "near 1, less with a time lag", 1, shape),
         Quantity("rmsd", "RMSD per bead, decoded", unit, "well below a bond length", -1, shape),
         Quantity("elbo", "ELBO", "nats a frame", "held out as in training; much lower is over-fitting", 1, shape),
-        Quantity(
-            "iw_bound",
-            "importance-weighted bound",
-            "nats a frame",
-            "high: what to compare models of the same data by",
-            1,
-            shape,
-            draws,
-        ),
-        Quantity(
-            "vamp2",
-            "VAMP-2",
-            "",
-            most,
-            1,
-            ("lag of the scores", "number of latents", "validation"),
-            f"lag {lag} {frames}" if lag else "",
-        ),
-        Quantity(
-            "timescale",
-            "slowest implied timescale",
-            time,
-            "long beside the lag; a lower bound, which rises with the lag to half the autocorrelation time",
-            1,
-            ("lag of the scores", "validation"),
-            f"lag {lag} {frames}" if lag else "",
-        ),
+        Quantity("iw_bound", "importance-weighted bound", "nats a frame", bound, 1, shape, draws),
+        Quantity("vamp2", "VAMP-2", "", most, 1, (*kinetic, "number of latents"), at),
+        Quantity("timescale", "slowest implied timescale", time, long, 1, kinetic, at),
         Quantity("n_jumps", "jumps of the alignment", "", f"0; up to {JUMPS:.0%} of the steps is fair", -1),
     ]
 
@@ -116,21 +88,16 @@ def of_latents(scores: dict) -> list[Quantity]:
     """One number a latent, by its name in `FrameScores`."""
     unit, time = length_unit(scores), time_unit(scores)
     per_length = f"1/{unit}" if unit else ""
+    slow = "long, of z0 the longest; about twice a decay time"
+    even = "near each other; where not, try --smoothness"
     return [
         Quantity("kl_per_latent", "KL: the information in it", "nats", "above 0; an inactive latent has 0"),
         Quantity("latent_mean", "mean", "", "0"),
         Quantity("aggregated_std", "spread", "", "0.8 to 1.2: draws from the prior meet the data"),
         Quantity("correlation_rg", "correlation with Rg", "", "any; at ±1 it is Rg under another name"),
         Quantity("correlation_end_to_end", "correlation with end-to-end", "", "any"),
-        Quantity(
-            "autocorrelation_time",
-            "autocorrelation time",
-            time,
-            "long, of z0 the longest; about twice a decay time",
-        ),
-        Quantity(
-            "gradient", "slope, mean and steepest", per_length, "near each other; where not, try --smoothness"
-        ),
+        Quantity("autocorrelation_time", "autocorrelation time", time, slow),
+        Quantity("gradient", "slope, mean and steepest", per_length, even),
     ]
 
 

@@ -29,7 +29,7 @@ def write_report(folder: str | os.PathLike, out: str | os.PathLike | None = None
     folder = Path(folder)
     scores = _read_scores(folder)
     html = page(
-        f"polyvae: {', '.join(sections.file_names(scores)) or folder.name}",
+        f"polyvae: {', '.join(sections.source_names(scores)) or folder.name}",
         [
             sections.heading(scores),
             sections.verdict_section(scores),

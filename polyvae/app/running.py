@@ -25,23 +25,12 @@ _RESULTS = ("model.safetensors", "COLVAR", "latent.npz", "generated.*", "optimiz
 _QUICK = {"steps": 1000, "n_starts": 8, "refine_steps": 700}
 
 
-def run_all(
-    files: list[Path],
-    out: Path,
-    *,
-    model: dict,
-    training: dict,
-    reading: dict,
-    quick: bool,
-    generator: bool,
-    figures: str,
-    observable: list[str] | None,
-    force: bool,
-) -> None:
-    """Fill the folder `out` with the results of all verbs on one trajectory."""
-    training, seed = for_training(training), model["seed"]
+def run_all(files: list[Path], model: dict, training: dict, reading: dict, output: dict) -> None:
+    """Fill a folder with the results of all verbs on one trajectory; the options are those of the verb `run`."""
+    training, seed, out = for_training(training), model["seed"], output["out"]
+    quick, generator, observable = (output[name] for name in ("quick", "generator", "observable"))
     check_observables(observable)
-    with replacing_folder(out, force=force, results=_RESULTS) as folder:
+    with replacing_folder(out, force=output["force"], results=_RESULTS) as folder:
         traj = read_files(files, reading)
         traj = with_weights(traj, training.pop("weights"))  # for all that follows, and not for training alone
         observables = observables_of(observable, traj)
@@ -83,7 +72,7 @@ def run_all(
         write_json(folder / "scores.json", scores.to_dict() | added | about)
         _write_medoids(folder / "states", states, traj)
         (folder / "figures").mkdir()
-        formats = ["png", figures]  # the report shows the first
+        formats = ["png", output["figures"]]  # the report shows the first
         drawn: dict[str, Any] = {"formats": formats, "states": (states, energy)}
         pv.plot.save_figures(folder / "figures", cv, traj, z, generated, optimum, **drawn)
         save_explorer(folder / FILE, cv, traj, observables, pieces=[path.name for path in files])

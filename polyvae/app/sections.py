@@ -12,9 +12,9 @@ from polyvae.app.markup import (
     labelled,
     mark,
     number,
-    plain,
     section,
     sentence,
+    setting_text,
     table,
     viewer,
 )
@@ -61,12 +61,12 @@ def title_of(scores: dict) -> str:
 
 def heading(scores: dict) -> str:
     """The title of the page."""
-    files = [f"<code>{escape(name)}</code>" for name in file_names(scores)]
+    files = [f"<code>{escape(name)}</code>" for name in source_names(scores)]
     source = f'<p class="soft">From {", ".join(files)}</p>' if files else ""
     return f"<header><h1>{escape(title_of(scores))}</h1>{source}</header>"
 
 
-def file_names(scores: dict) -> list[str]:
+def source_names(scores: dict) -> list[str]:
     """The names of the files that were read, without their folders."""
     return [Path(str(file)).name for file in get(scores, "data", "files", kind=list) or []]
 
@@ -274,7 +274,7 @@ def _sources(scores: dict, folder: Path) -> str:
             *((f"{escape(str(name))} chosen", sentence(str(text))) for name, text in choices.items()),
             ("training", sentence(get(model, "stopped", kind=str) or "")),
             ("weights kept from epoch", f"{epoch} (counted from 0)" if epoch else None),
-            ("versions", plain(get(model, "versions", kind=dict) or {})),
+            ("versions", setting_text(get(model, "versions", kind=dict) or {})),
         ]
     )
 
@@ -282,8 +282,8 @@ def _sources(scores: dict, folder: Path) -> str:
 def settings_of(scores: dict) -> dict[str, str]:
     """Settings of the model, the generator last, as HTML."""
     settings, generator = (get(scores, "model", key, kind=dict) or {} for key in ("settings", "generator"))
-    given = {escape(str(key).replace("_", " ")): plain(value) for key, value in settings.items()}
-    return given | {f"generator {escape(str(key).replace('_', ' '))}": plain(v) for key, v in generator.items()}
+    every = dict(settings) | {f"generator {key}": value for key, value in generator.items()}
+    return {escape(str(key).replace("_", " ")): setting_text(value) for key, value in every.items()}
 
 
 def _digits(sha256: str | None) -> str:

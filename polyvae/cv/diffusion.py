@@ -67,39 +67,30 @@ def _centred(x):
 class Generator(eqx.Module):
     """p(x|z), and the density of z that the data have.
 
-    Args:
-        network: see `denoise`.
-        shape: n_beads, n_dims.
-        scale: the length that is 1 inside: the standard deviation of the aligned coordinates.
-        pairs: pairs of beads, the inputs of the network, along which it also pulls.
-        pair_mean, pair_std: mean and standard deviation of their distances in the data.
-        closest: the smallest distance in the data between beads without a bond.
-        bonds, angles: the bonds, and the triples of bonded beads.
-        drawn, real: quantiles of each bond length, of each angle and of the radius of gyration,
-            (n_bonds + n_angles + 1, n_quantiles), in raw draws and in the data. The last row may be missing.
-        z, z_width: latent coordinates (n, latent_dim) of the data, and the widths of the Gaussian kernel on
-            each of them.
-        mean: coefficients of `quadratic` terms of z; their sum is the conformation that `denoise` starts from.
-        spread: the standard deviation of the coordinates about it.
-
     All lengths but `scale` are multiples of `scale`.
     """
 
-    network: Network
-    shape: tuple[int, int] = eqx.field(static=True)
-    scale: Float[Array, ""]
-    pairs: Int[Array, "pairs 2"]
+    network: Network  # see `denoise`
+    shape: tuple[int, int] = eqx.field(static=True)  # n_beads, n_dims
+    scale: Float[Array, ""]  # the length that is 1 inside: the standard deviation of the aligned coordinates
+    pairs: Int[Array, "pairs 2"]  # pairs of beads, the inputs of the network, along which it also pulls
+    # pair_mean, pair_std: mean and standard deviation of their distances in the data
     pair_mean: Float[Array, "pairs"]
     pair_std: Float[Array, "pairs"]
-    closest: Float[Array, ""]
-    bonds: Int[Array, "bonds 2"]
+    closest: Float[Array, ""]  # the smallest distance in the data between beads without a bond
+    bonds: Int[Array, "bonds 2"]  # bonds, angles: the bonds, and the triples of bonded beads
     angles: Int[Array, "angles 3"]
+    # drawn, real: quantiles of each bond length, of each angle and of the radius of gyration, (n_bonds + n_angles
+    # + 1, n_quantiles), in raw draws and in the data. The last row may be missing.
     drawn: Float[Array, "internals quantiles"]
     real: Float[Array, "internals quantiles"]
+    # z, z_width: latent coordinates (n, latent_dim) of the data, and the widths of the Gaussian kernel on each of
+    # them
     z: Float[Array, "points latent"]
     z_width: Float[Array, "points latent"]
+    # coefficients of `quadratic` terms of z; their sum is the conformation that `denoise` starts from
     mean: Float[Array, "terms beads dims"]
-    spread: Float[Array, ""]
+    spread: Float[Array, ""]  # the standard deviation of the coordinates about it
 
     def denoise(
         self, x: Float[Array, "beads dims"], noise: Float[Array, ""], z: Float[Array, "latent"]

@@ -36,7 +36,7 @@ from polyvae.trajectory.stream import Stream, concatenate
 from polyvae.vae.checkpoint import Checkpoint, digest
 from polyvae.vae.settings import GeneratorRecord, GeneratorSettings, versions
 from polyvae.vae.splits import validation_blocks
-from polyvae.vae.training import restored, run
+from polyvae.vae.training import restored, train_until_end
 
 MAX_BEADS = 1000  # with more, training and settling take hours: their cost grows as the square
 MAX_FRAMES = 50_000  # evenly spaced frames of a `Stream` for training
@@ -334,16 +334,8 @@ def _train(
     """Train the network; returns the generator with the best weights, their step, and the history."""
     weights, static = eqx.partition(generator.network, eqx.is_inexact_array)
     names = ("loss",) if validation is None else ("loss", "val_loss")
-    zero = jnp.zeros((), jnp.int32)
-    state = _State(
-        weights,
-        weights,
-        _optimiser(settings).init(weights),
-        zero,
-        jnp.full((), jnp.inf, jnp.float32),
-        zero,
-        weights,
-    )
+    zero, worst = jnp.zeros((), jnp.int32), jnp.full((), jnp.inf, jnp.float32)
+    state = _State(weights, weights, _optimiser(settings).init(weights), zero, worst, zero, weights)
     state, table = restored(state, unfinished, len(names))
     looks = -(-settings.steps // _STRIDE)
 
@@ -367,7 +359,7 @@ def _train(
         terms = dict(zip(names, row.tolist(), strict=True))
         progress(min(look * _STRIDE, settings.steps), settings.steps, terms)
 
-    state, table, _ = run(
+    state, table, _ = train_until_end(
         advance,
         state,
         table,

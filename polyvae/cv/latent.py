@@ -247,16 +247,10 @@ class LatentCV:
 
     @single_precision
     def keep(self, latents: Sequence[int]) -> "LatentCV":
-        """The CV of some of the latents, in that order, such as `active_latents`.
+        """The CV of some of the `latents`, by their numbers, in that order, such as `active_latents`.
 
         Their values and forces stay what they are. The decoder takes 0 for the others. A generator is dropped,
-        since it needs all latents.
-
-        Args:
-            latents: their numbers, from 0.
-
-        Raises:
-            InputError: a number that is not that of a latent, or one twice.
+        since it needs all latents. `InputError` for a number that is not that of a latent, or one twice.
         """
         some = f"some of 0 to {self.latent_dim - 1}, each once"
         chosen = list(whole_numbers("latents", np.atleast_1d(latents), some))
@@ -310,7 +304,7 @@ class LatentCV:
             "selection": selection,
             "record": self.record.to_dict(),
         }
-        modelfile.write(path, tensors, header | modelfile.header_of(self.vae))
+        modelfile.write_model(path, tensors, header | modelfile.header_of(self.vae))
 
     @classmethod
     def from_file(cls, tensors: dict, header: dict) -> "LatentCV":
@@ -371,7 +365,7 @@ def load(path: str | os.PathLike) -> LatentCV | FittedVAE:
         FileNotFoundError: the file does not exist.
         InputError: the file is not a polyvae model, has another format version, or is incomplete.
     """
-    tensors, header = modelfile.read(path)
+    tensors, header = modelfile.read_model(path)
     try:
         if "featurizer" in header:
             return LatentCV.from_file(tensors, header)

@@ -14,15 +14,10 @@ FAR_OFF = 3.0  # times the model's bonds: no chain stretches so far
 
 
 def match_beads(data: Trajectory, template: Trajectory, report: Callable[[str], None]) -> Trajectory:
-    """Put the beads of the data into the order of the model.
+    """Put the beads of the data, in the model's unit, into the order of the model's template frame.
 
-    Args:
-        data: in the model's unit.
-        template: one frame of the model's training data.
-        report: called with a warning where names differ or beads are moved.
-
-    Raises:
-        InputError: another number of beads or dimensions, or an order that repeated names leave open.
+    `report` is called with a warning where names differ or beads are moved. `InputError` for another number of
+    beads or dimensions, or an order that repeated names leave open.
     """
     if (data.n_beads, data.n_dims) != (template.n_beads, template.n_dims):
         trained = ""

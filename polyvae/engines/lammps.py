@@ -82,7 +82,7 @@ class LammpsEngine:
             if not lmp.extract_setting("box_exist") or not lmp.get_natoms():
                 raise InputError(f"{script}: has no atoms at its end; it must set up the system, and not run it")
             kT = lmp.extract_global("boltz") * temperature
-            hills = None if bias is None else Hills(bias, _hill(bias, steps) * kT, kT)
+            hills = None if bias is None else LatentHills(bias, _hill(bias, steps) * kT, kT)
             latent: LatentBias
             if hills is not None:
                 latent = GridFix(lmp, cv, hills.table, atoms=self.atoms, sigma=self.sigma)
@@ -111,7 +111,7 @@ lammps_engine = LammpsEngine  # as scripts name it
 
 
 def _frames(
-    lmp, latent: LatentBias, hills: "Hills | None", n: int, stride: int, script: Path
+    lmp, latent: LatentBias, hills: "LatentHills | None", n: int, stride: int, script: Path
 ) -> tuple[list[np.ndarray], list[np.ndarray], Snapshots]:
     """Run n frames: the beads, the latents, and all atoms of some."""
     kept = kept_frames(n, lmp.get_natoms())
@@ -148,7 +148,7 @@ def _hill(bias: Bias, steps: int) -> float:
     return float(np.clip(height, _HILL[0], max(_HILL[0], _HILL[1] * bias.barrier)))
 
 
-class Hills:
+class LatentHills:
     """Well-tempered metadynamics on a table, with the walls of a bias.
 
     Args:

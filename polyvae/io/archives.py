@@ -15,7 +15,7 @@ _ROOM = 1 << 16
 
 
 def stated_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, order and type that an array in an npz states; raises ValueError for what is no array of numbers."""
+    """Shape, order and type that an array in an npz states; raises ValueError for other objects."""
     version = np.lib.format.read_magic(file)  # type: ignore[arg-type]
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = header(file)  # type: ignore[arg-type]
@@ -27,11 +27,7 @@ def stated_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np
 
 
 def check_sizes(path: Path) -> list[str]:
-    """Names of the arrays in an npz, each of which can be there, by the size of the file.
-
-    Raises:
-        ValueError: an array that states more than the file can hold; other errors where there is none.
-    """
+    """Names of the arrays in an npz; ValueError for one that states more than the file can hold."""
     names = []
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
@@ -50,11 +46,7 @@ def check_sizes(path: Path) -> list[str]:
 
 
 def arrays_of(path: Path, wanted: Collection[str] | None = None) -> dict[str, np.ndarray]:
-    """Arrays of an npz by name: those that are wanted and there, or all.
-
-    Raises:
-        InputError: a file that is no npz, or a damaged one.
-    """
+    """Arrays of an npz by name: those that are wanted and there, or all; `InputError` for another file."""
     with reading(path, "npz"):
         with path.open("rb") as stream:  # NumPy leaves a file open that it has opened itself and cannot read
             head = stream.read(6)

@@ -10,7 +10,6 @@ from polyvae.errors import InputError
 
 log = logging.getLogger(__name__)
 
-# Between id and type, and between type and coordinates, and after the coordinates.
 _STYLES = {
     "amoeba": "id resid type charge x y z",
     "angle": "id resid type x y z",
@@ -46,19 +45,15 @@ _COMMON = ("id", "type", "x", "y", "z")
 
 
 def atom_columns(path: Path) -> str:
-    """The names of the columns of a data file's atoms, as MDAnalysis takes them.
+    """Names of the columns of a data file's atoms, as MDAnalysis takes them.
 
-    Raises:
-        InputError: a style that is not known, or none stated where the number of columns fits several.
+    `InputError` for an unknown style, and without a style if the number of columns fits several.
     """
     style, first, has_bonds = _stated(path)
     columns = _of_style(path, style) if style else _guessed(path, len(first.split()), has_bonds)
     if own := {"density", "mass"} & set(columns.split()):
-        log.info(
-            "%s: its atoms state a %s each, which is not used; masses are those of its section Masses, or 1",
-            path,
-            " and a ".join(sorted(own)),
-        )
+        text = "%s: its atoms state a %s each, which is not used; masses are those of its section Masses, or 1"
+        log.info(text, path, " and a ".join(sorted(own)))
     return columns
 
 
@@ -100,7 +95,7 @@ def _stated(path: Path) -> tuple[str, str, bool]:
 
 
 def _guessed(path: Path, n_columns: int, has_bonds: bool) -> str:
-    """Columns of atoms whose style is not stated; three image flags may stand at the end."""
+    """Columns of atoms whose style is not stated; three image flags may follow."""
     if n_columns in (5, 8) and not has_bonds:
         style = "atomic"
     elif n_columns in (6, 9) and has_bonds:

@@ -17,11 +17,8 @@ _CA_APART = (2.6, 4.3)  # Å between CA of neighbours: 2.9 beside a cis bond, 3.
 def with_chains(atoms: Atoms, group, places: tuple[np.ndarray, np.ndarray | None] | None, path: Path) -> Atoms:
     """The atoms with the chain of each, and bonds of consecutive CA where only CA are chosen and none is bonded.
 
-    Args:
-        group: the MDAnalysis atom group of the chosen atoms.
-        places: (n_chosen, 3) of the chosen atoms in the topology file, in Å, where it holds them; and its box, as
-            MDAnalysis has it, or None.
-        path: the topology, for messages.
+    `group` is the atom group of the chosen atoms, `places` are their positions (n_chosen, 3) in the topology, in
+    Å, and its box, if it has them.
     """
     labels = [np.asarray(getattr(group, name)) for name in ("chainIDs", "segids") if hasattr(group, name)]
     chain = np.zeros(len(group), int)
@@ -43,19 +40,13 @@ def with_chains(atoms: Atoms, group, places: tuple[np.ndarray, np.ndarray | None
         pairs = pairs[(apart > _CA_APART[0]) & (apart < _CA_APART[1])]
     if not len(pairs):
         return atoms
-    log.info(
-        "%s: no bond joins the chosen CA, so consecutive ones of a chain are taken as bonded (%d bonds)",
-        path,
-        len(pairs),
-    )
+    text = "%s: no bond joins the chosen CA, so consecutive ones of a chain are taken as bonded (%d bonds)"
+    log.info(text, path, len(pairs))
     return atoms._replace(bonds=atoms.chosen[pairs])
 
 
 def _consecutive(chain: np.ndarray, numbers: np.ndarray, residues: np.ndarray) -> np.ndarray:
-    """Pairs of atoms that follow one another in a chain, (n, 2).
-
-    A gap in the numbers of residues ends a chain: residues are missing there.
-    """
+    """Pairs (n, 2) of atoms that follow one another in a chain; a gap in the numbers of residues ends a chain."""
     order = np.lexsort((np.arange(len(chain)), chain))
     first, second = order[:-1], order[1:]
     inserted = (numbers[second] == numbers[first]) & (residues[second] != residues[first])  # 52 and 52A
@@ -66,8 +57,7 @@ def _consecutive(chain: np.ndarray, numbers: np.ndarray, residues: np.ndarray) -
 def of_those_ids(atoms: Atoms, ids: np.ndarray | None, path: Path) -> Atoms:
     """The atoms of a topology whose ids a trajectory file holds: a dump of a group holds some of them alone.
 
-    Raises:
-        InputError: the file holds an id that the topology lacks, or lacks one that is selected.
+    `InputError` if the file holds an id that the topology lacks, or lacks one that is selected.
     """
     known = atoms.all_ids
     if ids is None or known is None or np.array_equal(ids, known):

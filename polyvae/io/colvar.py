@@ -86,7 +86,7 @@ def colvar_writer(path: str | os.PathLike, latent_dim: int, columns: Sequence[st
             n_done += n
             sink.write(rows.pop("time"), z, rows)
 
-        with sink:
+        with contextlib.closing(sink):
             yield write
             sink.finish()
 
@@ -110,10 +110,7 @@ class _Text:
     def finish(self) -> None:
         pass
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_) -> None:
+    def close(self) -> None:
         self._file.close()
 
 
@@ -144,9 +141,6 @@ class _Npz:
                     file.seek(0)
                     shutil.copyfileobj(file, member, 1 << 20)
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_) -> None:
+    def close(self) -> None:
         for file in self._files.values():
             file.close()

@@ -21,8 +21,8 @@ _IPI_UNIT = re.compile(r"\b(\w+)\{(\w+)\}")
 def pairs_of(comment: str) -> dict[str, str]:
     """Facts that a comment states, by name in lower letters.
 
-    Beside the names that stand there: "lattice" for the cell of i-PI, in the unit of the positions, "length_unit"
-    for that unit, "time_unit" for CP2K, whose times are in fs.
+    Further names are "lattice" for the cell of i-PI, in the unit of the positions, "length_unit" for that unit,
+    and "time_unit" for CP2K, which writes times in fs.
     """
     if cell := _IPI_CELL.search(comment):
         return _of_ipi(comment, np.array(cell[1].split(), float))

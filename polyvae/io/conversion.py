@@ -17,30 +17,17 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """How the numbers of a file become those of a trajectory.
+    """How the numbers of a file become those of a trajectory."""
 
-    Args:
-        length_unit: of the trajectory.
-        per_length: factor from the numbers in the file to that unit.
-        by_convention: whether neither the file nor an option states the unit.
-        has_times: whether times can be used.
-        per_time: factor from the times in the file to ps, or to the engine's own unit in reduced units.
-        dt: time between frames, in place of the file's times, or None.
-    """
-
-    length_unit: str
-    per_length: float = 1.0
-    by_convention: bool = False
-    has_times: bool = True
-    per_time: float = 1.0
-    dt: float | None = None
+    length_unit: str  # of the trajectory
+    per_length: float = 1.0  # factor from the numbers in the file to that unit
+    by_convention: bool = False  # whether neither the file nor an option states the unit
+    has_times: bool = True  # whether times can be used
+    per_time: float = 1.0  # factor from the times in the file to ps, or to the engine's own unit in reduced units
+    dt: float | None = None  # time between frames, in place of the file's times, or None
 
     def applied(self, block: Frames, numbers: np.ndarray) -> Frames:
-        """Frames in the trajectory's units.
-
-        Args:
-            numbers: (n,) numbers of the frames in their file.
-        """
+        """Frames in the trajectory's units; `numbers` (n,) are their numbers in the file."""
         if self.dt is not None:
             block = block._replace(time=self.dt * numbers, step=None)
         elif block.time is not None:
@@ -54,8 +41,7 @@ class Conversion:
 def conversion_of(path: Path, file: TrajectoryFile, options: ReadOptions) -> Conversion:
     """The conversion of a file's numbers; facts that are passed over are logged.
 
-    Raises:
-        InputError: a unit of length that is not understood, where no option states it.
+    `InputError` for a unit of length that is not understood, where no option states it.
     """
     stated, factor = file.facts.value("length_unit"), 1.0
     by_convention = False

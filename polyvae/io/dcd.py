@@ -10,26 +10,23 @@ from pathlib import Path
 import numpy as np
 
 from polyvae.errors import InputError
-from polyvae.io.frames import BLOCK_BYTES, DamagedError, Frames, log
+from polyvae.io.frames import BLOCK_BYTES, DamagedError, Frames, TrajectoryFile, log, part_of
 from polyvae.trajectory.box import box_vectors
-from polyvae.trajectory.facts import Facts, not_stated, stated_if
+from polyvae.trajectory.facts import OF_ATOMS, stated_if
 
 _SHAPE_MATRIX = 25  # CHARMM's version in the header from which on a cell is a symmetric matrix
 
 _SMALLEST_FS = 0.05  # a step of LAMMPS from which on it is one in fs: no step is as long as 50 fs
 
 
-class DcdFile:
+class DcdFile(TrajectoryFile):
     """A CHARMM, NAMD, LAMMPS or X-PLOR DCD file; see `frames.TrajectoryFile`.
 
     Record markers of 4 and 8 bytes, both byte orders, and fixed atoms, which only the first frame holds, are read.
     """
 
-    NO_PLACE_FOR = (
-        "length_unit", "periodic", "ids", "images", "masses", "charges", "types", "names", "chains", "residues",
-        "bonds", "weights", "segments",
-    )  # fmt: skip
-    usual_unit, always_3d, seeks = "angstrom", True, True
+    NO_PLACE_FOR = OF_ATOMS
+    usual_unit, seeks = "angstrom", True
 
     def __init__(self, path: Path):
         self.path = path
@@ -41,19 +38,11 @@ class DcdFile:
         if rest < 0:
             raise DamagedError(path, 0)
         if self.n_frames < stated_frames and not self.is_cut:
-            log.warning(
-                "%s: its header says %d frames, but it holds %d, as a stopped run leaves it; all are taken",
-                path,
-                stated_frames,
-                self.n_frames,
-            )
+            text = "%s: its header states %d frames, but it holds %d, as a stopped run leaves it; all are taken"
+            log.warning(text, path, stated_frames, self.n_frames)
         times = self.clock()
-        self.facts = Facts(
-            time=stated_if(times is not None),
-            time_unit=stated_if(times is not None, self._time_unit()),
-            box=stated_if(self._has_cell),
-            **not_stated(*self.NO_PLACE_FOR),
-        )
+        unit = stated_if(times is not None, self._time_unit())
+        self.state(time=stated_if(times is not None), time_unit=unit, box=stated_if(self._has_cell))
 
     def _time_unit(self) -> str:
         """CHARMM's unit, or that of LAMMPS, which writes its time step as it is and not in which unit.
@@ -120,7 +109,7 @@ class DcdFile:
         return data
 
     def _frame(self, n_atoms: int, *, cell: bool, w: bool) -> np.dtype:
-        """The layout of a frame of so many atoms."""
+        """The layout of a frame of `n_atoms` atoms."""
         marker = f"{self._order}i{self._marker}"
         columns = [("cell", f"{self._order}f8", (6,))] if cell else []
         columns += [(axis, f"{self._order}f4", (n_atoms,)) for axis in ("xyzw" if w else "xyz")]
@@ -144,8 +133,7 @@ class DcdFile:
             if self._has_cell:
                 cells.append(raw["cell"].astype(np.float64))
         box = _box(np.concatenate(cells), self._is_matrix) if cells else None
-        times = self.clock()
-        return Frames(positions, None if times is None else times[start:stop], box)
+        return Frames(positions, part_of(self.clock(), start, stop), box)
 
     def _raw(self, start: int, stop: int):
         """Frames as they are in the file, in blocks that fit the cache, with the number of the first of each."""
@@ -173,9 +161,6 @@ class DcdFile:
         if len(raw) < count:
             raise DamagedError(self.path, first + len(raw))
         return raw
-
-    def close(self) -> None:
-        pass
 
     def clock(self) -> np.ndarray | None:
         """Times of all frames, or None where the header holds no real time step.

@@ -1,6 +1,6 @@
-"""LAMMPS dumps: text, whose frames are found first, and whose columns NumPy reads for many frames at once.
+"""LAMMPS dumps: frames are found first, then NumPy or pandas reads the columns of many frames at once.
 
-Read here because MDAnalysis reads line by line, takes wrapped coordinates where unwrapped ones stand beside them,
+Read here because MDAnalysis reads line by line, takes wrapped coordinates where there are unwrapped ones, too,
 moves beads by image flags as if every box were orthogonal, and counts a frame that is cut off as a whole one.
 Format: https://docs.lammps.org/dump.html, boxes: https://docs.lammps.org/Howto_triclinic.html.
 """
@@ -17,10 +17,10 @@ import numpy as np
 from polyvae.core.units import LAMMPS
 from polyvae.errors import InputError
 from polyvae.io.dump_index import HEAD, PIECE, STEP, first_frame, index_dump
-from polyvae.io.formats import UNPACKING_ERRORS, BytesFile, opened
-from polyvae.io.frames import DamagedError, Frames, log
+from polyvae.io.formats import UNPACKING_ERRORS, opened
+from polyvae.io.frames import DamagedError, Frames, TrajectoryFile, log, part_of
 from polyvae.trajectory.convert import STEPS_ALONE
-from polyvae.trajectory.facts import NOT_STATED, Facts, NotUnderstood, not_stated, stated_array, stated_if
+from polyvae.trajectory.facts import NOT_STATED, NotUnderstood, stated_array, stated_if
 
 _STEP_LINE = STEP + b"\n"
 _LONG = 1 << 20  # bytes of text for which it pays to import pandas
@@ -28,28 +28,25 @@ _IMAGES = ("ix", "iy", "iz")
 _FLAG = re.compile(rb"[pfsm]{2}")  # of both faces of the box in one direction
 
 
-class DumpFile:
+class DumpFile(TrajectoryFile):
     """A LAMMPS dump of atoms, plain or packed; see `frames.TrajectoryFile`.
 
     Beads come in the order of their ids. Steps that do not rise begin a segment.
     """
 
     NO_PLACE_FOR = ("chains", "bonds", "weights")
-    usual_unit, always_3d = "sigma", True
-    seeks: bool
+    usual_unit = "sigma"
 
     def __init__(self, path: Path):
         self.path = path
-        self._file: BytesFile | None = None
         self._last_header = b"", b""  # bounds of the box, and all that follows the step
         self._offsets, self._steps, self._times, head, self.is_cut = index_dump(path)
         self.n_frames = len(self._steps)
         with opened(path) as file:
             self.seeks = isinstance(file, io.BufferedReader)
         first = first_frame(path)
-        self._ids = first.get("id")
-        units, periodic = self._read_head(head)
-        self.facts = self._facts(first, units, periodic)
+        self.ids = first.get("id")
+        self._state(first, *self._read_head(head))
 
     def _read_head(self, text: bytes) -> tuple[str, tuple[bool, ...] | None]:
         """Read from the first frame what holds for all; return the style of units and the periodic directions."""
@@ -72,7 +69,7 @@ class DumpFile:
             )
         return (head["units"] or b"").decode("latin1"), periodic
 
-    def _facts(self, first: dict[str, np.ndarray], style: str, periodic) -> Facts:
+    def _state(self, first: dict[str, np.ndarray], style: str, periodic) -> None:
         length: Any
         time: Any
         length, time = LAMMPS.get(style, (NOT_STATED, NOT_STATED))
@@ -86,22 +83,19 @@ class DumpFile:
         begins = np.flatnonzero(np.diff(self._steps) <= 0) + 1
         if len(begins):
             segments = np.diff([0, *begins, self.n_frames])
-            log.info(
-                "%s: its steps do not rise at frame %s, where a segment begins",
-                self.path,
-                ", ".join(map(str, begins[:4])) + (", ..." if len(begins) > 4 else ""),
-            )
+            first_ones = ", ".join(map(str, begins[:4])) + ", ..." * (len(begins) > 4)
+            log.info("%s: its steps do not rise at frame %s, where a segment begins", self.path, first_ones)
 
         def column(name: str, kind: type) -> Any:
             return first[name].astype(kind) if name in first else NOT_STATED
 
-        return Facts(
+        self.state(
             length_unit=length,
             time=stated_if(self._times is not None),
             time_unit=time,
             box=stated_if(self._boxed),
             periodic=NOT_STATED if periodic is None else periodic,
-            ids=stated_array(self._ids),
+            ids=stated_array(self.ids),
             images=stated_if(self._unwrapped),
             masses=column("mass", float),
             charges=column("q", float),
@@ -109,7 +103,6 @@ class DumpFile:
             names=column("element", str),
             residues=column("mol", int),
             segments=segments,
-            **not_stated(*self.NO_PLACE_FOR),
         )
 
     def _choose_columns(self) -> None:
@@ -149,18 +142,13 @@ class DumpFile:
             positions[rows] = self._positions(self._table(first, tables), box[rows], corner, first)
         return Frames(
             positions,
-            None if self._times is None else self._times[start:stop],
+            part_of(self._times, start, stop),
             box.astype(np.float32) if self._boxed else None,
             self._steps[start:stop],
         )
 
     def clock(self) -> np.ndarray:
         return self._steps if self._times is None else self._times
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
 
     def _pieces(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Frames whose text is of bounded length together."""
@@ -171,11 +159,9 @@ class DumpFile:
             start = end
 
     def _text(self, first: int, last: int) -> bytes:
-        if self._file is None:
-            self._file = opened(self.path)
-        self._file.seek(self._offsets[first])
+        self._file = self._file or opened(self.path)
         try:
-            return self._file.read(self._offsets[last] - self._offsets[first])
+            return self.bytes_between(self._offsets[first], self._offsets[last])
         except UNPACKING_ERRORS:
             raise DamagedError(self.path, first) from None
 
@@ -198,10 +184,7 @@ class DumpFile:
     def _of_one_header(self, first: int, text: bytes, places: np.ndarray) -> bytes | None:
         """The lines of all atoms, where the headers of all frames are that of the first but for the step.
 
-        Args:
-            first: number of the first frame.
-            text: of frames.
-            places: (n + 1,) where each begins in the text, and the last one ends.
+        `places` (n + 1,) are where each frame begins in the text, and where the last one ends.
         """
         header = np.frombuffer(self._last_header[1], np.uint8)
         if not text.startswith(_STEP_LINE) or not text.endswith(b"\n"):
@@ -228,11 +211,7 @@ class DumpFile:
 
     def _check_header(self, frame: int, head: re.Match) -> None:
         """Refuse a frame whose header states other things than the first one."""
-        if int(head["n_atoms"]) != self.n_atoms:
-            raise InputError(
-                f"{self.path}: frame {frame} holds {int(head['n_atoms'])} atoms, the first {self.n_atoms}; dump "
-                f"the same atoms in every frame"
-            )
+        self.check_count(frame, int(head["n_atoms"]))
         if head["kind"].split() != self._kind:
             raise InputError(
                 f"{self.path}: frame {frame} states the box as {head['kind'].decode('latin1').strip()!r}, the "
@@ -249,7 +228,7 @@ class DumpFile:
         if not rows.endswith(b"\n"):
             rows += b"\n"
         if rows.count(b"\n") != self.n_atoms:
-            rows, _, _ = rows.partition(b"ITEM: ")  # units, stated again where a run goes on
+            rows, _, _ = rows.partition(b"ITEM: ")  # units, stated again where a run continues
             if rows.endswith(b"\n"):  # files put together by hand hold blank lines
                 rows = rows.rstrip() + b"\n"
             if rows.count(b"\n") != self.n_atoms:
@@ -295,16 +274,9 @@ class DumpFile:
         return positions if shifts is None else positions + shifts @ cell
 
     def _in_order(self, table: np.ndarray, first: int) -> np.ndarray:
-        if self._ids is None or (table[..., -1] == self._ids).all():
+        if self.ids is None or (table[..., -1] == self.ids).all():
             return table
-        order = np.argsort(table[..., -1], axis=1)
-        table = np.take_along_axis(table, order[..., None], axis=1)
-        if not (same := (table[..., -1] == self._ids).all(axis=1)).all():
-            raise InputError(
-                f"{self.path}: frame {first + int(np.argmin(same))} holds other atoms (ids) than the first; dump "
-                f"the same atoms in every frame"
-            )
-        return table
+        return np.take_along_axis(table, self.order_of(table[..., -1], first)[..., None], axis=1)
 
 
 def _loaded(text: bytes, columns: list[int]) -> np.ndarray:
@@ -321,7 +293,7 @@ def _loaded(text: bytes, columns: list[int]) -> np.ndarray:
 
 
 def _box(bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Vectors and corners of boxes whose a lies along x, from the bounds of what encloses them and the tilts."""
+    """Vectors and corners of boxes whose a is along x, from the bounds of what encloses them and the tilts."""
     low, high, (xy, xz, yz) = bounds[..., 0].copy(), bounds[..., 1].copy(), bounds[..., 2].T
     nothing = np.zeros_like(xy)
     low[:, 0] -= np.min([nothing, xy, xz, xy + xz], axis=0)

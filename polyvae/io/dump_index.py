@@ -1,10 +1,12 @@
 """Where the frames of a LAMMPS dump are, their steps and times, and the columns of the first one."""
 
+import contextlib
 import itertools
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +18,7 @@ log = logging.getLogger(__name__)
 
 PIECE = 1 << 22  # bytes of text looked at, or turned into numbers, in one go
 _HEADER = 200  # more than the lines from the time of a frame to its step
-_LONGEST_HEADER = 1 << 16  # of the first frame, whose columns may be many
+_LONGEST_HEADER = 1 << 16  # of the first frame, which may have many columns
 _ATOMS, STEP, _TIME = b"ITEM: ATOMS", b"ITEM: TIMESTEP", b"ITEM: TIME\n"
 HEAD = re.compile(
     rb"(?:ITEM: UNITS\s+(?P<units>\w+)\s+)?"
@@ -32,22 +34,19 @@ _TIMED = re.compile(rb"ITEM: TIME\n(?:\s*(?P<time>\S+))?(?:\s+ITEM: TIMESTEP\s+(
 
 
 class DumpIndex(NamedTuple):
-    """Where each whole frame begins, and the last one ends; their steps and times; the header of the first;
-    whether something is cut off after them."""
+    """The frames of a dump."""
 
-    offsets: np.ndarray
+    offsets: np.ndarray  # where each whole frame begins, and the last one ends
     steps: np.ndarray
     times: np.ndarray | None
-    head: bytes
-    is_cut: bool
+    head: bytes  # of the first frame
+    is_cut: bool  # whether something is cut off after them
 
 
 def first_frame(path: Path) -> dict[str, np.ndarray]:
     """The columns of the first frame by name, (n_atoms,) each, in the order of ids where there are any.
 
-    Raises:
-        InputError: a file that is no dump of atoms, or one in which an id stands twice.
-        DamagedError: a frame with lines that are not whole.
+    `InputError` for a file other than a dump of atoms, and an id that occurs twice; `DamagedError` for a cut line.
     """
     n, columns = None, None
     with opened(path) as file:
@@ -108,9 +107,9 @@ def index_dump(path: Path) -> DumpIndex:
                     break
                 begin, last = found.start(), []
                 offsets.append(base + begin)
-                steps.append(_whole_number(found["step"]))
+                steps.append(_number(int, found["step"], 0))
                 if marker is _TIMED:
-                    times.append(_real_number(found["time"]))
+                    times.append(_number(float, found["time"], np.nan))
             last.append(text[begin:until])
             base, text = base + until, text[until:]
     end = b"".join(last)
@@ -120,13 +119,8 @@ def index_dump(path: Path) -> DumpIndex:
     n = len(steps) - is_cut
     if n == 0:
         raise DamagedError(path, 0)
-    return DumpIndex(
-        np.array([*offsets, base][: n + 1]),
-        np.array(steps[:n]),
-        np.array(times[:n]) if times else None,
-        head,
-        is_cut,
-    )
+    known_times = np.array(times[:n]) if times else None
+    return DumpIndex(np.array([*offsets, base][: n + 1]), np.array(steps[:n]), known_times, head, is_cut)
 
 
 def _next(file: BytesFile) -> bytes:
@@ -137,20 +131,11 @@ def _next(file: BytesFile) -> bytes:
         return b""
 
 
-def _whole_number(word: bytes | None) -> int:
-    """A step; one that cannot be read is damage, which reading the frame will find."""
-    try:
-        return int(word or 0)
-    except ValueError:
-        return 0
-
-
-def _real_number(word: bytes | None) -> float:
-    """A time, NaN where it cannot be read."""
-    try:
-        return float(word or np.nan)
-    except ValueError:
-        return np.nan
+def _number(kind: Callable[[bytes], Any], word: bytes | None, otherwise: float) -> Any:
+    """A step or time; one that cannot be read is damage, which reading the frame will find."""
+    with contextlib.suppress(ValueError):
+        return kind(word) if word else otherwise
+    return otherwise
 
 
 def _is_whole(text: bytes) -> bool:

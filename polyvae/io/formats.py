@@ -23,7 +23,7 @@ _OF_SUFFIX = {
     ".xyz": "XYZ", ".extxyz": "XYZ", ".h5md": "H5MD", ".nc": "NCDF", ".ncdf": "NCDF", ".netcdf": "NCDF",
     ".pdb": "PDB",
 }  # fmt: skip
-# What MDAnalysis counts among its formats and is no file, or a file that it only writes.
+# Formats of MDAnalysis that are in memory, or that it only writes.
 _NO_FILES = {"CHAIN", "CHEMFILES", "IMD", "MEMORY", "MINIMAL", "OPENMMAPP", "OPENMMSIMULATION", "OPENMMTOPOLOGY"}
 _NO_FILES |= {"PARMED", "RDKIT"}
 _MAGIC = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
@@ -35,10 +35,7 @@ BytesFile = gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile | io.BufferedReader
 
 
 def format_of(path: Path, given: str | None = None) -> str:
-    """The name of a file's format: the given one, or one by its suffix; "" where that is not known.
-
-    A suffix of a packed file counts for nothing.
-    """
+    """The name of a format, as given or by the suffix of the unpacked file; "" if it is not known."""
     if given is not None:
         return "NCDF" if given.upper() == "NC" else given.upper()
     name = Path(path.stem) if is_packed(path) else path
@@ -60,7 +57,7 @@ def is_packed(path: Path) -> bool:
 
 
 def check_format(option: str, name: str | None) -> None:
-    """Raise `InputError` for a name that is no format of trajectories ("format") or of "topology_format"."""
+    """Raise `InputError` for the name of an unknown format of trajectories ("format") or of "topology_format"."""
     if name is None:
         return
     import MDAnalysis
@@ -88,11 +85,7 @@ def opened(path: Path) -> BytesFile:
 
 
 class Unpacked:
-    """A packed file, unpacked into a temporary folder that goes with this object; other files as they are.
-
-    Attributes:
-        path: the file to read, whose suffix is that of its format.
-    """
+    """A packed file, unpacked to `path` in a temporary folder that goes with this object; other files stay."""
 
     def __init__(self, path: Path):
         self.path = path

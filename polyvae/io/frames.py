@@ -1,4 +1,4 @@
-"""Results of every reader of one file, and how it says that the file is damaged."""
+"""The shape of every reader of a trajectory file, the frames that it yields, and its error for damage."""
 
 import contextlib
 import ctypes
@@ -9,12 +9,13 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from polyvae.errors import InputError
-from polyvae.trajectory.facts import Facts
+from polyvae.io.formats import opened
+from polyvae.trajectory.facts import Facts, not_stated
 
 log = logging.getLogger(__name__)
 
@@ -23,58 +24,14 @@ BLOCK_BYTES = 1 << 21  # of a file looked at in one go; it stays in the processo
 
 
 class Frames(NamedTuple):
-    """Frames as they stand in a file.
+    """Frames as they are in a file."""
 
-    Args:
-        positions: (n, n_atoms, 2 or 3), float32 where the format allows.
-        time: (n,), or None.
-        box: (n, 3, 3) box vectors as rows, or None.
-        step: (n,) numbers of MD steps, or None.
-        weights: (n,) statistical weights, or None.
-        origin: (n, 2) frame and molecule of another run, or None.
-    """
-
-    positions: np.ndarray
-    time: np.ndarray | None = None
-    box: np.ndarray | None = None
-    step: np.ndarray | None = None
-    weights: np.ndarray | None = None
-    origin: np.ndarray | None = None
-
-
-class TrajectoryFile(Protocol):
-    """An open trajectory file.
-
-    Args:
-        NO_PLACE_FOR: the facts that no file of the format can state.
-        n_frames: whole frames in it.
-        n_atoms: atoms in a frame.
-        facts: what the file states beside its frames.
-        usual_unit: the length unit of the format by convention.
-        always_3d: whether the format cannot but hold three coordinates.
-        is_cut: whether a frame that is cut off or damaged comes after them.
-        seeks: whether frames far into the file cost no reading of those before, also by a copy in another process.
-    """
-
-    n_frames: int
-    n_atoms: int
-    facts: Facts
-    usual_unit: str
-    always_3d: bool
-    is_cut: bool
-    seeks: bool
-
-    @property
-    def NO_PLACE_FOR(self) -> tuple[str, ...]: ...  # a constant of each class
-
-    def read(self, start: int, stop: int) -> Frames:
-        """Frames start to stop - 1; cheapest where each call begins where the last one ended."""
-
-    def clock(self) -> np.ndarray | None:
-        """Times of all frames, or step numbers where there are no times, (n_frames,); None where there are
-        neither."""
-
-    def close(self) -> None: ...
+    positions: np.ndarray  # (n, n_atoms, 2 or 3), float32 where the format allows
+    time: np.ndarray | None = None  # (n,), or None
+    box: np.ndarray | None = None  # (n, 3, 3) box vectors as rows, or None
+    step: np.ndarray | None = None  # (n,) numbers of MD steps, or None
+    weights: np.ndarray | None = None  # (n,) statistical weights, or None
+    origin: np.ndarray | None = None  # (n, 2) frame and molecule of another run, or None
 
 
 class DamagedError(Exception):
@@ -89,8 +46,86 @@ class DamagedError(Exception):
         self.n_good = n_good
 
 
+class TrajectoryFile:
+    """A trajectory file, open only while frames are read. The readers of the formats are subclasses.
+
+    Attributes:
+        NO_PLACE_FOR: the facts that no file of the format can state.
+        usual_unit: the length unit of the format by convention.
+        always_3d: whether the format cannot but hold three coordinates.
+        seeks: whether frames far into the file cost no reading of those before, also by a copy in another process.
+        n_frames, n_atoms: number of whole frames, and of atoms in each.
+        facts: what the file states beside its frames.
+        is_cut: whether a frame that is cut off or damaged comes after them.
+        ids: (n_atoms,) the ids of the first frame in increasing order, where frames are sorted by them.
+    """
+
+    NO_PLACE_FOR: tuple[str, ...]
+    usual_unit: str
+    always_3d, seeks, is_cut = True, False, False
+    n_frames: int
+    n_atoms: int
+    facts: Facts
+    ids: np.ndarray | None = None
+    _file: Any = None
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def read(self, start: int, stop: int) -> Frames:
+        """Frames start to stop - 1; cheapest where each call begins where the last one ended."""
+        raise NotImplementedError
+
+    def clock(self) -> np.ndarray | None:
+        """Times of all frames, or steps of a file without times, (n_frames,); None without either."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __getstate__(self):
+        return self.__dict__ | {"_file": None}
+
+    def state(self, **facts: Any) -> None:
+        """Set the facts; those that the format has no place for are not stated."""
+        self.facts = Facts(**facts, **not_stated(*self.NO_PLACE_FOR))
+
+    def bytes_between(self, begin: int, end: int) -> bytes:
+        """A part of the file, unpacked where it is packed."""
+        if self._file is None:
+            self._file = opened(self.path)
+        self._file.seek(begin)
+        return self._file.read(end - begin)
+
+    def check_count(self, frame: int, n_atoms: int) -> None:
+        """Refuse a frame with another number of atoms than the first."""
+        if n_atoms != self.n_atoms:
+            raise InputError(
+                f"{self.path}: frame {frame} holds {n_atoms} atoms, the first {self.n_atoms}; write the same "
+                f"atoms in every frame"
+            )
+
+    def order_of(self, ids: np.ndarray, first_frame: int) -> np.ndarray:
+        """Places (n, n_atoms) that sort the atoms of frames by ids, which must be those of the first frame."""
+        order = np.argsort(ids, axis=1)
+        same = (np.take_along_axis(ids, order, axis=1) == self.ids).all(axis=1)
+        if not same.all():
+            raise InputError(
+                f"{self.path}: frame {first_frame + int(np.argmin(same))} holds other atoms (id) than the first; "
+                f"write the same atoms in every frame"
+            )
+        return order
+
+
+def part_of(values: np.ndarray | None, start: int, stop: int) -> np.ndarray | None:
+    """Entries of some frames, where there are any."""
+    return None if values is None else values[start:stop]
+
+
 def warn_of_damage(path: Path, n_good: int) -> None:
-    """Say that only the frames before the damage are taken."""
+    """Log that only the frames before the damage are taken."""
     log.warning("%s: cut off or damaged in frame %d; the frames before it are taken", path, n_good)
 
 

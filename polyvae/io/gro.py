@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from polyvae.errors import InputError
-from polyvae.io.formats import UNPACKING_ERRORS, BytesFile, opened
-from polyvae.io.frames import DamagedError, Frames
-from polyvae.trajectory.facts import Facts, not_stated, stated_if
+from polyvae.io.formats import UNPACKING_ERRORS, opened
+from polyvae.io.frames import DamagedError, Frames, TrajectoryFile, part_of
+from polyvae.trajectory.facts import OF_ATOMS, stated_if
 
 _TIME = re.compile(rb"\bt=\s*([-+]?\d[\d.eE+-]*)")
 _COLUMNS = 20  # characters of residue, name and number, before the coordinates
@@ -31,49 +31,30 @@ class _Frame(NamedTuple):
     box: bytes
 
 
-class GroFile:
+class GroFile(TrajectoryFile):
     """A GRO file, plain or packed; see `frames.TrajectoryFile`."""
 
     # Names and residues are read with the topology, which a GRO is as well.
-    NO_PLACE_FOR = (
-        "length_unit", "periodic", "ids", "images", "masses", "charges", "types", "names", "chains", "residues",
-        "bonds", "weights", "segments",
-    )  # fmt: skip
-    usual_unit, always_3d, seeks = "nm", True, False
+    NO_PLACE_FOR = OF_ATOMS
+    usual_unit = "nm"
 
     def __init__(self, path: Path):
         self.path = path
-        self._file: BytesFile | None = None
         self._index, self.is_cut = _index(path)
         if not self._index:
             raise DamagedError(path, 0)
         self.n_frames, self.n_atoms = len(self._index), self._index[0].n_atoms
         self._boxes = np.array([_box(frame.box, path, k) for k, frame in enumerate(self._index)])
-        self.facts = Facts(
-            time=stated_if(self.clock() is not None),
-            time_unit="ps",
-            box=stated_if(self._boxes.any()),
-            **not_stated(*self.NO_PLACE_FOR),
-        )
+        times = stated_if(self.clock() is not None)
+        self.state(time=times, time_unit="ps", box=stated_if(self._boxes.any()))
 
     def read(self, start: int, stop: int) -> Frames:
         positions = np.empty((stop - start, self.n_atoms, 3))
-        if self._file is None:
-            self._file = opened(self.path)
-        for k in range(start, stop):
-            frame = self._index[k]
-            if frame.n_atoms != self.n_atoms:
-                raise InputError(
-                    f"{self.path}: frame {k} holds {frame.n_atoms} atoms, the first {self.n_atoms}; write the "
-                    f"same atoms in every frame"
-                )
-            self._file.seek(frame.begin)
-            positions[k - start] = self._coordinates(self._file.read(frame.end - frame.begin), k)
-        times = self.clock()
-        boxed = self.facts.stated("box")
-        return Frames(
-            positions, None if times is None else times[start:stop], self._boxes[start:stop] if boxed else None
-        )
+        for k, frame in enumerate(self._index[start:stop], start):
+            self.check_count(k, frame.n_atoms)
+            positions[k - start] = self._coordinates(self.bytes_between(frame.begin, frame.end), k)
+        boxes = self._boxes if self.facts.stated("box") else None
+        return Frames(positions, part_of(self.clock(), start, stop), part_of(boxes, start, stop))
 
     def _coordinates(self, text: bytes, frame: int) -> np.ndarray:
         """Positions (n_atoms, 3) in the lines of atoms; two decimal points are the width of a column apart."""
@@ -91,11 +72,6 @@ class GroFile:
     def clock(self) -> np.ndarray | None:
         times = np.array([frame.time for frame in self._index])
         return None if np.isnan(times).any() else times
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
 
 
 def _index(path: Path) -> tuple[list[_Frame], bool]:

@@ -10,30 +10,21 @@ import numpy as np
 
 from polyvae.errors import InputError
 from polyvae.io.formats import check_installed
-from polyvae.io.frames import DamagedError, Frames
-from polyvae.trajectory.facts import IN_FRAMES, NOT_STATED, Facts, not_stated, stated_array, stated_if
+from polyvae.io.frames import DamagedError, Frames, TrajectoryFile
+from polyvae.trajectory.facts import IN_FRAMES, NOT_STATED, stated_array, stated_if
 
 
-class GsdFile:
-    """A GSD file; see `frames.TrajectoryFile`. A box length of 0 stands for a direction that is not periodic."""
+class GsdFile(TrajectoryFile):
+    """A GSD file; see `frames.TrajectoryFile`. A box length is 0 along a direction that is not periodic."""
 
     NO_PLACE_FOR = (
-        "length_unit",
-        "time",
-        "time_unit",
-        "ids",
-        "names",
-        "chains",
-        "residues",
-        "weights",
-        "segments",
-    )
-    usual_unit, always_3d, is_cut, seeks = "sigma", True, False, True
+        "length_unit", "time", "time_unit", "ids", "names", "chains", "residues", "weights", "segments",
+    )  # fmt: skip
+    usual_unit, seeks = "sigma", True
 
     def __init__(self, path: Path):
         check_installed(path, "GSD")
         self.path = path
-        self._file: Any = None
         file = self._opened()
         self.n_frames = len(file)
         if self.n_frames == 0:
@@ -41,7 +32,7 @@ class GsdFile:
         first = self._frame(0)
         self.n_atoms = int(first.particles.N)
         lengths = np.asarray(first.configuration.box[:3])
-        self.facts = Facts(
+        self.state(
             box=stated_if(lengths.any()),
             periodic=tuple(map(bool, lengths > 0)),
             images=stated_if(first.particles.image is not None and lengths.any() and self._any_image()),
@@ -49,7 +40,6 @@ class GsdFile:
             charges=stated_array(self._chunk("particles/charge")),
             types=np.asarray(first.particles.types)[first.particles.typeid],
             bonds=self._bonds(),
-            **not_stated(*self.NO_PLACE_FOR),
         )
         self._steps = self._all_steps()
         self.close()  # it is open only while frames are read
@@ -58,11 +48,7 @@ class GsdFile:
         positions, box = np.empty((stop - start, self.n_atoms, 3)), np.zeros((stop - start, 3, 3))
         for k in range(start, stop):
             frame, row = self._frame(k), k - start
-            if self.n_atoms != frame.particles.N:
-                raise InputError(
-                    f"{self.path}: frame {k} holds {frame.particles.N} atoms, the first {self.n_atoms}; write the "
-                    f"same atoms in every frame"
-                )
+            self.check_count(k, frame.particles.N)
             x, y, z, xy, xz, yz = map(float, frame.configuration.box)
             if (x > 0, y > 0, z > 0) != self.facts.periodic:
                 raise InputError(
@@ -78,14 +64,6 @@ class GsdFile:
 
     def clock(self) -> np.ndarray:
         return self._steps
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def __getstate__(self):
-        return self.__dict__ | {"_file": None}
 
     def _opened(self):
         if self._file is None:

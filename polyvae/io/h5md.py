@@ -3,44 +3,34 @@
 Format: https://www.nongnu.org/h5md/h5md.html, version 1.1.
 """
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from polyvae.core.units import length_of, picoseconds
+from polyvae.core.units import picoseconds
 from polyvae.errors import InputError
 from polyvae.io.formats import check_installed
-from polyvae.io.frames import Frames
-from polyvae.trajectory.facts import (
-    IN_FRAMES,
-    NOT_STATED,
-    Facts,
-    NotUnderstood,
-    not_stated,
-    stated_array,
-    stated_if,
-)
+from polyvae.io.frames import Frames, TrajectoryFile, part_of
+from polyvae.trajectory.facts import IN_FRAMES, NOT_STATED, stated_array, stated_if, understood_length
 
 log = logging.getLogger(__name__)
 
 
-class H5mdFile:
+class H5mdFile(TrajectoryFile):
     """An H5MD file; see `frames.TrajectoryFile`. Beads come in the order of their ids."""
 
     NO_PLACE_FOR = ("names", "chains", "residues", "weights", "segments")
-    usual_unit, seeks, is_cut = "sigma", False, False
+    usual_unit = "sigma"
 
     def __init__(self, path: Path):
         check_installed(path, "H5MD")
         self.path = path
-        self._file: Any = None
-        try:
+        with contextlib.closing(self):
             self._open()
             self._look()
-        finally:
-            self.close()
 
     def _open(self) -> None:
         if self._file is not None:
@@ -64,30 +54,26 @@ class H5mdFile:
             raise InputError(f"{self.path}: positions need the shape (frames, particles, 2 or 3); got {shape}")
         self.n_frames, self.n_atoms, self._n_dims = map(int, shape)
         self.always_3d = self._n_dims == 3
-        ids = self._ids(0, 1)
-        self._sorted_ids = None if ids is None else np.sort(ids[0])
-        if self._sorted_ids is not None and (np.diff(self._sorted_ids) == 0).any():
-            raise InputError(f"{self.path}: an id stands twice in the first frame; each particle needs its own")
+        if "id" in self._group:
+            self.ids = np.sort(self._rows("id", 0, 1)[0].astype(np.int64))
+            if (np.diff(self.ids) == 0).any():
+                raise InputError(
+                    f"{self.path}: an id stands twice in the first frame; each particle needs its own"
+                )
         self._steps, self._times, time_unit = self._clocks()
-        unit = _unit(value)
-        if unit is not NOT_STATED and length_of(unit) is None:
-            unit = NotUnderstood(f"states lengths in {unit!r}, a unit that is not known here; give the unit")
-        if time_unit is not NOT_STATED and picoseconds(time_unit) is None:
-            time_unit = NOT_STATED
         boxed = "edges" in self._group.get("box", {})
-        self.facts = Facts(
-            length_unit=unit,
+        self.state(
+            length_unit=understood_length(_unit(value)),
             time=stated_if(self._times is not None),
-            time_unit=time_unit,
+            time_unit=stated_if(time_unit is not None and picoseconds(time_unit) is not None, time_unit),
             box=stated_if(boxed),
             periodic=self._boundary(),
-            ids=stated_array(self._sorted_ids),
+            ids=stated_array(self.ids),
             images=stated_if("image" in self._group and boxed),
             masses=self._fixed("mass"),
             charges=self._fixed("charge"),
             types=self._fixed("species"),
             bonds=self._bonds(),
-            **not_stated(*self.NO_PLACE_FOR),
         )
 
     def read(self, start: int, stop: int) -> Frames:
@@ -102,21 +88,16 @@ class H5mdFile:
             positions = np.take_along_axis(positions, order[..., None], axis=1)
         return Frames(
             positions,
-            None if self._times is None else self._times[start:stop],
+            part_of(self._times, start, stop),
             None if box is None else box.astype(np.float32),
-            None if self._steps is None else self._steps[start:stop],
+            part_of(self._steps, start, stop),
         )
 
     def clock(self) -> np.ndarray | None:
         return self._steps if self._times is None else self._times
 
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
     def __getstate__(self):
-        return self.__dict__ | {"_file": None, "_group": None}
+        return super().__getstate__() | {"_group": None}
 
     def _rows(self, name: str, start: int, stop: int) -> np.ndarray:
         """Values of an element in some frames; one that is fixed in time is the same in each."""
@@ -132,22 +113,11 @@ class H5mdFile:
         values, order = self._rows(name, 0, 1)[0], self._order(0, 1)
         return values if order is None else values[order[0]]
 
-    def _ids(self, start: int, stop: int) -> np.ndarray | None:
-        return self._rows("id", start, stop).astype(np.int64) if "id" in self._group else None
-
     def _order(self, start: int, stop: int) -> np.ndarray | None:
-        """Places that sort the particles of each frame by id, (n, n_atoms); None where there are no ids."""
-        ids = self._ids(start, stop)
-        if ids is None:
+        """Places that sort the particles of each frame by id, (n, n_atoms); None without ids."""
+        if self.ids is None:
             return None
-        order = np.argsort(ids, axis=1)
-        same = (np.take_along_axis(ids, order, axis=1) == self._sorted_ids).all(axis=1)
-        if not same.all():
-            raise InputError(
-                f"{self.path}: frame {start + int(np.argmin(same))} holds other particles (id) than the first; "
-                f"write the same particles in every frame"
-            )
-        return order
+        return self.order_of(self._rows("id", start, stop).astype(np.int64), start)
 
     def _box(self, start: int, stop: int) -> np.ndarray | None:
         """Box vectors (n, 3, 3) of some frames."""
@@ -175,13 +145,13 @@ class H5mdFile:
         flags = [_text(word) == "periodic" for word in np.atleast_1d(words)]
         return tuple([*flags, False][:3]) if len(flags) >= 2 else NOT_STATED
 
-    def _clocks(self) -> tuple[np.ndarray | None, np.ndarray | None, Any]:
+    def _clocks(self) -> tuple[np.ndarray | None, np.ndarray | None, str | None]:
         """Steps, times, and the unit of time."""
         element = self._group["position"]
         if not _is_element(element):
-            return None, None, NOT_STATED
+            return None, None, None
         steps, times = (self._series(element, name) for name in ("step", "time"))
-        unit = NOT_STATED if times is None else _unit(element["time"])
+        unit = None if times is None else _unit(element["time"])
         return None if steps is None else steps.astype(np.int64), times, unit
 
     def _series(self, element, name: str) -> np.ndarray | None:
@@ -203,11 +173,11 @@ class H5mdFile:
         if found is None or getattr(found, "shape", (0,))[-1] != 2:
             return NOT_STATED
         pairs = np.asarray(found, np.int64)
-        if self._sorted_ids is None:
+        if self.ids is None:
             return pairs
-        if not np.isin(pairs, self._sorted_ids).all():
+        if not np.isin(pairs, self.ids).all():
             raise InputError(f"{self.path}: its bonds name particles (id) that it does not hold; mend the bonds")
-        return np.searchsorted(self._sorted_ids, pairs)
+        return np.searchsorted(self.ids, pairs)
 
 
 def _is_element(item) -> bool:
@@ -223,7 +193,7 @@ def _text(word: Any) -> str:
     return word.decode("utf-8", "replace") if isinstance(word, bytes) else str(word)
 
 
-def _unit(data) -> Any:
+def _unit(data) -> str | None:
     """The unit that a data set states."""
     found = data.attrs.get("unit")
-    return NOT_STATED if found is None else _text(found)
+    return None if found is None else _text(found)

@@ -20,25 +20,15 @@ _IMCON = {0: (False, False, False), 6: (True, True, False)}  # all others: perio
 
 
 class Head(NamedTuple):
-    """Facts of one file, each None where it does not state it.
+    """Facts of one file, each None where it does not state it."""
 
-    Args:
-        unit: of lengths, where that is not the format's.
-        per_unit: numbers in the file for one of `unit`.
-        box: three lengths and three angles for frames that have no box of their own.
-        periodic: three bools.
-        time: (n_frames,) in ps.
-        n_whole: frames that are whole.
-        is_cut: whether one that is not follows them.
-    """
-
-    unit: str | None = None
-    per_unit: float = 1.0
-    box: list[float] | None = None
-    periodic: tuple[bool, bool, bool] | None = None
-    time: np.ndarray | None = None
-    n_whole: int | None = None
-    is_cut: bool = False
+    unit: str | None = None  # of lengths, where that is not the format's
+    per_unit: float = 1.0  # numbers in the file for one of `unit`
+    box: list[float] | None = None  # three lengths and three angles for frames that have no box of their own
+    periodic: tuple[bool, bool, bool] | None = None  # three bools
+    time: np.ndarray | None = None  # (n_frames,) in ps
+    n_whole: int | None = None  # frames that are whole
+    is_cut: bool = False  # whether one that is not follows them
 
 
 def head_of(path: Path, name: str, n_atoms: int) -> Head:
@@ -56,7 +46,7 @@ def head_of(path: Path, name: str, n_atoms: int) -> Head:
 
 
 def scale_note(unit: str, angstrom: float) -> str:
-    """The words of the title of a PDB where a length unit stands for other than its Å."""
+    """The words of the title of a PDB in which a length unit is written as another number of Å."""
     return f"1 {unit.upper()} = {angstrom:g} ANGSTROM"
 
 
@@ -84,7 +74,7 @@ def _of_pdb(path: Path) -> Head:
                     ]
         if times:  # GROMACS writes one before each model
             times += [float(found[1]) for line in file if (found := _TITLE_TIME.match(line))]
-    box = None if box == [1, 1, 1, 90, 90, 90] else box  # what stands for no box
+    box = None if box == [1, 1, 1, 90, 90, 90] else box  # as some programs write no box
     return Head(unit, per_unit if unit else 1.0, box, time=np.array(times) if times else None)
 
 

@@ -4,33 +4,33 @@ MDAnalysis reads by SciPy, which takes neither CDF-5 nor NetCDF-4, and passes ov
 Convention: https://ambermd.org/netcdf/nctraj.xhtml; LAMMPS' `dump netcdf` follows it.
 """
 
+import contextlib
 import importlib.util
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from polyvae.core.units import LAMMPS, length_of, picoseconds
+from polyvae.core.units import LAMMPS, picoseconds
 from polyvae.errors import InputError
-from polyvae.io.frames import Frames
+from polyvae.io.frames import Frames, TrajectoryFile, part_of
 from polyvae.trajectory.box import box_vectors
-from polyvae.trajectory.facts import NOT_STATED, Facts, NotUnderstood, not_stated, stated_array, stated_if
+from polyvae.trajectory.facts import NOT_STATED, stated_array, stated_if, understood_length
 
 _CLASSIC = (b"CDF\x01", b"CDF\x02")
 
 
-class NetcdfFile:
+class NetcdfFile(TrajectoryFile):
     """An Amber NetCDF trajectory; see `frames.TrajectoryFile`."""
 
     NO_PLACE_FOR = (
         "periodic", "images", "masses", "charges", "names", "chains", "residues", "bonds", "weights", "segments",
     )  # fmt: skip
-    usual_unit, always_3d, seeks, is_cut = "angstrom", True, False, False
+    usual_unit = "angstrom"
 
     def __init__(self, path: Path):
         self.path = path
-        self._file: Any = None
-        try:
+        with contextlib.closing(self):
             variables = self._opened().variables
             if "coordinates" not in variables:
                 raise InputError(f"{path}: a NetCDF trajectory needs coordinates, and this file holds none")
@@ -41,9 +41,7 @@ class NetcdfFile:
             )
             if not self.n_frames or not self.n_atoms:
                 raise InputError(f"{path} is a NetCDF trajectory of no frames, or of no atoms")
-            self.facts = self._facts(variables)
-        finally:
-            self.close()
+            self._state(variables)
 
     def _opened(self) -> Any:
         if self._file is not None:
@@ -66,25 +64,22 @@ class NetcdfFile:
             )
         return self._file
 
-    def _facts(self, variables) -> Facts:
+    def _state(self, variables) -> None:
         unit = _attribute(variables["coordinates"], "units")
         if unit in LAMMPS:  # LAMMPS names its style of units
             unit = LAMMPS[unit][0]
-        length: Any = NOT_STATED if unit is None else unit
-        if unit is not None and length_of(unit) is None:
-            length = NotUnderstood(f"states lengths in {unit!r}, a unit that is not known here; give the unit")
         times = self.clock()
         named = _attribute(variables["time"], "units") if times is not None else None
         named = LAMMPS[named][1] if named in LAMMPS else named or "picosecond"  # the only one of the convention
         ids = self._per_atom(variables, "id")
-        return Facts(
-            length_unit=length,
+        self.ids = None if ids is None else np.sort(ids)
+        self.state(
+            length_unit=understood_length(unit),
             time=stated_if(times is not None),
             time_unit=NOT_STATED if times is None or picoseconds(named) is None else named,
             box=stated_if("cell_lengths" in variables),
-            ids=stated_array(None if ids is None else np.sort(ids)),
+            ids=stated_array(self.ids),
             types=stated_array(self._per_atom(variables, "type")),
-            **not_stated(*self.NO_PLACE_FOR),
         )
 
     def _per_atom(self, variables, name: str) -> np.ndarray | None:
@@ -95,51 +90,36 @@ class NetcdfFile:
         return (values[0] if values.ndim == 2 else values).astype(np.int64)
 
     def read(self, start: int, stop: int) -> Frames:
-        variables = self._opened().variables
+        box, variables = None, self._opened().variables
         positions = self._rows(variables["coordinates"], start, stop)
         if "id" in variables and variables["id"].shape[0] == self.n_frames and self._has_frames:
-            self._check_ids(np.array(variables["id"][start:stop]), start)
-            order = np.argsort(np.array(variables["id"][start:stop]), axis=1)
+            order = self.order_of(np.array(variables["id"][start:stop]), start)
             positions = np.take_along_axis(positions, order[..., None], axis=1)
-        box = None
         if "cell_lengths" in variables:
             lengths = self._rows(variables["cell_lengths"], start, stop)
             right = np.full_like(lengths, 90.0)
             angles = self._rows(variables["cell_angles"], start, stop) if "cell_angles" in variables else right
             box = box_vectors(lengths, angles)
-        times = self.clock()
-        return Frames(positions, None if times is None else times[start:stop], box)
-
-    def _check_ids(self, ids: np.ndarray, start: int) -> None:
-        same = (np.sort(ids, axis=1) == self.facts.ids).all(axis=1)
-        if not same.all():
-            raise InputError(
-                f"{self.path}: frame {start + int(np.argmin(same))} holds other atoms (id) than the first; "
-                f"write the same atoms in every frame"
-            )
+        return Frames(positions, part_of(self.clock(), start, stop), box)
 
     def _rows(self, variable, start: int, stop: int) -> np.ndarray:
         """Values of some frames as float64, (n, ...), times the factor that the file states."""
-        values = np.array(variable[start:stop] if self._has_frames else variable[:][None], np.float64)
-        # netCDF4 multiplies by itself.
-        if importlib.util.find_spec("netCDF4") is None:
-            values *= float(_attribute(variable, "scale_factor") or 1)
-        return values
+        return _scaled(
+            variable, np.array(variable[start:stop] if self._has_frames else variable[:][None], np.float64)
+        )
 
     def clock(self) -> np.ndarray | None:
         variables = self._opened().variables
         if "time" not in variables:
             return None
-        variable = variables["time"]
-        values = np.atleast_1d(np.array(variable[:], np.float64))
-        if importlib.util.find_spec("netCDF4") is None:
-            values = values * float(_attribute(variable, "scale_factor") or 1)
+        values = _scaled(variables["time"], np.atleast_1d(np.array(variables["time"][:], np.float64)))
         return values if len(values) == self.n_frames else None
 
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+
+def _scaled(variable, values: np.ndarray) -> np.ndarray:
+    if importlib.util.find_spec("netCDF4") is not None:  # which multiplies by itself
+        return values
+    return values * float(_attribute(variable, "scale_factor") or 1)
 
 
 def _attribute(variable, name: str) -> Any:

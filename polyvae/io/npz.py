@@ -3,25 +3,25 @@
 import math
 import zipfile
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 
 from polyvae.core.units import LENGTH_UNITS
 from polyvae.errors import InputError
 from polyvae.io.archives import arrays_of, check_sizes, stated_header
-from polyvae.io.frames import Frames, reading
-from polyvae.trajectory.facts import NOT_STATED, Facts, not_stated, stated_array, stated_if
+from polyvae.io.frames import Frames, TrajectoryFile, reading
+from polyvae.trajectory.facts import NOT_STATED, stated_array, stated_if
 
 _PER_FRAME = {"time": (), "box": (3, 3), "weights": (), "origin": (2,)}  # shape of each frame's
 _EXTRAS = ("masses", "bonds", "names", "segments", "ids", "periodic")
 
 
-class NpzFile:
+class NpzFile(TrajectoryFile):
     """Positions (n_frames, n_beads, 2 or 3) in an npz; see `frames.TrajectoryFile`."""
 
     NO_PLACE_FOR = ("images", "charges", "types", "chains", "residues")
-    usual_unit, always_3d, is_cut, seeks = "sigma", False, False, False
+    usual_unit, always_3d = "sigma", False
 
     def __init__(self, path: Path):
         self.path = path
@@ -39,27 +39,23 @@ class NpzFile:
             )
         self._name = found[0]
         self._check()
-        self.facts = self._facts()
+        self._state()
 
-    def _facts(self) -> Facts:
+    def _state(self) -> None:
         periodic = self.extras.get("periodic")
         if periodic is not None and periodic.shape != (3,):
             raise InputError(
                 f"{self.path}: periodic needs three bools, one for each box vector; got {periodic.shape}"
             )
-        there = self.columns
-        return Facts(
+        there, arrays = self.columns, ("ids", "masses", "names", "bonds", "segments")
+        self.state(
             length_unit=self.stated_unit or NOT_STATED,
             time=stated_if("time" in there),
             time_unit="ps",  # by the definition of this format; the engine's own in reduced units
             box=stated_if("box" in there),
             periodic=NOT_STATED if periodic is None else tuple(map(bool, periodic)),
             weights=stated_if("weights" in there),
-            **{
-                name: stated_array(self.extras.get(name))
-                for name in ("ids", "masses", "names", "bonds", "segments")
-            },
-            **not_stated(*self.NO_PLACE_FOR),
+            **{name: stated_array(self.extras.get(name)) for name in arrays},
         )
 
     def _check(self) -> None:
@@ -102,9 +98,7 @@ class NpzFile:
                 f"got {listed or 'none'}, in all {segments.sum()}. Mend them, or leave them out"
             )
 
-    columns = property(
-        lambda self: set(self._columns) - {self._name}, doc="What it holds of each frame beside them."
-    )
+    columns = property(lambda self: set(self._columns) - {self._name}, doc="Names of the other arrays.")
 
     def read(self, start: int, stop: int) -> Frames:
         with reading(self.path, "npz"):
@@ -118,7 +112,7 @@ class NpzFile:
             with reading(self.path, "npz"):
                 return self._columns["time"].read(0, self.n_frames)
         finally:
-            self.close()  # it is open only while frames are read
+            self.close()
 
     def close(self) -> None:
         for column in self._columns.values():
@@ -126,16 +120,16 @@ class NpzFile:
 
 
 class _Column:
-    """One array of a zip file, read forward along its first axis."""
+    """One array of a zip file, read along its first axis; backwards it is unpacked from the begin."""
 
     def __init__(self, path: Path, name: str):
         self.path, self.name, self._whole = path, name, None
-        self._file: IO[bytes] | None = None
+        self._file: Any = None
         try:
             self._open()
         finally:
-            self.close()  # it is open only while frames are read
-        if self._fortran or not self.shape:  # frames do not lie one after another
+            self.close()
+        if self._fortran or not self.shape:  # frames do not follow one another in the file
             self._whole = arrays_of(path, (name,))[name]
 
     def _open(self) -> None:
@@ -144,25 +138,17 @@ class _Column:
         self._file = self._zip.open(f"{self.name}.npy")
         self.shape, self._fortran, self.dtype = stated_header(self._file, self.name)
         self._row = self.dtype.itemsize * math.prod(self.shape[1:])
-        self._at = 0
+        self._begin = self._file.tell()
 
     def read(self, start: int, stop: int) -> np.ndarray:
         if self._whole is not None:
             return self._whole[start:stop]
-        if self._file is None or start < self._at:
+        if self._file is None:
             self._open()
-        assert self._file is not None
-        for wanted, keep in ((start - self._at, False), (stop - start, True)):
-            buffer = bytearray(wanted * self._row if keep else 0)
-            left, filled = wanted * self._row, 0
-            while left:
-                piece = self._file.read(min(left, 1 << 22))
-                if not piece:
-                    raise ValueError(f"array {self.name!r} ends early")
-                if keep:
-                    buffer[filled : filled + len(piece)] = piece
-                filled, left = filled + len(piece), left - len(piece)
-            self._at += wanted
+        buffer = bytearray((stop - start) * self._row)
+        self._file.seek(self._begin + start * self._row)
+        if self._file.readinto(buffer) < len(buffer):
+            raise ValueError(f"array {self.name!r} ends early")
         return np.frombuffer(buffer, self.dtype).reshape(stop - start, *self.shape[1:])
 
     def close(self) -> None:

@@ -13,11 +13,7 @@ from polyvae.trajectory.assembly import check_how
 
 @dataclasses.dataclass(frozen=True)
 class ReadOptions:
-    """How a run is read: the options of `read`, which says what they mean, checked where the record is made.
-
-    Raises:
-        InputError: an unknown unit or format, or frames that cannot be counted.
-    """
+    """The options of `read`, which explains them; `InputError` for unknown units, formats and the like."""
 
     topology: str | os.PathLike | None = None
     select: str | None = None
@@ -35,18 +31,19 @@ class ReadOptions:
     topology_format: str | None = None
 
     def __post_init__(self):
+        put = object.__setattr__
         for name in ("format", "topology_format"):
             check_format(name, getattr(self, name))
         one_of("length_unit", self.length_unit, (*LENGTH_UNITS, None))
-        object.__setattr__(self, "start", whole_number("start", self.start, 0))
-        object.__setattr__(self, "stop", if_given(whole_number, "stop", self.stop))
-        object.__setattr__(self, "step", whole_number("step", self.step, 1))
+        put(self, "start", whole_number("start", self.start, 0))
+        put(self, "stop", if_given(whole_number, "stop", self.stop))
+        put(self, "step", whole_number("step", self.step, 1))
         if_given(text, "select", self.select)
         if_given(file_name, "topology", self.topology)
         flag("keep_good", self.keep_good)
         flag("ignore_times", self.ignore_times)
         if self.dt is not None:
-            object.__setattr__(self, "dt", real_number("dt", self.dt, above=0))
+            put(self, "dt", real_number("dt", self.dt, above=0))
         check_how(self.unwrap, self.per_molecule, self.dims)
 
 

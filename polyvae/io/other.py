@@ -10,14 +10,14 @@ import numpy as np
 from polyvae.core.units import length_of
 from polyvae.errors import InputError
 from polyvae.io.formats import Unpacked, check_installed, is_packed
-from polyvae.io.frames import DamagedError, Frames, short
+from polyvae.io.frames import DamagedError, Frames, TrajectoryFile, part_of, short
 from polyvae.io.heads import head_of
 from polyvae.trajectory.box import box_vectors
 from polyvae.trajectory.convert import time_of
-from polyvae.trajectory.facts import NOT_STATED, Facts, not_stated, stated_array, stated_if
+from polyvae.trajectory.facts import NOT_STATED, stated_array, stated_if
 
 
-class UniverseFile:
+class UniverseFile(TrajectoryFile):
     """Any trajectory that MDAnalysis reads, frame by frame; see `frames.TrajectoryFile`.
 
     Args:
@@ -30,7 +30,6 @@ class UniverseFile:
         "ids", "images", "masses", "charges", "types", "names", "chains", "residues", "bonds",
         "weights", "segments",
     )  # fmt: skip
-    always_3d, seeks = True, False
 
     def __init__(self, path: Path, name: str, n_atoms: int | None = None, length_unit: str | None = None):
         self.path = path
@@ -53,7 +52,7 @@ class UniverseFile:
         units = self._reader.units or {}
         self.usual_unit = (length_of(str(units.get("length"))) or ("angstrom", 1.0))[0]
         head = head_of(self._unpacked.path, name, self.n_atoms)
-        # The caller's word about the numbers in the file stands above the file's.
+        # The caller's word about the numbers in the file counts more than the file's.
         stated = head.unit if length_unit in (None, head.unit) else None
         self._per_unit = 1.0 if stated is None else head.per_unit
         self._only_box, self.is_cut = head.box, head.is_cut
@@ -63,13 +62,12 @@ class UniverseFile:
             self._times: np.ndarray | None = head.time[: self.n_frames]
         else:
             self._times = self._all_times()
-        self.facts = Facts(
+        self.state(
             length_unit=NOT_STATED if stated is None else stated,
             time=stated_if(self._times is not None),
             time_unit=units.get("time") or NOT_STATED,
             periodic=stated_array(head.periodic),
             box=stated_if(self._only_box is not None or self._reader.ts.dimensions is not None),
-            **not_stated(*self.NO_PLACE_FOR),
         )
 
     def _all_times(self) -> np.ndarray | None:
@@ -87,33 +85,21 @@ class UniverseFile:
         n = stop - start
         positions, box = np.empty((n, self.n_atoms, 3), np.float32), np.zeros((n, 6))
         given = 0
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                for k, ts in enumerate(self._reader[start:stop]):
-                    if ts.n_atoms != self.n_atoms:
-                        raise InputError(
-                            f"{self.path}: frame {start + k} holds {ts.n_atoms} atoms, those before "
-                            f"{self.n_atoms}; write the same atoms in every frame"
-                        )
-                    positions[k] = ts.positions
-                    dimensions = self._only_box if ts.dimensions is None else ts.dimensions
-                    if dimensions is not None:
-                        box[k] = dimensions
-                    given += 1
-        except (InputError, MemoryError):
-            raise
-        except Exception as error:
-            raise InputError(f"{self.path} cannot be read on from frame {start} ({short(error)})") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for k, ts in enumerate(self._reader[start:stop]):
+                self.check_count(start + k, ts.n_atoms)
+                positions[k] = ts.positions
+                dimensions = self._only_box if ts.dimensions is None else ts.dimensions
+                if dimensions is not None:
+                    box[k] = dimensions
+                given += 1
         if given < n:
             raise DamagedError(self.path, start + given)
         if self._per_unit != 1:
             positions, box[:, :3] = positions / np.float32(self._per_unit), box[:, :3] / self._per_unit
-        return Frames(
-            positions,
-            None if self._times is None else self._times[start:stop],
-            box_vectors(box[:, :3], box[:, 3:]) if box[:, :3].any() else None,
-        )
+        boxes = box_vectors(box[:, :3], box[:, 3:]) if box[:, :3].any() else None
+        return Frames(positions, part_of(self._times, start, stop), boxes)
 
     def clock(self) -> np.ndarray | None:
         return self._times
@@ -137,7 +123,7 @@ def reader_of(path: Path, name: str, **options) -> Any:
 
 
 def _hint(name: str, n_atoms: int | None) -> str:
-    """Advice on a file that no reader takes, where that can be told."""
+    """Advice on a file that no reader takes, where there is any."""
     if not name:
         return "; say what it is with --format (format=)"
     if n_atoms is not None:

@@ -15,7 +15,7 @@ Paths = str | os.PathLike | Sequence[str | os.PathLike]
 
 
 def expanded(paths: Paths) -> list[str | os.PathLike]:
-    """The files that names and patterns stand for, those of a pattern in natural order (run2 before run10)."""
+    """The files of names and patterns, those of a pattern in natural order (run2 before run10)."""
     given = arguments.file_names("paths", paths)
     if not given:
         raise InputError("no trajectory file was given")
@@ -41,10 +41,8 @@ def natural_order(name: str | os.PathLike) -> list:
 def in_pairs(tables: Sequence[str | os.PathLike], frames: Sequence[str | os.PathLike]) -> list:
     """The tables in the order of the trajectories that they belong to, by the folders and numbers in their names.
 
-    Lists of different lengths, or whose names have nothing in common, stay in their order.
-
-    Raises:
-        InputError: names that tell different runs apart.
+    Lists of different lengths, or of unrelated names, stay in their order. `InputError` for names of different
+    runs.
     """
     given = list(tables)
     if len(given) != len(frames) or len(given) < 2:

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def check_weights(path: Path, frames: range, weights: np.ndarray | None) -> None:
-    """Refuse the weights of frames, numbers `frames`, that are no weights."""
+    """Refuse weights of frames, numbers `frames`, that are negative or not finite."""
     if weights is None or (good := (weights >= 0) & (weights < np.inf)).all():
         return
     k = int(np.argmin(good))
@@ -34,23 +34,15 @@ def check_all_weighted(paths: Sequence[Path], files: Sequence[TrajectoryFile]) -
         )
 
 
-def left_out(
-    paths: Sequence[Path],
-    times: Sequence[Times],
-    boxed: Sequence[bool],
-    origins: Sequence[bool],
-) -> set[str]:
-    """Fields of `Frames` that only some files hold, as is told of each; a log line says so.
+def left_out(paths: Sequence[Path], times: Sequence[Times], boxed: list[bool], origins: list[bool]) -> set[str]:
+    """Fields of `Frames` that only some files hold, which is logged.
 
     Times are not among them: `times` themselves leave them out.
     """
     found = set()
-    fields = {
-        "time": ("times", [clock.kept for clock in times]),
-        "box": ("periodic box", list(boxed)),
-        "origin": ("origin", list(origins)),
-    }
-    for name, (word, held) in fields.items():
+    kept = [clock.kept for clock in times]
+    fields = ("time", "times", kept), ("box", "periodic box", boxed), ("origin", "origin", origins)
+    for name, word, held in fields:
         if (odd := _odd(held)) is not None:
             lacks, has = odd
             log.info("%s holds no %s, %s does; left out for all files", paths[lacks], word, paths[has])
@@ -63,7 +55,7 @@ def left_out(
 
 
 def holds(file: TrajectoryFile, name: str) -> bool:
-    """Whether a file holds an array with an entry a frame of that name."""
+    """Whether a file holds an array of that name, with an entry for each frame."""
     return name in getattr(file, "columns", ())
 
 
@@ -72,8 +64,8 @@ def _odd(held: list[bool]) -> tuple[int, int] | None:
     return (held.index(False), held.index(True)) if len(set(held)) > 1 else None
 
 
-def tell_units(taken: dict[str, list[Path]]) -> None:
-    """Say, once for all files of a unit, that they state none and which is taken."""
+def report_units(taken: dict[str, list[Path]]) -> None:
+    """Log, once for all files of a unit, that they state none and which is taken."""
     for unit, paths in taken.items():
         more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
         why = "reduced units" if unit == "sigma" else "the format's convention"

@@ -35,14 +35,7 @@ _OF_TEXT = ("GRO", "LAMMPSDUMP", "XYZ")  # read from packed files, too
 
 
 def opened_trajectory(path: Path, options: ReadOptions, n_atoms: int | None = None) -> TrajectoryFile:
-    """The file, opened by the reader of its format.
-
-    Args:
-        n_atoms: atoms in a frame, which some formats do not state.
-
-    Raises:
-        InputError: a file that no reader takes.
-    """
+    """The file, opened by the reader of its format; some formats need the number of atoms in a frame."""
     name = format_of(path, options.format)
     if path.suffix.lower() == ".npy" and not options.format:
         raise InputError(

@@ -14,10 +14,7 @@ def pieces_in_time(path: Path, clock: np.ndarray | None, stated: np.ndarray | No
     """Lengths of the pieces of a file that are continuous in time.
 
     Times or steps that leap from their usual distance, as those of frames picked by a criterion do, begin a piece.
-
-    Args:
-        clock: (n_frames,) times or steps of all frames, or None.
-        stated: lengths of the segments that the file states, or None.
+    `clock` (n_frames,) holds times or steps; `stated` are lengths of the segments that the file states.
     """
     lengths = np.array([n_frames]) if stated is None else np.asarray(stated)
     begins = np.cumsum(lengths)[:-1]
@@ -36,31 +33,24 @@ def pieces_in_time(path: Path, clock: np.ndarray | None, stated: np.ndarray | No
     if not leaps.any():
         return lengths
     if leaps.sum() > 0.5 * within.sum():
-        log.warning(
-            "%s: times between frames vary from %g to %g, so lags and timescales count frames and not time",
-            path,
-            steps[within].min(),
-            steps[within].max(),
-        )
+        text = "%s: times between frames vary from %g to %g, so lags and timescales count frames and not time"
+        log.warning(text, path, steps[within].min(), steps[within].max())
         return lengths
     begins = np.union1d(begins, np.flatnonzero(leaps) + 1).astype(int)
-    log.warning(
+    text = (
         "%s: times leap from their usual distance of %g at %d frames, the first of them %d; each begins a "
-        "segment, so that no lagged pair crosses a leap",
-        path,
-        usual,
-        leaps.sum(),
-        np.flatnonzero(leaps)[0] + 1,
+        "segment, so that no lagged pair crosses a leap"
     )
+    log.warning(text, path, usual, leaps.sum(), np.flatnonzero(leaps)[0] + 1)
     return np.diff([0, *begins, n_frames])
 
 
 class Times:
-    """Whether a file holds times that tell frames apart, and the check that they increase.
+    """Whether a file holds times that differ between frames, and the check that they increase.
 
-    Frames come in blocks, from the first, until `settled`: one time that differs settles it. A file whose
-    times are all the same, or whose first frame has none, is taken to hold none; `ignore` takes it so, too.
-    Times need to tell frames apart only within a segment, where the file states segments.
+    Frames come in blocks, from the first, until `settled`: one time that differs settles it. A file with one time
+    for all frames, or without one for the first, is taken to hold none; `ignore` takes it so, too. Where the file
+    states segments, times need to differ only within each.
     """
 
     def __init__(self, path: Path, ignore: bool = False):
@@ -104,11 +94,7 @@ class Times:
     ) -> np.ndarray | None:
         """The times of the next block, numbers `frames`, or None where the file is taken to hold none.
 
-        Args:
-            segment: (n,) number of the segment that each frame is of.
-
-        Raises:
-            InputError: a time that does not increase; the frame is named.
+        `segment` (n,) numbers the segment of each frame. `InputError` for a time that does not increase.
         """
         if not self._kept:
             return None
@@ -117,7 +103,7 @@ class Times:
         rise = np.diff(time, prepend=before_time)
         bad = ~(rise > 0)
         if bad.any() and step is not None:
-            # Single precision runs out of digits late in a long run; the step numbers tell frames apart.
+            # Single precision runs out of digits late in a long run; the step numbers distinguish frames.
             bad &= ~((rise == 0) & (np.diff(step, prepend=step[0] if before_step is None else before_step) > 0))
         bad &= np.diff(segment, prepend=before) == 0
         if bad.any():

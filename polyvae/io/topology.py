@@ -54,12 +54,9 @@ def _read_once(path: str, select: str | None, format: str | None, state: tuple[i
 def read_topology(path: str | os.PathLike, select: str | None, format: str | None = None) -> Atoms:
     """The atoms of a topology file that `select` names, all of them by default.
 
-    `format` is MDAnalysis' name of what the file is, where its own name does not tell.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        InputError: a file that no parser of MDAnalysis takes, a selection that does not work, matches nothing or
-            depends on coordinates, bonds that name atoms that are not there.
+    `format` is MDAnalysis' name of the format, if the name of the file does not show it. `InputError` for a file
+    that no parser takes, a selection that does not work, matches nothing or depends on coordinates, and bonds of
+    missing atoms.
     """
     if select is not None:
         _refuse_places(select)
@@ -115,9 +112,7 @@ def _universe(path: Path, name: str):
     import MDAnalysis
     from MDAnalysis.topology.core import get_parser_for
 
-    if (
-        name == "LAMMPSDUMP"
-    ):  # that parser of MDAnalysis knows neither stated units and times nor lines without ids
+    if name == "LAMMPSDUMP":  # its parser knows neither units and times that are stated nor lines without ids
         return _universe_of_dump(path)
     if name == "XYZ":  # nor the columns and ids of extended XYZ
         return _universe_of_xyz(path)
@@ -275,15 +270,9 @@ def check_bonds(bonds: np.ndarray | None, n_atoms: int, path: Path) -> None:
 
 
 def atoms_of_file(facts: Facts, n_atoms: int, path: Path, known: Atoms | None) -> Atoms | None:
-    """The atoms of a trajectory file: those of its topology, with what the file itself states of them.
+    """The atoms of a trajectory file: those of its topology, if known, with what the file itself states of them.
 
-    Args:
-        facts: what the file states.
-        n_atoms: atoms in each of its frames.
-        known: the atoms of the topology, or None.
-
-    Raises:
-        InputError: bonds, names or masses that do not fit the atoms; ids that the topology does not hold.
+    `InputError` for bonds, names or masses that do not fit the atoms, and ids that the topology does not hold.
     """
     stated = {
         name: facts.value(name) for name in ("ids", "bonds", "names", "masses", "types", "chains", "residues")

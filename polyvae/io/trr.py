@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from polyvae.io.frames import DamagedError, Frames, log
-from polyvae.trajectory.facts import IN_FRAMES, Facts, not_stated, stated_if
+from polyvae.io.frames import DamagedError, Frames, TrajectoryFile, log
+from polyvae.trajectory.facts import IN_FRAMES, OF_ATOMS, stated_if
 
 _HEADER = struct.Struct(">3i12s13i")  # up to the time
 _MAGIC, _NAME = 1993, 12  # and the length of the version's name
@@ -30,14 +30,11 @@ class _Frame(NamedTuple):
     end: int
 
 
-class TrrFile:
+class TrrFile(TrajectoryFile):
     """A TRR file of GROMACS; see `frames.TrajectoryFile`. Frames without positions are passed over."""
 
-    NO_PLACE_FOR = (
-        "length_unit", "periodic", "ids", "images", "masses", "charges", "types", "names", "chains", "residues",
-        "bonds", "weights", "segments",
-    )  # fmt: skip
-    usual_unit, always_3d, seeks = "nm", True, True
+    NO_PLACE_FOR = OF_ATOMS
+    usual_unit, seeks = "nm", True
 
     def __init__(self, path: Path):
         self.path = path
@@ -50,7 +47,7 @@ class TrrFile:
         if without := len(everything) - self.n_frames:
             log.info("%s: %d of %d frames hold no positions and are passed over", path, without, len(everything))
         boxed = bool(self._numbers("box", 0, self.n_frames, 9).any())
-        self.facts = Facts(time=IN_FRAMES, time_unit="ps", box=stated_if(boxed), **not_stated(*self.NO_PLACE_FOR))
+        self.state(time=IN_FRAMES, time_unit="ps", box=stated_if(boxed))
 
     def read(self, start: int, stop: int) -> Frames:
         positions = self._numbers("positions", start, stop, 3 * self.n_atoms).reshape(-1, self.n_atoms, 3)
@@ -71,9 +68,6 @@ class TrrFile:
 
     def clock(self) -> np.ndarray:
         return np.array([frame.time for frame in self._frames])
-
-    def close(self) -> None:
-        pass
 
 
 def _scan(path: Path) -> tuple[list[_Frame], bool]:

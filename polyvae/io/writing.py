@@ -31,7 +31,7 @@ _TO_PDB = {name: 10 * unit.nm for name, unit in LENGTHS.items()}
 _TO_DCD = _TO_PDB | {"sigma": 1.0}  # the bare number, as reduced-unit engines write it
 _XTC_PRECISION, _XTC_LARGEST = 1e5, 2**31 - 1024  # coordinates are stored as 32-bit integers
 _XTC_APART = 2**21  # for the nearest two neighbours of a frame, as a sum over three coordinates
-_XTC_BARE = 9  # up to so many beads an XTC holds bare floats
+_XTC_BARE = 9  # an XTC of at most 9 beads holds bare floats
 _PDB_LOW, _PDB_HIGH, _PDB_BOX = -999.999, 9999.999, 99999.0  # Å that fit into the columns of a PDB
 _PDB_BONDED = 99_999  # beads that its bonds can number
 # How the PDB beside a file, and the DCD in an XTC's place, are known again.
@@ -57,21 +57,21 @@ def write(
     in each segment, which only an npz keeps apart; coordinates so large that an XTC keeps fewer decimals.
 
     Beside an XTC or DCD goes a PDB of its first frame with names and bonds (consecutive beads where the
-    trajectory holds no bonds), which viewers load first. Both files appear or none. It is a topology before
-    all: a frame that does not fit into PDB's columns is moved, and scaled by tens if need be, which is said.
+    trajectory holds no bonds), which viewers load first. Both files appear or none. Its purpose is the topology: a
+    frame that does not fit into PDB's columns is moved, and scaled by tens if need be, which is logged.
 
     A file at `path` is replaced. Another PDB of that name beside it, such as the topology of the whole system,
-    is left as it is, which is said; one that an earlier `write` put there is replaced.
+    is left as it is, which is logged; one that an earlier `write` put there is replaced.
 
     Reduced units: 1 sigma is written as 1 nm in XTC and GRO and as 10 Å in PDB, and as the bare number in
-    DCD and in the PDB beside a DCD, so that the two agree in a viewer. The PDB's title says which
-    ("1 SIGMA = 10 ANGSTROM") and `read` goes by it. Where XTC could not keep 5 decimals of sigma, a DCD is
-    written in its place, which is said; only one that was written so is replaced there.
+    DCD and in the PDB beside a DCD, so that the two agree in a viewer. The PDB's title states it
+    ("1 SIGMA = 10 ANGSTROM") for `read`. Where XTC could not keep 5 decimals of sigma, a DCD is
+    written in its place, which is logged; only one that was written so is replaced there.
 
     Args:
         traj: a `Trajectory`, or what `as_trajectory` takes.
         topology: write the PDB beside an XTC or DCD.
-        replace: replace any PDB beside it, and a DCD that stands in an XTC's place.
+        replace: replace any PDB beside it, and a DCD in an XTC's place.
 
     Raises:
         InputError: another suffix, coordinates that the format cannot hold, or a DCD that would be lost.
@@ -124,8 +124,7 @@ def _says(path: Path, title: str) -> bool:
 
 
 def check_trajectory_output(path: str | os.PathLike, *, force: bool = False) -> None:
-    """`files.check_output` for `write`: also for the topology that goes beside an XTC or DCD, and for the DCD
-    that can stand in for an XTC."""
+    """`files.check_output` for `write`, also for the PDB beside an XTC or DCD, and a DCD in an XTC's place."""
     path = Path(path)
     check_output(path, force=force, suffixes=WRITERS)
     beside = {".xtc": (".pdb", ".dcd"), ".dcd": (".pdb",)}
@@ -277,7 +276,7 @@ def _dcd_clock(time: np.ndarray, unit: float) -> tuple[int, int, float] | None:
 
 
 def _names_in_columns(traj: Trajectory, width: int, path: Path) -> list[str]:
-    """Names of the beads for columns of so many letters. A line break, or no name, would shift what follows."""
+    """Names of the beads for columns of `width` letters. A line break, or no name, would shift what follows."""
     given = ["B"] * traj.n_beads if traj.names is None else [name.strip() for name in traj.names]
     names = [re.sub("[^!-~]", "_", name) or "X" for name in given]
     if changed := [one for one, name in zip(given, names, strict=True) if one != name]:
@@ -318,7 +317,7 @@ def _write_topology(path: Path, frame: Trajectory, factor: float) -> str | None:
         while not _fits_pdb(frame, scale):
             scale /= 10
         smaller = f" and {factor / scale:g} times smaller" if scale < factor else ""
-        notes = [f"the frame does not fit into PDB's columns; as a topology it stands there moved{smaller}"]
+        notes = [f"the frame does not fit into PDB's columns; as a topology it is written moved{smaller}"]
     notes.append(_write_pdb(path, frame, scale, _TOPOLOGY_TITLE))
     return "; ".join(filter(None, notes)) or None
 

@@ -9,21 +9,20 @@ count of two words.
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from polyvae.errors import InputError
 from polyvae.io import processes
-from polyvae.io.frames import BLOCK_BYTES, DamagedError, Frames, quiet_c_library
-from polyvae.trajectory.facts import IN_FRAMES, Facts, not_stated
+from polyvae.io.frames import BLOCK_BYTES, DamagedError, Frames, TrajectoryFile, quiet_c_library
+from polyvae.trajectory.facts import IN_FRAMES, OF_ATOMS
 
 _MAGIC, _WIDE_MAGIC = 1995, 2023
 _HEADER = 24  # words up to the bytes of the longer header
 _TABLE = 73  # entries of the decoder's table of sizes
 _KEPT = 1 << 20  # frames whose headers stay in memory
 _IN_CACHE = 1 << 16  # coordinates that are looked at together
-_MARK = 4096  # every so many frames the place in the file is kept
+_MARK = 4096  # frames between two places in the file that are kept
 
 _CHILD = """
 import sys
@@ -38,18 +37,15 @@ with XTCFile(sys.argv[1]) as file:
 """
 
 
-class XtcFile:
+class XtcFile(TrajectoryFile):
     """An XTC file; see `frames.TrajectoryFile`. Every frame's structure is checked on opening."""
 
-    NO_PLACE_FOR = (
-        "length_unit", "periodic", "ids", "images", "masses", "charges", "types", "names", "chains", "residues",
-        "bonds", "weights", "segments",
-    )  # fmt: skip
-    usual_unit, always_3d, seeks = "nm", True, True
+    NO_PLACE_FOR = OF_ATOMS
+    usual_unit, seeks = "nm", True
 
     def __init__(self, path: Path):
         self.path = path
-        self.facts = Facts(time=IN_FRAMES, time_unit="ps", box=IN_FRAMES, **not_stated(*self.NO_PLACE_FOR))
+        self.state(time=IN_FRAMES, time_unit="ps", box=IN_FRAMES)
         start = np.fromfile(path, ">i4", count=2)
         if len(start) < 2 or start[0] not in (_MAGIC, _WIDE_MAGIC) or start[1] < 1:
             raise InputError(f"{path} is not an XTC file (it does not begin with the header of a frame)")
@@ -72,7 +68,6 @@ class XtcFile:
         if not self.n_frames:
             raise DamagedError(path, 0)
         self._times = np.concatenate(times)
-        self._file: Any = None  # of mdtraj
         self._at, self._apart = 0, False
 
     def read(self, start: int, stop: int) -> Frames:
@@ -90,13 +85,8 @@ class XtcFile:
     def clock(self) -> np.ndarray:
         return self._times
 
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
     def __getstate__(self):
-        return self.__dict__ | {"_file": None, "_headers": None}  # read again, for the frames that are wanted
+        return super().__getstate__() | {"_headers": None}  # read again, for the frames that are wanted
 
     def _seek(self, mark: int) -> None:
         """Open the file where a place in it was kept."""

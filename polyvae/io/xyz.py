@@ -1,11 +1,11 @@
-"""XYZ, plain and extended: text, whose frames are found first, and whose columns pandas reads for many frames
-at once.
+"""XYZ, plain and extended: frames are found first, then pandas reads the columns of many frames at once.
 
 Read here because MDAnalysis passes over the box and the columns that extended XYZ states, and yields fewer
-frames than it promises where blank lines stand between them; ASE reads both, one `Atoms` object a frame, several
-times slower. Extended XYZ: https://github.com/libAtoms/extxyz#extended-xyz-specification.
+frames than it promises if blank lines separate them; ASE reads both, one `Atoms` object a frame, several times
+slower. Extended XYZ: https://github.com/libAtoms/extxyz#extended-xyz-specification.
 """
 
+import contextlib
 import csv
 import io
 from pathlib import Path
@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from polyvae.core.units import length_of
 from polyvae.errors import InputError
 from polyvae.io.comments import pairs_of
-from polyvae.io.formats import UNPACKING_ERRORS, BytesFile, opened
-from polyvae.io.frames import DamagedError, Frames, short
-from polyvae.trajectory.facts import NOT_STATED, Facts, NotUnderstood, not_stated, stated_array, stated_if
+from polyvae.io.formats import UNPACKING_ERRORS, opened
+from polyvae.io.frames import DamagedError, Frames, TrajectoryFile, part_of, short
+from polyvae.trajectory.facts import NOT_STATED, stated_array, stated_if, understood_length
 
 _PIECE = 1 << 22  # bytes of text that become numbers in one go
 _TRUE, _FALSE = ("T", "1", "TRUE"), ("F", "0", "FALSE")
@@ -34,52 +33,38 @@ class _Frame(NamedTuple):
     comment: str
 
 
-class XyzFile:
+class XyzFile(TrajectoryFile):
     """An XYZ file, plain or packed; see `frames.TrajectoryFile`."""
 
-    NO_PLACE_FOR = (
-        "images", "types", "chains", "residues", "bonds", "weights", "segments",
-    )  # fmt: skip
-    usual_unit, always_3d, seeks = "angstrom", True, False
+    NO_PLACE_FOR = ("images", "types", "chains", "residues", "bonds", "weights", "segments")
+    usual_unit = "angstrom"
+    _names: np.ndarray | None = None
 
     def __init__(self, path: Path, n_frames: int | None = None):
         self.path = path
-        self._file: BytesFile | None = None
         self._index, self.is_cut = _index(path, n_frames)
         if not self._index:
             raise DamagedError(path, 0)
         self.n_frames, self.n_atoms = len(self._index), self._index[0].n_atoms
         self._pairs = [pairs_of(frame.comment) for frame in self._index]
         self._columns = _columns(self._pairs[0], path)
-        try:
+        with contextlib.closing(self):
             first = self._table(0, 1)
-        finally:
-            self.close()  # it is open only while frames are read
-        self._ids = None if "id" not in self._columns else np.sort(first["id"][0].astype(np.int64))
-        self._names = self._ordered(first)["names"][0] if "names" in self._columns else None
-        times = self.clock()
-        self.facts = self._facts(self._ordered(first), times)
-
-    def _facts(self, first: dict[str, np.ndarray], times: np.ndarray | None) -> Facts:
-        def column(name: str) -> Any:
-            return stated_array(first[name][0] if name in first else None)
-
-        boxes = ["lattice" in pairs for pairs in self._pairs]
-        unit = self._pairs[0].get("length_unit")
-        length_unit: Any = NOT_STATED if unit is None else unit
-        if unit is not None and length_of(unit) is None:
-            length_unit = NotUnderstood(f"states lengths in {unit!r}, a unit that is not known; give the unit")
-        return Facts(
-            length_unit=length_unit,
-            time_unit=self._pairs[0].get("time_unit", NOT_STATED),
-            time=stated_if(times is not None and "time" in self._pairs[0]),
-            box=stated_if(any(boxes)),
+        if "id" in self._columns:
+            self.ids = np.sort(first["id"][0].astype(np.int64))
+        first = {name: values[0] for name, values in self._ordered(first).items()}
+        self._names = first.get("names")
+        head = self._pairs[0]
+        self.state(
+            length_unit=understood_length(head.get("length_unit")),
+            time_unit=head.get("time_unit", NOT_STATED),
+            time=stated_if(self.clock() is not None and "time" in head),
+            box=stated_if(any("lattice" in pairs for pairs in self._pairs)),
             periodic=self._periodic(),
-            ids=stated_array(self._ids),
-            masses=column("masses"),
-            charges=column("charges"),
+            ids=stated_array(self.ids),
+            masses=stated_array(first.get("masses")),
+            charges=stated_array(first.get("charges")),
             names=stated_array(self._names),
-            **not_stated(*self.NO_PLACE_FOR),
         )
 
     def _periodic(self) -> Any:
@@ -116,7 +101,7 @@ class XyzFile:
         box = None
         if self.facts.stated("box"):
             box = np.stack([self._box(k) for k in range(start, stop)])
-        return Frames(positions, None if times is None else times[start:stop], box)
+        return Frames(positions, part_of(times, start, stop), box)
 
     def clock(self) -> np.ndarray | None:
         for key in ("time", "timestep", "step"):
@@ -126,11 +111,6 @@ class XyzFile:
                 except ValueError:
                     return None
         return None
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
 
     def _box(self, frame: int) -> np.ndarray:
         """Box vectors of a frame, as rows; zeros where it states none."""
@@ -147,30 +127,16 @@ class XyzFile:
         """The columns of frames by name, (n, n_atoms) each."""
         import pandas
 
-        odd = [k for k in range(start, stop) if self._index[k].n_atoms != self.n_atoms]
-        if odd:
-            raise InputError(
-                f"{self.path}: frame {odd[0]} holds {self._index[odd[0]].n_atoms} atoms, the first "
-                f"{self.n_atoms}; write the same atoms in every frame"
-            )
-        if self._file is None:
-            self._file = opened(self.path)
         rows = []
-        for frame in self._index[start:stop]:
-            self._file.seek(frame.begin)
-            lines = self._file.read(frame.end - frame.begin)
+        for k, frame in enumerate(self._index[start:stop], start):
+            self.check_count(k, frame.n_atoms)
+            lines = self.bytes_between(frame.begin, frame.end)
             rows.append(lines if lines.endswith(b"\n") else lines + b"\n")
         kinds = dict(self._columns.values())
         try:
-            table = pandas.read_csv(
-                io.BytesIO(b"".join(rows)),
-                sep=r"\s+",
-                header=None,
-                usecols=sorted(kinds),
-                dtype=kinds,
-                quoting=csv.QUOTE_NONE,
-                na_filter=False,
-            )
+            how: dict[str, Any] = {"header": None, "quoting": csv.QUOTE_NONE, "na_filter": False}
+            text = io.BytesIO(b"".join(rows))
+            table = pandas.read_csv(text, sep=r"\s+", usecols=sorted(kinds), dtype=kinds, **how)
         except (ValueError, pandas.errors.ParserError) as error:
             if stop - start > 1:  # find the frame that is at fault
                 for k in range(start, stop):
@@ -184,17 +150,10 @@ class XyzFile:
 
     def _ordered(self, table: dict[str, np.ndarray], first: int = 0) -> dict[str, np.ndarray]:
         """Columns in the order of ids, where there are any; the same beads in every frame."""
-        if self._ids is not None:
-            order = np.argsort(table["id"], axis=1)
+        if self.ids is not None:
+            order = self.order_of(table["id"], first)
             table = {name: np.take_along_axis(values, order, axis=1) for name, values in table.items()}
-            same = (table["id"] == self._ids).all(axis=1)
-            if not same.all():
-                raise InputError(
-                    f"{self.path}: frame {first + int(np.argmin(same))} holds other atoms (id) than the first; "
-                    f"write the same atoms in every frame"
-                )
-        names = getattr(self, "_names", None)
-        if names is not None and not (same := (table["names"] == names).all(axis=1)).all():
+        if self._names is not None and not (same := (table["names"] == self._names).all(axis=1)).all():
             raise InputError(
                 f"{self.path}: the names of frame {first + int(np.argmin(same))} are not those of the first, in "
                 f"this order; write the same atoms in the same order in every frame, or a column id"

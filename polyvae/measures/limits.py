@@ -13,9 +13,9 @@ from polyvae.measures.pairs import (
     MANY,
     FrameMeasures,
     close_pairs,
-    distances,
     frame_measures,
     over_frames,
+    pair_lengths,
     pairs_apart,
     separations,
 )
@@ -194,7 +194,7 @@ def _pooled(positions: np.ndarray, bonds: np.ndarray, weights: np.ndarray | None
         rest = max(count * shares.sum() - listed.sum(), 0.0)
         return quantile(np.append(r[kind], np.inf), QUANTILE, np.append(listed, rest)) if count else 0.0
 
-    among = [quantile(distances(positions, p), QUANTILE, weights) if len(p) else 0.0 for p in near[1:]]
+    among = [quantile(pair_lengths(positions, p), QUANTILE, weights) if len(p) else 0.0 for p in near[1:]]
     return [
         least(apart > 0, n_pairs),
         least(apart > 1, n_pairs - len(near[0])),

@@ -110,7 +110,7 @@ def _of_all_pairs(positions: np.ndarray, bonds: np.ndarray) -> FrameMeasures:
 
 def _of_near_pairs(positions: np.ndarray, bonds: np.ndarray) -> FrameMeasures:
     near = pairs_apart(positions.shape[1], bonds)
-    lengths = [distances(positions, pairs) for pairs in near]
+    lengths = [pair_lengths(positions, pairs) for pairs in near]
     contacts, farther = _closest(positions, near)
     closest = [*(r.min(axis=1, initial=np.inf) for r in lengths[1:]), farther]
     means = [r.sum(axis=1, dtype=np.float64) / max(len(r.T), 1) for r in lengths[1:]]
@@ -119,7 +119,7 @@ def _of_near_pairs(positions: np.ndarray, bonds: np.ndarray) -> FrameMeasures:
     )
 
 
-def distances(positions: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+def pair_lengths(positions: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """Distances (n_frames, n_pairs) of pairs (n_pairs, 2), without a program to compile."""
     found = np.empty((len(positions), len(pairs)), np.float32)
     for k, x in enumerate(positions):

@@ -8,12 +8,12 @@ from polyvae import geometry
 from polyvae.core.units import LENGTHS
 from polyvae.plot.style import (
     ALONG,
+    axis_limits,
     canvas,
     color_key,
     digits,
     evenly,
     label_length,
-    limits_of,
     styled,
 )
 from polyvae.tasks.optimum import Optimum
@@ -56,7 +56,7 @@ def overlay(
     """
     from matplotlib.collections import LineCollection
 
-    (x0, x1), (y0, y1) = limits or limits_of(positions)
+    (x0, x1), (y0, y1) = limits or axis_limits(positions)
     (ax,) = canvas(ax, 1, 1, (7.2, 6.2 * (y1 - y0) / (x1 - x0) + 0.8))
     n_frames, n_beads, n_dims = positions.shape
     bonds = bonds_or_chain(bonds, n_beads)
@@ -102,7 +102,7 @@ def side_by_side(
         weights: (n_frames,) of the data, if any.
         axes: two of them; by default those of a new figure.
     """
-    limits = limits_of(data, generated)
+    limits = axis_limits(data, generated)
     ratio = (limits[1][1] - limits[1][0]) / (limits[0][1] - limits[0][0])
     axes = canvas(axes, 1, 2, (9.2, 4.1 * ratio + 0.8), sharex=True, sharey=True)
     n, alpha = min(len(data), len(generated), max_frames), None
@@ -194,7 +194,7 @@ def structure(
         radius = ball_radius(positions, bonds)
     flat = positions[:, :2]
     ax.add_collection(balls_and_sticks(positions, bonds, radius))
-    (x0, x1), (y0, y1) = limits or limits_of(np.concatenate([flat - 1.5 * radius, flat + 1.5 * radius]))
+    (x0, x1), (y0, y1) = limits or axis_limits(np.concatenate([flat - 1.5 * radius, flat + 1.5 * radius]))
     ax.set(xlim=(x0, x1), ylim=(y0, y1), aspect="equal")
     ax.set(xlabel=label_length("x", length_unit), ylabel=label_length("y", length_unit))
     _number_ends(ax, flat, radius)
@@ -278,7 +278,7 @@ def structures(
     n_beads = positions[0].shape[0]
     bonds = bonds_or_chain(bonds, n_beads)
     radius = ball_radius(np.stack(positions), bonds)
-    limits = limits_of(*[p[:, :2] + s * 2.5 * radius for p in positions for s in (-1, 1)])
+    limits = axis_limits(*[p[:, :2] + s * 2.5 * radius for p in positions for s in (-1, 1)])
     ratio = (limits[1][1] - limits[1][0]) / (limits[0][1] - limits[0][0])
     width = 9.0 / len(positions)
     axes = canvas(

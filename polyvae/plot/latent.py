@@ -12,10 +12,10 @@ from polyvae.plot.style import (
     DATA,
     NEUTRAL,
     VALUE,
+    axis_limits,
     canvas,
     color_key,
     evenly,
-    limits_of,
     styled,
 )
 from polyvae.tasks.states import plane_of
@@ -174,7 +174,7 @@ def latent_plane(ax, z: np.ndarray, shown: list[int], title: str) -> None:
         ax.plot(r * np.cos(angle), r * np.sin(angle), color=NEUTRAL, linewidth=0.9, linestyle=(0, (1, 2)))
         text = ax.text(0, -r, label, ha="center", va="center", size="small", color=NEUTRAL)
         text.set_path_effects([patheffects.withStroke(linewidth=2.5, foreground="white")])
-    (x0, x1), (y0, y1) = limits_of(z[:, shown], np.array([[-2.0, -2.0], [2.0, 2.0]]))
+    (x0, x1), (y0, y1) = axis_limits(z[:, shown], np.array([[-2.0, -2.0], [2.0, 2.0]]))
     ax.set(xlim=(x0, x1), ylim=(y0, y1), aspect="equal")
     ax.set(xlabel=f"z{shown[0]}", ylabel=f"z{shown[1]}", title=title)
 

@@ -16,7 +16,7 @@ from polyvae.files import check_output, replacing
 from polyvae.measures.weights import counting
 from polyvae.plot.chains import ball_radius, balls_and_sticks
 from polyvae.plot.latent import clock_of, density_under, latent_plane, mean_kl, to_show
-from polyvae.plot.style import MODEL, evenly, label_length, limits_of, styled
+from polyvae.plot.style import MODEL, axis_limits, evenly, label_length, styled
 from polyvae.progress import reports
 from polyvae.trajectory.record import Trajectory, bonds_of
 
@@ -153,7 +153,7 @@ def followed(centre: np.ndarray, room: float) -> np.ndarray:
 def _drawn_aligned(ax, cv: LatentCV, traj: Trajectory, rows: np.ndarray) -> Callable[[int], None]:
     bonds, x = bonds_of(traj), cv.turn(traj.positions[rows]).astype(np.float64)
     radius = ball_radius(x, bonds)
-    _square(ax, limits_of(x - 1.5 * radius, x + 1.5 * radius))
+    _square(ax, axis_limits(x - 1.5 * radius, x + 1.5 * radius))
     ax.set(xlabel=label_length("x", traj.length_unit), ylabel=label_length("y", traj.length_unit))
     ax.set_title(
         "Aligned to the " + ("reference" if isinstance(cv.featurizer, Reference) else "principal axes"), loc="left"

@@ -124,7 +124,7 @@ def evenly(n: int, at_most: int, weights: np.ndarray | None = None) -> np.ndarra
     return np.arange(n) if n <= at_most else np.linspace(0, n - 1, at_most).round().astype(int)
 
 
-def limits_of(*positions: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
+def axis_limits(*positions: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
     """x and y limits that hold all positions (..., n_dims) with a margin, and are never narrower than flat."""
     low = np.min([p[..., :2].min(axis=tuple(range(p.ndim - 1))) for p in positions], axis=0)
     high = np.max([p[..., :2].max(axis=tuple(range(p.ndim - 1))) for p in positions], axis=0)

@@ -23,42 +23,9 @@ from polyvae.errors import InputError
 from polyvae.io.writing import write
 from polyvae.measures.free_energy import FreeEnergy
 from polyvae.records import html_of, in_words
-from polyvae.tasks.rounds import (
-    LEFT_OUT,
-    PAIRS,
-    REACHED,
-    SAME_CV,
-    Round,
-    assign_weights,
-    choose_bias,
-    choose_latents,
-    combine_rounds,
-    cv_similarity,
-    drop_transient,
-    evenly_spaced_snapshots,
-    farthest_snapshots,
-    has_settled,
-    keep_last_snapshot,
-    snapshots_of_each_basin,
-    subsample,
-    summarise_round,
-    train_cv,
-    with_starting_frame,
-    within_walls,
-)
-from polyvae.tasks.roundstate import (
-    FREE,
-    LOOK,
-    SCOUT,
-    SHOT,
-    SORT,
-    TRAIN,
-    WALKER,
-    Lab,
-    RoundOptions,
-    RoundState,
-    required,
-)
+from polyvae.tasks import rounds
+from polyvae.tasks.rounds import Round
+from polyvae.tasks.roundstate import Lab, RoundOptions, RoundState, Work, required
 from polyvae.tasks.roundstore import MODEL, Store, require_finished
 from polyvae.trajectory.convert import as_trajectory
 from polyvae.trajectory.record import Trajectory
@@ -72,13 +39,13 @@ LOOKING, SORTING = "looking.safetensors", "sorting.safetensors"  # models to loo
 
 def learn(state: RoundState, lab: Lab) -> RoundState:
     """Train the CV of the round. If the last round had settled, compare the new CV with the old one."""
-    new = lab.model(state, MODEL, [*state.known, *state.shots], TRAIN)
-    if state.cv is not None and has_settled(state.done[-1]):
-        shown = [drop_transient(run) for run in state.pieces]  # a new basin would be few of all frames
+    new = lab.model(state, MODEL, [*state.known, *state.shots], Work.TRAIN)
+    if state.cv is not None and rounds.has_settled(state.done[-1]):
+        shown = [rounds.drop_transient(run) for run in state.pieces]  # a new basin would be few of all frames
         assert state.bias is not None
-        same = cv_similarity(new, state.cv, shown)
-        reached = within_walls(state.bias, required(state.along), shown)
-        converged = same >= SAME_CV and reached >= REACHED
+        same = rounds.cv_similarity(new, state.cv, shown)
+        reached = rounds.within_walls(state.bias, required(state.along), shown)
+        converged = same >= rounds.SAME_CV and reached >= rounds.REACHED
         lab.store.check(state.number - 1, {"same_cv": same, "within_walls": reached})
         lab.tell(f"round {state.number - 1}: {_of_the_check(same, reached)}")
         if converged or state.number > lab.options.rounds:
@@ -89,17 +56,17 @@ def learn(state: RoundState, lab: Lab) -> RoundState:
 def bias(state: RoundState, lab: Lab) -> RoundState:
     """Choose a bias on the CV, run with it, and summarise the round."""
     cv, options, number = required(state.cv), lab.options, state.number
-    latents = choose_latents(cv)
+    latents = rounds.choose_latents(cv)
     along = cv.keep(latents)
     chosen = lab.choose(along, list(state.known), list(state.biased), options.barrier, options.pace)
     lab.tell(f"round {number}: {_describe(cv, latents)}")
     state = dataclasses.replace(state, along=along, bias=chosen)
     starts = [_start_of_walker(state.pieces, number, k) for k in range(options.walkers)]
-    runs = [run for run in lab.run_from(state, starts, "walker", options.steps, WALKER) if run is not None]
+    runs = [run for run in lab.run_from(state, starts, "walker", options.steps, Work.WALKER) if run is not None]
     seconds = dict(lab.seconds)
     lab.seconds.clear()
     record = lab.store.record(
-        summarise_round(
+        rounds.summarise_round(
             number, along, latents, runs, state.before, state.known,
             free_steps=state.free_steps, stride=options.stride, seconds=seconds,
         )
@@ -110,7 +77,7 @@ def bias(state: RoundState, lab: Lab) -> RoundState:
         runs=tuple(runs),
         before=(cv, runs),
         done=(*state.done, record),
-        biased=(*state.biased, *map(keep_last_snapshot, runs)),
+        biased=(*state.biased, *map(rounds.keep_last_snapshot, runs)),
     )
 
 
@@ -119,16 +86,16 @@ def scout(state: RoundState, lab: Lab) -> RoundState:
     if lag := required(state.cv).record.settings.lag:
         return dataclasses.replace(state, lag=lag, scouts=(), searching=False)
     options, number = lab.options, state.number
-    chosen = farthest_snapshots(
+    chosen = rounds.farthest_snapshots(
         required(state.along), [*state.known, *state.looked], state.runs, options.free_runs
     )
-    found = lab.run_from(state, [at for at, _ in chosen], "scout", required(options.free_steps), SCOUT)
+    found = lab.run_from(state, [at for at, _ in chosen], "scout", required(options.free_steps), Work.SCOUT)
     scouts = tuple(require_finished(found, lab.store.place(number)))
-    shown = tuple(map(drop_transient, scouts))
+    shown = tuple(map(rounds.drop_transient, scouts))
     state = dataclasses.replace(
         state, scouts=scouts, looked=(*state.looked, *(frame for _, frame in chosen)), searching=True
     )
-    if lag := lab.model(state, LOOKING, shown, LOOK).record.settings.lag:
+    if lag := lab.model(state, LOOKING, shown, Work.LOOK).record.settings.lag:
         return dataclasses.replace(state, lag=lag, known=(), searching=False)
     lab.tell(f"round {number}: nothing slow in {len(scouts)} unbiased runs; the search continues")
     steps = _steps(scouts, options.stride)
@@ -141,34 +108,35 @@ def shoot(state: RoundState, lab: Lab) -> RoundState:
     They show to which state a conformation belongs.
     """
     options = lab.options
-    length = (required(state.lag) + PAIRS) * options.stride
+    length = (required(state.lag) + rounds.PAIRS) * options.stride
     most = options.free_runs * required(options.free_steps) // (2 * length)
-    origins = evenly_spaced_snapshots(state.runs, min(SNAPSHOTS, max(options.free_runs, most)))
-    went = lab.run_from(state, [at for at, _ in origins], "shot", length, SHOT)
+    origins = rounds.evenly_spaced_snapshots(state.runs, min(SNAPSHOTS, max(options.free_runs, most)))
+    went = lab.run_from(state, [at for at, _ in origins], "shot", length, Work.SHOT)
     pairs = zip(origins, went, strict=True)
-    shots = [with_starting_frame(frame, run) for (_, frame), run in pairs if run is not None]
-    fallen = tuple(map(keep_last_snapshot, require_finished(went, lab.store.place(state.number))))
+    shots = [rounds.with_starting_frame(frame, run) for (_, frame), run in pairs if run is not None]
+    fallen = tuple(map(rounds.keep_last_snapshot, require_finished(went, lab.store.place(state.number))))
     return dataclasses.replace(state, shots=(*state.shots, *shots), fallen=fallen)
 
 
 def settle(state: RoundState, lab: Lab) -> RoundState:
     """Make unbiased runs from each basin that the short ones show, as many from each."""
     options = lab.options
-    known = [*state.known, *map(drop_transient, state.scouts)]
-    sorting = lab.model(state, SORTING, [*known, *state.shots], SORT)
-    fallen = [run.traj[PAIRS:] for run in state.fallen]
-    among = [*fallen, *subsample(known, sum(map(len, fallen)))]
-    ends = [*map(keep_last_snapshot, (*state.pieces, *state.scouts)), *state.fallen]
-    starts = snapshots_of_each_basin(sorting, among, ends, options.free_runs)
-    long_enough = math.ceil(2 * required(state.lag) / (1 - LEFT_OUT)) * options.stride  # for pairs a lag apart
-    found = lab.run_from(state, starts, "free", max(required(options.free_steps), long_enough), FREE)
+    known = [*state.known, *map(rounds.drop_transient, state.scouts)]
+    sorting = lab.model(state, SORTING, [*known, *state.shots], Work.SORT)
+    fallen = [run.traj[rounds.PAIRS :] for run in state.fallen]
+    among = [*fallen, *rounds.subsample(known, sum(map(len, fallen)))]
+    ends = [*map(rounds.keep_last_snapshot, (*state.pieces, *state.scouts)), *state.fallen]
+    starts = rounds.snapshots_of_each_basin(sorting, among, ends, options.free_runs)
+    # Long enough for pairs a lag apart.
+    long_enough = math.ceil(2 * required(state.lag) / (1 - rounds.LEFT_OUT)) * options.stride
+    found = lab.run_from(state, starts, "free", max(required(options.free_steps), long_enough), Work.FREE)
     pieces = tuple(run for run in found if run is not None)
     counts = f"{len(pieces)} unbiased runs from the basins that {len(state.fallen)} short ones showed"
     lab.tell(f"round {state.number}: {counts}")
     return dataclasses.replace(
         state,
         pieces=pieces,
-        known=(*state.known, *map(drop_transient, pieces)),
+        known=(*state.known, *map(rounds.drop_transient, pieces)),
         free_steps=_steps([*state.scouts, *state.fallen, *pieces], options.stride),
     )
 
@@ -231,9 +199,8 @@ def adapt(
             known.
         choose: function instead of `rounds.choose_bias`, with its arguments.
         progress: called with a line when something is done.
-        **options: options of `RoundOptions`. `steps`, the length of each biased run, and `stride`, the steps
-        between
-            frames, are required.
+        **options: options of `RoundOptions`; `steps`, the length of each biased run, and `stride`, the steps
+            between frames, are required.
 
     Raises:
         InputError: a folder with rounds of other settings, data or engine, or that another call uses; an error of
@@ -244,14 +211,15 @@ def adapt(
     for name, given in {"train": train, "choose": choose, "progress": progress}.items():
         if_given(function, name, given)
     with Store(place).opened(*_identity(start, machine, checked)) as store:
-        lab = Lab(machine, store, checked, train or train_cv, choose or choose_bias, progress or log.info)
+        own = train or rounds.train_cv, choose or rounds.choose_bias
+        lab = Lab(machine, store, checked, *own, progress or log.info)
         state = RoundState((start,))
         for number in range(1, checked.rounds + 2):  # the last only looks whether the CV stays the same
             state = learn(dataclasses.replace(state, number=number), lab)
             if state.converged or number > checked.rounds:
                 break
             state = bias(state, lab)
-            if number == checked.rounds and not has_settled(state.done[-1]):
+            if number == checked.rounds and not rounds.has_settled(state.done[-1]):
                 break
             state = scout(state, lab)
             if not state.searching:
@@ -264,9 +232,11 @@ def _result(state: RoundState, lab: Lab) -> Adapted:
     cv, walkers = required(state.cv), lab.options.walkers
     # A search before anything slow was known has no walls, and goes where the system does not.
     slow = [state.biased[k * walkers : (k + 1) * walkers] for k, one in enumerate(state.done) if one.slow]
-    used, found = combine_rounds(cv, slow if state.done[-1].slow else [state.biased[-walkers:]], state.known)
+    if not state.done[-1].slow:
+        slow = [state.biased[-walkers:]]
+    used, found = rounds.combine_rounds(cv, slow, state.known)
     weighted = concatenate([run.traj for run in used])
-    weighted = dataclasses.replace(weighted, weights=assign_weights(used, found))
+    weighted = dataclasses.replace(weighted, weights=rounds.assign_weights(used, found))
     write(lab.store.folder / "biased.npz", weighted)
     cv.save(lab.store.folder / MODEL)
     return Adapted(cv, state.done, weighted, found, state.converged)
@@ -303,7 +273,7 @@ def _digest_of(value: list) -> str:
 def _start_of_walker(pieces: Sequence[Run], number: int, k: int) -> Snapshots | None:
     """The end of an unbiased run of the round before, another one for each walker and round.
 
-    It is None, for the engine's own start, if there is no such run yet. The end of a biased run may be far outside
+    It is None, for the engine's own start, before the first such run. The end of a biased run may be far outside
     of the next walls.
     """
     if not pieces:
@@ -324,9 +294,9 @@ def _describe(cv: LatentCV, latents: Sequence[int]) -> str:
 
 
 def _of_the_check(same: float, reached: float) -> str:
-    which = "the same" if same >= SAME_CV else "another"
+    which = "the same" if same >= rounds.SAME_CV else "another"
     text = f"its unbiased runs lead to {which} CV ({same:.2f})"
-    if reached < REACHED:
+    if reached < rounds.REACHED:
         text += f", but {1 - reached:.0%} are beyond the walls of its bias"
     return text
 

@@ -17,24 +17,18 @@ from polyvae.measures.weights import counting
 from polyvae.records import Record
 
 MAX_FRAMES = 2000  # evenly spaced; a regression on more names no other variables
-MAX_BEADS = 24  # evenly spaced, whose distances are tried
+MAX_BEADS = 24  # evenly spaced ones, for distances
 MAX_TORSIONS = 200
 LEAST_GAIN = 0.01  # of the variance, that a further variable must explain
 
 
 @dataclasses.dataclass(frozen=True)
 class PlainVariable(Record):
-    """A plain variable that explains a latent.
+    """A plain variable that explains a latent."""
 
-    Args:
-        name: such as "distance 3-9", "torsion 2-3-4-5" or "radius of gyration", with bead numbers from 0.
-        r2: share of the latent's variance that this variable and those before it explain.
-        alone: share that it explains alone.
-    """
-
-    name: str
-    r2: float
-    alone: float
+    name: str  # such as "distance 3-9", "torsion 2-3-4-5" or "radius of gyration", with bead numbers from 0
+    r2: float  # share of the latent's variance that this variable and those before it explain
+    alone: float  # share that it explains alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +104,7 @@ def find_variables(
 ) -> list[PlainVariable]:
     """Find the plain variables that explain values of frames, best first, by forward selection.
 
-    Raises:
-        InputError: values that do not vary.
+    `InputError` for values that do not vary.
     """
     root = np.ones(len(values)) if weights is None else np.sqrt(weights / weights.mean())
     residual = _centred(values[:, None], root)[:, 0]

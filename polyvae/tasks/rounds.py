@@ -41,36 +41,22 @@ MOST_SEEN = 2000  # most known frames that others are compared with
 
 @dataclasses.dataclass(frozen=True)
 class Round(Record):
-    """Record of one round, as `round.json` holds it.
+    """Record of one round, as `round.json` holds it."""
 
-    Args:
-        number: from 1.
-        steps: steps with a bias.
-        free_steps: unbiased steps before the biased runs of this round.
-        latents: numbers of the biased latents.
-        n_frames: unbiased frames in the known states; the CV was trained on these and the short runs.
-        slow: whether the CV knows something slow, and has a time lag; otherwise the round was a search.
-        states: basins of the unbiased frames along the slowest latent.
-        crossings: crossings of the biased runs between these.
-        n_effective: effective number of independent frames in the biased runs.
-        same_cv: squared correlation of the slowest latent with that of the round before.
-        same_energy: root mean square difference, in kT, from the free energy of the round before over this latent,
-            where the present one is known; None where the other one does not cover this range.
-        seconds: time of training and runs since the biased runs of the round before.
-    """
-
-    number: int
-    steps: int
-    free_steps: int
-    latents: tuple[int, ...]
-    n_frames: int
-    slow: bool
-    states: tuple[float, ...]
-    crossings: int
-    n_effective: float
-    same_cv: float | None
+    number: int  # from 1
+    steps: int  # steps with a bias
+    free_steps: int  # unbiased steps before the biased runs of this round
+    latents: tuple[int, ...]  # numbers of the biased latents
+    n_frames: int  # unbiased frames in the known states; the CV was trained on these and the short runs
+    slow: bool  # whether the CV knows something slow, and has a time lag; otherwise the round was a search
+    states: tuple[float, ...]  # basins of the unbiased frames along the slowest latent
+    crossings: int  # crossings of the biased runs between these
+    n_effective: float  # effective number of independent frames in the biased runs
+    same_cv: float | None  # squared correlation of the slowest latent with that of the round before
+    # root mean square difference, in kT, from the free energy of the round before over this latent, where the
+    # present one is known; None where the other one does not cover this range
     same_energy: float | None
-    seconds: Mapping[str, float]
+    seconds: Mapping[str, float]  # time of training and runs since the biased runs of the round before
 
     def __post_init__(self) -> None:
         for name in ("latents", "states"):  # which files hold as lists
@@ -227,8 +213,7 @@ def drop_transient(run: Run) -> Trajectory:
 def estimate_free_energy(cv: LatentCV, runs: Sequence[Run], worth: Sequence[float] | None = None) -> FreeEnergy:
     """Free energy in kT over the slowest latent of a CV, from biased runs.
 
-    Args:
-        worth: weight of each run, by default its number of frames.
+    `worth` is the weight of each run, by default its number of frames.
     """
     z = encode_pieces(cv, [run.traj for run in runs])[:, 0]
     lengths = [len(run.traj) for run in runs]
@@ -274,16 +259,10 @@ def summarise_round(
     known: Sequence[Trajectory],
     **facts,
 ) -> Round:
-    """Make the record of a round, compared with the one before.
+    """Make the record of a round: of its biased runs along `latents` of the CV, and of the known unbiased frames.
 
-    Args:
-        number: of the round, from 1.
-        cv: the latents that were biased.
-        latents: their numbers in the CV of the round.
-        runs: the biased runs.
-        before: CV and biased runs of the round before.
-        known: unbiased frames in the states that are known.
-        facts: `free_steps` and `seconds` of the record, and `stride`.
+    It is compared with CV and biased runs of the round before. `facts` are `free_steps` and `seconds` of the
+    record, and `stride`.
     """
     stride = facts.pop("stride")
     found = estimate_free_energy(cv, runs)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import enum
 import inspect
 import logging
 import math
@@ -24,12 +25,12 @@ log = logging.getLogger(__name__)
 
 FEWEST = 100  # frames of a biased run
 # Kinds of work in a round, each with seeds of its own.
-TRAIN, WALKER, SCOUT, SORT, FREE, SHOT, LOOK = range(7)
+Work = enum.IntEnum("Work", ["TRAIN", "WALKER", "SCOUT", "SORT", "FREE", "SHOT", "LOOK"], start=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RoundOptions:
-    """The options of `adapt`, checked where the record is made.
+    """The options of `adapt`, checked where the record is made; `InputError` names one of another kind or range.
 
     Args:
         steps: length of each biased run.
@@ -43,9 +44,6 @@ class RoundOptions:
         pace: steps between kernels or hills.
         seed: seed of all rounds.
         training: options of `polyvae.fit`.
-
-    Raises:
-        InputError: an option of another kind, or outside its range; named.
     """
 
     steps: int
@@ -88,66 +86,38 @@ class RoundOptions:
 
 @dataclasses.dataclass(frozen=True)
 class RoundState:
-    """Knowledge of the rounds so far.
+    """Knowledge of the rounds so far."""
 
-    Args:
-        known: unbiased frames in the states that are known.
-        number: of the round, from 1.
-        shots: short unbiased runs, each with the frame that it started from.
-        looked: frames that a search has started from.
-        biased: biased runs of all rounds, with their last snapshot.
-        pieces: unbiased runs, from which walkers start.
-        scouts: unbiased runs of this round's search.
-        fallen: short runs of this round, which show where conformations belong.
-        searching: whether nothing slow was found in this round.
-        lag: time lag in frames, once one is known.
-        cv, along: CV of the round, and its latents that are biased.
-        bias, runs: bias of the round, and its runs.
-        before: `along` and runs of the round before.
-        done: records of the rounds.
-        free_steps: steps of unbiased runs since the last biased ones.
-        converged: whether CV and free energy have stopped to change.
-    """
-
-    known: tuple[Trajectory, ...]
-    number: int = 1
-    shots: tuple[Trajectory, ...] = ()
-    looked: tuple[Trajectory, ...] = ()
-    biased: tuple[Run, ...] = ()
-    pieces: tuple[Run, ...] = ()
-    scouts: tuple[Run, ...] = ()
-    fallen: tuple[Run, ...] = ()
-    searching: bool = False
-    lag: int | None = None
-    cv: LatentCV | None = None
+    known: tuple[Trajectory, ...]  # unbiased frames in the states that are known
+    number: int = 1  # of the round, from 1
+    shots: tuple[Trajectory, ...] = ()  # short unbiased runs, each with the frame that it started from
+    looked: tuple[Trajectory, ...] = ()  # frames that a search has started from
+    biased: tuple[Run, ...] = ()  # biased runs of all rounds, with their last snapshot
+    pieces: tuple[Run, ...] = ()  # unbiased runs, from which walkers start
+    scouts: tuple[Run, ...] = ()  # unbiased runs of this round's search
+    fallen: tuple[Run, ...] = ()  # short runs of this round, which show where conformations belong
+    searching: bool = False  # whether nothing slow was found in this round
+    lag: int | None = None  # time lag in frames, once one is known
+    cv: LatentCV | None = None  # cv, along: CV of the round, and its latents that are biased
     along: LatentCV | None = None
-    bias: Bias | None = None
+    bias: Bias | None = None  # bias, runs: bias of the round, and its runs
     runs: tuple[Run, ...] = ()
-    before: tuple[LatentCV, Sequence[Run]] | None = None
-    done: tuple[Round, ...] = ()
-    free_steps: int = 0
-    converged: bool = False
+    before: tuple[LatentCV, Sequence[Run]] | None = None  # `along` and runs of the round before
+    done: tuple[Round, ...] = ()  # records of the rounds
+    free_steps: int = 0  # steps of unbiased runs since the last biased ones
+    converged: bool = False  # whether CV and free energy have stopped to change
 
 
 @dataclasses.dataclass(frozen=True)
 class Lab:
-    """Engine, folder and options that the steps work with.
+    """Engine, folder and options that the steps work with."""
 
-    Args:
-        engine: with a method `run`, see `polyvae.engines`.
-        store: folder of the rounds.
-        options: options of all rounds.
-        train: function instead of `rounds.train_cv`, with its arguments.
-        choose: function instead of `rounds.choose_bias`, with its arguments.
-        tell: called with a line when something is done.
-    """
-
-    engine: Any
-    store: Store
-    options: RoundOptions
-    train: Callable = train_cv
-    choose: Callable = choose_bias
-    tell: Callable[[str], None] = log.info
+    engine: Any  # with a method `run`, see `polyvae.engines`
+    store: Store  # folder of the rounds
+    options: RoundOptions  # options of all rounds
+    train: Callable = train_cv  # function instead of `rounds.train_cv`, with its arguments
+    choose: Callable = choose_bias  # function instead of `rounds.choose_bias`, with its arguments
+    tell: Callable[[str], None] = log.info  # called with a line when something is done
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @contextlib.contextmanager
@@ -172,7 +142,7 @@ class Lab:
         self, state: RoundState, starts: Sequence[Snapshots | None], name: str, steps: int, kind: int
     ) -> list[Run | None]:
         """Run from each start: walkers with the bias of the round, others without. Scouts and shots may fail."""
-        biased, many = kind == WALKER, kind in (SCOUT, SHOT)
+        biased, many = kind == Work.WALKER, kind in (Work.SCOUT, Work.SHOT)
         found = []
         with self.timed("biased" if biased else "unbiased"):
             for k, at in enumerate(starts):

@@ -21,25 +21,17 @@ CHECK = "check.json"  # comparison with the CV of the unbiased runs of a round, 
 
 
 class Store:
-    """The folder of rounds.
-
-    Args:
-        folder: made where it does not exist.
-    """
+    """The folder of rounds."""
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     @contextlib.contextmanager
     def opened(self, settings: Mapping[str, Any], engine: Mapping[str, Any]) -> Iterator["Store"]:
-        """The folder, locked, for rounds of these settings.
+        """The folder, made where it does not exist and locked, for rounds of these settings.
 
-        Args:
-            settings: facts that decide the results, as plain values.
-            engine: facts that decide the runs of the engine. They may change until there is a run.
-
-        Raises:
-            InputError: a folder that holds something else, rounds of other settings, or that another job uses.
+        `settings` decide the results, `engine` the runs; the latter may change until there is a run. `InputError`
+        for a folder that holds something else or rounds of other settings, or that another job uses.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder):
@@ -110,16 +102,10 @@ def _json_of(path: Path) -> dict:
 def run_once(
     engine: Any, place: Path, cv: LatentCV, seed: int, given: Mapping[str, Any], many: bool = False
 ) -> Run | None:
-    """Run an engine, or return the run that is there already.
+    """Run an engine on all latents of a CV, or return the run that is there already.
 
-    Args:
-        engine: with a method `run`.
-        place: folder of the run.
-        cv: all of its latents are biased.
-        seed: seed of the first try.
-        given: further arguments of `run`.
-        many: whether this is one run of many, which may fail, since no run may come to its end from where it
-            starts: None after `TRIES`. Only the last snapshot of such a run is kept.
+    `seed` is that of the first try, `given` are further arguments. One run of `many` may fail, since no run may
+    come to its end from where it starts: None after `TRIES`; only the last snapshot of such a run is kept.
     """
     if (done := saved_run(place)) is not None:
         return done

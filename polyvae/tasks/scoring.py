@@ -44,7 +44,7 @@ def score(
     alternatives: bool = True,
     seed: int = 0,
 ) -> Scores:
-    """How well the model holds up on a trajectory.
+    """Measure a model on a trajectory.
 
     Averages are weighted where the trajectory has weights: frames of whole-number weights count as that many
     frames. For a `Stream`, at most `MAX_SAMPLED` evenly spaced frames are used in the distances between ensembles.
@@ -60,10 +60,8 @@ def score(
         seed: of the draws.
 
     Returns:
-        `Scores`: the numbers of all frames and, where these are the very frames that the model was fitted to,
-        of training and validation frames apart (`FrameScores` says what each number is); lag and unit of time
-        of the kinetic numbers; but for a `Stream`, how the alignment jumps; and distances between generated
-        conformations, where they are given, and the data.
+        `Scores`: numbers of all frames (`FrameScores`) and, if the model was fitted to these very frames, also of
+        training and validation frames apart.
 
     Raises:
         InputError: data that do not fit the model, a lag longer than every segment, weights that are
@@ -83,9 +81,8 @@ def score(
     if not linear:
         for part in parts.values():
             part["correlation_end_to_end"] = [None] * cv.latent_dim
-    costly = _on_few_frames(cv, run, k, seed)
+    _add_costly_scores(parts, cv, run, masks, k, seed)
     for name, mask in masks.items():
-        parts[name] |= _costly_scores(costly, run, mask, parts[name]["elbo"]) | {"iw_k": k}
         parts[name] |= _kinetic_scores(run.series, mask, clock)
     alignment = None
     if not run.streamed:
@@ -93,33 +90,23 @@ def score(
         alignment = _alignment(cv, run.kept, found)
         for name, mask in masks.items():
             parts[name] |= _jump_scores(run.kept, found.jumps, mask)
-    return Scores(
-        length_unit=cv.length_unit,
-        frames=ScoredFrames(**{name: FrameScores(**part) for name, part in parts.items()}),
-        kinetics=clock,
-        alignment=alignment,
-        generated=None if generated is None else _generated(generated, run.kept, linear, seed),
-    )
+    frames = ScoredFrames(**{name: FrameScores(**part) for name, part in parts.items()})
+    compared = None if generated is None else _generated(generated, run.kept, linear, seed)
+    return Scores(cv.length_unit, frames, clock, alignment, compared)
 
 
 class _Run(NamedTuple):
-    """Values that are kept of a trajectory after all its frames were read.
+    """Values that are kept of a trajectory after all its frames were read."""
 
-    Args:
-        sums: of "all" frames, and of "train" and "validation" frames if the model was fitted to these frames.
-        masks: (n_frames,), by the same names: which frames these are, of those parts that there are.
-        series: the latents and a few numbers of every frame.
-        kept: the frames themselves, or every `every`-th of a stream.
-        decoded_lag: number of frames from one to the later one that the model decodes.
-    """
-
+    # of "all" frames, and of "train" and "validation" frames if the model was fitted to these frames
     sums: dict[str, "_Sums"]
+    # (n_frames,), by the same names: which frames these are, of those parts that there are
     masks: dict[str, np.ndarray]
-    series: "_Series"
-    kept: Trajectory
+    series: "_Series"  # the latents and a few numbers of every frame
+    kept: Trajectory  # the frames themselves, or every `every`-th of a stream
     every: int
     streamed: bool
-    decoded_lag: int
+    decoded_lag: int  # number of frames from one to the later one that the model decodes
 
 
 def _read(cv: LatentCV, data, seed: int) -> _Run:
@@ -171,24 +158,12 @@ class _EvenSample:
             self.pieces, self.every = [concatenate(self.pieces)[::2]], 2 * self.every
 
 
-class _Costly(NamedTuple):
-    """Values that are computed on evenly chosen frames alone.
+def _add_costly_scores(parts: dict[str, dict], cv: LatentCV, run: _Run, masks: dict, k: int, seed: int) -> None:
+    """Add the importance-weighted bounds and the gradients, which are computed on evenly chosen frames alone.
 
-    Args:
-        frames: (n,), their numbers.
-        bounds: (n,), importance-weighted bounds; slopes: (n, latent_dim), norms of the gradients.
-        paired: (n,), whether the frame to decode is there.
-        later: (n,), the number of that frame.
+    The gap between the bounds varies less from frame to frame than either. So it is averaged over these frames,
+    and added to the elbo of all.
     """
-
-    frames: np.ndarray
-    bounds: np.ndarray
-    slopes: np.ndarray
-    paired: np.ndarray
-    later: np.ndarray
-
-
-def _on_few_frames(cv: LatentCV, run: _Run, k: int, seed: int) -> _Costly:
     n_frames, n_kept = len(run.series.z), len(run.kept)
     rows = np.arange(0, n_kept, -(-n_kept // MAX_COSTLY))
     # A lagged model's bound needs the later frame, which of a stream is not kept.
@@ -196,28 +171,21 @@ def _on_few_frames(cv: LatentCV, run: _Run, k: int, seed: int) -> _Costly:
     later = np.minimum(rows + run.decoded_lag, n_kept - 1) if bounded else rows
     keys = jax.random.split(jax.random.key(seed), len(rows))
     positions = run.kept.positions
-    bounds, slopes = _bound_and_slopes(cv.function(), positions[rows], positions[later], keys, k)
+    values = _bound_and_slopes(cv.function(), positions[rows], positions[later], keys, k)
+    bounds, slopes = (np.asarray(value, np.float64) for value in values)
     frames = rows * run.every
     paired = np.isin(frames, kinetics.lagged(run.series.segments, run.decoded_lag) if bounded else ())
     later = np.minimum(frames + run.decoded_lag, n_frames - 1)
-    return _Costly(frames, np.asarray(bounds, np.float64), np.asarray(slopes, np.float64), paired, later)
-
-
-def _costly_scores(costly: _Costly, run: _Run, mask: np.ndarray, elbo: float | None) -> dict:
-    """The gap between the bounds varies less from frame to frame than either, hence their difference is averaged
-    over the few frames and added to the elbo of all."""
-    here, weights = mask[costly.frames], run.series.weights[costly.frames]
-    both = here & costly.paired & mask[costly.later]
-    gap = (costly.bounds - run.series.elbo[costly.frames])[both]
-    bounded = weights[both].any()
-    slopes, weights_here = costly.slopes[here], weights[here]
-    seen = weights_here > 0
-    return {
-        "n_costly": int(here.sum()),
-        "iw_bound": elbo + float(np.average(gap, weights=weights[both])) if elbo is not None and bounded else None,
-        "gradient_mean": np.average(slopes, axis=0, weights=weights_here).tolist() if seen.any() else None,
-        "gradient_max": slopes[seen].max(axis=0).tolist() if seen.any() else None,
-    }
+    weights, gap = run.series.weights[frames], bounds - run.series.elbo[frames]
+    for name, part in parts.items():
+        here = masks[name][frames]
+        both, seen = here & paired & masks[name][later], here & (weights > 0)
+        part.update(iw_k=k, n_costly=int(here.sum()), iw_bound=None, gradient_mean=None, gradient_max=None)
+        if part["elbo"] is not None and weights[both].any():
+            part["iw_bound"] = part["elbo"] + float(np.average(gap[both], weights=weights[both]))
+        if seen.any():
+            part["gradient_mean"] = np.average(slopes[here], axis=0, weights=weights[here]).tolist()
+            part["gradient_max"] = slopes[seen].max(axis=0).tolist()
 
 
 def _jump_scores(traj: Trajectory, jumps: continuity.Jumps, mask: np.ndarray) -> dict[str, int]:
@@ -313,16 +281,15 @@ def _measure(cv: CVFunction, masses: np.ndarray | None, shape: tuple[int, int], 
 def _bound_and_slopes(cv: CVFunction, positions, later, keys, k: int):
     """Per frame: the importance-weighted bound, and the norm of each latent's gradient."""
 
-    def one(positions, later, key):
+    def one(columns):
+        positions, later, key = columns
         slopes = jax.jacrev(lambda positions: cv.posterior(positions)[0])(positions)
         x, target = cv.featurizer(positions), cv.featurizer(later)
         bound = cv.scaled.importance_weighted_bound(x, target, k=k, key=key)
         return bound, jnp.sqrt(jnp.sum(slopes**2, axis=(1, 2)))
 
     size = max(1, _AT_ONCE // (k * positions[0].size))
-    return jax.lax.map(
-        lambda columns: one(*columns), (positions, later, keys), batch_size=min(size, len(positions))
-    )
+    return jax.lax.map(one, (positions, later, keys), batch_size=min(size, len(positions)))
 
 
 def _clock(cv: LatentCV, series: _Series, lag: int | None) -> Kinetics:
@@ -348,12 +315,9 @@ def _kinetic_scores(series: _Series, mask: np.ndarray, clock: Kinetics) -> dict:
         slowest = float(kinetics.timescales(z, clock.lag, segments)[0])
         if FEWEST_TIMESCALES * slowest <= len(z):
             timescale = slowest * unit
-    times = [_finite(time) for time in (kinetics.autocorrelation_time(z, segments) * unit).tolist()]
-    return {"vamp2": vamp2, "timescale": timescale, "autocorrelation_time": times}
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    times = (kinetics.autocorrelation_time(z, segments) * unit).tolist()
+    finite = [time if math.isfinite(time) else None for time in times]
+    return {"vamp2": vamp2, "timescale": timescale, "autocorrelation_time": finite}
 
 
 def _alignment(cv: LatentCV, traj: Trajectory, report: continuity.AlignmentReport) -> Alignment:
@@ -362,14 +326,8 @@ def _alignment(cv: LatentCV, traj: Trajectory, report: continuity.AlignmentRepor
         name: {"smallest": float(values[rows].min()), "one_percent": quantile(values[rows], 0.01, weights)}
         for name, values in continuity.margins(traj, cv.featurizer).items()
     }
-    return Alignment(
-        featurizer=report.name,
-        n_steps=report.jumps.n_steps,
-        n_jumps=report.jumps.count,
-        jump_fraction=float(report.jumps.fraction),
-        margins=margins,
-        message=report.message,
-    )
+    jumps = report.jumps
+    return Alignment(report.name, jumps.n_steps, jumps.count, float(jumps.fraction), margins, report.message)
 
 
 class _Sums:
@@ -404,11 +362,9 @@ class _Sums:
         self._n += len(weights)
 
     def scores(self, cv: LatentCV) -> dict:
-        decoded = ("squared", "log_prob", "x", "x2")
-        m = {
-            name: v / (self._paired or np.inf if name in decoded else self._weight)
-            for name, v in self._sums.items()
-        }
+        m = {name: value / self._weight for name, value in self._sums.items()}
+        for name in ("squared", "log_prob", "x", "x2"):
+            m[name] = self._sums[name] / (self._paired or np.inf)
         variance = {name: np.maximum(m[f"{name}2"] - m[name] ** 2, 0) for name in self._about}
         spread, total = variance["mean"], float(variance["x"].sum())
         aggregated = m["mean*mean"] - np.outer(m["mean"], m["mean"])
@@ -420,7 +376,7 @@ class _Sums:
             "reconstruction": float(-m["log_prob"]),
             "elbo": float(m["log_prob"] - m["kl_paired"]),
         }
-        return {
+        found = {
             "n_frames": self._n,
             **(reconstruction if self._paired else dict.fromkeys(reconstruction)),
             "kl": float(m["kl"].sum()),
@@ -430,13 +386,11 @@ class _Sums:
             "latent_std": np.sqrt(spread).tolist(),
             "aggregated_std": np.sqrt(spread + m["std2"]).tolist(),
             "aggregated_covariance": aggregated.tolist(),
-            **{
-                f"correlation_{name}": _correlation(
-                    m[f"mean*{name}"] - m["mean"] * m[name], spread, variance[name]
-                )
-                for name in ("rg", "end_to_end")
-            },
         }
+        for name in ("rg", "end_to_end"):
+            covariance = m[f"mean*{name}"] - m["mean"] * m[name]
+            found[f"correlation_{name}"] = _correlation(covariance, spread, variance[name])
+        return found
 
 
 def _correlation(covariance: np.ndarray, spread: np.ndarray, variance: float) -> list[float | None]:

@@ -32,53 +32,35 @@ _MEDOID = 400  # frames of a core that its medoid is looked for among
 
 @dataclasses.dataclass(frozen=True)
 class LatentState(Record):
-    """A state: a basin of the free energy over the latent plane.
+    """A state: a basin of the free energy over the latent plane."""
 
-    Args:
-        name: its letter in pictures and tables.
-        share: of the weight of all frames.
-        energy: in kT above the state with the largest share, and
-        error: of it, 68 %; both None where the run cannot hold them.
-        centre: where the free energy is lowest, one number a latent of the plane.
-        entries: how often the run comes into its core from that of another state.
-        first_passage: mean time until the run comes into its core, over the frames that are in those of others;
-            None with fewer than `VISITS` entries, and for weighted frames, whose dynamics are those of a bias.
-        medoid: number of the frame of its core that is closest to the others there.
-    """
-
-    name: str
-    share: float
-    energy: float | None
-    error: float | None
-    centre: list[float]
-    entries: int
+    name: str  # its letter in pictures and tables
+    share: float  # of the weight of all frames
+    energy: float | None  # in kT above the state with the largest share, and
+    error: float | None  # of it, 68 %; both None where the run cannot hold them
+    centre: list[float]  # where the free energy is lowest, one number a latent of the plane
+    entries: int  # how often the run comes into its core from that of another state
+    # mean time until the run comes into its core, over the frames that are in those of others; None with fewer
+    # than `VISITS` entries, and for weighted frames, since a bias has changed their dynamics
     first_passage: float | None
-    medoid: int
+    medoid: int  # number of the frame of its core that is closest to the others there
 
 
 @dataclasses.dataclass(frozen=True)
 class States(Record):
-    """States of a run, and what it can hold.
+    """States of a run, and what it can hold."""
 
-    Args:
-        latents: numbers of the one or two latents of the plane.
-        autocorrelation_frames: the longest autocorrelation time of a latent, in frames; None where the run, or
-            each of its pieces, is too short to tell.
-        n_independent: independent frames: all of them, by their weights, divided by that time; without one, the
-            number of pieces, where there are several.
-        crossings: between the cores of states.
-        spreads_apart: least distance between two states, in spreads; None with fewer than two.
-        withheld: why there is no free energy; None where there is one.
-        states: the one with the largest share first; empty where basins cannot be told.
-    """
-
-    latents: list[int]
+    latents: list[int]  # numbers of the one or two latents of the plane
+    # the longest autocorrelation time of a latent, in frames; None where the run, or each of its pieces, is too
+    # short to tell
     autocorrelation_frames: float | None
+    # independent frames: all of them, by their weights, divided by that time; without one, the number of pieces,
+    # where there are several
     n_independent: float | None
-    crossings: int
-    spreads_apart: float | None
-    withheld: str | None
-    states: list[LatentState]
+    crossings: int  # between the cores of states
+    spreads_apart: float | None  # least distance between two states, in spreads; None with fewer than two
+    withheld: str | None  # the reason for withholding the free energy; None where it is given
+    states: list[LatentState]  # the one with the largest share first; empty where basins are not distinct
 
     def to_frame(self):
         """The states as a pandas table, one a row."""
@@ -97,19 +79,15 @@ def plane_of(spread: Sequence[float] | np.ndarray) -> list[int]:
 def find_states(
     cv: LatentCV, traj: Trajectory, z: np.ndarray, latents: Sequence[int] | None = None
 ) -> tuple[States, FreeEnergy | None]:
-    """Find the states of a run in the latent plane.
+    """Find the states of a run in the latent plane, and the free energy that they are the basins of.
 
-    A free energy is withheld where the frames are worth fewer than `ENOUGH` independent ones, or where the run
-    goes fewer than `FEW_CROSSINGS` times between its states. States are then named only if they lie three spreads
-    or more apart.
+    The free energy is withheld (None) where the frames are worth fewer than `ENOUGH` independent ones, or where
+    the run goes fewer than `FEW_CROSSINGS` times between its states. States are then named only if they are three
+    spreads or more apart. Frames of weight 0 are left out.
 
     Args:
-        traj: frames of weight 0 are left out.
         z: (n_frames, latent_dim), the latents of the trajectory.
         latents: numbers of one or two of them; by default those that vary most.
-
-    Returns:
-        The states, and the free energy that they are the basins of; None where it is withheld.
     """
     rows, weights = counting(traj)
     chosen, z = traj[rows], np.asarray(z, np.float64)[rows]

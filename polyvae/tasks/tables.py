@@ -24,7 +24,7 @@ from polyvae.files import locked, refuse_overwriting, sweep
 from polyvae.io.frames import existing
 from polyvae.io.options import ReadOptions, refuse_unknown
 from polyvae.io.patterns import Paths, expanded
-from polyvae.io.runs import Run
+from polyvae.io.runs import RunFiles
 from polyvae.progress import quiet, reports
 from polyvae.records import Record
 from polyvae.tasks.projection import Projector, TableRows, project_chunk
@@ -177,24 +177,24 @@ def _projected(call: Call, job: _Job, *, model, task_bytes: int | None):
 
 def _write_file(model: Projector, job: _Job) -> int:
     with quiet():
-        run = Run(job.file, job.reading)
+        run = RunFiles(job.file, job.reading)
         return model.write(job.table, _rows(model, run.chunks()))
 
 
-def _opened(job: _Job) -> Run | None:
+def _opened(job: _Job) -> RunFiles | None:
     """The file, known well enough to read any part of it; None where it can only be read from the beginning."""
     with quiet():
-        run = Run(job.file, job.reading)
+        run = RunFiles(job.file, job.reading)
         if not run.seeks:
             return None
         run.settle()
         return run
 
 
-def _rows_of_part(model: Projector, job: _Job, run: Run | None, part: int, n_parts: int) -> list[TableRows]:
+def _rows_of_part(model: Projector, job: _Job, run: RunFiles | None, part: int, n_parts: int) -> list[TableRows]:
     with quiet():
         if run is None:
-            run = Run(job.file, job.reading)
+            run = RunFiles(job.file, job.reading)
             return list(_rows(model, run.chunks())) if part == 0 else []
         rows = run.rows(0, part, n_parts)
         return list(_rows(model, run.copy().read(0, rows), run.first_frame(0, rows)))
@@ -213,12 +213,8 @@ def _write_parts(model: Projector, job: _Job, parts: list[list[TableRows]]) -> i
 class _Done:
     """The list of tables in a folder, with a line for each.
 
-    Args:
-        about: model, columns and options, which all tables have in common.
-        places: the files of this call.
-
-    Raises:
-        InputError: the folder holds tables of something else, or other files; another job writes there.
+    `about` is what all tables have in common: model, columns and options. `places` are the files of this call.
+    `InputError` if the folder holds tables of something else, or other files, or if another job writes there.
     """
 
     def __init__(self, folder: Path, about: dict, places: list[Path], *, force: bool):

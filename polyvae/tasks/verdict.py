@@ -36,34 +36,21 @@ QUESTIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class Answer(Record):
-    """One answer on a CV.
+    """One answer on a CV."""
 
-    Args:
-        question: one of `QUESTIONS`.
-        mark: one of `MARKS`.
-        text: the finding.
-        help: advice that would make it better, or nothing.
-    """
-
-    question: str
-    mark: str
-    text: str
-    help: str = ""
+    question: str  # one of `QUESTIONS`
+    mark: str  # one of `MARKS`
+    text: str  # the finding
+    help: str = ""  # advice that would make it better, or nothing
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict(Record):
-    """Judgement of a CV, with reasons and advice.
+    """Judgement of a CV, with reasons and advice."""
 
-    Args:
-        mark: "good", "fair" or "poor": the worst of the answers.
-        answers: one for each question that could be put, in the order of `QUESTIONS`.
-        advice: steps that would help.
-    """
-
-    mark: str
-    answers: list[Answer]
-    advice: str
+    mark: str  # "good", "fair" or "poor": the worst of the answers
+    answers: list[Answer]  # one for each question that could be put, in the order of `QUESTIONS`
+    advice: str  # steps that would help
 
     def lines(self) -> list[str]:
         """The verdict for a terminal: faults, merits and advice, a line each."""
@@ -79,15 +66,10 @@ class Verdict(Record):
 def verdict(
     cv: LatentCV, scores: Scores, traj: Trajectory, z: np.ndarray, states: States | None = None
 ) -> Verdict:
-    """Answer every question that can be put to a CV.
+    """Answer every question that can be put to a CV, from its scores, latents z (n_frames, latent_dim) and states.
 
     A CV is "good" if its slowest latent is slow, does not jump, and was tried on enough frames. It is "fair" if
     one of these fails, and "poor" if it should not be biased.
-
-    Args:
-        scores: result of `score` for these frames.
-        z: (n_frames, latent_dim), the latents of the trajectory.
-        states: of `find_states`, of these latents; found here by default.
     """
     if states is None:
         states, _ = find_states(cv, traj, z, plane_of(scores.frames.all.kl_per_latent))
@@ -177,7 +159,7 @@ def _ensemble(scores: Scores, more: str) -> list[Answer]:
 
 
 def _joined(question: str, answers: list[Answer]) -> Answer:
-    """Combine several answers to a question: all faults, or all merits if there are no faults."""
+    """Combine several answers to a question: all faults, or all merits without a fault."""
     mark = max((answer.mark for answer in answers), key=MARKS.index)
     same = {mark, "fair"} if mark == "poor" else {mark}
     used = [answer for answer in answers if answer.mark in same]

@@ -1,7 +1,6 @@
-"""From all atoms of a system, as they stand in a file or in memory, to the frames that are wanted."""
+"""From all atoms of a system, as they are in a file or in memory, to the frames that are wanted."""
 
 import logging
-from collections.abc import Callable
 
 import numpy as np
 
@@ -24,14 +23,13 @@ class Assembler:
     assembled, so that it does not depend on how many come at once.
 
     Args:
-        atoms: the system, or None: all atoms, of which nothing is known.
+        atoms: the system; None for all atoms, without anything known of them.
         length_unit: of the coordinates and boxes that come.
         unwrap: "auto" and True make molecules whole where there is a box; True refuses data without one.
         per_molecule: whether each of many like molecules becomes a frame of its own.
         dims: 2 or 3; None takes three coordinates for 2-D where z never varies and `always_3d` is set.
         periodic: along which box vectors the source says that it is periodic; None where it does not say.
-        where: what the data are, for messages.
-        note: called with what was assumed or recognised, once for each note.
+        where: what the data are, for messages. What was assumed or recognised is logged, once each.
     """
 
     def __init__(
@@ -45,12 +43,11 @@ class Assembler:
         always_3d: bool = True,
         periodic: tuple[bool, bool, bool] | None = None,
         where: str = "the data",
-        note: Callable[[str], None] = lambda text: None,
     ):
         check_how(unwrap, per_molecule, dims)
         self.atoms, self.length_unit, self.unwrap, self.dims = atoms, length_unit, unwrap, dims
-        self.where, self._note = where, note
-        self._said: set[str] = set()
+        self.where = where
+        self._logged: set[str] = set()
         self._survey = Survey(
             slice(None) if atoms is None else atoms.chosen,
             dims=dims,
@@ -67,7 +64,7 @@ class Assembler:
                 raise InputError(f"{where}: molecules are told apart by a topology with bonds; give one (--top)")
             self.table, text = atoms.molecules(where)
             if text:
-                self._say(text)
+                self._log(text)
 
     n_molecules = property(lambda self: 1 if self.table is None else len(self.table))
 
@@ -90,15 +87,12 @@ class Assembler:
         """No frame is left to look at."""
         self._survey.settle()
         if self._survey.planar:
-            self._say("z never varies, so the data are taken as 2-D; say otherwise with --dims 3 (dims=3)")
+            self._log("z never varies, so the data are taken as 2-D; say otherwise with --dims 3 (dims=3)")
 
     def coordinates(self, positions: np.ndarray, box: np.ndarray | None, frames: np.ndarray):
         """Positions (n, n_chosen, 2 or 3) of the chosen atoms, with molecules whole, and the boxes.
 
-        Args:
-            positions: (n, n_atoms, 2 or 3).
-            box: (n, 3, 3), or None.
-            frames: (n,) numbers of the frames in their file, for messages.
+        They are made of positions (n, n_atoms, 2 or 3) and box (n, 3, 3), if any; `frames` (n,) are for messages.
         """
         n_dims = self._survey.n_dims
         if self.dims == 2 and positions.shape[2] == 3 and not (flat := self._survey.flat(positions)).all():
@@ -109,10 +103,7 @@ class Assembler:
         box = _zeros(len(positions)) if box is None else np.asarray(box)
         cell = self._cell(positions, box, n_dims, frames)
         if cell is None:
-            take, inner = (
-                (None if self.atoms is None else _unless_all(self.atoms.chosen, positions.shape[1])),
-                None,
-            )
+            take, inner = self._chosen(positions.shape[1]), None
         else:
             take, inner, tree = self._unwrapping(positions.shape[1])
         if take is not None:
@@ -130,21 +121,12 @@ class Assembler:
         return positions, self._kept(box)
 
     def trajectory(
-        self,
-        positions,
-        time,
-        box,
-        *,
-        weights=None,
-        origin=None,
-        first_frame: int = 0,
-        segments=None,
-        continues: bool = False,
+        self, positions, time, box, weights=None, origin=None, *, first_frame=0, segments=None, continues=False
     ) -> Trajectory:
         """The record of assembled coordinates; with many molecules, molecule after molecule in each segment.
 
         Each molecule's frames are segments of their own, and `origin` holds (frame, molecule), frames
-        counted from `first_frame`. `continues` tells of a chunk that its first segment began before it.
+        counted from `first_frame`. `continues` means that the first segment of a chunk began before it.
         """
         known = {}
         if self.atoms is not None:
@@ -164,14 +146,11 @@ class Assembler:
             first = self.table[0]
             if origin is None or m > 1:
                 origin = np.stack([first_frame + frames, molecules], axis=1)
-            known = {
-                "names": known["names"] and tuple(known["names"][k] for k in first),
-                "masses": None if known["masses"] is None else known["masses"][first],
-                "ids": None if known["ids"] is None else known["ids"][first],
-                "selection": Selection(first, m * size)
-                if known["selection"] is None
-                else known["selection"]._replace(atoms=known["selection"].atoms[first]),
-            }
+            selection = Selection(first, m * size)
+            if (chosen := known.pop("selection")) is not None:
+                selection = chosen._replace(atoms=chosen.atoms[first])
+            known = {name: None if values is None else np.asarray(values)[first] for name, values in known.items()}
+            known["selection"] = selection
             segments = tuple(np.repeat(segments, m))
             if bonds is not None:
                 bonds = bonds[np.isin(bonds, first).all(axis=1)]
@@ -230,12 +209,12 @@ class Assembler:
         along = "".join(axis for axis, there in zip("xyz", periodic, strict=False) if not there)
         why = "the file says" if self._stated is not None else "the box follows the outermost atoms"
         if periodic.any():
-            self._say(f"not periodic along {along} ({why}); molecules are made whole along the other directions")
+            self._log(f"not periodic along {along} ({why}); molecules are made whole along the other directions")
         else:
-            self._say(f"the box is not periodic ({why}); molecules stay as they are")
+            self._log(f"the box is not periodic ({why}); molecules stay as they are")
 
     def _kept(self, box: np.ndarray) -> np.ndarray | None:
-        """Boxes for the record, where the first frame has one; zeros in frames whose box is no numbers."""
+        """Boxes for the record, where the first frame has one; zeros in frames whose box is not finite."""
         if not has_box(self._survey.first_box):
             return None
         box = np.asarray(box, np.float32)
@@ -259,12 +238,10 @@ class Assembler:
             needed = atoms.needed()
             bonds = atoms.bonds[np.isin(atoms.bonds[:, 0], needed)]
             tree = spanning_tree(len(needed), np.searchsorted(needed, bonds))
-            take, inner = (
-                _unless_all(needed, n_atoms),
-                _unless_all(np.searchsorted(needed, atoms.chosen), len(needed)),
-            )
+            take = _unless_all(needed, n_atoms)
+            inner = _unless_all(np.searchsorted(needed, atoms.chosen), len(needed))
         else:
-            take, inner = (None if atoms is None else _unless_all(atoms.chosen, n_atoms)), None
+            take, inner = self._chosen(n_atoms), None
             tree = spanning_tree(n_atoms if atoms is None else len(atoms.chosen), None)
             chains = None if atoms is None else atoms.chains()
             text = "no bonds are known: in the periodic box, beads are taken as one chain in file order"
@@ -279,9 +256,13 @@ class Assembler:
                 if 1 < n <= len(atoms.chosen) / 2:
                     what = "molecules" if atoms.in_molecules else "residues"
                     text += f" (--per-molecule takes each of the {n} {what})"
-            self._say(text)
+            self._log(text)
         self._plan = take, inner, tree
         return self._plan
+
+    def _chosen(self, n_atoms: int) -> np.ndarray | None:
+        """The atoms to take where molecules stay as they are; None for all."""
+        return None if self.atoms is None else _unless_all(self.atoms.chosen, n_atoms)
 
     def _check_pieces(self) -> None:
         """Refuse a bead whose bonds are missing; say where chosen beads are of several molecules."""
@@ -318,14 +299,14 @@ class Assembler:
             frames[frame],
         )
 
-    def _say(self, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
-            self._note(text)
+    def _log(self, text: str) -> None:
+        if text not in self._logged:
+            self._logged.add(text)
+            log.info("%s: %s", self.where, text)
 
 
 def check_how(unwrap, per_molecule, dims) -> None:
-    """Refuse what is no way to read coordinates; the arguments are those of `Assembler`."""
+    """Refuse unknown ways to read coordinates; the arguments are those of `Assembler`."""
     one_of("unwrap", unwrap, ("auto", True, False))
     flag("per_molecule", per_molecule)
     one_of("dims", dims, (2, 3, None))

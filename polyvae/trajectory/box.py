@@ -39,10 +39,7 @@ def usable_box(
     """Box vectors (n, n_dims, n_dims) that unwrapping can use; None where no frame has a box.
 
     One and the same box in all frames is given once, with a stride of 0. A vector along which the box is not
-    periodic may be anything.
-
-    Raises:
-        FrameError: a vector that is zero, no number, or in the plane of the others; the first such frame is named.
+    periodic may be anything; another that is zero, not finite, or in the plane of the others, raises `FrameError`.
     """
     n = len(box)
     box = box[:1] if (box == box[:1]).all() else box

@@ -6,6 +6,7 @@ imported for data that are not theirs.
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,7 @@ def as_trajectory(
         unwrap, per_molecule, dims: as for `read`; for data of MDAnalysis and mdtraj.
 
     Masses are those that the topology states, as for `read`; what MDAnalysis guesses from names and mdtraj
-    from elements is not taken, for a coarse bead named "B" is no boron.
+    from elements is not taken, for a coarse bead "B" is not boron.
 
     Raises:
         InputError: an atom group that may hold other atoms in each frame; shapes that do not fit; another
@@ -87,11 +88,8 @@ def as_trajectory(
         if isinstance(data, (str, bytes)) or hasattr(data, "__fspath__"):
             raise InputError(f"{str(data)!r} is the name of a file; read it first, with pv.read")
         if not is_array_like(data):
-            raise refusal(
-                "data",
-                "a Trajectory, a Stream, an array (n_frames, n_beads, 2 or 3), or what MDAnalysis or mdtraj hold",
-                data,
-            )
+            kinds = "a Trajectory, a Stream, an array (n_frames, n_beads, 2 or 3), or data of MDAnalysis or mdtraj"
+            raise refusal("data", kinds, data)
         traj = Trajectory(data, length_unit=length_unit or array_unit)
         warn_of_blur(traj.positions, "the array")
         return traj
@@ -102,16 +100,9 @@ def as_trajectory(
             k = int(np.argmax(falls))
             log.info("%s: times are left out, for that of frame %d is not after the one before", where, k + 1)
             time = None
-    return Assembler(
-        atoms,
-        length_unit or unit,
-        unwrap=unwrap,
-        per_molecule=per_molecule,
-        dims=dims,
-        periodic=periodic,
-        where=where,
-        note=log.info,
-    ).record(positions, time, box, segments)
+    how: dict[str, Any] = {"unwrap": unwrap, "per_molecule": per_molecule, "dims": dims}
+    assembler = Assembler(atoms, length_unit or unit, **how, periodic=periodic, where=where)
+    return assembler.record(positions, time, box, segments)
 
 
 def atoms_of(group) -> Atoms:
@@ -172,11 +163,9 @@ def usable_masses(masses: np.ndarray | None, where: str) -> np.ndarray | None:
 
 
 def with_sites(bonds: np.ndarray, masses: np.ndarray, residues: np.ndarray) -> np.ndarray:
-    """Bonds, and one for each virtual site without any: to an atom with a mass of its residue.
+    """Bonds (n_bonds, 2), and one for each virtual site without any: to an atom with a mass of its residue.
 
-    Args:
-        bonds: (n_bonds, 2).
-        masses, residues: (n_atoms,), a mass of 0 for virtual sites.
+    `masses` and `residues` are (n_atoms,), with a mass of 0 for virtual sites.
     """
     sites = np.setdiff1d(np.flatnonzero(masses == 0), bonds)
     heavy = np.flatnonzero(masses > 0)
@@ -212,13 +201,13 @@ def _several(labels: list[int]) -> np.ndarray | None:
 
 
 def _residue_sizes(of_all: np.ndarray, of_chosen: np.ndarray) -> np.ndarray | None:
-    """Atoms in the residue of each chosen atom; a single residue tells nothing, for all may be put in one."""
+    """Atoms in the residue of each chosen atom; None for a single residue, since all atoms may be put in one."""
     sizes = np.bincount(of_all)
     return sizes[of_chosen] if len(sizes) > 1 else None
 
 
 def _segments_of(trajectory) -> tuple[int, ...]:
-    """Frames of each file of an MDAnalysis trajectory; one piece where it was told to leave out what overlaps."""
+    """Frames of each file of an MDAnalysis trajectory; one piece where it leaves out overlaps."""
     lengths = [int(reader.n_frames) for reader in getattr(trajectory, "readers", [])]
     return tuple(lengths) if sum(lengths) == len(trajectory) else (len(trajectory),)
 
@@ -234,7 +223,7 @@ def time_of(ts, reader) -> float:
 
 
 def has_steps_alone(reader) -> bool:
-    """Whether an MDAnalysis reader's files tell steps and not times."""
+    """Whether the files of an MDAnalysis reader hold steps and not times."""
     return any(one.format == "LAMMPSDUMP" for one in getattr(reader, "readers", [reader]))
 
 

@@ -10,36 +10,25 @@ from polyvae.trajectory.wholeness import spanning_tree
 
 
 class Atoms(NamedTuple):
-    """Atoms of one system, what is known of them, and which of them are wanted.
+    """Atoms of one system, what is known of them, and which of them are wanted."""
 
-    Args:
-        chosen: (n_chosen,) the atoms that are wanted, in the order wanted.
-        n_total: atoms in the system.
-        bonds: (n_bonds, 2) over all atoms, or None where not known.
-        names, masses: of the chosen ones, or None.
-        residues: (n_chosen,) residue number of the chosen ones, or None.
-        kinds: what tells atoms of the chosen ones apart where there are no names, such as types, or None.
-        residue_sizes: (n_chosen,) atoms in the residue of each, where residues are known to be real, or None.
-        ids: (n_chosen,) numbers of the chosen ones in their engine, or None.
-        all_ids: (n_total,) the same of all atoms, in increasing order, or None.
-        chain_ids: (n_chosen,) chain of the chosen ones, or None.
-        in_molecules: whether residues are whole molecules; LAMMPS gives number 0 to atoms that are of none.
-        selection: how the chosen ones are numbered in the system as it came, or None where they are all of it.
-    """
-
-    chosen: np.ndarray
-    n_total: int
-    bonds: np.ndarray | None = None
-    names: tuple[str, ...] | None = None
+    chosen: np.ndarray  # (n_chosen,) the atoms that are wanted, in the order wanted
+    n_total: int  # atoms in the system
+    bonds: np.ndarray | None = None  # (n_bonds, 2) over all atoms, or None where not known
+    names: tuple[str, ...] | None = None  # names, masses: of the chosen ones, or None
     masses: np.ndarray | None = None
-    residues: np.ndarray | None = None
+    residues: np.ndarray | None = None  # (n_chosen,) residue number of the chosen ones, or None
+    # kinds of the chosen ones by other words than names, such as types, or None
     kinds: tuple[str, ...] | None = None
+    # (n_chosen,) atoms in the residue of each, where residues are known to be real, or None
     residue_sizes: np.ndarray | None = None
+    # how the chosen ones are numbered in the system as it came, or None where they are all of it
     selection: Selection | None = None
+    # whether residues are whole molecules; LAMMPS gives number 0 to atoms that are of none
     in_molecules: bool = False
-    ids: np.ndarray | None = None
-    all_ids: np.ndarray | None = None
-    chain_ids: np.ndarray | None = None
+    ids: np.ndarray | None = None  # (n_chosen,) numbers of the chosen ones in their engine, or None
+    all_ids: np.ndarray | None = None  # (n_total,) the same of all atoms, in increasing order, or None
+    chain_ids: np.ndarray | None = None  # (n_chosen,) chain of the chosen ones, or None
 
     def bonds_of_chosen(self) -> np.ndarray | None:
         """Bonds between chosen atoms, by position among them; None where no bond is known."""
@@ -92,9 +81,9 @@ class Atoms(NamedTuple):
     def pieces(self) -> tuple[int, int, int | None]:
         """Molecules among the chosen atoms, by bonds; how many of them are single atoms; and a stray one.
 
-        A stray one is a single atom whose bonds must be missing from the list: bonded ones are called the
-        same (all are where nothing tells them apart), or its residue holds other atoms. Its place among the
-        chosen ones is given, or None. Ions and atoms of a solvent are molecules of their own.
+        A stray one is a single atom whose bonds must be missing from the list: bonded ones have its name (or
+        all atoms are without names), or its residue holds other atoms. Its place among the chosen ones is given,
+        or None. Ions and atoms of a solvent are molecules of their own.
         """
         label = spanning_tree(self.n_total, self.bonds).molecule
         single = (np.bincount(label)[label] == 1)[self.chosen]
@@ -111,7 +100,7 @@ class Atoms(NamedTuple):
     def molecules(self, where: str) -> tuple[np.ndarray, str | None]:
         """Places among the chosen atoms, (n_molecules, n_beads), of like molecules; and a note, if any.
 
-        Molecules are told apart by bonds; where none are known, by chains; where there is one chain, by residues.
+        Molecules are found by bonds; where none are known, by chains; where there is one chain, by residues.
 
         Raises:
             InputError: neither is known, or the molecules differ in beads, names, masses or bonds.

@@ -1,4 +1,4 @@
-"""Coordinates far from the origin, of which single precision keeps too few digits. NumPy only."""
+"""Coordinates far from the origin, where single precision keeps too few digits. NumPy only."""
 
 import logging
 
@@ -11,7 +11,7 @@ LARGEST = 1e15  # of a coordinate; damage alone makes larger ones, and their squ
 # from which they are reported as blurred.
 _SHARP, _BLURRED = 1e-4, 1e-2
 _BLOCK = 1 << 18  # coordinates treated at once
-_SAMPLE = 64  # frames that stand for all
+_SAMPLE = 64  # evenly spaced frames that are looked at
 
 
 def in_single_precision(positions: np.ndarray) -> np.ndarray:
@@ -26,7 +26,7 @@ def in_single_precision(positions: np.ndarray) -> np.ndarray:
     step = max(1, _BLOCK // max(1, positions[0].size)) if len(positions) else 1
     for start in range(0, len(positions), step):
         part = positions[start : start + step].astype(np.float64, copy=False)
-        with np.errstate(all="ignore"):  # frames that are no numbers are refused where they are used
+        with np.errstate(all="ignore"):  # frames that are not finite are refused where they are used
             largest, spacing, size = _resolution(part)
             far = (spacing > _SHARP * size) & (size > 0) & (largest < LARGEST)
             if far.any():
@@ -36,9 +36,9 @@ def in_single_precision(positions: np.ndarray) -> np.ndarray:
 
 
 def warn_of_blur(positions: np.ndarray, where: str) -> bool:
-    """Say, and return, whether float32 positions (n_frames, n_beads, n_dims) hold shapes that it blurs.
+    """Log, and return, whether float32 positions (n_frames, n_beads, n_dims) hold shapes that it blurs.
 
-    Some frames stand for all.
+    Evenly spaced frames are looked at.
     """
     largest, spacing, size = _resolution(positions[:: max(1, len(positions) // _SAMPLE)].astype(np.float64))
     blurred = (spacing > _BLURRED * size) & (size > 0)

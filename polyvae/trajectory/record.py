@@ -1,7 +1,9 @@
 """The trajectory record: positions of beads over frames, and what is known about them."""
 
 import dataclasses
+import functools
 import itertools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,10 +27,7 @@ from polyvae.trajectory.precision import LARGEST, in_single_precision
 
 
 def unit_factor(source: str, target: str) -> float:
-    """Number that turns a length in unit `source` into unit `target`.
-
-    Raises `InputError` between reduced units and physical ones, which nothing here can relate.
-    """
+    """Factor from lengths in unit `source` to `target`; `InputError` between reduced and physical units."""
     for unit in (source, target):
         one_of("length unit", unit, LENGTH_UNITS)
     if source == target:
@@ -43,17 +42,11 @@ def unit_factor(source: str, target: str) -> float:
 
 
 class Selection(NamedTuple):
-    """Which atoms of a larger system the beads are.
+    """Which atoms of a larger system the beads are."""
 
-    Args:
-        atoms: (n_beads,) numbers from 0, in the order of the beads.
-        n_atoms: atoms in the system.
-        text: how they were chosen, in MDAnalysis' selection language, or None.
-    """
-
-    atoms: np.ndarray
-    n_atoms: int
-    text: str | None = None
+    atoms: np.ndarray  # (n_beads,) numbers from 0, in the order of the beads
+    n_atoms: int  # atoms in the system
+    text: str | None = None  # how they were chosen, in MDAnalysis' selection language, or None
 
     def __str__(self):
         return f"{len(self.atoms)} of {self.n_atoms} atoms" + (f", {self.text!r}" if self.text else "")
@@ -83,10 +76,10 @@ class Trajectory:
             address them; those of the first molecule where there are many; None where the file numbers none.
         selection: which atoms of the file or system the beads are, those of the first molecule where there are
             many; None where they are all of them, or where that is not known.
-        part: whether these are frames of a larger run, whose weights may all be 0; so are slices.
-        continues: in a chunk of a `Stream`, how many of its first segments go on, one after another, where
-            as many last segments of the chunk before it ended: 1 within a continuous piece, the number of
-            molecules where each is a segment of its own,, and 0 where not.
+        part: whether these are frames of a larger run, as slices are; their weights may all be 0.
+        continues: in a chunk of a `Stream`, how many of its first segments continue, one after another, as many
+            last segments of the chunk before it: 1 within a continuous piece, the number of molecules where each
+            is a segment of its own, and otherwise 0.
 
     Raises:
         InputError: for arrays of the wrong rank or length, and for NaN, infinite or absurdly large positions
@@ -110,87 +103,27 @@ class Trajectory:
     part: bool = False
 
     def __post_init__(self):
-        def put(name, value):
-            object.__setattr__(self, name, value)
-
-        positions = _as_positions(self.positions)
-        if positions.ndim != 3 or positions.shape[2] not in (2, 3):
-            raise InputError(
-                "positions must have shape (n_frames, n_beads, 2 or 3); "
-                f"got {positions.shape}. Reshape a flat array to (n_frames, n_beads, n_dims) first"
-            )
+        put = functools.partial(object.__setattr__, self)
+        positions = _usable_positions(self.positions)
         n_frames, n_beads, _ = positions.shape
-        if n_frames == 0 or n_beads == 0:
-            raise InputError(f"a trajectory needs at least one frame and one bead; got shape {positions.shape}")
-        if not np.issubdtype(positions.dtype, np.floating) and not np.issubdtype(positions.dtype, np.integer):
-            raise InputError(f"positions must be real numbers; got dtype {positions.dtype}")
-        positions = np.ascontiguousarray(in_single_precision(positions))
-        if not all_usable(positions):
-            finite = np.abs(positions) < LARGEST
-            frame, bead, _ = np.argwhere(~finite)[0]
-            raise InputError(
-                f"positions must be finite, and below {LARGEST:g}; frame {frame}, bead {bead} holds "
-                f"{positions[frame, bead].tolist()} ({int((~finite).any((1, 2)).sum())} of {n_frames} "
-                f"frames are bad). Remove those frames first"
-            )
         put("positions", positions)
         one_of("length_unit", self.length_unit, LENGTH_UNITS)
-        put(
-            "masses", np.ones(n_beads) if self.masses is None else one_each("masses", self.masses, n_beads, "bead")
-        )
-        if not (self.masses >= 0).all() or not self.masses.any():
-            raise InputError(
-                f"masses must be positive, or 0 for virtual sites beside others; bead "
-                f"{int(np.argmin(self.masses > 0))} has {self.masses[int(np.argmin(self.masses > 0))]:g}"
-            )
-        if self.time is not None:
-            put("time", one_each("time", self.time, n_frames))
+        put("masses", _usable_masses(self.masses, n_beads))
         put("part", flag("part", self.part))
-        if self.weights is not None:
-            put("weights", statistical_weights(self.weights, n_frames, part=self.part))
-        if self.names is not None:
-            if not np.iterable(self.names):
-                raise refusal("names", f"one name a bead, of {n_beads} beads", self.names)
-            put("names", tuple(str(name) for name in self.names))
-            if len(self.names) != n_beads:
-                raise InputError(f"names must hold one name a bead: {n_beads} beads, {len(self.names)} names")
-        if self.bonds is not None:
-            pairs = "whole numbers (n_bonds, 2), the beads of each bond"
-            bonds = numbers_array("bonds", self.bonds, pairs, np.int64)
-            if bonds.size and (bonds.ndim != 2 or bonds.shape[1] != 2):
-                raise refusal("bonds", pairs, self.bonds)
-            bonds = bonds.reshape(-1, 2)
-            if bonds.size and (bonds.min() < 0 or bonds.max() >= n_beads):
-                raise InputError(f"bonds must join beads 0 to {n_beads - 1}; got {bonds.min()} to {bonds.max()}")
-            put("bonds", bonds)
-        for name, shape, dtype in (("box", (n_frames, 3, 3), np.float32), ("origin", (n_frames, 2), np.int64)):
-            if getattr(self, name) is not None:
-                put(
-                    name,
-                    numbers_array(name, getattr(self, name), f"numbers of shape {shape}", dtype, finite=False),
-                )
-                if getattr(self, name).shape != shape:
-                    raise InputError(f"{name} must have shape {shape}; got {getattr(self, name).shape}")
-        if self.periodic is not None:
-            if np.shape(self.periodic) != (3,):
-                raise refusal("periodic", "three bools, one for each box vector", self.periodic)
-            put("periodic", tuple(map(bool, self.periodic)))
-        if self.ids is not None:
-            each = f"whole numbers, one for each of {n_beads} beads"
-            put("ids", numbers_array("ids", self.ids, each, np.int64))
-            if self.ids.shape != (n_beads,):
-                raise refusal("ids", each, self.ids)
-            if len(np.unique(self.ids)) < n_beads:
-                raise InputError("ids must number each bead once; one number stands twice")
-        if self.selection is not None:
-            if not isinstance(self.selection, Selection):
-                raise refusal("selection", "a Selection", self.selection)
-            atoms, last = np.asarray(self.selection.atoms, np.int64), self.selection.n_atoms - 1
-            if atoms.shape != (n_beads,) or atoms.min() < 0 or atoms.max() > last:
-                raise InputError(
-                    f"the selection must name an atom from 0 to {last} for each of {n_beads} beads; got {atoms}"
-                )
-            put("selection", self.selection._replace(atoms=atoms))
+        checks: dict[str, Callable[[Any], Any]] = {
+            "time": lambda value: one_each("time", value, n_frames),
+            "weights": lambda value: statistical_weights(value, n_frames, part=self.part),
+            "names": lambda value: _checked_names(value, n_beads),
+            "bonds": lambda value: _checked_bonds(value, n_beads),
+            "box": lambda value: _of_shape("box", value, (n_frames, 3, 3), np.float32),
+            "origin": lambda value: _of_shape("origin", value, (n_frames, 2), np.int64),
+            "periodic": _checked_directions,
+            "ids": lambda value: _checked_ids(value, n_beads),
+            "selection": lambda value: _checked_selection(value, n_beads),
+        }
+        for name, check in checks.items():
+            if (value := getattr(self, name)) is not None:
+                put(name, check(value))
         put("segments", segment_lengths(self.segments, n_frames))
         put("continues", whole_number("continues", self.continues, 0, len(self.segments)))
 
@@ -257,11 +190,7 @@ class Trajectory:
         return html_of("Trajectory", [[""], *rows])
 
     def take_beads(self, order: np.ndarray) -> "Trajectory":
-        """The same trajectory with its beads in another order.
-
-        Args:
-            order: (n_beads,) the number, from 0, of the bead that comes at each place.
-        """
+        """The trajectory with its beads in another `order`, (n_beads,) the number of the bead at each place."""
         order = np.asarray(order)
         place = np.argsort(order)
         some: dict[str, Any] = {
@@ -302,11 +231,7 @@ class Trajectory:
         return make_mdtraj(self)
 
     def to_unit(self, length_unit: str) -> "Trajectory":
-        """The same trajectory with lengths in another unit.
-
-        Args:
-            length_unit: "nm", "angstrom" or "sigma"; reduced and real units cannot be turned into each other.
-        """
+        """The trajectory in another `length_unit`; reduced and real units cannot be turned into each other."""
         factor = unit_factor(self.length_unit, length_unit)
         if factor == 1.0:
             return self
@@ -326,15 +251,100 @@ def _periodic_words(periodic: tuple[bool, bool, bool] | None) -> str:
     return f"periodic along {', '.join(along)}" if along else "not periodic"
 
 
-def _as_positions(value) -> np.ndarray:
+def _usable_positions(value: Any) -> np.ndarray:
+    """Positions as float32, in the order of memory; other shapes, and numbers that are not finite, are refused."""
     without_mask("positions", value)
     try:
-        return np.asarray(value) if is_array_like(value) else np.asarray(None)
+        positions = np.asarray(value) if is_array_like(value) else np.asarray(None)
     except (TypeError, ValueError):
         raise InputError(
             "positions must be one array (n_frames, n_beads, 2 or 3); got rows of unequal lengths. Take "
             "the same beads in every frame"
         ) from None
+    if positions.ndim != 3 or positions.shape[2] not in (2, 3):
+        raise InputError(
+            "positions must have shape (n_frames, n_beads, 2 or 3); "
+            f"got {positions.shape}. Reshape a flat array to (n_frames, n_beads, n_dims) first"
+        )
+    if 0 in positions.shape[:2]:
+        raise InputError(f"a trajectory needs at least one frame and one bead; got shape {positions.shape}")
+    if positions.dtype.kind not in "iuf":
+        raise InputError(f"positions must be real numbers; got dtype {positions.dtype}")
+    positions = np.ascontiguousarray(in_single_precision(positions))
+    if not all_usable(positions):
+        finite = np.abs(positions) < LARGEST
+        frame, bead, _ = np.argwhere(~finite)[0]
+        raise InputError(
+            f"positions must be finite, and below {LARGEST:g}; frame {frame}, bead {bead} holds "
+            f"{positions[frame, bead].tolist()} ({int((~finite).any((1, 2)).sum())} of {len(positions)} "
+            f"frames are bad). Remove those frames first"
+        )
+    return positions
+
+
+def _usable_masses(value: Any, n_beads: int) -> np.ndarray:
+    masses = np.ones(n_beads)
+    if value is not None:
+        masses = one_each("masses", value, n_beads, "bead")
+    if not (masses >= 0).all() or not masses.any():
+        bead = int(np.argmin(masses > 0))
+        raise InputError(
+            f"masses must be positive, or 0 for virtual sites beside others; bead {bead} has {masses[bead]:g}"
+        )
+    return masses
+
+
+def _checked_names(value: Any, n_beads: int) -> tuple[str, ...]:
+    if not np.iterable(value):
+        raise refusal("names", f"one name a bead, of {n_beads} beads", value)
+    names = tuple(map(str, value))
+    if len(names) != n_beads:
+        raise InputError(f"names must hold one name a bead: {n_beads} beads, {len(names)} names")
+    return names
+
+
+def _checked_bonds(value: Any, n_beads: int) -> np.ndarray:
+    pairs = "whole numbers (n_bonds, 2), the beads of each bond"
+    bonds = numbers_array("bonds", value, pairs, np.int64)
+    if bonds.size and (bonds.ndim != 2 or bonds.shape[1] != 2):
+        raise refusal("bonds", pairs, value)
+    if bonds.size and (bonds.min() < 0 or bonds.max() >= n_beads):
+        raise InputError(f"bonds must join beads 0 to {n_beads - 1}; got {bonds.min()} to {bonds.max()}")
+    return bonds.reshape(-1, 2)
+
+
+def _of_shape(name: str, value: Any, shape: tuple[int, ...], kind: Any) -> np.ndarray:
+    array = numbers_array(name, value, f"numbers of shape {shape}", kind, finite=False)
+    if array.shape != shape:
+        raise InputError(f"{name} must have shape {shape}; got {array.shape}")
+    return array
+
+
+def _checked_directions(value: Any) -> tuple[bool, ...]:
+    if np.shape(value) != (3,):
+        raise refusal("periodic", "three bools, one for each box vector", value)
+    return tuple(map(bool, value))
+
+
+def _checked_ids(value: Any, n_beads: int) -> np.ndarray:
+    each = f"whole numbers, one for each of {n_beads} beads"
+    ids = numbers_array("ids", value, each, np.int64)
+    if ids.shape != (n_beads,):
+        raise refusal("ids", each, value)
+    if len(np.unique(ids)) < n_beads:
+        raise InputError("ids must number each bead once; one number stands twice")
+    return ids
+
+
+def _checked_selection(value: Any, n_beads: int) -> Selection:
+    if not isinstance(value, Selection):
+        raise refusal("selection", "a Selection", value)
+    atoms, last = np.asarray(value.atoms, np.int64), value.n_atoms - 1
+    if atoms.shape != (n_beads,) or atoms.min() < 0 or atoms.max() > last:
+        raise InputError(
+            f"the selection must name an atom from 0 to {last} for each of {n_beads} beads; got {atoms}"
+        )
+    return value._replace(atoms=atoms)
 
 
 def all_usable(array: np.ndarray) -> bool:

@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import overload
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +16,8 @@ class Stream:
     """A trajectory as a row of chunks, each a `Trajectory`, that need not fit into memory together.
 
     Iterating starts at the first frame, every time. `len(stream)` is the number of frames. A chunk whose
-    `continues` is not 0 goes on where the chunk before it ended: what joins neighbouring frames in time
-    (lagged pairs, counts of jumps) may join the two.
+    `continues` is not 0 continues the chunk before it: pairs of neighbouring frames in time (lagged pairs, counts
+    of jumps) may join the two.
 
     Args:
         chunks: called without arguments, gives an iterator of the chunks from the first on.
@@ -38,11 +38,9 @@ class Stream:
         self._elsewhere = if_given(function, "elsewhere", elsewhere)
 
     def apply(self, measure: Callable, *arguments) -> Iterator:
-        """`measure(chunk, first_frame, *arguments)` of each chunk, in their order, made where the chunk is read.
+        """`measure(chunk, first_frame, *arguments)` of each chunk, in order, made where the chunk is read.
 
-        Args:
-            measure: a function at the top of a module.
-            arguments: more of what it takes.
+        `measure` must be a function at the top of a module.
         """
         if self._elsewhere is not None:
             yield from self._elsewhere(measure, *arguments)
@@ -62,12 +60,8 @@ class Stream:
         return f"<Stream: {self.n_frames} frames{self._about}>"
 
 
-@overload
-def weighted(data: Trajectory, weights: np.ndarray) -> Trajectory: ...
-@overload
-def weighted(data: Stream, weights: np.ndarray) -> Stream: ...
-def weighted(data: Trajectory | Stream, weights: np.ndarray) -> Trajectory | Stream:
-    """The same frames with statistical weights, (n_frames,)."""
+def weighted(data: Any, weights: np.ndarray) -> Any:
+    """The same frames, a `Trajectory` or a `Stream`, with statistical weights, (n_frames,)."""
     if isinstance(data, Trajectory):
         return dataclasses.replace(data, weights=statistical_weights(weights, len(data)))
     weights = statistical_weights(weights, len(data))
@@ -82,7 +76,7 @@ def weighted(data: Trajectory | Stream, weights: np.ndarray) -> Trajectory | Str
 
 
 def whole(pieces: list[Trajectory]) -> Trajectory:
-    """`concatenate` of all pieces of a run, whose weights may not all be 0."""
+    """`concatenate` of all pieces of a run; its weights must not all be 0."""
     joined = concatenate(pieces)
     if joined.weights is not None:
         return dataclasses.replace(joined, part=False)
@@ -92,14 +86,10 @@ def whole(pieces: list[Trajectory]) -> Trajectory:
 
 
 def concatenate(pieces: list[Trajectory], positions: np.ndarray | None = None) -> Trajectory:
-    """One trajectory of several of the same beads, in the unit of the first; the chunks of a stream give the
-    whole again.
+    """One trajectory of pieces of the same beads, in the unit of the first, such as the chunks of a stream.
 
-    Segments are kept; where a piece `continues` the one before it, theirs become one.
-
-    Args:
-        positions: those of all pieces, where they stand together already. Their order is then kept: pieces
-            of several molecules stay segments of their own.
+    Segments are kept; where a piece `continues` the one before it, theirs become one. With `positions`, those of
+    all pieces in one array, their order is kept: pieces of several molecules stay segments of their own.
     """
     first = pieces[0]
     if len(pieces) == 1:
@@ -130,11 +120,9 @@ def concatenate(pieces: list[Trajectory], positions: np.ndarray | None = None) -
 def joined_segments(
     pieces: list[tuple[tuple[int, ...], int]], *, keep_order: bool = False
 ) -> tuple[tuple[int, ...], np.ndarray | slice]:
-    """Segments of several pieces together, and the order of their frames in which these are whole.
+    """Segments of pieces (`segments` and `continues` of each), and the order of frames that makes them whole.
 
-    Args:
-        pieces: `segments` and `continues` of each.
-        keep_order: leave segments apart that only another order would join.
+    With `keep_order` segments stay apart that only another order would join.
     """
     parts: list[list[range]] = []  # of each segment, the rows of all pieces that it is made of
     n = 0

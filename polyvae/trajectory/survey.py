@@ -18,16 +18,15 @@ class Survey:
     Args:
         wanted: the atoms whose z count, an index.
         dims: 2 or 3 where that is not asked.
-        always_3d: whether three coordinates may stand for two.
+        always_3d: whether planar data may have three coordinates.
         stated: three bools, along which box vectors the file says that it is periodic; None where it does not say.
         unwrap: whether it matters what the box is.
 
     Attributes:
-        n_dims: 2 or 3; once settled.
-        planar: whether the data hold three coordinates, and z never varies.
+        n_dims, planar: 2 or 3, once settled; whether the data hold three coordinates, and z never varies.
         boxed: whether the first frame has a box in those dimensions.
-        periodic: three bools, as stated; where that is not stated, a direction along which the box follows the
-            outermost atoms is not periodic. Engines write such boxes for shrink-wrapped runs.
+        periodic: three bools; if not stated, a direction along which the box follows the outermost atoms is not
+            periodic, as in boxes of shrink-wrapped runs.
         first, first_box, first_frame: the first wanted bead and the box of the first frame, and its number.
     """
 
@@ -106,7 +105,7 @@ class Survey:
         n, d = length.shape
         if n < 3:
             return np.zeros(d, bool)
-        with np.errstate(invalid="ignore"):  # frames that are no numbers are refused where they are used
+        with np.errstate(invalid="ignore"):  # frames that are not finite are refused where they are used
             gap = length - extent
             varies = self._may_follow()
             close = (np.abs(gap) <= 1e-3 * length).all(axis=0) & (self._n_atoms <= _FEW)

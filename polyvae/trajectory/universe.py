@@ -10,19 +10,13 @@ from polyvae.trajectory.box import box_vectors
 # MDAnalysis keeps lengths and angles alone; in these formats the vectors may have any orientation.
 _ORIENTED = ("DCD", "H5MD")
 _FLAGS = re.compile(r"ITEM: BOX BOUNDS.*?((?:\s[pfsm]{2}){3})\s*$", re.MULTILINE)
-_HEAD = 4096  # characters of a dump in which its first header stands
+_HEAD = 4096  # characters of a dump that hold its first header
 
 
 def boxes_of(dimensions: np.ndarray, reader, unwrap: bool) -> np.ndarray | None:
-    """Box vectors (n, 3, 3) of frames that an MDAnalysis reader gave; None where no frame has a box.
+    """Box vectors (n, 3, 3) from lengths and angles (n, 6) of an MDAnalysis reader; None without any.
 
-    Args:
-        dimensions: (n, 6) lengths and angles.
-        reader: the reader of the frames.
-        unwrap: whether molecules are made whole in the boxes.
-
-    Raises:
-        InputError: a box that is not orthogonal, of a format whose orientation the reader has lost.
+    `InputError` for an oblique box that is to be unwrapped, if the reader has lost its orientation.
     """
     dimensions = np.asarray(dimensions, np.float64)
     lengths, angles = dimensions[:, :3], dimensions[:, 3:]

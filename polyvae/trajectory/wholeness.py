@@ -13,19 +13,12 @@ _BLOCK = 1 << 18  # coordinates treated at once, so that the temporaries stay in
 
 
 class Tree(NamedTuple):
-    """A spanning forest of the bond graph.
+    """A spanning forest of the bond graph."""
 
-    Args:
-        parent: (n_beads,) the bead that each hangs on; a root hangs on itself.
-        molecule: (n_beads,) number of the molecule, counted by first bead.
-        loose: (n_loose, 2) the bonds that close rings.
-        assumed: whether the bonds are bead order in place of bonds that were given.
-    """
-
-    parent: np.ndarray
-    molecule: np.ndarray
-    loose: np.ndarray
-    assumed: bool
+    parent: np.ndarray  # (n_beads,) the bead that each hangs on; a root hangs on itself
+    molecule: np.ndarray  # (n_beads,) number of the molecule, counted by first bead
+    loose: np.ndarray  # (n_loose, 2) the bonds that close rings
+    assumed: bool  # whether the bonds are bead order in place of bonds that were given
 
     @property
     def n_molecules(self) -> int:
@@ -64,17 +57,11 @@ def make_whole(
     frames=None,
     periodic: tuple[bool, ...] = (True, True, True),
 ):
-    """Positions with every molecule in one piece: each bead next to the bead that it hangs on.
+    """Positions (n_frames, n_beads, n_dims) with every molecule in one piece, by the bonds of a `spanning_tree`.
 
-    The first bead of a molecule stays where it is. A chain may be longer than the box, as long as each of
-    its bonds is shorter than half of it.
-
-    Args:
-        positions: (n_frames, n_beads, n_dims) float32.
-        box: (n_frames, n_dims, n_dims) box vectors as rows, in any orientation.
-        tree: from `spanning_tree`.
-        names, frames: bead names and frame numbers for messages.
-        periodic: whether the box is periodic along each of its vectors; no bead moves along the others.
+    The first bead of a molecule stays where it is. A chain may be longer than the box, as long as each of its
+    bonds is shorter than half of it. `box` holds vectors (n_frames, n_dims, n_dims) as rows, in any orientation.
+    No bead moves along a vector along which the box is not `periodic`. `names` and `frames` are for messages.
 
     Raises:
         InputError: a bond that is about half the box or longer, or a molecule that is bonded to its own

@@ -20,11 +20,9 @@ def elbo_terms(
 ) -> tuple[Float[Array, ""], Float[Array, "latent"]]:
     """One-sample estimate of E_q[log p(target|z)] and the exact KL(q(z|x) || p(z)) per latent, in nats.
 
-    With x as its own target, the evidence lower bound is the first minus the sum of the second. A later
-    frame as the target makes the latents hold what is still there after that time.
-
-    Args:
-        noise: a draw from the standard normal; z = mean + std * noise.
+    With x as its own target, the evidence lower bound is the first minus the sum of the second. A later frame as
+    the target makes the latents hold what is still there after that time. `noise` is a draw from the standard
+    normal.
     """
     mean, std = vae.encode(x)
     return vae.likelihood.log_prob(target, vae.decode(mean + std * noise)), kl_to_standard_normal(mean, std)

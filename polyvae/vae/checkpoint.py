@@ -18,16 +18,11 @@ _EVERY = 1.0  # seconds between two files; writing one takes milliseconds
 
 
 class Checkpoint:
-    """The file of an unfinished run.
+    """The file of an unfinished run. It stays when the run is finished, since the model is not saved yet.
 
-    Args:
-        path: of the file. It stays when the run is finished, since the model is not saved yet.
-        identity: all that decides the result: settings, data fingerprint, versions. The file of another run is
-            refused.
-        resume: continue from the file if it exists; otherwise an existing file is refused.
-
-    Raises:
-        InputError: a file of another run, a damaged one, or one that would be lost.
+    `identity` is all that decides the result: settings, data fingerprint, versions. With `resume` the run
+    continues from the file if it exists. `InputError` for a file of another run, a damaged one, or one that would
+    be lost.
     """
 
     def __init__(self, path: str | os.PathLike, identity: dict, *, resume: bool):

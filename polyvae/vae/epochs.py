@@ -96,15 +96,10 @@ class Rows(NamedTuple):
 
 
 def make_initial_state(weights: VAE, plan: Plan) -> TrainingState:
-    return TrainingState(
-        weights,
-        plan.optimiser().init(weights),
-        plan.plateau().init(weights),
-        jnp.zeros((), jnp.int32),  # of fixed types, or the second call would be compiled again
-        jnp.full((), jnp.inf, jnp.float32),
-        jnp.full((), -1, jnp.int32),
-        weights,
-    )
+    # Of fixed types, or the second call would be compiled again.
+    step, value, epoch = jnp.zeros((), jnp.int32), jnp.full((), jnp.inf, jnp.float32), jnp.full((), -1, jnp.int32)
+    opt_state, plateau = plan.optimiser().init(weights), plan.plateau().init(weights)
+    return TrainingState(weights, opt_state, plateau, step, value, epoch, weights)
 
 
 def loss_terms(weights, static, data: Rows, noise, free_bits: float):
@@ -171,9 +166,8 @@ def one_pass(state: TrainingState, static, data: Rows, key, beta, plan: Plan):
 def judge(state: TrainingState, static, row, seen: Rows, noise, number, beta, plan: Plan):
     """The state after an epoch, with the best weights so far, and the row of the history.
 
-    Args:
-        row: mean terms of the epoch.
-        seen: the validation frames; without them a batch for training, which shows whether the weights are usable.
+    `row` holds the mean terms of the epoch. `seen` are the validation frames, or without these a batch for
+    training, which shows whether the weights are usable.
     """
     seen, noise = plan.layout.spread((seen, noise))
     terms = loss_terms(state.weights, static, seen, noise, plan.free_bits)

@@ -5,6 +5,7 @@ import itertools
 import json
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -65,9 +66,7 @@ def fit_vae(
         x: (n_frames, n_features).
         likelihood: `Gaussian()`, with a trained width, by default; `Gaussian(0.1)` for a fixed width in
             the unit of the data, `Categorical(n_classes)` for one-hot states, `Bernoulli()` for contacts.
-        latent_dim: number of latent coordinates.
-        encoder, decoder: widths of the hidden layers; the encoder's by default as `settings.sized` says.
-        beta: weight of the KL term.
+        latent_dim, encoder, decoder, beta, seed: as those of `fit`.
         lag: decode the frame `lag` frames later, so that the latents hold what lasts. No pair crosses a
             segment, and none joins training and validation frames.
         smoothness: weight of a term that makes latents go evenly from one vector to another (`bound.unevenness`).
@@ -76,7 +75,6 @@ def fit_vae(
         segments: lengths of the pieces that are continuous in time; one by default.
         scaling: of real numbers: "global", one mean a feature and one standard deviation over all;
             "feature", one each.
-        seed: of weights, batches and noise; one seed gives one result.
         training, options: rarer options as a `Training`, or by name, such as epochs=20.
 
     Raises:
@@ -93,19 +91,10 @@ def fit_vae(
     if not isinstance(likelihood, (Gaussian, Categorical, Bernoulli)):
         raise InputError(f"likelihood must be Gaussian(), Categorical() or Bernoulli(); got {likelihood!r}")
     likelihood.check(x)
-    settings = Settings(
-        latent_dim=latent_dim,
-        encoder=encoder,
-        decoder=decoder,
-        beta=beta,
-        lag=lag,
-        smoothness=smoothness,
-        seed=seed,
-        likelihood=type(likelihood).__name__,
-        scaling=scaling,
-        **training.settings(),
-    )
-    settings = sized(settings, *x.shape)
+    of_model: dict[str, Any] = {"latent_dim": latent_dim, "encoder": encoder, "decoder": decoder, "seed": seed}
+    of_loss: dict[str, Any] = {"beta": beta, "lag": lag, "smoothness": smoothness, "scaling": scaling}
+    own = training.settings() | {"likelihood": type(likelihood).__name__}
+    settings = sized(Settings(**of_model, **of_loss, **own), *x.shape)
     if weights is not None:
         weights = statistical_weights(weights, len(x))
     prepared = prepare(
@@ -123,30 +112,19 @@ def fit_vae(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prepared:
-    """Data and settings, checked and scaled, ready to be trained on.
+    """Data and settings, checked and scaled, ready to be trained on."""
 
-    Args:
-        x: (n_frames, n_features), scaled.
-        rows, val_rows: the frames to encode.
-        mean, scale: of the data, by which x is scaled.
-        likelihood: in scaled units.
-        settings: with the number of epochs.
-        data: the record of the data.
-        pairs: frames, trained on, that have another one a lag later (one frame later without a lag).
-        choices: see `ModelRecord`.
-    """
-
-    x: np.ndarray
+    x: np.ndarray  # (n_frames, n_features), scaled
     weights: np.ndarray | None
-    rows: np.ndarray
+    rows: np.ndarray  # rows, val_rows: the frames to encode
     val_rows: np.ndarray
-    mean: Array
+    mean: Array  # mean, scale: of the data, by which x is scaled
     scale: Array
-    likelihood: Gaussian | Categorical | Bernoulli
-    settings: Settings
-    data: DataRecord
-    pairs: np.ndarray
-    choices: dict[str, str] | None = None
+    likelihood: Gaussian | Categorical | Bernoulli  # in scaled units
+    settings: Settings  # with the number of epochs
+    data: DataRecord  # the record of the data
+    pairs: np.ndarray  # frames, trained on, that have another one a lag later (one frame later without a lag)
+    choices: dict[str, str] | None = None  # see `ModelRecord`
 
     def initial(self) -> tuple[ScaledVAE, Array]:
         """The untrained model, and the key to train it with."""
@@ -257,16 +235,10 @@ def prepare(
     scaling: str,
     data: DataRecord,
 ) -> Prepared:
-    """Choose the frames to train on and to validate with, and scale the data.
+    """Choose the frames to train on and to validate with (`held_out`), and scale the data.
 
-    Args:
-        x: (n_frames, n_features) float32; a `numpy.memmap` is scaled in place.
-        segments, weights: as those of `fit_vae`, checked.
-        held_out: (n_frames,), the frames that are not trained on.
-        data: the record of the data.
-
-    Raises:
-        InputError: too few frames for a batch or for the lag, weights that leave none, data that do not vary.
+    x (n_frames, n_features) is scaled in place if it is a `numpy.memmap`. `InputError` for too few frames for a
+    batch or for the lag, weights that leave none, data that do not vary.
     """
     rows, val_rows = _chosen_rows(settings, tuple(segments), held_out)
     if weights is not None:

@@ -21,15 +21,10 @@ _ALL, _SHARED = PartitionSpec(), PartitionSpec(ROWS)
 
 
 class Layout(NamedTuple):
-    """Devices, and the number of rows that are spread over them.
+    """Devices, and the number of rows that are spread over them."""
 
-    Args:
-        mesh: the devices; None for one device, where every method leaves arrays as they are.
-        n_rows: rows that are trained on; device k holds the k-th part of them.
-    """
-
-    mesh: Mesh | None
-    n_rows: int
+    mesh: Mesh | None  # the devices; None for one device, where every method leaves arrays as they are
+    n_rows: int  # rows that are trained on; device k holds the k-th part of them
 
     def shared(self, tree):
         """Rows as arrays spread over the devices, filled up with copies where the devices do not divide them."""

@@ -61,11 +61,7 @@ class FittedVAE:
         return self.scaled.encode(jnp.asarray(x))
 
     def transform(self, x: np.ndarray) -> np.ndarray:
-        """Latent coordinates (n_frames, latent_dim) of vectors (n_frames, n_features).
-
-        Args:
-            x: vectors in the unit of the training data.
-        """
+        """Latent coordinates (n_frames, latent_dim) of vectors x (n_frames, n_features), in their unit."""
         return self.transform_posterior(x)[0]
 
     def transform_posterior(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -84,23 +80,14 @@ class FittedVAE:
 
     @single_precision
     def sample(self, n: int, *, seed: int = 0) -> np.ndarray:
-        """Draw vectors (n, n_features): z from the standard normal prior, then x from p(x|z).
-
-        Args:
-            n: how many.
-            seed: of the draws.
-        """
+        """Draw n vectors (n, n_features) by `seed`: z from the standard normal prior, then x from p(x|z)."""
         keys = jax.random.split(jax.random.key(seed_number(seed)), whole_number("n", n, 1))
         return map_frames(functools.partial(_sampled, self.scaled), np.asarray(jax.random.key_data(keys)))
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the model as safetensors with a JSON header; the file appears whole or not at all.
-
-        Args:
-            path: file to write, replaced where it is there.
-        """
+        """Write the model to `path`, as safetensors with a JSON header; the file appears whole or not at all."""
         header = modelfile.header_of(self.vae) | {"record": self.record.to_dict()}
-        modelfile.write(path, modelfile.tensors_of(self.scaled), header)
+        modelfile.write_model(path, modelfile.tensors_of(self.scaled), header)
 
     @classmethod
     def from_file(cls, tensors: dict, header: dict) -> "FittedVAE":

@@ -22,14 +22,14 @@ from polyvae.vae.scaled import ScaledVAE
 FORMAT = 2
 
 
-def write(path: str | os.PathLike, tensors: dict, header: dict) -> None:
+def write_model(path: str | os.PathLike, tensors: dict, header: dict) -> None:
     """Write tensors and header; the file appears whole or not at all, and the same model is the same bytes."""
     text = json.dumps(header | {"format": FORMAT}, sort_keys=True, separators=(",", ":"))
     # One key: safetensors keeps no order among several.
     save_tensors(path, tensors, {"polyvae": text})
 
 
-def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
+def read_model(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
     """Tensors and header of a model file.
 
     Raises:
@@ -91,13 +91,9 @@ def header_of(vae: VAE) -> dict:
 
 
 def scaled_of(tensors: dict[str, np.ndarray], header: dict, *, one_scale: bool | None = None) -> ScaledVAE:
-    """Scaling and VAE again.
+    """Scaling and VAE of a file; raises ValueError, KeyError or TypeError where tensors and header do not fit.
 
-    Args:
-        one_scale: True if the scale must be one number, False if one per feature; None accepts both.
-
-    Raises:
-        ValueError, KeyError, TypeError: tensors and header do not fit.
+    `one_scale` says whether the scale must be one number (True) or one per feature (False); None accepts both.
     """
     options = dict(header["likelihood"])
     kind = options.pop("kind")

@@ -18,13 +18,9 @@ def order_by_slowness(
 ) -> tuple[VAE, list[int]]:
     """Order the latents by their correlation with themselves a lag later, inactive ones last.
 
-    Returns the model and the numbers, in the new order, of the inactive latents. Without pairs, latents are
-    ordered by their variance.
-
-    Args:
-        x: (n_frames, n_features), scaled.
-        rows: numbers of the training frames, at most `MAX_PAIRS` evenly spaced ones of which are used.
-        pairs: numbers of those with another training frame `lag` frames later, likewise.
+    Returns the model and the numbers, in the new order, of the inactive latents. `rows` are the training frames,
+    `pairs` those with another one `lag` frames later, at most `MAX_PAIRS` evenly spaced ones of each. Without
+    pairs, latents are ordered by their variance.
     """
     rows = rows[:: max(1, -(-len(rows) // MAX_PAIRS))]
     pairs = pairs[:: max(1, -(-len(pairs) // MAX_PAIRS))]

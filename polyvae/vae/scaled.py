@@ -14,16 +14,11 @@ class ScaledVAE(eqx.Module):
     With y = (x - mean) / scale, p(x|z) is p(y|z) over the volume that scaling shrinks, so that
 
         log p(x|z) = log p(y|z) - sum(log scale)
-
-    Args:
-        mean: (n_features,), in the unit of the data; 0 for states and contacts.
-        scale: one standard deviation for all features, or one a feature; or 1.
-        vae: acts on the scaled features.
     """
 
-    mean: Float[Array, "features"]
-    scale: Float[Array, "*features"]
-    vae: VAE
+    mean: Float[Array, "features"]  # (n_features,), in the unit of the data; 0 for states and contacts
+    scale: Float[Array, "*features"]  # one standard deviation for all features, or one a feature; or 1
+    vae: VAE  # acts on the scaled features
 
     def standardize(self, x: Float[Array, "features"]) -> Float[Array, "features"]:
         """Scale a vector for the VAE."""

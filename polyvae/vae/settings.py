@@ -114,7 +114,9 @@ class Training:
         free_bits: KL, in nats per latent, that is not penalised; it keeps latents from becoming inactive early.
         epochs: by default as many as make about 8,000 steps, at least 3; fewer steps for wide networks.
         batch_size: frames in a step; by default as `settings.sized` says.
-        learning_rate, lr_schedule: of Adam; "cosine", "plateau" or "constant".
+        learning_rate, lr_schedule: of Adam; "cosine" (a rise over the first twentieth of the steps, then a fall
+            along a cosine), "plateau" (0.3 times the rate, down to a thousandth of it, each time the bound has not
+            grown for a third of `patience`) or "constant".
         validation: fraction of the frames held out in contiguous blocks, for early stopping; by default a tenth,
             of few frames a fifth. With 0 the model is trained on every frame for all epochs, and will overfit.
         patience: epochs without a better validation bound before training stops; by default a fifth of all, and

@@ -28,9 +28,7 @@ def validation_blocks(n_frames: int, fraction: float = 0.1, n_blocks: int = 5) -
 def first_of_pairs(taken: np.ndarray, segments: tuple[int, ...], lag: int) -> np.ndarray:
     """Numbers of the frames that are taken and have, `lag` frames later in the same segment, one that is too.
 
-    Args:
-        taken: (n_frames,) mask, such as of the training frames.
-        segments: lengths of the pieces that are continuous in time.
+    `taken` is a mask (n_frames,), `segments` are the lengths of the pieces that are continuous in time.
     """
     first = lagged(segments, lag)
     return first[taken[first] & taken[first + lag]]

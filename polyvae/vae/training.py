@@ -24,20 +24,14 @@ _RUN_OF_ROWS = 1024  # neighbours that are read together where the data are on d
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trained:
-    """Result of a training run.
+    """Result of a training run."""
 
-    Args:
-        vae: the weights of the epoch with the best validation objective, or of the last epoch.
-        history: per epoch, in nats per frame: -E[log p(x|z)] and KL on the training frames
-            ("reconstruction", "kl") and on the validation frames, if any ("val_reconstruction", "val_kl").
-        best_epoch: the epoch, from 0, that `vae` comes from.
-        stopped: why training ended, in words.
-    """
-
-    vae: VAE
+    vae: VAE  # the weights of the epoch with the best validation objective, or of the last epoch
+    # per epoch, in nats per frame: -E[log p(x|z)] and KL on the training frames ("reconstruction", "kl") and on
+    # the validation frames, if any ("val_reconstruction", "val_kl")
     history: dict[str, np.ndarray]
-    best_epoch: int
-    stopped: str
+    best_epoch: int  # the epoch, from 0, that `vae` comes from
+    stopped: str  # why training ended, in words
 
 
 _epochs = eqx.filter_jit(epochs.epochs)
@@ -104,7 +98,7 @@ def _spread(rows: Rows, plan: Plan) -> Rows:
     return placed._replace(target=placed.x)
 
 
-def run(
+def train_until_end(
     advance: Callable[[Any, int, int], tuple[Any, Array]],
     state,
     table: np.ndarray,
@@ -170,26 +164,16 @@ def train(
 
     Each epoch visits the frames in a new order and leaves out the last partial batch. After each epoch
     the objective, with the final beta, is taken on the validation frames, with the same noise every
-    time; the best weights are kept, and training stops when `patience` epochs (a fifth of `epochs` by
-    default) bring no better ones, not counting those in which beta rises. Without validation frames every
-    epoch is done and the last weights are kept. Gradients are clipped at a norm of 100.
-
-    With a lag the model decodes, from frame i, frame i + lag, which must be there (`first_of_pairs`). The
-    schedule of beta is "constant", "warmup" (a rise from 0 over the first tenth of the steps) or "cycle" (a
-    rise over the first half, then constant: one cycle of Fu et al., arXiv:1903.10145). Free bits are nats
-    per latent, averaged over a batch, that cost nothing (Kingma et al., arXiv:1606.04934). The schedule of
-    the learning rate is "cosine" (a rise over the first twentieth of the steps, then a fall along a cosine),
-    "plateau" (0.3 times the rate, down to a thousandth of it, each time the objective has not fallen for a
-    third of `patience`), or "constant".
+    time; the best weights are kept. Epochs in which beta rises do not count towards `patience`. Gradients
+    are clipped at a norm of 100. Settings are explained in `Training`. The schedule "cycle" is one cycle of
+    Fu et al., arXiv:1903.10145, free bits are those of Kingma et al., arXiv:1606.04934.
 
     Args:
         x: (n_frames, n_features), scaled. A `numpy.memmap` stays on disk, and is read in blocks.
-        rows, val_rows: numbers of the training and the validation frames.
-        settings: with the number of epochs.
+        rows, val_rows: numbers of the training and the validation frames, each with a frame `lag` later.
         weights: (n_frames,) of the frames; both terms are linear in them, and they are normalised once.
         progress: called with the number of epochs done and the latest terms.
-        unfinished: file that the state is written to about every second. Training continues from it and gives, on
-            the same machine with as many cores, the same bits as without the interruption.
+        unfinished: file of the state, renewed about every second; training continues from it.
 
     Raises:
         InputError: fewer frames than a batch; or a loss that is not finite before any epoch is done.
@@ -214,7 +198,7 @@ def train(
         span = plan.layout.everywhere(np.asarray([done, n]))
         return _epochs(state, static, data, val, keys, beta, span, plan)
 
-    state, table, stopped = run(
+    state, table, stopped = train_until_end(
         advance,
         state,
         table,
@@ -257,7 +241,7 @@ def train_stacked(
         best = np.asarray(state.best_epoch)
         return [_end_one(t, int(b), plan) for t, b in zip(tables, best, strict=True)]
 
-    state, tables, _ = run(
+    state, tables, _ = train_until_end(
         advance,
         state,
         np.zeros((len(vaes), 0, len(plan.terms)), np.float32),

@@ -324,7 +324,7 @@ def test_resuming_what_is_finished_is_refused(folder, capsys):
             ["fit", str(folder / "run.xtc"), "--beta", "7", "--out", str(folder / "model.safetensors"), "--resume"]
         )
     assert exit_.value.code == 1
-    assert "there is no unfinished run to go on with" in capsys.readouterr().err
+    assert "there is no unfinished run to continue" in capsys.readouterr().err
     assert (folder / "model.safetensors").read_bytes() == before
 
 

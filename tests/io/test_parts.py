@@ -8,7 +8,7 @@ from mdtraj.formats import XTCTrajectoryFile
 
 import polyvae as pv
 from polyvae.io.options import ReadOptions
-from polyvae.io.runs import Run
+from polyvae.io.runs import RunFiles
 from polyvae.trajectory.stream import concatenate
 
 N = 9000
@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
 
 
 def parts(path, n_parts, **options):
-    run = Run([path], ReadOptions(**options))
+    run = RunFiles([path], ReadOptions(**options))
     run.settle()
     assert run.seeks
     found = []
@@ -62,7 +62,7 @@ def test_damage_is_named_as_in_the_whole(folder, tmp_path, damaged, of_part):
     raw[at : at + 4] = b"\xff" * 4
     path = tmp_path / "bad.dcd"
     path.write_bytes(raw)
-    run = Run([path], ReadOptions())
+    run = RunFiles([path], ReadOptions())
     run.settle()
     for k in range(3):
         if k != of_part:
@@ -88,10 +88,10 @@ def test_times_must_increase_from_part_to_part(folder, tmp_path):
 
 
 def test_far_into_a_file_nothing_is_decoded_before(folder, monkeypatch):
-    run = Run([folder / "12.xtc"], ReadOptions())
+    run = RunFiles([folder / "12.xtc"], ReadOptions())
     run.settle()
     decoded = []
-    own = type(run._files[0])._decode
-    monkeypatch.setattr(type(run._files[0]), "_decode", lambda self, n: decoded.append(n) or own(self, n))
+    own = type(run._files[0].file)._decode
+    monkeypatch.setattr(type(run._files[0].file), "_decode", lambda self, n: decoded.append(n) or own(self, n))
     list(run.read(0, run.rows(0, 2, 3)))
     assert sum(decoded) <= 2 * 4096  # the last of the second part, to which frames are gone through, and the third

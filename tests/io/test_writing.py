@@ -302,7 +302,7 @@ def test_a_chain_too_long_for_pdb_still_gets_its_topology(tmp_path, caplog, suff
     with caplog.at_level(logging.WARNING, logger="polyvae"):
         path, pdb = pv.write(tmp_path / f"a{suffix}", traj)
     assert caplog.messages == [
-        f"{pdb}: the frame does not fit into PDB's columns; as a topology it stands there moved{smaller}"
+        f"{pdb}: the frame does not fit into PDB's columns; as a topology it is written moved{smaller}"
     ]
     back = pv.read(path, topology=pdb, length_unit="sigma" if unit == "sigma" else None).to_unit(unit)
     assert (back.names, as_pairs(back.bonds)) == (traj.names, [(0, 99), (3, 4)])

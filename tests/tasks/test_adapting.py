@@ -577,8 +577,8 @@ def test_it_ends_where_the_unbiased_runs_teach_the_same_cv(tmp_path, monkeypatch
         compared.append([len(piece) for piece in frames])
         return rounds.cv_similarity(new, old, frames)
 
-    monkeypatch.setattr(adapting, "cv_similarity", alike)
-    monkeypatch.setattr(adapting, "has_settled", lambda record: record.number == 2)
+    monkeypatch.setattr(rounds, "cv_similarity", alike)
+    monkeypatch.setattr(rounds, "has_settled", lambda record: record.number == 2)
     given = GIVEN | {"rounds": rounds_given, "steps": 4000, "free_steps": 400}
     said = []
     found = pv.adapt(one_basin(), hinge_engine, tmp_path, train=train, progress=said.append, **given)

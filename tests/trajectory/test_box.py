@@ -250,17 +250,18 @@ def test_molecules_side_by_side_are_said_to_be(tmp_path, caplog, melt):
 
 
 @pytest.mark.parametrize(("n_residues", "hint"), [(2, True), (6, False), (1, False)])
-def test_residues_that_may_be_molecules_are_pointed_out(n_residues, hint):
+def test_residues_that_may_be_molecules_are_pointed_out(n_residues, hint, caplog):
     """Of a melt, but not where each bead of one chain is a residue."""
     atoms = Atoms(np.arange(6), 6, residues=np.arange(6) * n_residues // 6)
-    said = []
     options = {"unwrap": "auto", "per_molecule": False, "dims": None, "always_3d": True, "where": "x"}
-    assembler, x, box = Assembler(atoms, "nm", **options, note=said.append), np.zeros((1, 6, 3)), cubes(1, 9.0)
-    assembler.survey(x, box, 0)
-    assembler.settle()
-    assembler.coordinates(x, box, np.arange(1))
-    assert "taken as one chain in file order" in said[0]
-    assert ("--per-molecule takes each of the 2 residues" in said[0]) == hint
+    assembler, x, box = Assembler(atoms, "nm", **options), np.zeros((1, 6, 3)), cubes(1, 9.0)
+    with caplog.at_level(logging.INFO, logger="polyvae"):
+        assembler.survey(x, box, 0)
+        assembler.settle()
+        assembler.coordinates(x, box, np.arange(1))
+    (logged,) = caplog.messages
+    assert "taken as one chain in file order" in logged
+    assert ("--per-molecule takes each of the 2 residues" in logged) == hint
 
 
 def test_residues_stand_for_molecules_without_bonds():
