@@ -25,7 +25,6 @@ Files = Annotated[
 ]
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="Model file, as model.safetensors.")]
 _OF_FILES = ("--data", "--check")  # options that take all words up to the next option
-# Other names of units, in lower case.
 
 
 class Option(NamedTuple):
