@@ -55,7 +55,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno is None and str(path) not in str(error):  # a writer's own words
+        if type(error) is OSError and error.errno is None and str(path) not in str(error):  # a writer's own words
             raise OSError(f"{path} cannot be written ({error}); is the disk full?") from error
         _name(error, temporary, path)
         raise
