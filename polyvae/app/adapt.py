@@ -29,7 +29,7 @@ ENGINE = {
 ROUNDS = {
     "steps": option(int, "Steps of each biased run.", ..., min=1),
     "stride": option(int, "Steps between frames.", ..., min=1),
-    "rounds": option(int, "Most rounds.", 8, min=1),
+    "rounds": option(int, "Maximum number of rounds.", 8, min=1),
     "walkers": option(int, "Biased runs of each round.", 1, min=1),
     "free_runs": option(int, "Unbiased runs of each round.", 16, min=1),
     "free_steps": option(int, "Steps of each unbiased run [default: those of 500 frames].", min=1),
@@ -55,7 +55,7 @@ def do_adapt(
     rounds_of: dict,
     output: dict,
 ):
-    """Bias, learn a better CV from what the runs found, and again; in the end a free energy with its error.
+    """Repeat rounds of biased runs and training of a better CV; end with a free energy and its error.
 
     Killed at any point, the same command continues. Each round is a folder with model, frames and COLVAR files.
 

@@ -17,12 +17,12 @@ _RESULTS = ("fes.*", "checks.*", "summary.json")
 VARIABLES = {
     "cv": option(list[str], "Column to take; give it twice for two."),
     "over": option(list[str], f"Quantity of the frames in --traj: {', '.join(OBJECTIVES)}."),
-    "traj": option(list[Path], "Frames, found in the COLVAR by their times; repeatable."),
+    "traj": option(list[Path], "Trajectory for --over, matched to rows of the COLVAR by time; repeatable."),
 }
 WEIGHING = {
     "bias": option(list[str], "Column with a bias, as opes.bias or rbias; several add up."),
     "weights": option(str, "Weights in place of a bias: a column, or a text file."),
-    "hills": option(list[Path], "HILLS, or STATE of OPES, repeatable: without --bias, frames count by their sum."),
+    "hills": option(list[Path], "HILLS or STATE of OPES, repeatable: without --bias, the bias is their sum."),
     "walkers": option(bool, "The files are walkers of one bias.", False),
 }
 ENERGY = {

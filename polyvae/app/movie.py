@@ -17,7 +17,7 @@ MOVIE = {
 
 @takes(reading=READING, output=MOVIE)
 def do_movie(model: Model, files: Files, reading: dict, output: dict):
-    """Show a run side by side as it moves, aligned, and as a point in the latent space.
+    """Make a movie of three panels: the run as it is, the run aligned, and its point in the latent space.
 
     Example: polyvae movie model.safetensors run.xtc --top chain.pdb --stop 500 --out run.gif
     """

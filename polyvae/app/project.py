@@ -19,7 +19,7 @@ _SHOWN = 10
 
 PROJECTION = {
     "out": option(Path, "COLVAR, or a name ending in .csv or .npz; with --each a folder.", Path("COLVAR")),
-    "each": option(bool, "Write a table for each file; a repeated command does the rest.", False),
+    "each": option(bool, "Write one table per file; files that already have one are skipped.", False),
     "kind": option(str, f"Format of the tables of --each: {', '.join(TABLES)} [default: COLVAR]."),
     "add": option(list[str], f"A further column, repeatable: {', '.join(OBJECTIVES)}."),
     "force": FORCE,

@@ -56,6 +56,11 @@ class H5mdFile(TrajectoryFile):
         self.always_3d = self._n_dims == 3
         if "id" in self._group:
             self.ids = np.sort(self._rows("id", 0, 1)[0].astype(np.int64))
+            if np.isin(_own_fill_value(_value(self._group["id"])), self.ids).any():
+                raise InputError(
+                    f"{self.path}: particles are missing in some frames (their id is the fill value); write "
+                    f"the same particles in every frame"
+                )
             if (np.diff(self.ids) == 0).any():
                 raise InputError(
                     f"{self.path}: an id stands twice in the first frame; each particle needs its own"
@@ -187,6 +192,14 @@ def _is_element(item) -> bool:
 
 def _value(item):
     return item["value"] if _is_element(item) else item
+
+
+def _own_fill_value(data) -> list[int]:
+    """The fill value of a data set, where one was set: of an id, it marks a particle that does not exist."""
+    from h5py import h5d
+
+    stated = data.id.get_create_plist().fill_value_defined() == h5d.FILL_VALUE_USER_DEFINED
+    return [int(data.fillvalue)] if stated else []
 
 
 def _text(word: Any) -> str:

@@ -39,7 +39,7 @@ def read(
         length_unit: unit of the numbers in the files: "nm", "angstrom" or "sigma" (reduced). By default
             what the file states (npz; PDB in a line "1 SIGMA = 10 ANGSTROM"), otherwise the format's convention:
             nm in XTC, Å in DCD, sigma in npz and in LAMMPS dumps that state no units.
-        start, stop, step: which frames, counted in each file. Frames of one segment stay one.
+        start, stop, step: which frames, counted in each file. Frames picked from one segment stay one segment.
         **options: further options, by name:
 
             - unwrap: "auto" makes molecules whole along their bonds where the file holds a periodic box

@@ -2,6 +2,7 @@
 
 import itertools
 
+import h5py
 import numpy as np
 import pytest
 
@@ -98,3 +99,17 @@ def test_a_dump_without_ids_has_none(tmp_path):
     head = "ITEM: TIMESTEP\n0\nITEM: NUMBER OF ATOMS\n2\nITEM: BOX BOUNDS ff ff ff\n0 9\n0 9\n0 9\n"
     (tmp_path / "a.lammpstrj").write_text(head + "ITEM: ATOMS type x y z\n1 0 0 0.5\n1 1 0 0\n")
     assert pv.read(tmp_path / "a.lammpstrj").ids is None
+
+
+@pytest.mark.parametrize(("ids", "fill"), [([1, 2, 3, -1], -1), ([1, 2, 3, 4], -1), ([0, 1, 2, 3], None)])
+def test_particles_of_h5md_that_do_not_exist_are_no_beads(tmp_path, ids, fill):
+    with h5py.File(tmp_path / "a.h5md", "w") as file:
+        group = file.create_group("particles/all")
+        group["position/value"] = np.random.default_rng(0).normal(size=(2, 4, 3))
+        group["position/step"] = group["id/step"] = np.arange(2)
+        group["id"].create_dataset("value", data=np.array([ids, ids]), fillvalue=fill)
+    if fill in ids:
+        with pytest.raises(pv.InputError, match="missing in some frames"):
+            pv.read(tmp_path / "a.h5md")
+    else:
+        assert pv.read(tmp_path / "a.h5md").ids.tolist() == ids
