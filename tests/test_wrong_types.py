@@ -255,7 +255,7 @@ CALLS = {
         {"data": "data", "length_unit": "word?", "array_unit": "word", "unwrap": "word", "per_molecule": "flag",
          "dims": "word?"},
     ),
-    "read": Call(pv.read, lambda k: {"paths": k.run}, {"paths": "paths", "others": "free"} | READING),
+    "read": Call(pv.read, lambda k: {"paths": k.run}, {"paths": "paths", "options": "free"} | READING),
     "stream": Call(
         pv.stream,
         lambda k: {"paths": k.run},

@@ -79,7 +79,7 @@ def test_a_dcd_of_fewer_frames_than_its_header_says(tmp_path, caplog):
     for make in (pv.read, lambda path: pv.as_trajectory(pv.stream(path, chunk_bytes=12 * 12 * 7))):
         caplog.clear()
         np.testing.assert_array_equal(make(path).positions, whole)
-        assert [r.levelname for r in caplog.records if "says 500 frames, but it holds 40" in r.message] == [
+        assert [r.levelname for r in caplog.records if "states 500 frames, but it holds 40" in r.message] == [
             "WARNING"
         ]
     path.write_bytes(data[:-20])  # killed while it wrote: the last frame is left out only where that is told

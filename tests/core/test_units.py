@@ -7,7 +7,7 @@ import typer
 from polyvae.app.options import _unit
 from polyvae.core.units import ENERGY_UNITS, LAMMPS, LENGTHS, boltzmann, length_of, nanometres, picoseconds
 from polyvae.errors import InputError
-from polyvae.trajectory import unit_factor
+from polyvae.trajectory.record import unit_factor
 
 
 @pytest.mark.parametrize(("source", "target", "factor"), [("nm", "angstrom", 10), ("angstrom", "nm", 0.1)])
