@@ -44,7 +44,7 @@ RESULTS = ("model.safetensors", "biased.npz", "rounds.csv", "fes.csv", "fes.npz"
 
 
 @takes(model=ONE_MODEL, training=TRAINING, reading=READING, engine=ENGINE, rounds_of=ROUNDS, output=OUTPUT)
-def do_adapt(
+def adapt(
     files: Annotated[
         list[Path], typer.Argument(metavar="TRAJ...", help="Unbiased frames to begin with, STRIDE steps apart.")
     ],

@@ -8,10 +8,10 @@ import typer
 
 import polyvae as pv
 from polyvae.app import console
-from polyvae.app.adapt import do_adapt
+from polyvae.app.adapt import adapt
 from polyvae.app.choices import OBJECTIVES, TARGETS, TRAJECTORIES
-from polyvae.app.fes import do_fes
-from polyvae.app.movie import do_movie
+from polyvae.app.fes import fes
+from polyvae.app.movie import movie
 from polyvae.app.observables import OBSERVABLE
 from polyvae.app.options import (
     CLUSTER,
@@ -36,10 +36,10 @@ from polyvae.app.options import (
     takes,
 )
 from polyvae.app.programs import keep_programs
-from polyvae.app.project import do_project
+from polyvae.app.project import project
 from polyvae.app.reading import as_the_model, for_reading, read_files, read_weights, with_weights
 from polyvae.app.signals import ending_promptly
-from polyvae.app.sweep import do_sweep
+from polyvae.app.sweep import sweep
 from polyvae.errors import InputError, one_line
 
 app = typer.Typer(
@@ -103,7 +103,7 @@ def _options(
 
 @app.command("run")
 @takes(model=ONE_MODEL, training=TRAINING, reading=READING, output=RUNNING)
-def do_run(files: Files, model: dict, training: dict, reading: dict, output: dict):
+def run(files: Files, model: dict, training: dict, reading: dict, output: dict):
     """Do the whole job: train, project, generate, optimise Rg, score, draw and report.
 
     Example: polyvae run run.xtc --top chain.pdb --unit sigma --out out
@@ -115,7 +115,7 @@ def do_run(files: Files, model: dict, training: dict, reading: dict, output: dic
 
 @app.command("fit")
 @takes(model=ONE_MODEL, training=TRAINING, reading=READING, cluster=CLUSTER, output=FITTING)
-def do_fit(files: Files, model: dict, training: dict, reading: dict, output: dict, client):
+def fit(files: Files, model: dict, training: dict, reading: dict, output: dict, client):
     """Train a model on a trajectory, of any length, on all devices of this machine.
 
     The state of the run is kept in a file beside the model, OUT.unfinished, until the model is there.
@@ -158,12 +158,12 @@ def do_fit(files: Files, model: dict, training: dict, reading: dict, output: dic
     print(f"{cv} in {out}; {cv.record.stopped}, best epoch {cv.record.best_epoch}")
 
 
-app.command("project")(do_project)
+app.command("project")(project)
 
 
 @app.command("generate")
 @takes(making=MAKING, reading=READING, output=GENERATED)
-def do_generate(model: Model, making: dict, reading: dict, output: dict):
+def generate(model: Model, making: dict, reading: dict, output: dict):
     """Draw conformations from the model's generator or decoder, or decode a latent path or grid.
 
     The conformations are checked against the limits of the data. A table with the z of each is written beside OUT,
@@ -185,7 +185,7 @@ def do_generate(model: Model, making: dict, reading: dict, output: dict):
 
 @app.command("optimize")
 @takes(searching=SEARCHING, reading=READING, output=OPTIMUM)
-def do_optimize(model: Model, files: Files, searching: dict, reading: dict, output: dict):
+def optimize(model: Model, files: Files, searching: dict, reading: dict, output: dict):
     """Search the latent space for the structure with the smallest, largest or a given objective.
 
     Two more trajectories are written beside OUT: OUT-starts has the result of every start, and OUT-path the steps
@@ -212,7 +212,7 @@ def do_optimize(model: Model, files: Files, searching: dict, reading: dict, outp
 
 @app.command("score")
 @takes(reading=READING, cluster=CLUSTER, output=SCORING)
-def do_score(model: Model, files: Files, reading: dict, output: dict, client):
+def score(model: Model, files: Files, reading: dict, output: dict, client):
     """Measure a model on a trajectory: the training data or another run.
 
     Example: polyvae score model.safetensors heldout.npz --out scores.json
@@ -236,7 +236,7 @@ def do_score(model: Model, files: Files, reading: dict, output: dict, client):
 
 @app.command("export")
 @takes(exporting=EXPORTING, reading=READING, output={"out": option(Path, "Folder to write.", ...), "force": FORCE})
-def do_export(model: Model, exporting: dict, reading: dict, output: dict):
+def export(model: Model, exporting: dict, reading: dict, output: dict):
     """Write the CV as input of an MD engine, with a README that says how to use it.
 
     Example: polyvae export model.safetensors --to plumed --data run*.xtc --top chain.pdb --out plumed
@@ -250,12 +250,12 @@ def do_export(model: Model, exporting: dict, reading: dict, output: dict):
     print(export_files(cv, output["out"], reading=reading, force=output["force"], **exporting))
 
 
-for name, verb in {"sweep": do_sweep, "fes": do_fes, "adapt": do_adapt, "movie": do_movie}.items():
+for name, verb in {"sweep": sweep, "fes": fes, "adapt": adapt, "movie": movie}.items():
     app.command(name)(verb)
 
 
 @app.command("report")
-def do_report(
+def report(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Folders that `polyvae run` wrote.")],
     out: Annotated[
         Path | None,
@@ -282,7 +282,7 @@ def do_report(
 
 @app.command("info")
 @takes(reading={name: one for name, one in READING.items() if name not in ("start", "stop", "step")})
-def do_info(file: Annotated[Path, typer.Argument(metavar="FILE", help="A model or a trajectory.")], reading: dict):
+def info(file: Annotated[Path, typer.Argument(metavar="FILE", help="A model or a trajectory.")], reading: dict):
     """Say what a model or a trajectory file holds.
 
     Example: polyvae info model.safetensors

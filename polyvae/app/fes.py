@@ -53,7 +53,7 @@ Tables = Annotated[
 
 
 @takes(variables=VARIABLES, weighing=WEIGHING, energy=ENERGY, estimate=ESTIMATE, reading=READING, output=OUTPUT)
-def do_fes(
+def fes(
     variables: dict,
     weighing: dict,
     energy: dict,

@@ -16,7 +16,7 @@ MOVIE = {
 
 
 @takes(reading=READING, output=MOVIE)
-def do_movie(model: Model, files: Files, reading: dict, output: dict):
+def movie(model: Model, files: Files, reading: dict, output: dict):
     """Make a movie of three panels: the run as it is, the run aligned, and its point in the latent space.
 
     Example: polyvae movie model.safetensors run.xtc --top chain.pdb --stop 500 --out run.gif

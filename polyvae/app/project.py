@@ -27,7 +27,7 @@ PROJECTION = {
 
 
 @takes(reading=READING, cluster=CLUSTER, output=PROJECTION)
-def do_project(model: Model, files: Files, reading: dict, output: dict, client):
+def project(model: Model, files: Files, reading: dict, output: dict, client):
     """Write the collective variables of every frame, of files of any length.
 
     With --each, every file is a run of its own. There may be thousands, and files that have their table are

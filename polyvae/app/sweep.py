@@ -32,7 +32,7 @@ OUTPUT = {
 
 
 @takes(training=TRAINING, reading=READING, cluster=CLUSTER, grid=GRID, output=OUTPUT)
-def do_sweep(files: Files, training: dict, reading: dict, grid: dict, output: dict, client):
+def sweep(files: Files, training: dict, reading: dict, grid: dict, output: dict, client):
     """Train a grid of models and measure each on held-out frames: how many latents, which beta?
 
     Writes a table of all models, their summary, a picture, and the model with the best bound.

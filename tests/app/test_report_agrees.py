@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from conftest import DATA
 
+import polyvae as pv
 from polyvae.app import cli
+from polyvae.export.grid_bias import bias_width, spread_of
+from polyvae.export.steepness import BONDS, mean_bond
 
 
 def hinged(n_frames: int, n_beads: int, n_switches: int, seed: int) -> np.ndarray:
@@ -73,9 +76,9 @@ def numbers_in(text: str) -> list[str]:
 
 
 class Facts:
-    """What each sentence says, from scores.json alone."""
+    """What each sentence says, from scores.json, and from the model for the way that a bias moves the atoms."""
 
-    def __init__(self, scores: dict):
+    def __init__(self, scores: dict, moved: list[float]):
         self.scores, self.states, self.all = scores, scores["states"], scores["frames"]["all"]
         held = scores["frames"].get("validation", self.all)
         self.n, self.pieces = scores["data"]["n_frames"], scores["data"]["n_segments"]
@@ -111,6 +114,8 @@ class Facts:
             r"each piece counts as one": self.slowest is None and self.pieces > 1 and [],
             r"the run is too short to hold independent frames": self.worth is None and [],
             r"the run is too short to tell": z0 is None and [],
+            r"the atoms move [\d.]+ \w+ for a width of a bias on z, and": moved,
+            r"the atoms move": moved[:1],
             r"it does not jump": scores["alignment"]["n_jumps"] == 0 and [],
             r"the CV jumps at": [scores["alignment"]["n_jumps"], scores["alignment"]["n_steps"]],
             r"all latents are inactive": not active.any() and [],
@@ -144,6 +149,14 @@ class Facts:
         assert not numbers_in(clause), f"no number of scores.json is known for: {clause}"
 
 
+def ways_of_the_atoms(out) -> list[float]:
+    """The least way for a width of a bias on an active latent, and the way that a time step needs."""
+    cv, z = pv.load(out / "model.safetensors"), np.load(out / "latent.npz")["z"]
+    widths = bias_width(spread_of(z[:, list(cv.active_latents)].astype(np.float64), np.ones(len(z))))
+    slopes = np.array(cv.record.slopes.steep)[list(cv.active_latents)]
+    return [float((widths / slopes).min()), mean_bond(cv) / BONDS]
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("data", [readme, protein, melt, transition])
 def test_every_sentence_is_what_scores_hold(data, tmp_path, capfd):
@@ -153,7 +166,7 @@ def test_every_sentence_is_what_scores_hold(data, tmp_path, capfd):
         cli.main(["run", *data(tmp_path), "--out", str(out), *short])
     notes = capfd.readouterr().err
     scores, page = json.loads((out / "scores.json").read_text()), (out / "report.html").read_text()
-    facts, clauses = Facts(scores), words_of(page)
+    facts, clauses = Facts(scores, ways_of_the_atoms(out)), words_of(page)
     assert len(clauses) > 8
     for clause in clauses:
         facts.check(clause)
