@@ -4,8 +4,9 @@
 
 `CHECKOUT` is a folder with another version of the package, whose free energies are compared: times and numbers.
 Claims: reading takes at most 1.5 times as long as `plumed.read_as_pandas`; a free energy takes a sixth of the
-time of commit f033fda; both take at most three times the memory of the table. On idle cores a free energy takes a
-twelfth of that time over one variable and two ninths over two, for which the claim does not hold.
+time of commit f033fda; both take at most three times the memory of the table. On two cores a free energy takes a
+seventeenth of that time over one variable. Over two it takes from a quarter to a seventh, in the median just more
+than a sixth, so that the claim does not quite hold there.
 """
 
 import argparse
