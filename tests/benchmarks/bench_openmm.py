@@ -107,7 +107,6 @@ def main(n_steps: int = 2000, rounds: int = 9) -> None:
     runs = {"plain": run(None), "two torsions": run(torsions), "two latents, C": run(latents)}
     runs |= {"two torsions, OPES": run(torsions, True), "two latents, C, OPES": run(latents, True)}
     compiler, kernel.compiler = kernel.compiler, lambda: None
-    exported._joint.cache_clear()
     runs["two latents, JAX"] = run(latents)
     kernel.compiler = compiler
     seconds = side_by_side(runs, rounds)
