@@ -37,6 +37,20 @@ def require(engine: str):
         pytest.skip(text)
 
 
+def lammps_input(n_beads: int) -> str:
+    """An input script of LAMMPS for a chain in reduced units, without its `run`."""
+    atoms = [f"create_atoms 1 single {k} {0.3 * (k % 2)} 0.0" for k in range(n_beads)]
+    bonds = [f"create_bonds single/bond 1 {k} {k + 1}" for k in range(1, n_beads)]
+    script = [
+        "units lj", "atom_style bond", "atom_modify sort 0 0", "region box block -40 40 -40 40 -40 40",
+        "create_box 1 box bond/types 1 extra/bond/per/atom 2 extra/special/per/atom 6", "mass 1 1.0",
+        "pair_style zero 3.0", "pair_coeff * *", "bond_style harmonic", "bond_coeff 1 50 1.0",
+        "comm_modify cutoff 6.0", *atoms, *bonds, "timestep 0.005", "fix move all nve",
+        "fix bath all langevin ${temperature} ${temperature} 1.0 ${seed}",
+    ]  # fmt: skip
+    return "\n".join(script) + "\n"
+
+
 def chain(name: str, n_frames: int = 50) -> pv.Trajectory:
     """Frames of data/chain2d or data/chain3d, far apart in time."""
     traj = simulated(name)

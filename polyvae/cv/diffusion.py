@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 from polyvae import geometry
 from polyvae.batches import map_frames
 from polyvae.geometry.linalg import safe_sqrt
-from polyvae.vae.modelfile import filled
+from polyvae.vae.modelfile import fill_tensors
 
 # Noise levels, in standard deviations of the coordinates (`Generator.spread`): the median and the spread of
 # ln(noise) in training, and the levels of sampling, the lowest about a thousandth of a bond.
@@ -207,7 +207,7 @@ class Generator(eqx.Module):
         }
         width, depth = len(tensors["network.first.bias"]), sum("blocks" in name for name in tensors) // 4
         like = eqx.filter_eval_shape(network_for, shape, own["pairs"], own["z"], width, depth, jax.random.key(0))
-        return cls(network=filled(like, tensors, "network.{}".format), shape=shape, **own)
+        return cls(network=fill_tensors(like, tensors, "network.{}".format), shape=shape, **own)
 
 
 def _check_tensors(tensors: dict[str, np.ndarray], shape: tuple[int, int], latent_dim: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from polyvae.cv.latent import LatentCV
 from polyvae.cv.steepness import find_slopes, sample_step
 from polyvae.errors import InputError
-from polyvae.export.steepness import check_width
+from polyvae.export.steepness import check_steepness
 from polyvae.measures.basins import find_basins
 from polyvae.trajectory.convert import chunks_of
 from polyvae.trajectory.stream import Stream
@@ -80,7 +80,7 @@ def bias_width(stats: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def check_bias(cv: LatentCV, stats: dict[str, Any] | None, *, without=None) -> np.ndarray | None:
-    """Width (latent_dim,) of the kernels that an export writes, checked by `steepness.check_width`.
+    """Width (latent_dim,) of the kernels that an export writes, checked by `steepness.check_steepness`.
 
     Args:
         stats: of `statistics`.
@@ -92,7 +92,7 @@ def check_bias(cv: LatentCV, stats: dict[str, Any] | None, *, without=None) -> n
         width, slopes = np.full(cv.latent_dim, without), cv.record.slopes
     else:
         return None
-    check_width(cv, width, slopes)
+    check_steepness(cv, width, slopes)
     return width
 
 

@@ -24,8 +24,8 @@ from polyvae.export.exporter import Export, fill_template
 from polyvae.export.grid_bias import GridBias, bias_width, statistics
 from polyvae.export.openmm_state import BiasOfLatents, BiasOnGrid, Latent
 from polyvae.export.particles import length_factor, wholeness
-from polyvae.export.readme import filled
-from polyvae.export.steepness import check_width, describe_steepness
+from polyvae.export.readme import wrap_text
+from polyvae.export.steepness import check_steepness, describe_steepness
 from polyvae.vae.settings import ModelRecord
 
 log = logging.getLogger(__name__)
@@ -204,7 +204,7 @@ def bias_variables(
             f"the bias needs minimum < maximum and width > 0 for every latent; got {grid[0].tolist()}, "
             f"{grid[1].tolist()}, {grid[2].tolist()}"
         )
-    check_width(cv, grid[2], slopes)
+    check_steepness(cv, grid[2], slopes)
     # OpenMM fits a spline to the whole grid whenever the bias grows. With its five points a hill width that takes
     # as long as hundreds of steps in two dimensions, most of a minute in three. Three give a hill to 5e-4.
     low, high, width = grid
@@ -331,7 +331,7 @@ def write_files(export: Export, place: Path) -> None:
     if export.stats is not None:
         grid, whence = _grid_of(export.stats), "the data that were given"
     low, high, width = grid
-    check_width(cv, width, export.slopes)
+    check_steepness(cv, width, export.slopes)
 
     def listed(values):
         return "[" + ", ".join(f"{value:.4g}" for value in values) + "]"
@@ -347,7 +347,7 @@ def write_files(export: Export, place: Path) -> None:
         "scale": "" if sigma is None else f", 1 sigma taken as {sigma:g} nm (SIGMA in the script)",
         "plane": "" if cv.n_dims == 3 else " The model is 2-D: z is ignored, so keep the particles in a plane.",
         "whence": whence,
-        "steepness": filled(describe_steepness(cv, export.slopes, width)),
+        "steepness": wrap_text(describe_steepness(cv, export.slopes, width)),
         "bias": fill_template(f"openmm_{bias}.py.in", {}),
     } | _BIASES[bias]
     cv.save(place / "model.safetensors")

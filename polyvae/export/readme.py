@@ -79,11 +79,11 @@ def _wrapped(text: str, place: Path) -> list[str]:
             lines.append(line)
             continue
         indent = "  " if line.startswith("- ") else ""
-        lines.append(filled(line, indent))
+        lines.append(wrap_text(line, indent))
     return lines
 
 
-def filled(text: str, indent: str = "") -> str:
+def wrap_text(text: str, indent: str = "") -> str:
     """Break a text into lines of a README; `indent` begins all but the first."""
     return textwrap.fill(text, _WIDTH, break_long_words=False, break_on_hyphens=False, subsequent_indent=indent)
 

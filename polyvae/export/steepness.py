@@ -31,7 +31,7 @@ def mean_bond(cv: LatentCV) -> float:
     return float(np.sqrt(((x[bonds[:, 0]] - x[bonds[:, 1]]) ** 2).sum(axis=1).mean()))
 
 
-def check_width(cv: LatentCV, width: np.ndarray, slopes: Slopes | None, *, refuse: bool = True) -> None:
+def check_steepness(cv: LatentCV, width: np.ndarray, slopes: Slopes | None, *, refuse: bool = True) -> None:
     """Log a warning where a bias with kernels of this width is steep; refuse one that no time step can follow.
 
     Args:

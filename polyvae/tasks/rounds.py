@@ -94,7 +94,7 @@ def choose_bias(
     basin leads there, and its barrier is `SEARCH` times as high.
     """
     from polyvae.export.grid_bias import bias_width, statistics
-    from polyvae.export.steepness import check_width
+    from polyvae.export.steepness import check_steepness
 
     stats = statistics(cv, concatenate([dataclasses.replace(traj, time=None) for traj in known]))
     assert stats is not None
@@ -109,7 +109,7 @@ def choose_bias(
         low, high = walls
     margin = (MARGIN if walls is None else BEYOND) * (high - low)
     width = bias_width(stats)
-    check_width(cv, width, stats["slopes"], refuse=False)
+    check_steepness(cv, width, stats["slopes"], refuse=False)
     return Bias(low - margin, high + margin, width, barrier, pace, walls)
 
 

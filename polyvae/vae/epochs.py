@@ -96,7 +96,7 @@ class Rows(NamedTuple):
 
 
 def make_initial_state(weights: VAE, plan: Plan) -> TrainingState:
-    # Of fixed types, or the second call would be compiled again.
+    # The types are fixed, or the second call would be compiled again.
     step, value, epoch = jnp.zeros((), jnp.int32), jnp.full((), jnp.inf, jnp.float32), jnp.full((), -1, jnp.int32)
     opt_state, plateau = plan.optimiser().init(weights), plan.plateau().init(weights)
     return TrainingState(weights, opt_state, plateau, step, value, epoch, weights)

@@ -65,7 +65,7 @@ def named_leaves(tree) -> dict[str, Array]:
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
-def filled(like, tensors: dict[str, np.ndarray], name_of: Callable[[str], str]):
+def fill_tensors(like, tensors: dict[str, np.ndarray], name_of: Callable[[str], str]):
     """A tree of the shapes of `like`, with the tensors that `name_of` names for its leaves; see `take`."""
     leaves = [take(tensors, name_of(name), leaf) for name, leaf in named_leaves(like).items()]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
@@ -122,7 +122,7 @@ def scaled_of(tensors: dict[str, np.ndarray], header: dict, *, one_scale: bool |
         return ScaledVAE(mean, scale, vae)
 
     # Only shapes are made: a header may claim layers that no file of this size holds.
-    return filled(eqx.filter_eval_shape(blank, jax.random.key(0)), tensors, _name_in_file)
+    return fill_tensors(eqx.filter_eval_shape(blank, jax.random.key(0)), tensors, _name_in_file)
 
 
 def check_featurizer(featurizer: Callable, shape: tuple[int, int], n_features: int) -> None:

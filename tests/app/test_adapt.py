@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from engines import require
+from engines import lammps_input, require
 
 import polyvae as pv
 from polyvae.app import cli
@@ -22,16 +22,7 @@ def call(*words, code=0):
 def place(tmp_path_factory):
     """A chain of five beads: a script for LAMMPS, and a run of it by the engine itself."""
     folder = tmp_path_factory.mktemp("adapt")
-    atoms = [f"create_atoms 1 single {k} {0.3 * (k % 2)} 0.0" for k in range(N)]
-    bonds = [f"create_bonds single/bond 1 {k} {k + 1}" for k in range(1, N)]
-    script = [
-        "units lj", "atom_style bond", "atom_modify sort 0 0", "region box block -40 40 -40 40 -40 40",
-        "create_box 1 box bond/types 1 extra/bond/per/atom 2 extra/special/per/atom 6", "mass 1 1.0",
-        "pair_style zero 3.0", "pair_coeff * *", "bond_style harmonic", "bond_coeff 1 50 1.0",
-        "comm_modify cutoff 6.0", *atoms, *bonds, "timestep 0.005", "fix move all nve",
-        "fix bath all langevin ${temperature} ${temperature} 1.0 ${seed}",
-    ]  # fmt: skip
-    (folder / "in.lammps").write_text("\n".join(script) + "\n")
+    (folder / "in.lammps").write_text(lammps_input(N))
     rng = np.random.default_rng(0)
     steps = rng.normal(size=(600, N, 3))
     steps /= np.linalg.norm(steps, axis=2, keepdims=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engines import require
+from engines import lammps_input, require
 
 import polyvae as pv
 from polyvae import files
@@ -74,16 +74,7 @@ def inputs(tmp_path_factory):
     pv.write(inputs / "run.npz", traj)
     for k in range(12):
         pv.write(inputs / f"part{k}.npz", traj[50 * k : 50 * k + 50])
-    atoms = [f"create_atoms 1 single {k} {0.3 * (k % 2)} 0.0" for k in range(N)]
-    made = [f"create_bonds single/bond 1 {k} {k + 1}" for k in range(1, N)]
-    script = [
-        "units lj", "atom_style bond", "atom_modify sort 0 0", "region box block -40 40 -40 40 -40 40",
-        "create_box 1 box bond/types 1 extra/bond/per/atom 2 extra/special/per/atom 6", "mass 1 1.0",
-        "pair_style zero 3.0", "pair_coeff * *", "bond_style harmonic", "bond_coeff 1 50 1.0",
-        "comm_modify cutoff 6.0", *atoms, *made, "timestep 0.005", "fix move all nve",
-        "fix bath all langevin ${temperature} ${temperature} 1.0 ${seed}",
-    ]  # fmt: skip
-    (inputs / "in.lammps").write_text("\n".join(script) + "\n")
+    (inputs / "in.lammps").write_text(lammps_input(N))
     cv = pv.fit(traj, latent_dim=1, epochs=2, encoder=(8,), decoder=(8,))
     cv.save(inputs / "model.safetensors")
     pv.project(cv, traj, inputs / "COLVAR")

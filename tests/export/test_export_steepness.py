@@ -11,7 +11,7 @@ import pytest
 import polyvae as pv
 from polyvae.export import write
 from polyvae.export.grid_bias import bias_width, statistics
-from polyvae.export.steepness import BONDS, TOO_STEEP, check_width, describe_steepness, mean_bond
+from polyvae.export.steepness import BONDS, TOO_STEEP, check_steepness, describe_steepness, mean_bond
 from polyvae.vae.settings import Slopes
 
 SCALE = 0.1
@@ -84,11 +84,11 @@ def test_bounds_are_shares_of_a_bond():
     bond = np.sqrt((0.3**2 + 0.4**2) / 2)
     assert mean_bond(cv) == pytest.approx(bond)
     slopes = Slopes([10.0], [20.0])
-    check_width(cv, np.array([10 * bond / TOO_STEEP * 1.001]), slopes)
+    check_steepness(cv, np.array([10 * bond / TOO_STEEP * 1.001]), slopes)
     steep = np.array([10 * bond / TOO_STEEP * 0.999])
     with pytest.raises(pv.InputError, match=f"{bond / BONDS:.2g} or more"):
-        check_width(cv, steep, slopes)
-    check_width(cv, steep, slopes, refuse=False)
+        check_steepness(cv, steep, slopes)
+    check_steepness(cv, steep, slopes, refuse=False)
 
 
 def test_without_data_the_slopes_of_the_training_are_compared(tmp_path, caplog):
