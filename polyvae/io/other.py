@@ -117,6 +117,8 @@ def reader_of(path: Path, name: str, **options) -> Any:
     try:
         made.__init__(str(path), **options)
     except Exception:
+        with contextlib.suppress(Exception):
+            made.close()
         made.close = lambda: None
         raise
     return made
